@@ -1,0 +1,85 @@
+#include "base/hash.h"
+
+/* Nibble table of the reflected polynomial 0x82f63b78. */
+static const uint32_t crc_nibble[16] = {
+        0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc, 0x5125dad3,
+        0x61c69362, 0x7198540d, 0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9,
+        0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75,
+};
+
+uint32_t hash_crc32c(uint32_t crc, struct bytes data)
+{
+        crc = ~crc;
+        for (size_t i = 0; i < data.len; i++) {
+                crc ^= data.ptr[i];
+                crc = crc >> 4 ^ crc_nibble[crc & 15];
+                crc = crc >> 4 ^ crc_nibble[crc & 15];
+        }
+        return ~crc;
+}
+
+static uint64_t rotate_left(uint64_t value, unsigned by)
+{
+        return value << by | value >> (64 - by);
+}
+
+static void sip_round(uint64_t v[4])
+{
+        v[0] += v[1];
+        v[1] = rotate_left(v[1], 13) ^ v[0];
+        v[0] = rotate_left(v[0], 32);
+        v[2] += v[3];
+        v[3] = rotate_left(v[3], 16) ^ v[2];
+        v[0] += v[3];
+        v[3] = rotate_left(v[3], 21) ^ v[0];
+        v[2] += v[1];
+        v[1] = rotate_left(v[1], 17) ^ v[2];
+        v[2] = rotate_left(v[2], 32);
+}
+
+static uint64_t load_le(const uint8_t *at, size_t len)
+{
+        uint64_t value = 0;
+        for (size_t i = len; i > 0; i--)
+                value = value << 8 | at[i - 1];
+        return value;
+}
+
+uint64_t hash_sip(struct hash_key key, struct bytes data)
+{
+        uint64_t v[4] = {key.k0 ^ 0x736f6d6570736575u, key.k1 ^ 0x646f72616e646f6du,
+                         key.k0 ^ 0x6c7967656e657261u, key.k1 ^ 0x7465646279746573u};
+        size_t at = 0;
+        for (; data.len - at >= 8; at += 8) {
+                uint64_t word = 0;
+                memcpy(&word, data.ptr + at, 8);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+                word = __builtin_bswap64(word);
+#endif
+                v[3] ^= word;
+                sip_round(v);
+                v[0] ^= word;
+        }
+        uint64_t tail = load_le(data.ptr + at, data.len - at) | (uint64_t)data.len << 56;
+        v[3] ^= tail;
+        sip_round(v);
+        v[0] ^= tail;
+        v[2] ^= 0xff;
+        for (int i = 0; i < 3; i++)
+                sip_round(v);
+        return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+uint64_t hash_fnv(uint64_t hash, struct bytes data)
+{
+        for (size_t i = 0; i < data.len; i++)
+                hash = (hash ^ data.ptr[i]) * 0x100000001b3u;
+        return hash;
+}
+
+uint64_t hash_fnv_u64(uint64_t hash, uint64_t value)
+{
+        for (unsigned i = 0; i < 64; i += 8)
+                hash = (hash ^ (value >> i & 0xff)) * 0x100000001b3u;
+        return hash;
+}

@@ -1,0 +1,39 @@
+/* heap.h - the door to memory. A room never calls malloc: it is handed a heap, which may have a
+ * limit and may fail on purpose, so that every allocation can be seen to fail once in a test. */
+#ifndef MERIDIAN_BASE_HEAP_H
+#define MERIDIAN_BASE_HEAP_H
+
+#include "base/bytes.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct heap {
+        size_t limit_bytes;   /* 0: none */
+        size_t used_bytes;    /* alive now, headers not counted */
+        size_t used_bytes_max; /* the most that was ever alive */
+        uint64_t calls;       /* allocations asked for since init */
+        uint64_t fail_at;     /* the call (counted from 1) that fails; 0: none */
+};
+
+/* A heap over malloc with a limit (0: none). The caller owns the struct. */
+void heap_init(struct heap *heap, size_t limit_bytes);
+
+/* Zeroed memory of `size` bytes (> 0), aligned for any type; NULL at the limit. Free with
+ * heap_free on the same heap. */
+MUST_USE void *heap_alloc(struct heap *heap, size_t size);
+
+/* `count` elements of `size` bytes, zeroed; NULL at the limit or when the product overflows. */
+MUST_USE void *heap_alloc_array(struct heap *heap, size_t count, size_t size);
+
+/* Grows or shrinks; what is new is not zeroed. `ptr` may be NULL. NULL at the limit: `ptr` is then
+ * still alive. */
+MUST_USE void *heap_resize(struct heap *heap, void *ptr, size_t size);
+
+/* Gives memory back; NULL is fine. */
+void heap_free(struct heap *heap, void *ptr);
+
+/* A copy of a slice; ret->ptr is NULL only where data.len is 0 or memory ran out (then false). */
+MUST_USE bool heap_copy(struct heap *heap, struct bytes data, struct bytes *ret);
+
+#endif

@@ -1,0 +1,224 @@
+/* world.h - all that a node may ask of the outside, and all that the outside may tell it.
+ *
+ * A node (node/node.h) is a function: one event in, a list of effects out. It has no clock, socket,
+ * file or thread. Two worlds carry its effects out: io/ with libuv on a real machine, sim/ in
+ * simulated time from one seed. Both must keep this contract:
+ *
+ *  - Effects are carried out in the order of the list.
+ *  - A journal is an append-only run of bytes per group. WORLD_JOURNAL_APPEND adds to it;
+ *    WORLD_JOURNAL_SYNCED tells, some time later, how far it is durable. A crash keeps every byte up
+ *    to the last synced offset and an arbitrary prefix of the rest, whose last bytes may be damaged.
+ *    WORLD_JOURNAL_REPLACE swaps the whole journal atomically (write aside, sync, rename); offsets
+ *    start again, and WORLD_JOURNAL_SYNCED with the new generation confirms it.
+ *  - Messages between two nodes in one class keep their order while a connection lasts. After
+ *    WORLD_PEER_DOWN nothing of the older connection arrives any more. Messages under way when a
+ *    connection breaks may or may not have arrived. A message is never delivered twice by the link.
+ *  - Slices in an event are borrowed by the node for the call. Slices in effects are borrowed by the
+ *    world until the next call of node_step on that node.
+ *  - Time: `now_us` is monotonic and may run at a rate that is wrong by some per cent; `wall_us` is
+ *    Unix time and may jump. */
+#ifndef MERIDIAN_WORLD_WORLD_H
+#define MERIDIAN_WORLD_WORLD_H
+
+#include "base/bytes.h"
+#include "base/err.h"
+
+/* Nodes and regions are small numbers given by the topology; 0 is none. */
+typedef uint32_t node_id;
+typedef uint8_t region_id;
+
+/* Raft groups that a node takes part in. */
+enum world_group {
+        WORLD_GROUP_GLOBAL, /* voters in every region: topology, states, leases, global locks */
+        WORLD_GROUP_REGION, /* voters of this region only: regional locks */
+        WORLD_GROUP_COUNT,
+};
+
+/* Classes of traffic on the link, most urgent first. A lower class never delays a higher one. */
+enum world_class {
+        WORLD_CLASS_CONTROL, /* Raft, health, forwarded requests */
+        WORLD_CLASS_DATA,    /* deltas and their acknowledgements */
+        WORLD_CLASS_BULK,    /* state transfer, tunnels */
+        WORLD_CLASS_COUNT,
+};
+
+/* The parts of a region that its own node watches. */
+enum world_part {
+        WORLD_PART_REDIS,
+        WORLD_PART_DNS,
+        WORLD_PART_EDGE,
+        WORLD_PART_POSTGRES,
+        WORLD_PART_BACKEND, /* `index` tells which, in the order of the topology */
+        WORLD_PART_COUNT,
+};
+
+enum world_event_kind {
+        WORLD_START,          /* first, once: what the disk holds, and a seed */
+        WORLD_TIMER,          /* the time asked for by WORLD_WAKE has come */
+        WORLD_PEER_UP,        /* the link to a peer stands */
+        WORLD_PEER_DOWN,      /* it broke */
+        WORLD_MESSAGE,        /* a whole message from a peer */
+        WORLD_ROUND_TRIP,     /* a measured round trip to a peer */
+        WORLD_JOURNAL_SYNCED, /* a journal is durable up to an offset */
+        WORLD_JOURNAL_FAILED, /* writing failed: the node must stop leading and acknowledging */
+        WORLD_REQUEST,        /* a client of this node asks (api/, or the node's own shell) */
+        WORLD_REQUEST_GONE,   /* the client of a pending request went away */
+        WORLD_PROBED,         /* the result of a look at a part of this region */
+        WORLD_REDIS_UP,       /* local Redis is there, with its replication positions */
+        WORLD_REDIS_DOWN,     /* it went away: answers to pending Redis effects will not come */
+        WORLD_REDIS_TAILED,   /* answer to WORLD_REDIS_TAIL */
+        WORLD_REDIS_MERGED,   /* answer to WORLD_REDIS_MERGE */
+        WORLD_REDIS_SCANNED,  /* answer to WORLD_REDIS_SCAN */
+};
+
+/* How far a stream of one origin has been applied: the origin's hybrid logical clock (clock/hlc.h)
+ * at its last applied delta, 0 for nothing. */
+struct world_position {
+        region_id origin;
+        uint64_t hlc;
+};
+
+struct world_event {
+        enum world_event_kind kind;
+        uint64_t now_us;
+        uint64_t wall_us;
+        union {
+                struct {
+                        struct bytes journals[WORLD_GROUP_COUNT]; /* all that was recovered */
+                        uint64_t seed;
+                        uint64_t incarnation; /* larger at every start of this node */
+                } start;
+                struct {
+                        node_id peer;
+                } peer; /* PEER_UP, PEER_DOWN */
+                struct {
+                        node_id peer;
+                        enum world_class class;
+                        struct bytes data;
+                } message;
+                struct {
+                        node_id peer;
+                        uint64_t rtt_us;
+                } round_trip;
+                struct {
+                        enum world_group group;
+                        uint64_t generation; /* of WORLD_JOURNAL_REPLACE, 0 before the first */
+                        uint64_t offset;     /* durable bytes since this generation began */
+                } synced;
+                struct {
+                        enum world_group group;
+                        enum err err;
+                } journal_failed;
+                struct {
+                        uint64_t request; /* the world's name for it, echoed in WORLD_REPLY */
+                        struct bytes data; /* encoded by council/request.h */
+                } request; /* REQUEST, REQUEST_GONE (no data) */
+                struct {
+                        enum world_part part;
+                        uint32_t index;
+                        bool healthy;
+                        uint64_t latency_us;
+                        struct bytes why; /* for a person, when unhealthy */
+                } probed;
+                struct {
+                        const struct world_position *positions; /* every origin, self included */
+                        size_t count;
+                        uint64_t incarnation; /* changes whenever Redis lost what it had in memory */
+                        uint64_t recovered; /* own position recovered at load: what came after it in an
+                                             * older incarnation is lost here, if a peer saw it */
+                } redis_up;
+                struct {
+                        node_id peer; /* as asked */
+                        bool gap;     /* the ring begins later than asked: a state transfer is due */
+                        uint64_t after;
+                        uint64_t last; /* position after this batch; == after when nothing came */
+                        struct bytes deltas;
+                } tailed;
+                struct {
+                        region_id origin;
+                        bool gap; /* `after` was ahead of what Redis holds: subscribe again */
+                        uint64_t position;
+                        enum err err;
+                } merged;
+                struct {
+                        node_id peer; /* as asked */
+                        uint64_t cursor; /* to go on with; 0 at the end */
+                        struct bytes state;
+                        enum err err;
+                } scanned;
+        };
+};
+
+enum world_effect_kind {
+        WORLD_WAKE,            /* send WORLD_TIMER at that time; replaces an earlier wish */
+        WORLD_SEND,            /* to a peer; dropped in silence when the link is down */
+        WORLD_JOURNAL_APPEND,
+        WORLD_JOURNAL_REPLACE,
+        WORLD_REPLY,           /* the answer to a request; final */
+        WORLD_PUBLISH,         /* what this node knows has changed: render the view again */
+        WORLD_NOTE,            /* an event for the log and for `meridian events` */
+        WORLD_REDIS_TAIL,      /* wait for deltas of this region after a position, for a peer */
+        WORLD_REDIS_MERGE,     /* apply a batch of an origin */
+        WORLD_REDIS_SCAN,      /* the next part of the whole state, for a peer */
+        WORLD_REDIS_ACKED,     /* tell Redis how far a peer holds our stream (tombstones, WAIT) */
+};
+
+struct world_effect {
+        enum world_effect_kind kind;
+        union {
+                struct {
+                        uint64_t at_us; /* monotonic */
+                } wake;
+                struct {
+                        node_id peer;
+                        enum world_class class;
+                        struct bytes data;
+                } send;
+                struct {
+                        enum world_group group;
+                        uint64_t generation; /* REPLACE: the new one, > 0 */
+                        struct bytes data;
+                } journal;
+                struct {
+                        uint64_t request;
+                        struct bytes data; /* encoded by council/request.h */
+                } reply;
+                struct {
+                        const char *name;   /* static: "region-down", "leader", ... */
+                        struct bytes text;  /* one sentence */
+                } note;
+                struct {
+                        node_id peer;
+                        uint64_t after;
+                        uint32_t bytes_max;
+                        uint32_t block_ms;
+                } tail;
+                struct {
+                        region_id origin;
+                        bool state;     /* a part of a state transfer, not of the stream */
+                        bool state_end; /* last of it: adopt `positions` */
+                        uint64_t after;
+                        uint64_t last;
+                        struct bytes data;
+                        const struct world_position *positions;
+                        size_t position_count;
+                } merge;
+                struct {
+                        node_id peer;
+                        uint64_t cursor; /* 0 to begin */
+                        uint32_t bytes_max;
+                } scan;
+                struct {
+                        region_id peer;
+                        uint64_t position;
+                } acked;
+        };
+};
+
+/* The effects of one step, in order. Owned by the node, borrowed by the world. */
+struct world_effects {
+        const struct world_effect *items;
+        size_t count;
+};
+
+#endif
