@@ -1,0 +1,90 @@
+/* api.h - the doors of a node for people and programs: locks over RESP (port 7402) and status and
+ * administration over HTTP (port 7400). Runs on the caller's libuv loop; every callback comes from
+ * that loop's thread.
+ *
+ * A request that the node must decide (a lock, a drain, a new topology) is handed out by
+ * `api_host.request`, encoded by council/request.h, and stays pending until api_reply. Replies may
+ * come in any order, also from within `request`; each client still sees its answers in the order of
+ * its commands. A client that leaves with something pending is told by `request_gone`, after which
+ * a reply to that request is ignored.
+ *
+ * What can be alive at once: API_CLIENTS_MAX lock clients, each with at most API_PENDING_MAX
+ * commands not yet answered and API_OUTPUT_MAX bytes not yet read by it; a client beyond its
+ * bounds is not read from until it catches up. */
+#ifndef MERIDIAN_API_API_H
+#define MERIDIAN_API_API_H
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "world/world.h"
+
+#include <uv.h>
+
+#define API_CLIENTS_MAX 4096
+#define API_PENDING_MAX 1024
+#define API_OUTPUT_MAX  (1024 * 1024)
+
+struct api;
+struct geo;
+struct node_status;
+
+/* What to do to the traffic that this node sends to the nodes of one region: the lab's wide area.
+ * All zero is a plain link. */
+struct api_impairment {
+        uint64_t delay_us;       /* one way, <= 60 s */
+        uint32_t loss_per_mille; /* 0 to 1000 */
+        bool cut;                /* nothing passes */
+};
+
+/* What the api asks of its owner. `context` is handed back in every call. */
+struct api_host {
+        void *context;
+
+        /* A request for the node: becomes WORLD_REQUEST. `data` is borrowed for the call. */
+        void (*request)(void *context, uint64_t request, struct bytes data);
+
+        /* Its client went away: becomes WORLD_REQUEST_GONE. */
+        void (*request_gone)(void *context, uint64_t request);
+
+        /* What the node knows now (node/status.h); borrowed until the next turn of the loop. */
+        const struct node_status *(*status)(void *context);
+
+        /* Impairs the links to `region`. ERR_NOT_FOUND for an unknown one. NULL where there is no
+         * link to impair. */
+        enum err (*impair)(void *context, struct bytes region,
+                           const struct api_impairment *impairment);
+};
+
+struct api_config {
+        const char *admin_host; /* an IP address, borrowed for api_new */
+        uint16_t admin_port;    /* 0: any free one (see api_admin_port) */
+        const char *locks_host;
+        uint16_t locks_port;
+        bool lab;        /* allow POST /lab/link */
+        struct geo *geo; /* where clients are, for /why-route; NULL: unknown. Kept */
+        struct api_host host;
+};
+
+/* Listens on both doors. On failure nothing is left open and `why` (a string of at least
+ * `why_size` bytes, may be NULL) says what failed, where, and what to do. The loop must run, and
+ * must outlive api_free. */
+MUST_USE enum err api_new(uv_loop_t *loop, const struct api_config *config, struct api **ret_api,
+                          char *why, size_t why_size);
+
+/* The answer to a request: `data` as encoded by council/request.h, borrowed for the call. Unknown
+ * numbers (a client that left) are ignored. */
+void api_reply(struct api *api, uint64_t request, struct bytes data);
+
+/* Adds an event (WORLD_NOTE) to those that GET /events tells; the last API_EVENTS_MAX are kept. */
+#define API_EVENTS_MAX 1024
+void api_note(struct api *api, uint64_t wall_us, const char *name, struct bytes text);
+
+/* The ports that were bound. */
+uint16_t api_admin_port(const struct api *api);
+uint16_t api_locks_port(const struct api *api);
+
+/* Closes both doors and all clients; `closed` is called when the loop holds nothing of it any more,
+ * and the api is freed by then. Pending requests get no request_gone. */
+void api_close(struct api *api, void (*closed)(void *context), void *context);
+
+#endif
