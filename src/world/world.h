@@ -6,15 +6,15 @@
  *
  *  - Effects are carried out in the order of the list.
  *  - A journal is an append-only run of bytes per group. WORLD_JOURNAL_APPEND adds to it;
- *    WORLD_JOURNAL_SYNCED tells, some time later, how far it is durable. A crash keeps every byte up
- *    to the last synced offset and an arbitrary prefix of the rest, whose last bytes may be damaged.
- *    WORLD_JOURNAL_REPLACE swaps the whole journal atomically (write aside, sync, rename); offsets
- *    start again, and WORLD_JOURNAL_SYNCED with the new generation confirms it.
+ *    WORLD_JOURNAL_SYNCED tells, some time later, how far it is durable. A crash keeps every byte
+ * up to the last synced offset and an arbitrary prefix of the rest, whose last bytes may be
+ * damaged. WORLD_JOURNAL_REPLACE swaps the whole journal atomically (write aside, sync, rename);
+ * offsets start again, and WORLD_JOURNAL_SYNCED with the new generation confirms it.
  *  - Messages between two nodes in one class keep their order while a connection lasts. After
  *    WORLD_PEER_DOWN nothing of the older connection arrives any more. Messages under way when a
  *    connection breaks may or may not have arrived. A message is never delivered twice by the link.
- *  - Slices in an event are borrowed by the node for the call. Slices in effects are borrowed by the
- *    world until the next call of node_step on that node.
+ *  - Slices in an event are borrowed by the node for the call. Slices in effects are borrowed by
+ * the world until the next call of node_step on that node.
  *  - Time: `now_us` is monotonic and may run at a rate that is wrong by some per cent; `wall_us` is
  *    Unix time and may jump. */
 #ifndef MERIDIAN_WORLD_WORLD_H
@@ -110,9 +110,9 @@ struct world_event {
                         enum err err;
                 } journal_failed;
                 struct {
-                        uint64_t request; /* the world's name for it, echoed in WORLD_REPLY */
+                        uint64_t request;  /* the world's name for it, echoed in WORLD_REPLY */
                         struct bytes data; /* encoded by council/request.h */
-                } request; /* REQUEST, REQUEST_GONE (no data) */
+                } request;                 /* REQUEST, REQUEST_GONE (no data) */
                 struct {
                         enum world_part part;
                         uint32_t index;
@@ -123,13 +123,15 @@ struct world_event {
                 struct {
                         const struct world_position *positions; /* every origin, self included */
                         size_t count;
-                        uint64_t incarnation; /* changes whenever Redis lost what it had in memory */
-                        uint64_t recovered; /* own position recovered at load: what came after it in an
-                                             * older incarnation is lost here, if a peer saw it */
+                        uint64_t
+                                incarnation; /* changes whenever Redis lost what it had in memory */
+                        uint64_t
+                                recovered; /* own position recovered at load: what came after it in
+                                            * an older incarnation is lost here, if a peer saw it */
                 } redis_up;
                 struct {
                         node_id peer; /* as asked */
-                        bool gap;     /* the ring begins later than asked: a state transfer is due */
+                        bool gap; /* the ring begins later than asked: a state transfer is due */
                         uint64_t after;
                         uint64_t last; /* position after this batch; == after when nothing came */
                         struct bytes deltas;
@@ -141,7 +143,7 @@ struct world_event {
                         enum err err;
                 } merged;
                 struct {
-                        node_id peer; /* as asked */
+                        node_id peer;    /* as asked */
                         uint64_t cursor; /* to go on with; 0 at the end */
                         struct bytes state;
                         enum err err;
@@ -150,17 +152,17 @@ struct world_event {
 };
 
 enum world_effect_kind {
-        WORLD_WAKE,            /* send WORLD_TIMER at that time; replaces an earlier wish */
-        WORLD_SEND,            /* to a peer; dropped in silence when the link is down */
+        WORLD_WAKE, /* send WORLD_TIMER at that time; replaces an earlier wish */
+        WORLD_SEND, /* to a peer; dropped in silence when the link is down */
         WORLD_JOURNAL_APPEND,
         WORLD_JOURNAL_REPLACE,
-        WORLD_REPLY,           /* the answer to a request; final */
-        WORLD_PUBLISH,         /* what this node knows has changed: render the view again */
-        WORLD_NOTE,            /* an event for the log and for `meridian events` */
-        WORLD_REDIS_TAIL,      /* wait for deltas of this region after a position, for a peer */
-        WORLD_REDIS_MERGE,     /* apply a batch of an origin */
-        WORLD_REDIS_SCAN,      /* the next part of the whole state, for a peer */
-        WORLD_REDIS_ACKED,     /* tell Redis how far a peer holds our stream (tombstones, WAIT) */
+        WORLD_REPLY,       /* the answer to a request; final */
+        WORLD_PUBLISH,     /* what this node knows has changed: render the view again */
+        WORLD_NOTE,        /* an event for the log and for `meridian events` */
+        WORLD_REDIS_TAIL,  /* wait for deltas of this region after a position, for a peer */
+        WORLD_REDIS_MERGE, /* apply a batch of an origin */
+        WORLD_REDIS_SCAN,  /* the next part of the whole state, for a peer */
+        WORLD_REDIS_ACKED, /* tell Redis how far a peer holds our stream (tombstones, WAIT) */
 };
 
 struct world_effect {
@@ -184,8 +186,8 @@ struct world_effect {
                         struct bytes data; /* encoded by council/request.h */
                 } reply;
                 struct {
-                        const char *name;   /* static: "region-down", "leader", ... */
-                        struct bytes text;  /* one sentence */
+                        const char *name;  /* static: "region-down", "leader", ... */
+                        struct bytes text; /* one sentence */
                 } note;
                 struct {
                         node_id peer;

@@ -1,0 +1,80 @@
+/* status.h - what a node knows at one moment, as a plain struct: for `meridian status`, for the
+ * status page and for the writer of the view. Nothing in it points anywhere. */
+#ifndef MERIDIAN_NODE_STATUS_H
+#define MERIDIAN_NODE_STATUS_H
+
+#include "world/world.h"
+
+#define NODE_STATUS_REGIONS_MAX  32
+#define NODE_STATUS_NAME_MAX     64
+#define NODE_STATUS_WHY_MAX      160
+#define NODE_STATUS_NOTES_MAX    64
+#define NODE_STATUS_BACKENDS_MAX 64
+
+/* A part of a region as its own node sees it. */
+enum node_part_state {
+        NODE_PART_UNKNOWN, /* never probed, not heard lately, or not configured */
+        NODE_PART_HEALTHY,
+        NODE_PART_UNHEALTHY,
+};
+
+/* Replication of one origin's stream into a region's Redis. */
+struct node_status_lag {
+        region_id origin;
+        bool known;        /* false: print null, whatever lag_us holds */
+        uint64_t lag_us;   /* age of the oldest change that may be missing; 0: none */
+        uint64_t position; /* hlc */
+};
+
+struct node_status_region {
+        region_id id;
+        char name[NODE_STATUS_NAME_MAX]; /* NUL-terminated */
+        const char *state;               /* "active", "down", ...: static, as in the requirements */
+        int state_value;                 /* enum topology_state */
+        bool routable;                   /* may get traffic now, by what this node knows */
+        char why[NODE_STATUS_WHY_MAX];   /* one sentence: why in this state, or why not routable */
+        bool self;
+        bool leader;           /* the global group's leader lives there */
+        bool heard;            /* some node of it was heard within the time allowed */
+        uint64_t heard_age_us; /* valid when `heard_ever` */
+        bool heard_ever;
+        bool capacity_known;
+        /* Round-trip time from this region to regions[i]: rtt_us[i]; 0 and false: unknown. */
+        bool rtt_known[NODE_STATUS_REGIONS_MAX];
+        uint64_t rtt_us[NODE_STATUS_REGIONS_MAX];
+        enum node_part_state parts[WORLD_PART_COUNT]; /* BACKEND: healthy when any is */
+        bool redis_known;
+        bool redis_up;
+        struct node_status_lag lags[NODE_STATUS_REGIONS_MAX];
+        size_t lag_count;
+        uint64_t backends_healthy; /* bit i: backend i in the order of the topology */
+        uint32_t backend_count;
+};
+
+struct node_status_note {
+        uint64_t index; /* grows by one a note, from 1 */
+        uint64_t wall_us;
+        const char *name; /* static */
+        char text[NODE_STATUS_WHY_MAX];
+};
+
+struct node_status {
+        node_id node;
+        region_id region;
+        uint64_t version; /* grows whenever anything that matters to routing changes */
+        uint64_t epoch;   /* of the council's topology and states */
+        uint64_t term;    /* of the global group */
+        bool leads;       /* this node leads the global group */
+        bool leader_known;
+        node_id leader;
+        region_id leader_region;
+        bool majority;     /* a majority of the global group is in touch, as far as is known */
+        bool region_leads; /* this node leads its region's group */
+        bool stopped;      /* a journal failed: this node takes no part in agreement */
+        struct node_status_region regions[NODE_STATUS_REGIONS_MAX];
+        size_t region_count;
+        struct node_status_note notes[NODE_STATUS_NOTES_MAX]; /* oldest first */
+        size_t note_count;
+};
+
+#endif

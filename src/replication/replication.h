@@ -1,0 +1,121 @@
+/* replication.h - streams of deltas between regions: one state machine per node that holds data.
+ *
+ * For every other region there is a sender side (it reads our stream from us) and a receiver side
+ * (we read its stream from it). The receiver subscribes from its own position as soon as the link
+ * and its Redis both stand; position and data live together in Redis, so nothing here survives a
+ * restart and nothing has to.
+ *
+ *   receiver                                   sender
+ *   IDLE --link and Redis up--> SUBSCRIBE n,p
+ *        [we lost a tail that the sender has]  TAIL after p --ok--> BATCH n (after, last, deltas)
+ *        PULL n  ------------------------------> SCAN --------->  STATE n (first, vector, part)
+ *   MERGE --done--> ACK n,position ----------> window moves, ACKED to our Redis
+ *                                              nothing new --> BEAT n (position)
+ *                                              gap --> SCAN parts on BULK, then TAIL after the
+ * vector that was taken before the scan
+ *
+ * Every message carries the subscription number that its receiver chose, so what belongs to an
+ * older subscription is ignored. A batch whose `after` is not our position, a refusal by Redis, a
+ * silence: each ends in a new subscription. Duplicates and old batches are skipped by Redis by
+ * position.
+ *
+ * The lost tail: Redis may come back without the end of its own stream (the unsynced tail of its
+ * append-only file) while a peer holds it. A peer that subscribes beyond what we can serve is asked
+ * for its whole state first (PULL) and served after; states merge.
+ *
+ * Bounds: per peer one tail, one scan and `window_bytes` of batches not acknowledged; per receiver
+ * one merge at Redis and `window_bytes` waiting.
+ *
+ * Pure. Effects go to the caller's outbox in order. */
+#ifndef MERIDIAN_REPLICATION_REPLICATION_H
+#define MERIDIAN_REPLICATION_REPLICATION_H
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/heap.h"
+#include "world/outbox.h"
+#include "world/world.h"
+
+#define REPLICATION_PEERS_MAX   32
+
+/* The largest message that is sent or taken. Replication owns the classes DATA and BULK. */
+#define REPLICATION_MESSAGE_MAX (8u << 20)
+
+/* Planted bugs, for the simulator's proof that it finds any. Never set in production. */
+enum replication_bug {
+        REPLICATION_BUG_NONE = 0,
+        REPLICATION_BUG_VECTOR_AFTER_SCAN = 1,  /* resume from the position at the scan's end */
+        REPLICATION_BUG_NO_PULL = 2,            /* the lost tail is not asked for */
+        REPLICATION_BUG_STALE_SUBSCRIPTION = 4, /* messages of older subscriptions are taken */
+        REPLICATION_BUG_BEAT_AHEAD = 8,         /* a heartbeat moves past batches under way */
+        REPLICATION_BUG_ACK_EARLY = 16,         /* acknowledged before Redis has merged */
+};
+
+struct replication_peer {
+        node_id node; /* the data node of that region */
+        region_id region;
+};
+
+struct replication_config {
+        region_id self;
+        const struct replication_peer *peers; /* copied */
+        size_t peer_count;                    /* <= REPLICATION_PEERS_MAX */
+        uint32_t window_bytes;                /* unacknowledged per peer; 0: 4 MiB */
+        uint32_t batch_bytes_max;             /* of one tail or scan; 0: 256 KiB */
+        uint32_t block_ms;                    /* of one tail; 0: 1000 */
+        uint64_t beat_us;                     /* between positions of an idle stream; 0: 200 ms */
+        uint64_t silence_us;                  /* without a word: subscribe again; 0: 3 s */
+        unsigned bugs;                        /* enum replication_bug */
+};
+
+/* What is known of one origin's stream here. Unknown is unknown, never an old number. */
+struct replication_lag {
+        region_id origin;
+        bool known;        /* the fields below hold: subscribed, heard lately, Redis is up */
+        uint64_t position; /* hlc up to which Redis has applied the origin's stream */
+        uint64_t end;      /* hlc of the origin's stream's end, as last heard */
+        uint64_t heard_us; /* monotonic: when something of the stream came last */
+        uint64_t lag_us;   /* age of the oldest change that may be missing; 0: nothing is */
+        bool transfer;     /* a state transfer from that origin is under way */
+        bool caught_up;    /* position reached what the origin had when we subscribed */
+        uint64_t acked;    /* how far that region has acknowledged *our* stream; 0: unknown */
+};
+
+struct replication;
+
+/* Copies the configuration; keeps `heap`. NULL when out of memory. */
+MUST_USE struct replication *replication_new(struct heap *heap,
+                                             const struct replication_config *config);
+void replication_free(struct replication *replication);
+
+/* Takes every event that concerns it and ignores the rest: PEER_UP, PEER_DOWN, MESSAGE (class DATA
+ * and BULK), REDIS_*, TIMER. Appends SEND, REDIS_* and NOTE effects. `event->now_us` must not go
+ * back. Damaged messages are dropped and counted. Memory that runs out shows in the outbox. */
+void replication_step(struct replication *replication, const struct world_event *event,
+                      struct outbox *outbox);
+
+/* When replication_step wants a WORLD_TIMER next; UINT64_MAX: never. */
+uint64_t replication_wake_us(const struct replication *replication);
+
+/* The lag of one origin's stream at `now_us` / `wall_us`; false when there is no such peer. */
+bool replication_lag(const struct replication *replication, region_id origin, uint64_t now_us,
+                     uint64_t wall_us, struct replication_lag *ret);
+
+/* Own Redis: is it up, and its own stream's last known position. */
+bool replication_redis_up(const struct replication *replication);
+uint64_t replication_own_position(const struct replication *replication);
+
+/* True when Redis is up and every origin that is in `origins` (region ids, `count`) is known and
+ * caught up. */
+bool replication_caught_up(const struct replication *replication, const region_id *origins,
+                           size_t count, uint64_t now_us);
+
+/* Counters since the start, for metrics and for the simulator's coverage. */
+struct replication_counters {
+        uint64_t batches_sent, batches_merged, bytes_sent, bytes_merged;
+        uint64_t subscribes, gaps, transfers_sent, transfers_received, pulls, stale, malformed;
+        uint64_t window_full;
+};
+struct replication_counters replication_counters(const struct replication *replication);
+
+#endif
