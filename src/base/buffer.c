@@ -36,7 +36,8 @@ uint8_t *buffer_reserve(struct buffer *buffer, size_t len)
         size_t size = buffer->size < BUFFER_SIZE_MIN ? BUFFER_SIZE_MIN : buffer->size;
         while (size - buffer->len < len && size <= SIZE_MAX / 2)
                 size *= 2;
-        uint8_t *ptr = size - buffer->len < len ? NULL : heap_resize(buffer->heap, buffer->ptr, size);
+        uint8_t *ptr =
+                size - buffer->len < len ? NULL : heap_resize(buffer->heap, buffer->ptr, size);
         if (ptr == NULL) {
                 buffer->err = ERR_NOMEM;
                 return NULL;

@@ -7,9 +7,9 @@
 #include <stdint.h>
 #include <string.h>
 
-#define COUNT_OF(a) (sizeof(a) / sizeof((a)[0]))
+#define COUNT_OF(a)             (sizeof(a) / sizeof((a)[0]))
 
-#define MUST_USE __attribute__((warn_unused_result))
+#define MUST_USE                __attribute__((warn_unused_result))
 #define PRINTF_LIKE(fmt, first) __attribute__((format(printf, fmt, first)))
 
 /* A borrowed run of bytes. `ptr` may be NULL only when `len` is 0. */
@@ -20,7 +20,10 @@ struct bytes {
 
 /* A slice of a string literal: BYTES for expressions, BYTES_INIT for static tables. */
 #define BYTES(literal) ((struct bytes){(const uint8_t *)("" literal), sizeof(literal) - 1})
-#define BYTES_INIT(literal) {(const uint8_t *)("" literal), sizeof(literal) - 1}
+#define BYTES_INIT(literal)                                                                        \
+        {                                                                                          \
+                (const uint8_t *)("" literal), sizeof(literal) - 1                                 \
+        }
 
 static inline struct bytes bytes_of(const void *ptr, size_t len)
 {

@@ -1,4 +1,5 @@
-/* check.h - assertions for our own mistakes. They stay on in production. Never for outside input. */
+/* check.h - assertions for our own mistakes. They stay on in production. Never for outside input.
+ */
 #ifndef MERIDIAN_BASE_CHECK_H
 #define MERIDIAN_BASE_CHECK_H
 
@@ -12,7 +13,7 @@ _Noreturn void check_failed(const char *file, int line, const char *function, co
                         check_failed(__FILE__, __LINE__, __func__, #belief);                       \
         } while (0)
 
-#define IMPLIES(a, b) (!(a) || (b))
+#define IMPLIES(a, b)    (!(a) || (b))
 
 /* A place that no input can reach. */
 #define UNREACHABLE(why) check_failed(__FILE__, __LINE__, __func__, "unreachable: " why)

@@ -2,7 +2,8 @@
 
 struct cursor cursor_of(struct bytes data)
 {
-        return (struct cursor){.at = data.ptr, .end = data.len == 0 ? data.ptr : data.ptr + data.len};
+        return (struct cursor){.at = data.ptr,
+                               .end = data.len == 0 ? data.ptr : data.ptr + data.len};
 }
 
 size_t cursor_left(const struct cursor *cursor)

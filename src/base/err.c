@@ -6,10 +6,9 @@ static const struct {
         const char *name;
         const char *text;
         bool may_retry;
-} rows[] = {
-        {"ERR_NONE", "ok", false},
+} rows[] = {{"ERR_NONE", "ok", false},
 #define ERR_ROW(name, text, retry) {#name, text, retry},
-        ERR_LIST(ERR_ROW)
+            ERR_LIST(ERR_ROW)
 #undef ERR_ROW
 };
 

@@ -30,7 +30,7 @@ enum err {
 #define ERR_ENUM(name, text, retry) name,
         ERR_LIST(ERR_ENUM)
 #undef ERR_ENUM
-                ERR_COUNT
+        ERR_COUNT
 };
 
 /* The sentence of an error, static; "ok" for ERR_NONE. Any value is accepted. */

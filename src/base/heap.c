@@ -72,7 +72,8 @@ void *heap_resize(struct heap *heap, void *ptr, size_t size)
                 return heap_alloc(heap, size);
         struct block *block = block_of(ptr);
         size_t before = block->size;
-        if (size > SIZE_MAX - sizeof *block || heap_refuses(heap, size > before ? size - before : 0))
+        if (size > SIZE_MAX - sizeof *block ||
+            heap_refuses(heap, size > before ? size - before : 0))
                 return NULL;
         block = realloc(block, sizeof *block + size);
         if (block == NULL)

@@ -9,11 +9,11 @@
 #include <stdint.h>
 
 struct heap {
-        size_t limit_bytes;   /* 0: none */
-        size_t used_bytes;    /* alive now, headers not counted */
+        size_t limit_bytes;    /* 0: none */
+        size_t used_bytes;     /* alive now, headers not counted */
         size_t used_bytes_max; /* the most that was ever alive */
-        uint64_t calls;       /* allocations asked for since init */
-        uint64_t fail_at;     /* the call (counted from 1) that fails; 0: none */
+        uint64_t calls;        /* allocations asked for since init */
+        uint64_t fail_at;      /* the call (counted from 1) that fails; 0: none */
 };
 
 /* A heap over malloc with a limit (0: none). The caller owns the struct. */

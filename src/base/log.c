@@ -26,9 +26,9 @@ void log_write(enum log_level level, const char *event, const char *format, ...)
         clock_gettime(CLOCK_REALTIME, &now);
         gmtime_r(&now.tv_sec, &utc);
         size_t len = strftime(line, sizeof line, "%Y-%m-%dT%H:%M:%S", &utc);
-        len += (size_t)snprintf(line + len, sizeof line - len, ".%03ldZ %s %s[%d] %s: ",
-                                now.tv_nsec / 1000000, level_names[level], log_program,
-                                (int)getpid(), event);
+        len += (size_t)snprintf(line + len, sizeof line - len,
+                                ".%03ldZ %s %s[%d] %s: ", now.tv_nsec / 1000000, level_names[level],
+                                log_program, (int)getpid(), event);
         va_list args;
         va_start(args, format);
         int more = vsnprintf(line + len, sizeof line - len - 1, format, args);

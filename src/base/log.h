@@ -19,8 +19,8 @@ void log_start(const char *program, enum log_level level);
 void log_write(enum log_level level, const char *event, const char *format, ...) PRINTF_LIKE(3, 4);
 
 #define LOG_ERROR(event, ...) log_write(LOG_LEVEL_ERROR, event, __VA_ARGS__)
-#define LOG_WARN(event, ...) log_write(LOG_LEVEL_WARN, event, __VA_ARGS__)
-#define LOG_INFO(event, ...) log_write(LOG_LEVEL_INFO, event, __VA_ARGS__)
+#define LOG_WARN(event, ...)  log_write(LOG_LEVEL_WARN, event, __VA_ARGS__)
+#define LOG_INFO(event, ...)  log_write(LOG_LEVEL_INFO, event, __VA_ARGS__)
 #define LOG_DEBUG(event, ...) log_write(LOG_LEVEL_DEBUG, event, __VA_ARGS__)
 
 #endif

@@ -1,0 +1,93 @@
+#include "base/heap.h"
+
+#include "../cmocka_all.h"
+
+static void test_counts_what_is_alive(void **state)
+{
+        (void)state;
+        struct heap heap;
+        heap_init(&heap, 0);
+        uint8_t *a = heap_alloc(&heap, 100);
+        assert_non_null(a);
+        for (int i = 0; i < 100; i++)
+                assert_int_equal(a[i], 0);
+        a = heap_resize(&heap, a, 300);
+        assert_int_equal(heap.used_bytes, 300);
+        a = heap_resize(&heap, a, 50);
+        assert_int_equal(heap.used_bytes, 50);
+        assert_int_equal(heap.used_bytes_max, 300);
+        heap_free(&heap, a);
+        heap_free(&heap, NULL);
+        assert_int_equal(heap.used_bytes, 0);
+}
+
+static void test_limit(void **state)
+{
+        (void)state;
+        struct heap heap;
+        heap_init(&heap, 100);
+        void *a = heap_alloc(&heap, 100);
+        assert_non_null(a);
+        assert_null(heap_alloc(&heap, 1));
+        assert_null(heap_resize(&heap, a, 101));
+        assert_int_equal(heap.used_bytes, 100); /* a refused growth leaves the block alive */
+        heap_free(&heap, a);
+        assert_null(heap_alloc(&heap, 101));
+        a = heap_alloc(&heap, 1);
+        assert_non_null(a);
+        heap_free(&heap, a);
+}
+
+static void test_sizes_that_overflow(void **state)
+{
+        (void)state;
+        struct heap heap;
+        heap_init(&heap, 0);
+        assert_null(heap_alloc_array(&heap, SIZE_MAX / 2, 3));
+        assert_null(heap_alloc(&heap, SIZE_MAX));
+        assert_null(heap_resize(&heap, NULL, SIZE_MAX - 8));
+        assert_int_equal(heap.used_bytes, 0);
+}
+
+static void test_the_nth_call_fails_once(void **state)
+{
+        (void)state;
+        struct heap heap;
+        heap_init(&heap, 0);
+        heap.fail_at = 2;
+        void *a = heap_alloc(&heap, 8);
+        assert_non_null(a);
+        assert_null(heap_alloc(&heap, 8));
+        void *b = heap_alloc(&heap, 8);
+        assert_non_null(b);
+        heap_free(&heap, a);
+        heap_free(&heap, b);
+}
+
+static void test_copy(void **state)
+{
+        (void)state;
+        struct heap heap;
+        struct bytes copy;
+        heap_init(&heap, 4);
+        assert_true(heap_copy(&heap, BYTES(""), &copy));
+        assert_null(copy.ptr);
+        assert_true(heap_copy(&heap, BYTES("abcd"), &copy));
+        assert_true(bytes_equal(copy, BYTES("abcd")));
+        struct bytes refused = BYTES("untouched");
+        assert_false(heap_copy(&heap, BYTES("x"), &refused));
+        assert_true(bytes_equal(refused, BYTES("untouched")));
+        heap_free(&heap, (void *)(uintptr_t)copy.ptr);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_counts_what_is_alive),
+                cmocka_unit_test(test_limit),
+                cmocka_unit_test(test_sizes_that_overflow),
+                cmocka_unit_test(test_the_nth_call_fails_once),
+                cmocka_unit_test(test_copy),
+        };
+        return cmocka_run_group_tests_name("base/heap", tests, NULL, NULL);
+}
