@@ -73,7 +73,7 @@ static void test_varint_boundaries(void **state)
         struct buffer *buffer = &((struct scratch *)*state)->buffer;
         for (unsigned bits = 0; bits <= 64; bits++) {
                 for (int off = -1; off <= 1; off++) {
-                        uint64_t value = (bits == 64 ? 0 : 1ull << bits) + (uint64_t)(int64_t)off;
+                        uint64_t value = (bits == 64 ? 0 : (uint64_t)1 << bits) + (uint64_t)off;
                         buffer_reset(buffer);
                         buffer_varint(buffer, value);
                         buffer_varint_signed(buffer, (int64_t)value);
