@@ -1,0 +1,84 @@
+/* config.h - the daemon's configuration file: keys, ranges and errors.
+ *
+ * The syntax is libucl's nginx-like one: `key value;` or `key = value;`, sections `name { ... }`,
+ * comments after '#'. Values are bare words or quoted strings. Every key:
+ *
+ *   cluster     lab;                  name of the cluster, as in the certificates
+ *   region      us-east;              region of this node, as in the topology
+ *   node        1;                    number of this node, as in the topology
+ *   topology    /path/topology.conf;  used until the council has agreed on one
+ *   data_dir    /path/data;           journals; created where missing
+ *   run_dir     /path/run;            the view; created where missing
+ *   pki {
+ *       ca      /path/ca.crt;
+ *       cert    /path/node.crt;
+ *       key     /path/node.key;
+ *       crl     /path/ca.crl;         optional
+ *   }
+ *   listen {
+ *       link    127.10.0.1:7401;
+ *       admin   127.10.0.1:7400;
+ *       locks   127.10.0.1:7402;
+ *   }
+ *   redis       127.10.0.1:6379;      optional, like dns and edge: a region may use only a part
+ *   dns         127.10.0.1:5353;
+ *   edge        127.10.0.1:8080;
+ *   geo         /path/geo.mmdb;       optional
+ *   log_level   info;                 error, warn, info or debug; optional
+ *   lab {
+ *       impairments on;               allow delay, loss and cuts by the admin door; optional, off
+ *   }
+ *
+ * An unknown key, a key given twice, a missing one or a bad value is an error that names the file,
+ * the line, the key and what to do. Addresses are IP addresses: 127.0.0.1:7401 or [::1]:7401. */
+#ifndef MERIDIAN_MERIDIAND_CONFIG_H
+#define MERIDIAN_MERIDIAND_CONFIG_H
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/log.h"
+
+#define CONFIG_TEXT_MAX 4096 /* a path with its NUL */
+#define CONFIG_HOST_MAX 64
+
+struct config_address {
+        char host[CONFIG_HOST_MAX]; /* empty: not given */
+        uint16_t port;
+};
+
+struct config {
+        char cluster[64];
+        char region[64];
+        uint32_t node;
+        char topology[CONFIG_TEXT_MAX];
+        char data_dir[CONFIG_TEXT_MAX];
+        char run_dir[CONFIG_TEXT_MAX];
+        char pki_ca[CONFIG_TEXT_MAX];
+        char pki_cert[CONFIG_TEXT_MAX];
+        char pki_key[CONFIG_TEXT_MAX];
+        char pki_crl[CONFIG_TEXT_MAX]; /* empty: none */
+        char geo[CONFIG_TEXT_MAX];     /* empty: none */
+        struct config_address link;
+        struct config_address admin;
+        struct config_address locks;
+        struct config_address redis;
+        struct config_address dns;
+        struct config_address edge;
+        enum log_level log_level;
+        bool impairments;
+};
+
+struct config_error {
+        char text[1024];
+};
+
+/* Parses a whole file's text; `path` is for errors only. Relative paths in it are meant from the
+ * folder of `path`. ERR_MALFORMED or ERR_INVALID with a text. */
+MUST_USE enum err config_parse(struct bytes text, const char *path, struct config *ret_config,
+                               struct config_error *error);
+
+/* Reads and parses. ERR_NOT_FOUND, ERR_IO, and as above. */
+MUST_USE enum err config_load(const char *path, struct config *ret_config,
+                              struct config_error *error);
+
+#endif
