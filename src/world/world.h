@@ -15,6 +15,9 @@
  *    connection breaks may or may not have arrived. A message is never delivered twice by the link.
  *  - Slices in an event are borrowed by the node for the call. Slices in effects are borrowed by
  * the world until the next call of node_step on that node.
+ *  - Redis: at most one WORLD_REDIS_TAIL and one WORLD_REDIS_SCAN per peer and one
+ *    WORLD_REDIS_MERGE per origin are under way; each is answered once, unless WORLD_REDIS_DOWN
+ *    comes first. A tail may be answered early, with what there is.
  *  - Time: `now_us` is monotonic and may run at a rate that is wrong by some per cent; `wall_us` is
  *    Unix time and may jump. */
 #ifndef MERIDIAN_WORLD_WORLD_H
@@ -146,6 +149,8 @@ struct world_event {
                         node_id peer;    /* as asked */
                         uint64_t cursor; /* to go on with; 0 at the end */
                         struct bytes state;
+                        const struct world_position *positions; /* taken when the scan began; */
+                        size_t position_count;                  /* with every part, or the first */
                         enum err err;
                 } scanned;
         };
