@@ -1,0 +1,199 @@
+/* consensus.h - one Raft group of one node, behind one door: events in, effects out.
+ *
+ * The caller feeds inputs (start, tick, receive, submit, synced, snapshot, transfer) and then calls
+ * consensus_take once, which says what is to be done. Any number of inputs may go before one take;
+ * commands submitted between two takes share one log entry. The effects, in the order in which the
+ * caller carries them out:
+ *
+ *   writes     bytes to append to the group's journal, or a whole new journal to replace it with
+ *   messages   to peers. Every message in the list may leave at once: what promises something (a
+ *              vote, a term, an acknowledgement) was held here until consensus_synced covered the
+ *              records that it rests on. Keep their order; drop those for a peer without a link
+ *   restore    a state to start from: after a restart, or sent by the leader to a follower that is
+ *              too far behind. It replaces everything applied before
+ *   commands   committed, in order, each exactly once since the last restore
+ *
+ * Guarantees: no acknowledged entry is lost as long as a majority of voters keeps its journals; one
+ * leader per term; a leader that has not heard a majority for one election timeout steps down; a
+ * message is validated completely before the Raft library sees it, and so is a recovered journal.
+ * Requires ordered messages per peer and connection (world.h gives that).
+ *
+ * Sans I/O and deterministic: the same inputs give the same effects. Time is the caller's
+ * monotonic clock in milliseconds; a value that goes back is taken as the largest seen. Not for use
+ * by two threads at once. Memory comes from the heap given, but for what the library itself holds.
+ * Costs: O(bytes) each; a snapshot costs the whole state. */
+#ifndef MERIDIAN_RAFT_CONSENSUS_H
+#define MERIDIAN_RAFT_CONSENSUS_H
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/heap.h"
+
+#define CONSENSUS_VOTERS_MAX        15
+#define CONSENSUS_COMMAND_BYTES_MAX (1024 * 1024)
+#define CONSENSUS_MESSAGE_BYTES_MAX (64 * 1024 * 1024)
+
+/* Faults planted on purpose, so that the simulator can prove that it finds them. All false in
+ * production. */
+struct consensus_bugs {
+        bool vote_volatile;    /* a vote is not written to the journal */
+        bool term_volatile;    /* a term is not written to the journal */
+        bool ack_before_sync;  /* entries count as stored as soon as they are handed to the disk */
+        bool send_before_sync; /* messages leave without waiting for their records */
+        bool suffix_kept; /* at recovery a conflicting suffix is not cut: the first record of an
+                           * index wins */
+};
+
+struct consensus_config {
+        uint64_t cluster;       /* identity of the cluster, the same on all its nodes */
+        uint32_t group;         /* enum world_group, or any other number the voters agree on */
+        uint32_t self;          /* node id, > 0 */
+        const uint32_t *voters; /* node ids of the first configuration, distinct, self among them;
+                                 * the same set on every voter, in any order. Borrowed for _new */
+        size_t voter_count;     /* 1 .. CONSENSUS_VOTERS_MAX */
+        uint32_t election_timeout_ms; /* 10 .. 60,000; a follower waits 1 to 2 times this */
+        uint32_t heartbeat_ms;        /* 1 .. election_timeout_ms / 2 */
+        bool pre_vote;
+        uint64_t seed;             /* of the election timers' jitter */
+        uint32_t snapshot_entries; /* a snapshot is wished after so many entries; 0: 4,096 */
+        size_t snapshot_bytes;     /* ... or so many bytes of journal; 0: 8 MiB */
+        uint32_t trailing_entries; /* kept before a snapshot for slow followers; 0: 512 */
+        struct consensus_bugs bugs;
+};
+
+enum consensus_role {
+        CONSENSUS_FOLLOWER,
+        CONSENSUS_CANDIDATE,
+        CONSENSUS_LEADER,
+};
+
+struct consensus_message {
+        uint32_t peer;
+        struct bytes data;
+};
+
+/* In world.h's words: WORLD_JOURNAL_APPEND or WORLD_JOURNAL_REPLACE. */
+struct consensus_write {
+        bool replace;
+        uint64_t generation; /* of the journal that it goes to; replace: the new one */
+        struct bytes data;
+};
+
+struct consensus_command {
+        uint64_t index; /* of the log entry; several commands may share one */
+        uint64_t term;
+        struct bytes data;
+};
+
+/* Everything borrowed from the consensus until the next call on it. */
+struct consensus_output {
+        const struct consensus_write *writes;
+        size_t write_count;
+        const struct consensus_message *messages;
+        size_t message_count;
+        bool restore; /* restore_state is valid; apply it before the commands */
+        uint64_t restore_index;
+        uint64_t restore_term;
+        struct bytes restore_state; /* what an earlier consensus_snapshot was given */
+        const struct consensus_command *commands;
+        size_t command_count;
+        bool changed;         /* role, term, leader or readiness differ from the last take */
+        bool snapshot_wished; /* call consensus_snapshot when convenient (after the commands) */
+        uint64_t wake_ms;     /* call consensus_tick then, at the latest */
+};
+
+struct consensus_status {
+        enum consensus_role role;
+        bool started;
+        bool failed;     /* the disk failed, or the log broke a promise: takes part no more */
+        bool ready;      /* leader, and an entry of its own term is applied: its state is current */
+        uint32_t leader; /* node id; 0: not known */
+        uint32_t vote;   /* node id voted for in this term; 0: none */
+        uint64_t term;
+        uint64_t commit_index;
+        uint64_t applied_index; /* handed out by consensus_take */
+        uint64_t last_index;
+        uint64_t stored_index; /* durable here */
+        uint64_t snapshot_index;
+        uint64_t generation;
+        uint64_t journal_bytes; /* written in this generation */
+};
+
+/* What was found in a journal at start. */
+struct consensus_recovery {
+        uint64_t valid_bytes;   /* whole records from the beginning */
+        uint64_t dropped_bytes; /* a torn end, never synced: cut */
+        uint64_t corrupt_at;    /* ERR_CORRUPT: offset of the damaged record */
+        uint64_t term;
+        uint64_t snapshot_index;
+        uint64_t last_index;
+        bool fresh; /* nothing was there: the first configuration was written */
+};
+
+struct consensus;
+
+/* Keeps `heap` until consensus_free; copies the configuration. ERR_INVALID: a value out of range;
+ * ERR_NOMEM. */
+MUST_USE enum err consensus_new(struct heap *heap, const struct consensus_config *config,
+                                struct consensus **ret_consensus);
+
+/* NULL is fine. */
+void consensus_free(struct consensus *consensus);
+
+/* First call, once: all bytes that the journal held (empty: a first start), and how many of them
+ * are known to have been synced (0 when not known; the world of a real disk passes 0). The journal
+ * is generation 0 now, whatever its past, and its offsets count from its first byte, recovered
+ * bytes included. A torn end is cut by a replacement (generation 1) in the next take.
+ * Errors, all final for this journal, with `ret` filled in: ERR_CORRUPT - damage before the
+ * end, or below `synced`: stop, keep the file for a person, rejoin as a new member; ERR_VERSION;
+ * ERR_REFUSED - it is another cluster's, group's or node's journal; ERR_NOMEM. */
+MUST_USE enum err consensus_start(struct consensus *consensus, uint64_t now_ms,
+                                  struct bytes journal, uint64_t synced,
+                                  struct consensus_recovery *ret);
+
+/* Time passes. Cheap when nothing is due. */
+void consensus_tick(struct consensus *consensus, uint64_t now_ms);
+
+/* A message from a peer, as that peer's consensus made it. ERR_MALFORMED, ERR_TRUNCATED,
+ * ERR_VERSION: refused, nothing changed (count it; close the link if you like). ERR_REFUSED: of
+ * another cluster or group, or of a node that is not in the configuration. */
+MUST_USE enum err consensus_receive(struct consensus *consensus, uint64_t now_ms, uint32_t from,
+                                    struct bytes data);
+
+/* Proposes a command (copied; 1 .. CONSENSUS_COMMAND_BYTES_MAX bytes). ERR_NONE means only that
+ * the leader has taken it: it is decided when it comes out of consensus_take, and it may get lost
+ * with the leadership, so identify your commands and repeat. ERR_NOT_LEADER: see status.leader;
+ * ERR_BUSY: leadership is being handed over or too much is under way; ERR_INVALID: its size. */
+MUST_USE enum err consensus_submit(struct consensus *consensus, uint64_t now_ms,
+                                   struct bytes command);
+
+/* The journal of `generation` is durable up to `offset`. Older generations are ignored. */
+void consensus_synced(struct consensus *consensus, uint64_t now_ms, uint64_t generation,
+                      uint64_t offset);
+
+/* Writing the journal failed: from now on nothing is promised, sent, or led by this node. */
+void consensus_failed(struct consensus *consensus);
+
+/* Gives the state that results from all commands of all takes so far, so that the log before can
+ * go. Copied. Does nothing when no entry was applied since the last one. ERR_BUSY: a state from
+ * the leader is on its way to the disk, try later; ERR_LIMIT: larger than a message may be. */
+MUST_USE enum err consensus_snapshot(struct consensus *consensus, struct bytes state);
+
+/* Hands leadership to `peer` (0: any voter that is up to date). ERR_NOT_LEADER, ERR_NOT_FOUND,
+ * ERR_BUSY. It may not happen; look at the status after one election timeout. */
+MUST_USE enum err consensus_transfer(struct consensus *consensus, uint64_t now_ms, uint32_t peer);
+
+/* What is to be done now. The order of calls: take, carry out, and only then the next input. */
+void consensus_take(struct consensus *consensus, struct consensus_output *ret);
+
+/* Where it stands. Any time. */
+struct consensus_status consensus_status(const struct consensus *consensus);
+
+/* True when this node leads, or has heard the leader within the last election timeout: a command
+ * has a chance. For status, and to answer NOMAJORITY at once. */
+bool consensus_has_majority(const struct consensus *consensus, uint64_t now_ms);
+
+/* "follower", "candidate", "leader"; static. */
+const char *consensus_role_name(enum consensus_role role);
+
+#endif
