@@ -31,7 +31,6 @@
 #define COUNCIL_NAME_BYTES_MAX     64
 #define COUNCIL_TOPOLOGY_BYTES_MAX (512 * 1024)
 
-/* Who asked; all zero for the leader's own commands, which get no outcome. */
 #define council_origin             lock_origin
 
 enum council_command_kind {
@@ -45,7 +44,7 @@ enum council_command_kind {
 /* A command as proposed. Slices are borrowed. */
 struct council_command {
         enum council_command_kind kind;
-        struct council_origin origin;
+        struct lock_origin origin;
         uint64_t wall_us;   /* Unix time at the proposer, for the audit only */
         struct bytes actor; /* who: "operator", a node's name; <= COUNCIL_NAME_BYTES_MAX */
         union {
@@ -75,7 +74,7 @@ enum council_outcome_kind {
 
 struct council_outcome {
         enum council_outcome_kind kind;
-        struct council_origin origin;
+        struct lock_origin origin;
         bool repeat; /* the answer to a command applied before */
         enum err err;
         uint64_t epoch;
