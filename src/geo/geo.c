@@ -1,0 +1,307 @@
+/* geo.c - lookups in a MaxMind-format database, and its replacement under way.
+ *
+ * Up to SWAP_SLOTS databases can be mapped; one is current. geo_refresh opens a changed file into
+ * an idle slot and then makes it current; what an idle slot still holds is closed at that time. A
+ * file that does not open leaves the current one alone. A lookup that runs into damaged data says
+ * "not located": a wrong place is never an error of the caller. */
+#include "geo/geo.h"
+
+#include "base/swap.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <maxminddb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+/* What tells one file from another that took its place. */
+struct file_identity {
+        dev_t device;
+        ino_t inode;
+        off_t size;
+        struct timespec changed;
+};
+
+struct geo {
+        char *path;
+        struct swap swap;
+        MMDB_s databases[SWAP_SLOTS];
+        bool opened[SWAP_SLOTS];
+        struct file_identity identity; /* of the current one */
+};
+
+/* Where IPv6 carries IPv4: the prefix, after which the four octets follow. */
+static const struct {
+        uint8_t prefix[12];
+        uint8_t prefix_len;
+} embeddings[] = {
+        {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff}, 96}, /* mapped, RFC 4291 2.5.5.2 */
+        {{0x00, 0x64, 0xff, 0x9b}, 96},                   /* NAT64, RFC 6052 2.1 */
+        {{0x20, 0x02}, 16},                               /* 6to4, RFC 3056 */
+};
+
+struct geo *geo_new(const char *path)
+{
+        struct geo *geo = aligned_alloc(_Alignof(struct geo), sizeof *geo);
+        if (geo == NULL)
+                return NULL;
+        memset(geo, 0, sizeof *geo);
+        swap_init(&geo->swap);
+        geo->path = strdup(path);
+        if (geo->path == NULL) {
+                free(geo);
+                return NULL;
+        }
+        return geo;
+}
+
+void geo_free(struct geo *geo)
+{
+        if (geo == NULL)
+                return;
+        for (size_t slot = 0; slot < SWAP_SLOTS; slot++) {
+                if (geo->opened[slot])
+                        MMDB_close(&geo->databases[slot]);
+        }
+        free(geo->path);
+        free(geo);
+}
+
+static void say(char *why, size_t why_size, const char *path, const char *reason)
+{
+        if (why != NULL && why_size > 0)
+                (void)snprintf(why, why_size, "geo database %s: %s", path, reason);
+}
+
+static bool identity_equal(const struct file_identity *a, const struct file_identity *b)
+{
+        return a->device == b->device && a->inode == b->inode && a->size == b->size &&
+               a->changed.tv_sec == b->changed.tv_sec && a->changed.tv_nsec == b->changed.tv_nsec;
+}
+
+static enum err identity_read(const char *path, struct file_identity *ret)
+{
+        struct stat info;
+        if (stat(path, &info) != 0)
+                return errno == ENOENT || errno == ENOTDIR ? ERR_NOT_FOUND : ERR_IO;
+        *ret = (struct file_identity){info.st_dev, info.st_ino, info.st_size, info.st_mtim};
+        return ERR_NONE;
+}
+
+static enum err err_of_database(int status)
+{
+        switch (status) {
+        case MMDB_SUCCESS:
+                return ERR_NONE;
+        case MMDB_OUT_OF_MEMORY_ERROR:
+                return ERR_NOMEM;
+        case MMDB_FILE_OPEN_ERROR:
+        case MMDB_IO_ERROR:
+                return ERR_IO;
+        default:
+                return ERR_MALFORMED;
+        }
+}
+
+static void slot_close(struct geo *geo, int slot)
+{
+        if (!geo->opened[slot])
+                return;
+        MMDB_close(&geo->databases[slot]);
+        geo->opened[slot] = false;
+}
+
+/* Closes what nobody reads any more, so that a replaced file does not stay mapped for long. */
+static void slots_sweep(struct geo *geo)
+{
+        for (int slot = 0; slot < SWAP_SLOTS; slot++) {
+                if (geo->opened[slot] && swap_idle(&geo->swap, slot))
+                        slot_close(geo, slot);
+        }
+}
+
+enum err geo_refresh(struct geo *geo, bool *ret_changed, char *why, size_t why_size)
+{
+        if (ret_changed != NULL)
+                *ret_changed = false;
+        slots_sweep(geo);
+
+        struct file_identity identity;
+        enum err err = identity_read(geo->path, &identity);
+        if (err != ERR_NONE) {
+                say(why, why_size, geo->path, strerrordesc_np(errno));
+                return err;
+        }
+        if (geo_ready(geo) && identity_equal(&identity, &geo->identity))
+                return ERR_NONE;
+        int slot = swap_idle_find(&geo->swap);
+        if (slot == SWAP_NONE) {
+                say(why, why_size, geo->path, "all slots are being read");
+                return ERR_BUSY;
+        }
+
+        int status = MMDB_open(geo->path, MMDB_MODE_MMAP, &geo->databases[slot]);
+        if (status != MMDB_SUCCESS) {
+                say(why, why_size, geo->path, MMDB_strerror(status));
+                return err_of_database(status);
+        }
+        geo->opened[slot] = true;
+        geo->identity = identity;
+        swap_set(&geo->swap, slot);
+        if (ret_changed != NULL)
+                *ret_changed = true;
+        return ERR_NONE;
+}
+
+bool geo_ready(struct geo *geo)
+{
+        return atomic_load(&geo->swap.current) != SWAP_NONE;
+}
+
+/* How many leading bits two addresses share, at most `max`. */
+static unsigned bits_common(const uint8_t *a, const uint8_t *b, unsigned max)
+{
+        for (unsigned bit = 0; bit < max; bit++) {
+                unsigned mask = 0x80u >> (bit % 8);
+                if (((a[bit / 8] ^ b[bit / 8]) & mask) != 0)
+                        return bit;
+        }
+        return max;
+}
+
+/* If the address carries an IPv4 one: true, and which and where it begins. Otherwise *ret_bits is
+ * how long a prefix must be to stay clear of all addresses that do. */
+static bool embedded(const struct geo_address *address, struct geo_address *ret, unsigned *ret_bits)
+{
+        unsigned clear_bits = 0;
+        for (size_t i = 0; i < COUNT_OF(embeddings); i++) {
+                unsigned len = embeddings[i].prefix_len;
+                unsigned common = bits_common(address->ip, embeddings[i].prefix, len);
+                if (common == len) {
+                        *ret = (struct geo_address){.family = GEO_FAMILY_V4};
+                        memcpy(ret->ip, address->ip + len / 8, 4);
+                        *ret_bits = len;
+                        return true;
+                }
+                if (common + 1 > clear_bits)
+                        clear_bits = common + 1;
+        }
+        *ret_bits = clear_bits;
+        return false;
+}
+
+static bool number_at(const MMDB_s *database, uint32_t offset, const char *key, double *ret)
+{
+        const char *const path[] = {key, NULL};
+        MMDB_entry_s map = {.mmdb = database, .offset = offset};
+        MMDB_entry_data_s data;
+        if (MMDB_aget_value(&map, &data, path) != MMDB_SUCCESS || !data.has_data ||
+            data.type != MMDB_DATA_TYPE_DOUBLE)
+                return false;
+        *ret = data.double_value;
+        return true;
+}
+
+/* A comparison with NaN is false, so this also keeps those out. */
+static bool located(double latitude, double longitude)
+{
+        return latitude >= -90 && latitude <= 90 && longitude >= -180 && longitude <= 180;
+}
+
+static void place_read(MMDB_entry_s *entry, struct geo_place *place)
+{
+        static const char *const location_path[] = {"location", NULL};
+        static const char *const country_path[] = {"country", "iso_code", NULL};
+        MMDB_entry_data_s data;
+        if (MMDB_aget_value(entry, &data, location_path) == MMDB_SUCCESS && data.has_data &&
+            data.type == MMDB_DATA_TYPE_MAP &&
+            number_at(entry->mmdb, data.offset, "latitude", &place->latitude) &&
+            number_at(entry->mmdb, data.offset, "longitude", &place->longitude))
+                place->located = located(place->latitude, place->longitude);
+        if (!place->located)
+                place->latitude = place->longitude = 0;
+        if (MMDB_aget_value(entry, &data, country_path) == MMDB_SUCCESS && data.has_data &&
+            data.type == MMDB_DATA_TYPE_UTF8_STRING && data.data_size == 2)
+                memcpy(place->country, data.utf8_string, 2);
+}
+
+/* The leaf of the tree: its depth counts in the address family asked for. */
+static struct geo_place leaf_find(const MMDB_s *database, const struct geo_address *address)
+{
+        struct geo_place place = {0};
+        struct sockaddr_in v4 = {.sin_family = AF_INET};
+        struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
+        bool is_v4 = address->family == GEO_FAMILY_V4;
+        memcpy(&v4.sin_addr, address->ip, 4);
+        memcpy(&v6.sin6_addr, address->ip, 16);
+        const void *socket_address = is_v4 ? (const void *)&v4 : (const void *)&v6;
+
+        int status = MMDB_SUCCESS;
+        MMDB_lookup_result_s found = MMDB_lookup_sockaddr(database, socket_address, &status);
+        if (status != MMDB_SUCCESS)
+                return place;
+        unsigned depth = found.netmask;
+        if (is_v4 && database->metadata.ip_version == 6)
+                depth = depth > 96 ? depth - 96 : 0;
+        place.prefix_len = (uint8_t)depth;
+        if (found.found_entry)
+                place_read(&found.entry, &place);
+        return place;
+}
+
+struct geo_place geo_find(struct geo *geo, unsigned shard, const struct geo_address *address)
+{
+        struct geo_place place = {0};
+        if (address->family == GEO_FAMILY_NONE)
+                return place;
+        int slot = swap_enter(&geo->swap, shard);
+        if (slot == SWAP_NONE)
+                return place;
+
+        const MMDB_s *database = &geo->databases[slot];
+        struct geo_address inner;
+        unsigned bits = 0;
+        if (address->family == GEO_FAMILY_V4) {
+                place = leaf_find(database, address);
+        } else if (embedded(address, &inner, &bits)) {
+                place = leaf_find(database, &inner);
+                place.prefix_len = (uint8_t)(place.prefix_len + bits);
+        } else {
+                place = leaf_find(database, address);
+                if (place.prefix_len < bits)
+                        place.prefix_len = (uint8_t)bits;
+        }
+        swap_leave(&geo->swap, shard, slot);
+        return place;
+}
+
+bool geo_address_parse(const char *text, struct geo_address *ret)
+{
+        struct geo_address address = {0};
+        if (inet_pton(AF_INET, text, address.ip) == 1)
+                address.family = GEO_FAMILY_V4;
+        else if (inet_pton(AF_INET6, text, address.ip) == 1)
+                address.family = GEO_FAMILY_V6;
+        else
+                return false;
+        *ret = address;
+        return true;
+}
+
+struct geo_address geo_address_of(const struct sockaddr *address)
+{
+        struct geo_address result = {0};
+        if (address->sa_family == AF_INET) {
+                struct sockaddr_in v4;
+                memcpy(&v4, address, sizeof v4);
+                result.family = GEO_FAMILY_V4;
+                memcpy(result.ip, &v4.sin_addr, 4);
+        } else if (address->sa_family == AF_INET6) {
+                struct sockaddr_in6 v6;
+                memcpy(&v6, address, sizeof v6);
+                result.family = GEO_FAMILY_V6;
+                memcpy(result.ip, &v6.sin6_addr, 16);
+        }
+        return result;
+}
