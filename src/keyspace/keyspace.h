@@ -1,0 +1,279 @@
+/* keyspace.h - all that one replica knows about its keys, except their values: a table of per-key
+ * metadata (crdt/crdt.h), a hybrid logical clock, the version vector, and the ring of own deltas
+ * that other regions read. The Redis plugin and the simulator run this same code.
+ *
+ * Words
+ *   delta     one change of one key by this region, encoded; carries its clock, not its origin
+ *   stream    all deltas of one origin in clock order: length-prefixed deltas, one after the other
+ *   position  the clock up to which a stream is known; the vector of positions is the version
+ * vector
+ *
+ * How it is used
+ *   local change   the store changes natively, then keyspace_local_*() stamps it and appends a
+ * delta. ret->delta is what belongs into the log (AOF) and to in-region replicas. remote change
+ * keyspace_apply() merges a batch and changes the store through `native`. log replay
+ * keyspace_replay() for deltas of this origin, keyspace_apply() for the others. state
+ * keyspace_scan() at the sender until its cursor is 0; keyspace_merge_state() for each part in
+ * order, then keyspace_adopt() at the receiver.
+ *
+ * Guarantees
+ *   - Replicas that have the same positions, and none of whose keys was evicted, have the same
+ * visible content and the same keyspace_digest, whatever the order, duplication and delay in which
+ *     streams and states came.
+ *   - A clock beyond the drift bound is refused and never adopted; what came before it is kept.
+ *   - A stamp is never issued twice, and never at or below a position given by keyspace_heartbeat.
+ *     After a restart, readers that know more of our stream than we recovered are told GAP where
+ * the new stamps could hide behind what they know.
+ *
+ * One thread at a time. Every call allocates from the heap given at the start only. ERR_NOMEM
+ * leaves a keyspace that is safe to free but whose last change may be half remembered: a host
+ * should stop there and recover from its log. */
+#ifndef MERIDIAN_KEYSPACE_KEYSPACE_H
+#define MERIDIAN_KEYSPACE_KEYSPACE_H
+
+#include "base/hash.h"
+#include "crdt/crdt.h"
+
+struct keyspace;
+
+struct keyspace_config {
+        region_id origin;         /* this region, 1 .. CLOCK_REGIONS_MAX */
+        uint64_t ring_bytes;      /* limit of the deltas ring, >= 4096; taken as it fills */
+        uint64_t drift_max_ms;    /* how far a remote clock may be ahead of the wall clock */
+        uint64_t incarnation;     /* differs whenever memory was lost since */
+        struct hash_key hash_key; /* secret and random in production, from the seed in simulation */
+};
+
+/* Keeps `heap` until keyspace_free. NULL: out of memory, or the configuration is out of range. */
+MUST_USE struct keyspace *keyspace_new(struct heap *heap, const struct keyspace_config *config);
+void keyspace_free(struct keyspace *keyspace);
+
+/* ---- local changes ---------------------------------------------------------------------------
+ *
+ * Called after (or as part of) the native change. `wall_ms`: Unix milliseconds now. Errors:
+ * ERR_NOMEM, and ERR_LIMIT for a name or value beyond 2^29 bytes, a db beyond CRDT_DB_MAX. Cost:
+ * one table lookup and one copy into the ring. keyspace_local_set of a key that is known as a plain
+ * string allocates nothing. */
+
+struct keyspace_change {
+        struct stamp stamp;
+        struct bytes delta; /* encoded, without the length prefix of streams; see below */
+        bool rewrite;       /* the native value must become `text` (the expiry stays) */
+        struct bytes text;
+        bool nothing; /* nothing was to do: no stamp, no delta */
+};
+/* `delta` and `text` are borrowed until the next call on the keyspace. */
+
+/* expire_at_ms for keyspace_local_set and _opaque: the key keeps the expiry that it has (APPEND,
+ * SETRANGE, SET ... KEEPTTL). */
+#define KEYSPACE_TTL_KEEP UINT64_MAX
+
+/* The key is now a string with this value, whatever it was. expire_at_ms: 0 for none. */
+MUST_USE enum err keyspace_local_set(struct keyspace *keyspace, uint64_t wall_ms,
+                                     struct crdt_name name, struct bytes value,
+                                     uint64_t expire_at_ms, struct keyspace_change *ret);
+
+/* INCR, DECR, INCRBY, DECRBY that succeeded: by `amount`, and the string is now `value_after`. */
+MUST_USE enum err keyspace_local_increment(struct keyspace *keyspace, uint64_t wall_ms,
+                                           struct crdt_name name, int64_t amount,
+                                           int64_t value_after, struct keyspace_change *ret);
+
+/* INCRBYFLOAT: called *instead of* the native change. `value_before` is the present text, len 0 for
+ * an absent key. The new text is in ret->text, ret->rewrite is true. ERR_INVALID: the present value
+ * is no number, or the result is not finite; nothing has changed. */
+MUST_USE enum err keyspace_local_increment_float(struct keyspace *keyspace, uint64_t wall_ms,
+                                                 struct crdt_name name, double amount,
+                                                 struct bytes value_before,
+                                                 struct keyspace_change *ret);
+
+/* DEL, UNLINK, GETDEL, and any command that left the key gone (but see hash_delete, set_remove). */
+MUST_USE enum err keyspace_local_delete(struct keyspace *keyspace, uint64_t wall_ms,
+                                        struct crdt_name name, struct keyspace_change *ret);
+
+/* The native expiry has struck. What dies everywhere is what was known here. */
+MUST_USE enum err keyspace_local_expired(struct keyspace *keyspace, uint64_t wall_ms,
+                                         struct crdt_name name, struct keyspace_change *ret);
+
+/* EXPIRE and family with an absolute time; 0: PERSIST. The key exists. */
+MUST_USE enum err keyspace_local_expire(struct keyspace *keyspace, uint64_t wall_ms,
+                                        struct crdt_name name, uint64_t expire_at_ms,
+                                        struct keyspace_change *ret);
+
+struct keyspace_pair {
+        struct bytes field;
+        struct bytes value;
+};
+
+/* HSET, HMSET, HSETNX, HINCRBY ...: these fields now have these values. count > 0. */
+MUST_USE enum err keyspace_local_hash_set(struct keyspace *keyspace, uint64_t wall_ms,
+                                          struct crdt_name name, const struct keyspace_pair *pairs,
+                                          size_t count, struct keyspace_change *ret);
+
+/* HDEL: these fields are gone; so is the key where they were the last. */
+MUST_USE enum err keyspace_local_hash_delete(struct keyspace *keyspace, uint64_t wall_ms,
+                                             struct crdt_name name, const struct bytes *fields,
+                                             size_t count, struct keyspace_change *ret);
+
+/* SADD: name every member of the command, those that were there already too: the add must win over
+ * a concurrent remove. */
+MUST_USE enum err keyspace_local_set_add(struct keyspace *keyspace, uint64_t wall_ms,
+                                         struct crdt_name name, const struct bytes *members,
+                                         size_t count, struct keyspace_change *ret);
+
+/* SREM, SPOP: these members are gone; so is the key where they were the last. */
+MUST_USE enum err keyspace_local_set_remove(struct keyspace *keyspace, uint64_t wall_ms,
+                                            struct crdt_name name, const struct bytes *members,
+                                            size_t count, struct keyspace_change *ret);
+
+/* Any other type: the key is now what `value` (a DUMP payload) says. */
+MUST_USE enum err keyspace_local_opaque(struct keyspace *keyspace, uint64_t wall_ms,
+                                        struct crdt_name name, struct bytes value,
+                                        uint64_t expire_at_ms, struct keyspace_change *ret);
+
+/* The store dropped the value without a delete (maxmemory eviction). Other regions keep theirs; the
+ * key is absent here until somebody writes it, and a state transfer from here leaves it out. */
+MUST_USE enum err keyspace_key_gone(struct keyspace *keyspace, struct crdt_name name);
+
+/* ---- streams --------------------------------------------------------------------------------- */
+
+struct keyspace_result {
+        uint64_t applied;   /* deltas that were new */
+        uint64_t skipped;   /* deltas that were known */
+        uint64_t conflicts; /* content killed by a concurrent write of another type */
+        uint64_t position;  /* of the origin, after the call */
+        bool gap;           /* `after` is ahead of that position: nothing was read */
+};
+
+/* Merges a batch of `origin`'s stream: all its deltas with clocks in (after, last]. Idempotent.
+ * ERR_NONE also for a gap (see ret->gap). ERR_REFUSED: a clock is beyond the drift bound; what came
+ * before it is applied, and ret->position says how far. ERR_MALFORMED, ERR_TRUNCATED: as before, up
+ * to the bad delta. ERR_INVALID: origin is this region or out of range. *ret is always set. */
+MUST_USE enum err keyspace_apply(struct keyspace *keyspace, const struct crdt_native *native,
+                                 uint64_t wall_ms, region_id origin, uint64_t after, uint64_t last,
+                                 struct bytes deltas, struct keyspace_result *ret);
+
+/* The same while a log is loaded: no drift bound, no gap (a log may begin in the middle of a
+ * stream, after the snapshot that it continues). */
+MUST_USE enum err keyspace_apply_logged(struct keyspace *keyspace, const struct crdt_native *native,
+                                        region_id origin, uint64_t last, struct bytes deltas,
+                                        struct keyspace_result *ret);
+
+/* One delta of this region as keyspace_change.delta held it, from the log: sets metadata, ring,
+ * position and the native value. Known ones are skipped. */
+MUST_USE enum err keyspace_replay(struct keyspace *keyspace, const struct crdt_native *native,
+                                  struct bytes delta, struct keyspace_result *ret);
+
+struct keyspace_batch {
+        struct bytes parts[2]; /* the stream, in order; borrowed until the next call */
+        uint64_t last;         /* position after it; == after where nothing is new */
+        uint64_t count;
+        bool gap; /* the ring begins later, or `after` is of an older life: state transfer is due */
+};
+
+/* Own deltas after a position: at least one where there is one, else about `bytes_max`. ERR_NONE
+ * also for a gap. ERR_REFUSED: `after` is beyond the drift bound. Cost: O(log ring) to find. */
+MUST_USE enum err keyspace_tail(struct keyspace *keyspace, uint64_t wall_ms, uint64_t after,
+                                size_t bytes_max, struct keyspace_batch *ret);
+
+/* Advances an idle stream: every own delta with a clock <= the result is in the ring, and none will
+ * come. At most once a second it also appends a delta that tells what is known here of the other
+ * streams (for the collection of tombstones); *ret->nothing is false then and the delta wants to be
+ * logged. Returns the position. */
+uint64_t keyspace_heartbeat(struct keyspace *keyspace, uint64_t wall_ms,
+                            struct keyspace_change *ret);
+
+/* The clock of the oldest own delta in the ring and of the newest; 0 where it is empty. */
+uint64_t keyspace_ring_first(const struct keyspace *keyspace);
+uint64_t keyspace_ring_last(const struct keyspace *keyspace);
+
+/* The version vector, self included. Borrowed, changes with every call. */
+const struct vector *keyspace_positions(const struct keyspace *keyspace);
+
+/* Own position as it was recovered by load and log replay: fixed by the first local change or
+ * heartbeat, raised by a state transfer that fills the lost tail. */
+uint64_t keyspace_recovered(const struct keyspace *keyspace);
+
+/* ---- state transfer -------------------------------------------------------------------------- */
+
+/* Appends the next part of the whole state to `buffer`, about `bytes_max` long (a large key is not
+ * split); *cursor is 0 to begin, and 0 again at the end. A key that stays is never missed, whatever
+ * happens to the table between calls; it may come twice. ERR_NOMEM. */
+MUST_USE enum err keyspace_scan(struct keyspace *keyspace, const struct crdt_native *native,
+                                uint64_t *cursor, size_t bytes_max, struct buffer *buffer);
+
+/* Merges one part. Parts that are malformed are refused up to the bad key: ERR_MALFORMED,
+ * ERR_TRUNCATED, ERR_VERSION. ERR_REFUSED: a clock beyond the drift bound. */
+MUST_USE enum err keyspace_merge_state(struct keyspace *keyspace, const struct crdt_native *native,
+                                       uint64_t wall_ms, struct bytes state,
+                                       struct keyspace_result *ret);
+
+/* The end of a transfer: takes over the sender's positions (those in its first part: `positions`
+ * may be NULL, and is only checked not to be ahead of them), after killing what the sender had seen
+ * at its begin and no longer has. ERR_REFUSED: not every part of one scan was merged in order since
+ * its first; the transfer must be begun again. Cost: a walk over all keys. */
+MUST_USE enum err keyspace_adopt(struct keyspace *keyspace, const struct crdt_native *native,
+                                 const struct vector *positions, struct keyspace_result *ret);
+
+/* ---- tombstones ------------------------------------------------------------------------------ */
+
+/* All regions that may write, this one included: tombstones wait for each of them. Before the first
+ * call nothing is collected. ERR_INVALID: an id is out of range. */
+MUST_USE enum err keyspace_members(struct keyspace *keyspace, const region_id *regions,
+                                   size_t count);
+
+/* `region` holds our stream up to `position`. (What it holds of the others it tells in its stream.)
+ */
+void keyspace_acked(struct keyspace *keyspace, region_id region, uint64_t position);
+
+/* Looks at about `steps` buckets of the table for tombstones that every member has seen, and frees
+ * them. Returns how many went. Call it now and then, e.g. ten times a second with 100. */
+uint64_t keyspace_collect(struct keyspace *keyspace, size_t steps);
+
+/* ---- keeping, looking ------------------------------------------------------------------------ */
+
+/* Appends everything but the values: versioned, checksummed. With `ring`, peers can resume from it
+ * after the restart. */
+MUST_USE enum err keyspace_save(struct keyspace *keyspace, bool ring, struct buffer *buffer);
+
+/* Fills a new keyspace. ERR_CORRUPT, ERR_VERSION, ERR_INVALID (another origin's), ERR_NOMEM; the
+ * keyspace is then to be freed. */
+MUST_USE enum err keyspace_load(struct keyspace *keyspace, struct bytes saved);
+
+struct keyspace_key {
+        struct crdt_name name; /* borrowed for the call */
+        enum crdt_type type;   /* CRDT_NONE: a tombstone */
+        uint64_t expire_at_ms;
+        struct stamp stamp; /* the largest of its writes */
+};
+
+/* Looks up one key; false (and CRDT_NONE) where nothing is known about it. */
+bool keyspace_find(const struct keyspace *keyspace, struct crdt_name name,
+                   struct keyspace_key *ret);
+
+/* Calls `each` for the keys of about `steps` buckets; cursor as for keyspace_scan. `each` must not
+ * change the keyspace. After a load, use it to find keys whose expiry has passed and which the
+ * store did not load, and report them by keyspace_local_expired. */
+uint64_t keyspace_each(const struct keyspace *keyspace, uint64_t cursor, size_t steps,
+                       void (*each)(void *context, const struct keyspace_key *key), void *context);
+
+/* One number for all metadata that decides what is visible; independent of table order, of what was
+ * collected and of the way it came. Cost: a walk over everything. */
+uint64_t keyspace_digest(const struct keyspace *keyspace);
+
+struct keyspace_stats {
+        uint64_t keys;       /* visible */
+        uint64_t tombstones; /* keys of which only metadata is left */
+        uint64_t bytes;      /* of memory in use */
+        uint64_t ring_bytes; /* of deltas in the ring */
+        uint64_t ring_count;
+        uint64_t local;     /* deltas made here since the start */
+        uint64_t applied;   /* remote deltas merged */
+        uint64_t skipped;   /* remote deltas that were known */
+        uint64_t conflicts; /* content killed by a concurrent write of another type */
+        uint64_t refused;   /* batches with a clock beyond the drift bound */
+        uint64_t collected; /* tombstones freed */
+};
+
+struct keyspace_stats keyspace_stats(const struct keyspace *keyspace);
+
+#endif
