@@ -10,68 +10,31 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
-#include "world/world.h"
+#include "routing/routing.h"
+#include "topology/topology.h"
 
-#define VIEW_REGIONS_MAX    64
-#define VIEW_ADDRESSES_MAX  512  /* of all regions together */
-#define VIEW_BACKENDS_MAX   1024 /* of all regions together */
-#define VIEW_NAMES_MAX      512  /* of all zones together */
-#define VIEW_REGION_LEN_MAX 63   /* bytes of a region's name */
-#define VIEW_NAME_LEN_MAX   253  /* bytes of a DNS name as text without the last dot */
-#define VIEW_RTT_UNKNOWN    UINT64_MAX
-#define VIEW_SLOT_SIZE      (256u * 1024u)
+#define VIEW_SLOT_SIZE     (256u * 1024u)
+#define VIEW_WIRE_SIZE     256u /* a DNS name in wire form is at most 255 bytes */
+#define VIEW_NAME_BUCKETS  512u
+#define VIEW_GROUP_DEFAULT (-1)
 
-struct view_address {
-        uint8_t family; /* 4 or 6 */
-        uint8_t ip[16]; /* network order; IPv4 in the first four */
-        uint16_t port;  /* host order; 0 for an address that DNS answers with */
+_Static_assert(TOPOLOGY_BACKENDS_MAX <= 64, "the health of a region's backends is one word");
+
+/* What changes from moment to moment, one for each region in the order of the topology. */
+struct view_region_now {
+        enum region_state state;
+        bool routable;             /* state, verdict and its own health allow new traffic */
+        uint16_t load_per_mille;   /* ROUTING_LOAD_UNKNOWN, or of its capacity */
+        uint32_t rtt_us;           /* from the own region; ROUTING_RTT_UNKNOWN */
+        uint64_t backends_healthy; /* bit i: backends[i] of the topology */
 };
 
-struct view_backend {
-        struct view_address address;
-        bool healthy;
-};
-
-struct view_region {
-        region_id id;      /* > 0, unique */
-        struct bytes name; /* "us-east", unique */
-        uint8_t state;     /* enum topology_state */
-        bool routable;     /* may be answered with at all, as the node's health verdict says */
-        double latitude;   /* degrees */
-        double longitude;
-        uint32_t capacity; /* relative; 0: unknown */
-        int32_t bias;      /* per mille, as in the topology; 0: none */
-        uint64_t rtt_us;   /* from the own region; VIEW_RTT_UNKNOWN; 0 for the own region */
-        const struct view_address *addresses; /* what DNS answers with: A and AAAA */
-        size_t address_count;
-        const struct view_backend *backends; /* behind the region's edge */
-        size_t backend_count;
-};
-
-enum view_policy {
-        VIEW_POLICY_NEAREST, /* the nearest routable region to the client */
-        VIEW_POLICY_REGION,  /* always the addresses of one region */
-        VIEW_POLICY_COUNT,
-};
-
-struct view_name {
-        struct bytes name; /* "www.example.test": full, any case, with or without the last dot */
-        enum view_policy policy;
-        region_id region; /* of VIEW_POLICY_REGION, else 0 */
-};
-
-/* What is published and what is read. All pointers are borrowed: from the caller of view_publish
- * for the call, from the view between view_enter and view_leave. In a view that was read the order
- * of regions and of names is that of the writer, and names are in lower case without the last dot.
- */
+/* What is published. All is borrowed for the call. */
 struct view_content {
-        region_id self;   /* the region that this node is in */
-        uint64_t epoch;   /* of the topology */
-        uint64_t wall_us; /* when it was published, Unix time */
-        const struct view_region *regions;
-        size_t region_count;
-        const struct view_name *names;
-        size_t name_count;
+        uint8_t self;     /* id of the region that this node is in; 0: none */
+        uint64_t wall_us; /* now, Unix time */
+        const struct topology *topology;
+        const struct view_region_now *regions; /* topology->region_count of them */
 };
 
 /* Writing. One process and one thread. */
@@ -79,17 +42,17 @@ struct view_content {
 struct view_writer;
 
 /* Opens or creates the file at `path`. A good file keeps its last view until the next is published;
- * a damaged one, or one of another format version, is replaced by rename. Mode 0640, so that the
- * group of the file (`group`, or (gid_t)-1 for that of the process) may read.
- * Errors: ERR_BUSY (another process writes it), ERR_NOSPACE, ERR_IO (`why` has a sentence),
- * ERR_NOMEM. */
+ * a damaged one, or one of another format version, is replaced by rename. Its mode is 0640 and its
+ * group is `group` (VIEW_GROUP_DEFAULT: that of the process), so that the servers' users can read
+ * it. On an error `why` (NULL or of `why_size` bytes) gets a sentence naming file and reason.
+ * Errors: ERR_BUSY (another process writes it), ERR_NOSPACE, ERR_IO, ERR_NOMEM. */
 MUST_USE enum err view_writer_open(const char *path, long group, struct view_writer **ret,
                                    char *why, size_t why_size);
 
 /* Publishes; readers see the whole of it or nothing, whenever this process dies. No system call
- * (page faults apart); cost: some microseconds per kilobyte. Errors: ERR_INVALID (the content
- * breaks a limit above or refers to a region that is not there; nothing is published), ERR_LIMIT
- * (does not fit in a slot). */
+ * but page faults; some tens of microseconds. Errors: ERR_INVALID (`self` is not in the topology,
+ * or a name does not fit the DNS), ERR_LIMIT (does not fit into a slot); nothing is published then.
+ */
 MUST_USE enum err view_publish(struct view_writer *writer, const struct view_content *content);
 
 /* Of the last published view; 0 when there was never one. Grows by one with each, restarts
@@ -99,7 +62,49 @@ uint64_t view_writer_generation(const struct view_writer *writer);
 /* The file stays, and readers go on with the last view. NULL is fine. */
 void view_writer_close(struct view_writer *writer);
 
-/* Reading. */
+/* Reading: what a view holds, decoded and made ready for lookups. */
+
+struct view_region {
+        uint8_t id;
+        bool data; /* false: a witness */
+        char name[TOPOLOGY_NAME_SIZE];
+        enum region_state state;
+        uint64_t backends_healthy; /* bit i: backends[i] */
+        uint32_t a_count;
+        uint32_t aaaa_count;
+        uint32_t backend_count;
+        struct topology_address a[TOPOLOGY_ADDRESSES_MAX];
+        struct topology_address aaaa[TOPOLOGY_ADDRESSES_MAX];
+        struct topology_endpoint backends[TOPOLOGY_BACKENDS_MAX];
+};
+
+struct view_name {
+        uint8_t wire[VIEW_WIRE_SIZE]; /* the full name as in a DNS message, lower case */
+        uint8_t wire_len;
+        bool empty; /* has no data of its own, only names below it (an empty non-terminal) */
+        enum topology_policy policy;
+        uint32_t ttl_s;
+        uint32_t order_count;
+        uint8_t order[TOPOLOGY_REGIONS_MAX];
+};
+
+struct view {
+        uint64_t generation;
+        uint64_t wall_us; /* when it was published */
+        uint64_t epoch;   /* of the topology */
+        uint8_t self;
+        int self_index; /* of `regions`, -1: none */
+        uint32_t region_count;
+        uint32_t name_count;
+        struct routing_table table;                           /* for routing_order, routing_best */
+        struct routing_hint hints[TOPOLOGY_REGIONS_MAX];      /* for the edge */
+        struct routing_hint hints_a[TOPOLOGY_REGIONS_MAX];    /* routable only with an A address */
+        struct routing_hint hints_aaaa[TOPOLOGY_REGIONS_MAX]; /* ... with an AAAA address */
+        bool any_routable;
+        struct view_region regions[TOPOLOGY_REGIONS_MAX]; /* in the order of the topology */
+        struct view_name names[2 * TOPOLOGY_NAMES_MAX];
+        uint16_t buckets[VIEW_NAME_BUCKETS]; /* of view_name_find: index + 1, or 0 */
+};
 
 struct view_reader;
 
@@ -118,25 +123,18 @@ void view_reader_free(struct view_reader *reader);
  * ERR_CORRUPT, ERR_BUSY (try again), ERR_NOMEM, ERR_IO. */
 MUST_USE enum err view_reader_refresh(struct view_reader *reader, char *why, size_t why_size);
 
-/* A view, held by one thread between enter and leave. */
-struct view {
-        const struct view_content *content;
-        const struct view_index *index; /* for the functions below */
-        uint64_t generation;
-        int slot;
-};
-
-/* The hot path: any thread, never waits, no allocation, no system call. Takes the newest view, or
- * the last good one. False when there has never been one (then do not leave). `shard` is the
- * thread's number (any value; see base/swap.h). Cost: tens of nanoseconds; once per published view
- * one caller pays for decoding it. Hold it for one request, not for long. */
-MUST_USE bool view_enter(struct view_reader *reader, unsigned shard, struct view *ret);
+/* The hot path: any thread, never waits, no allocation, no system call. The newest view, or the
+ * last good one; it stays as it is until view_leave. NULL when there has never been one (then do
+ * not leave). `shard` is the thread's number (any value; see base/swap.h). Cost: tens of
+ * nanoseconds; once per published view one caller pays for decoding it. Hold it for one request,
+ * not for long: a view that is held keeps others from being taken over. */
+MUST_USE const struct view *view_enter(struct view_reader *reader, unsigned shard);
 void view_leave(struct view_reader *reader, unsigned shard, const struct view *view);
 
-/* The name (a DNS name in wire form, lower case) in the view, or NULL. Constant cost. */
+/* The name, given in wire form and lower case, or NULL. Constant cost. */
 const struct view_name *view_name_find(const struct view *view, struct bytes wire);
 
-/* The region of that id, or NULL. Constant cost. */
-const struct view_region *view_region_find(const struct view *view, region_id id);
+/* The position of the region with that id in `regions`, or -1. */
+int view_region_index(const struct view *view, uint8_t id);
 
 #endif
