@@ -62,10 +62,9 @@ struct replication_config {
         size_t peer_count;                    /* <= REPLICATION_PEERS_MAX */
         uint32_t window_bytes;                /* unacknowledged per peer; 0: 4 MiB */
         uint32_t batch_bytes_max;             /* of one tail or scan; 0: 256 KiB */
-        uint32_t block_ms;                    /* of one tail; 0: 1000 */
-        uint64_t beat_us;                     /* between positions of an idle stream; 0: 200 ms */
-        uint64_t silence_us;                  /* without a word: subscribe again; 0: 3 s */
-        unsigned bugs;                        /* enum replication_bug */
+        uint32_t block_ms;   /* of one tail, and between beats of an idle stream; 0: 200 */
+        uint64_t silence_us; /* without a word: subscribe again; 0: 3 s */
+        unsigned bugs;       /* enum replication_bug */
 };
 
 /* What is known of one origin's stream here. Unknown is unknown, never an old number. */
@@ -97,9 +96,9 @@ void replication_step(struct replication *replication, const struct world_event 
 /* When replication_step wants a WORLD_TIMER next; UINT64_MAX: never. */
 uint64_t replication_wake_us(const struct replication *replication);
 
-/* The lag of one origin's stream at `now_us` / `wall_us`; false when there is no such peer. */
+/* The lag of one origin's stream at `now_us`; false when there is no such peer. */
 bool replication_lag(const struct replication *replication, region_id origin, uint64_t now_us,
-                     uint64_t wall_us, struct replication_lag *ret);
+                     struct replication_lag *ret);
 
 /* Own Redis: is it up, and its own stream's last known position. */
 bool replication_redis_up(const struct replication *replication);

@@ -1,0 +1,135 @@
+/* message.c - replication messages as bytes. They come from the network: every length, kind and
+ * count is checked here, and what is left over is an error. */
+#include "base/cursor.h"
+#include "replication/replication_priv.h"
+
+#define MESSAGE_VERSION 1
+
+static void encode_positions(const struct replication_message *message, struct buffer *out)
+{
+        buffer_varint(out, message->position_count);
+        for (size_t i = 0; i < message->position_count; i++) {
+                buffer_u8(out, message->positions[i].origin);
+                buffer_varint(out, message->positions[i].hlc);
+        }
+}
+
+void replication_message_encode(const struct replication_message *message, struct buffer *out)
+{
+        buffer_u8(out, MESSAGE_VERSION);
+        buffer_u8(out, (uint8_t)message->kind);
+        buffer_varint(out, message->sub);
+        switch (message->kind) {
+        case REPLICATION_HELLO:
+        case REPLICATION_BYE:
+                break;
+        case REPLICATION_SUBSCRIBE:
+                buffer_varint(out, message->after);
+                buffer_u8(out, message->whole);
+                break;
+        case REPLICATION_BATCH:
+                buffer_varint(out, message->after);
+                buffer_varint(out, message->last);
+                buffer_varint(out, message->age_us);
+                buffer_slice(out, message->data);
+                break;
+        case REPLICATION_BEAT:
+                buffer_varint(out, message->last);
+                buffer_varint(out, message->age_us);
+                break;
+        case REPLICATION_ACK:
+                buffer_varint(out, message->last);
+                buffer_varint(out, message->part);
+                break;
+        case REPLICATION_STATE:
+                buffer_varint(out, message->part);
+                buffer_u8(out, message->end);
+                if (message->end)
+                        encode_positions(message, out);
+                buffer_slice(out, message->data);
+                break;
+        case REPLICATION_KIND_COUNT:
+                break;
+        }
+}
+
+static bool decode_flag(struct cursor *cursor)
+{
+        uint8_t value = cursor_u8(cursor);
+        if (value > 1)
+                cursor_fail(cursor, ERR_MALFORMED);
+        return value == 1;
+}
+
+static void decode_positions(struct cursor *cursor, struct replication_message *ret)
+{
+        ret->position_count = (size_t)cursor_varint_max(cursor, REPLICATION_POSITIONS_MAX);
+        if (cursor_failed(cursor))
+                ret->position_count = 0;
+        for (size_t i = 0; i < ret->position_count; i++) {
+                ret->positions[i].origin = cursor_u8(cursor);
+                ret->positions[i].hlc = cursor_varint(cursor);
+                if (ret->positions[i].origin == 0)
+                        cursor_fail(cursor, ERR_MALFORMED);
+        }
+}
+
+static void decode_fields(struct cursor *cursor, struct replication_message *ret)
+{
+        switch (ret->kind) {
+        case REPLICATION_HELLO:
+        case REPLICATION_BYE:
+                break;
+        case REPLICATION_SUBSCRIBE:
+                ret->after = cursor_varint(cursor);
+                ret->whole = decode_flag(cursor);
+                break;
+        case REPLICATION_BATCH:
+                ret->after = cursor_varint(cursor);
+                ret->last = cursor_varint(cursor);
+                ret->age_us = cursor_varint(cursor);
+                ret->data = cursor_slice(cursor);
+                if (ret->last < ret->after)
+                        cursor_fail(cursor, ERR_MALFORMED);
+                break;
+        case REPLICATION_BEAT:
+                ret->last = cursor_varint(cursor);
+                ret->age_us = cursor_varint(cursor);
+                break;
+        case REPLICATION_ACK:
+                ret->last = cursor_varint(cursor);
+                ret->part = cursor_varint(cursor);
+                break;
+        case REPLICATION_STATE:
+                ret->part = cursor_varint(cursor);
+                ret->end = decode_flag(cursor);
+                if (ret->end)
+                        decode_positions(cursor, ret);
+                ret->data = cursor_slice(cursor);
+                break;
+        case REPLICATION_KIND_COUNT:
+                cursor_fail(cursor, ERR_MALFORMED);
+                break;
+        }
+}
+
+enum err replication_message_decode(struct bytes data, struct replication_message *ret)
+{
+        struct cursor cursor = cursor_of(data);
+        ret->position_count = 0;
+        ret->data = bytes_of(NULL, 0);
+        ret->after = ret->last = ret->age_us = ret->part = 0;
+        ret->whole = ret->end = false;
+        if (data.len > REPLICATION_MESSAGE_MAX)
+                return ERR_MALFORMED;
+        uint8_t version = cursor_u8(&cursor);
+        if (!cursor_failed(&cursor) && version != MESSAGE_VERSION)
+                return ERR_VERSION;
+        uint8_t kind = cursor_u8(&cursor);
+        if (kind < REPLICATION_HELLO || kind >= REPLICATION_KIND_COUNT)
+                return cursor_failed(&cursor) ? ERR_TRUNCATED : ERR_MALFORMED;
+        ret->kind = (enum replication_kind)kind;
+        ret->sub = cursor_varint(&cursor);
+        decode_fields(&cursor, ret);
+        return cursor_done(&cursor);
+}

@@ -1,0 +1,294 @@
+/* replication.c - takes events to the sender and the receiver of the peer that they concern, and
+ * says how far each stream has come.
+ *
+ * Link up and Redis up: subscribe to the peer, and greet it so that it subscribes to us. Either
+ * down: both sides stop; positions stay with Redis. A message that cannot be decoded is counted and
+ * dropped; what it would have carried shows as a gap or as silence, and ends in a new subscription.
+ */
+#include "replication/replication.h"
+
+#include "base/check.h"
+#include "replication/replication_priv.h"
+
+#define WINDOW_BYTES_DEFAULT (4u << 20)
+#define BATCH_BYTES_DEFAULT  (256u << 10)
+#define BLOCK_MS_DEFAULT     200
+#define SILENCE_US_DEFAULT   3000000
+#define CAUGHT_UP_US         1500000
+
+static void config_complete(struct replication_config *config)
+{
+        if (config->window_bytes == 0)
+                config->window_bytes = WINDOW_BYTES_DEFAULT;
+        if (config->batch_bytes_max == 0)
+                config->batch_bytes_max = BATCH_BYTES_DEFAULT;
+        if (config->block_ms == 0)
+                config->block_ms = BLOCK_MS_DEFAULT;
+        if (config->silence_us == 0)
+                config->silence_us = SILENCE_US_DEFAULT;
+}
+
+struct replication *replication_new(struct heap *heap, const struct replication_config *config)
+{
+        CHECK(config->peer_count <= REPLICATION_PEERS_MAX);
+        struct replication *r = heap_alloc(heap, sizeof *r);
+        if (r == NULL)
+                return NULL;
+        r->heap = heap;
+        r->config = *config;
+        r->config.peers = NULL;
+        config_complete(&r->config);
+        buffer_init(&r->scratch, heap);
+        r->peer_count = config->peer_count;
+        for (size_t i = 0; i < config->peer_count; i++) {
+                r->peers[i].node = config->peers[i].node;
+                r->peers[i].region = config->peers[i].region;
+                receiver_init(&r->peers[i].receiver);
+        }
+        return r;
+}
+
+void replication_free(struct replication *replication)
+{
+        if (replication == NULL)
+                return;
+        for (size_t i = 0; i < replication->peer_count; i++)
+                receiver_redis_down(replication, &replication->peers[i]);
+        buffer_fini(&replication->scratch);
+        heap_free(replication->heap, replication);
+}
+
+static struct peer *peer_by_node(struct replication *r, node_id node)
+{
+        for (size_t i = 0; i < r->peer_count; i++)
+                if (r->peers[i].node == node)
+                        return &r->peers[i];
+        return NULL;
+}
+
+static struct peer *peer_by_region(struct replication *r, region_id region)
+{
+        for (size_t i = 0; i < r->peer_count; i++)
+                if (r->peers[i].region == region)
+                        return &r->peers[i];
+        return NULL;
+}
+
+void replication_send(struct replication *r, struct peer *peer,
+                      const struct replication_message *message)
+{
+        buffer_reset(&r->scratch);
+        replication_message_encode(message, &r->scratch);
+        if (r->scratch.err != ERR_NONE) {
+                r->outbox->err = r->scratch.err;
+                return;
+        }
+        bool bulk = message->kind == REPLICATION_STATE;
+        outbox_send(r->outbox, peer->node, bulk ? WORLD_CLASS_BULK : WORLD_CLASS_DATA,
+                    buffer_view(&r->scratch));
+}
+
+static void greet(struct replication *r, struct peer *peer)
+{
+        if (!r->redis_up || !peer->up)
+                return;
+        replication_send(r, peer, &(struct replication_message){.kind = REPLICATION_HELLO});
+        receiver_subscribe(r, peer);
+}
+
+static void peer_changed(struct replication *r, struct peer *peer, bool up)
+{
+        sender_stop(&peer->sender);
+        receiver_stop(r, peer);
+        peer->up = up;
+        if (up)
+                greet(r, peer);
+}
+
+static void redis_came(struct replication *r, const struct world_event *event)
+{
+        for (size_t i = 0; i < r->peer_count; i++) {
+                receiver_redis_down(r, &r->peers[i]);
+                sender_stop(&r->peers[i].sender);
+                r->peers[i].sender.tail_out = r->peers[i].sender.scan_out = false;
+                r->peers[i].sender.tail_stale = r->peers[i].sender.scan_stale = false;
+                r->peers[i].sender.acked = 0;
+                r->peers[i].receiver.position = 0;
+        }
+        r->own_position = 0;
+        r->recovered = event->redis_up.recovered;
+        r->tail_known = r->recovered;
+        r->first = event->redis_up.ring_first;
+        for (size_t i = 0; i < event->redis_up.count; i++) {
+                const struct world_position *position = &event->redis_up.positions[i];
+                struct peer *peer = peer_by_region(r, position->origin);
+                if (position->origin == r->config.self)
+                        r->own_position = position->hlc;
+                else if (peer != NULL)
+                        peer->receiver.position = position->hlc;
+        }
+        r->redis_up = true;
+        for (size_t i = 0; i < r->peer_count; i++)
+                greet(r, &r->peers[i]);
+}
+
+static void redis_went(struct replication *r)
+{
+        r->redis_up = false;
+        for (size_t i = 0; i < r->peer_count; i++) {
+                receiver_redis_down(r, &r->peers[i]);
+                sender_redis_down(r, &r->peers[i]);
+        }
+}
+
+static void message_came(struct replication *r, const struct world_event *event)
+{
+        struct peer *peer = peer_by_node(r, event->message.peer);
+        if (peer == NULL || !peer->up)
+                return;
+        struct replication_message message;
+        if (replication_message_decode(event->message.data, &message) != ERR_NONE) {
+                r->counters.malformed++;
+                return;
+        }
+        if (message.kind == REPLICATION_SUBSCRIBE)
+                sender_subscribed(r, peer, &message);
+        else if (message.kind == REPLICATION_ACK)
+                sender_acked(r, peer, &message);
+        else
+                receiver_took(r, peer, &message);
+}
+
+static void redis_answered(struct replication *r, const struct world_event *event)
+{
+        struct peer *peer = NULL;
+        if (!r->redis_up)
+                return;
+        if (event->kind == WORLD_REDIS_TAILED) {
+                peer = peer_by_node(r, event->tailed.peer);
+                if (peer != NULL)
+                        sender_tailed(r, peer, event);
+        } else if (event->kind == WORLD_REDIS_SCANNED) {
+                peer = peer_by_node(r, event->scanned.peer);
+                if (peer != NULL)
+                        sender_scanned(r, peer, event);
+        } else {
+                peer = peer_by_region(r, event->merged.origin);
+                if (peer != NULL)
+                        receiver_merged(r, peer, event);
+        }
+}
+
+static void dispatch(struct replication *r, const struct world_event *event)
+{
+        struct peer *peer;
+        switch (event->kind) {
+        case WORLD_PEER_UP:
+        case WORLD_PEER_DOWN:
+                peer = peer_by_node(r, event->peer.peer);
+                if (peer != NULL)
+                        peer_changed(r, peer, event->kind == WORLD_PEER_UP);
+                break;
+        case WORLD_MESSAGE:
+                if (event->message.class != WORLD_CLASS_CONTROL)
+                        message_came(r, event);
+                break;
+        case WORLD_REDIS_UP:
+                redis_came(r, event);
+                break;
+        case WORLD_REDIS_DOWN:
+                redis_went(r);
+                break;
+        case WORLD_REDIS_TAILED:
+        case WORLD_REDIS_MERGED:
+        case WORLD_REDIS_SCANNED:
+                redis_answered(r, event);
+                break;
+        case WORLD_START:
+                r->sub_last = event->start.incarnation << 20;
+                break;
+        case WORLD_TIMER:
+        case WORLD_ROUND_TRIP:
+        case WORLD_JOURNAL_SYNCED:
+        case WORLD_JOURNAL_FAILED:
+        case WORLD_REQUEST:
+        case WORLD_REQUEST_GONE:
+        case WORLD_PROBED:
+                break;
+        }
+}
+
+void replication_step(struct replication *replication, const struct world_event *event,
+                      struct outbox *outbox)
+{
+        replication->now_us = event->now_us;
+        replication->wall_us = event->wall_us;
+        replication->outbox = outbox;
+        dispatch(replication, event);
+        for (size_t i = 0; i < replication->peer_count; i++)
+                receiver_tick(replication, &replication->peers[i]);
+        replication->outbox = NULL;
+}
+
+uint64_t replication_wake_us(const struct replication *replication)
+{
+        uint64_t wake_us = UINT64_MAX;
+        for (size_t i = 0; i < replication->peer_count; i++) {
+                uint64_t peer_us = receiver_wake_us(replication, &replication->peers[i]);
+                if (peer_us < wake_us)
+                        wake_us = peer_us;
+        }
+        return wake_us;
+}
+
+bool replication_lag(const struct replication *replication, region_id origin, uint64_t now_us,
+                     struct replication_lag *ret)
+{
+        for (size_t i = 0; i < replication->peer_count; i++) {
+                const struct peer *peer = &replication->peers[i];
+                const struct receiver *receiver = &peer->receiver;
+                if (peer->region != origin)
+                        continue;
+                bool heard = receiver->state == RECEIVER_OPEN && receiver->synced &&
+                             (now_us < receiver->heard_us + replication->config.silence_us ||
+                              receiver->merging);
+                *ret = (struct replication_lag){.origin = origin, .known = heard};
+                ret->position = receiver->position;
+                ret->end = receiver->end > receiver->position ? receiver->end : receiver->position;
+                ret->heard_us = receiver->heard_us;
+                ret->lag_us = now_us > receiver->synced_us ? now_us - receiver->synced_us : 0;
+                ret->transfer = receiver->transfer;
+                ret->caught_up = heard && !receiver->transfer && ret->lag_us < CAUGHT_UP_US;
+                ret->acked = peer->sender.acked;
+                return true;
+        }
+        return false;
+}
+
+bool replication_redis_up(const struct replication *replication)
+{
+        return replication->redis_up;
+}
+
+uint64_t replication_own_position(const struct replication *replication)
+{
+        return replication->own_position;
+}
+
+bool replication_caught_up(const struct replication *replication, const region_id *origins,
+                           size_t count, uint64_t now_us)
+{
+        if (!replication->redis_up)
+                return false;
+        for (size_t i = 0; i < count; i++) {
+                struct replication_lag lag;
+                if (replication_lag(replication, origins[i], now_us, &lag) && !lag.caught_up)
+                        return false;
+        }
+        return true;
+}
+
+struct replication_counters replication_counters(const struct replication *replication)
+{
+        return replication->counters;
+}

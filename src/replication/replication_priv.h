@@ -1,0 +1,169 @@
+/* replication_priv.h - what the files of this room share. */
+#ifndef MERIDIAN_REPLICATION_REPLICATION_PRIV_H
+#define MERIDIAN_REPLICATION_REPLICATION_PRIV_H
+
+#include "base/buffer.h"
+#include "replication/replication.h"
+
+#define REPLICATION_POSITIONS_MAX 64
+#define REPLICATION_FLIGHT_MAX    128 /* batches and parts not acknowledged, of one peer */
+#define REPLICATION_QUEUE_MAX     256 /* batches and parts waiting for our Redis, of one peer */
+#define REPLICATION_RETRY_US      250000
+
+enum replication_kind {
+        REPLICATION_HELLO = 1, /* my Redis is up: subscribe */
+        REPLICATION_BYE,       /* my Redis is down: what I said of my stream is old */
+        REPLICATION_SUBSCRIBE, /* sub after whole */
+        REPLICATION_BATCH,     /* sub after last age_us data */
+        REPLICATION_BEAT,      /* sub last age_us: that was all up to `last` */
+        REPLICATION_ACK,       /* sub last part */
+        REPLICATION_STATE,     /* sub part end [positions] data */
+        REPLICATION_KIND_COUNT,
+};
+
+/* Layout: u8 version, u8 kind, then varints in the order of the kind's line above. */
+struct replication_message {
+        enum replication_kind kind;
+        uint64_t sub; /* chosen by the receiver of the stream */
+        uint64_t after;
+        uint64_t last;
+        uint64_t age_us; /* of `last` when it was sent, by the sender's own clock */
+        uint64_t part;   /* of a state, from 1; ACK: merged so far */
+        bool whole;      /* SUBSCRIBE: the whole state first */
+        bool end;        /* STATE: the last part; `positions` hold */
+        struct world_position positions[REPLICATION_POSITIONS_MAX];
+        size_t position_count;
+        struct bytes data; /* borrowed */
+};
+
+void replication_message_encode(const struct replication_message *message, struct buffer *out);
+
+/* ERR_NONE, ERR_VERSION, ERR_TRUNCATED or ERR_MALFORMED. */
+MUST_USE enum err replication_message_decode(struct bytes data, struct replication_message *ret);
+
+/* What was sent and not acknowledged. */
+struct replication_flight {
+        bool state;
+        uint64_t mark; /* last, or part */
+        uint32_t bytes;
+};
+
+enum sender_state {
+        SENDER_OFF,    /* nobody subscribes */
+        SENDER_PULL,   /* the peer holds what we lost: we read its state first */
+        SENDER_SCAN,   /* our state, part by part */
+        SENDER_STREAM, /* deltas */
+};
+
+struct sender {
+        enum sender_state state;
+        uint64_t sub;
+        uint64_t sent; /* position after all that was sent */
+        uint64_t acked;
+        uint64_t part;     /* of the last state part sent */
+        uint64_t part_end; /* the last of the scan under way; 0: not sent yet */
+        uint64_t cursor;
+        uint64_t scan_position; /* ours, from the vector at the scan's begin */
+        struct world_position vector[REPLICATION_POSITIONS_MAX];
+        size_t vector_count;
+        bool tail_out, tail_stale;
+        bool scan_out, scan_stale;
+        bool needs_state; /* our Redis got content by a pull that the stream does not carry */
+        uint64_t pull_to; /* position that the peer holds of our lost tail; 0: none is asked for */
+        struct replication_flight flights[REPLICATION_FLIGHT_MAX];
+        size_t flight_first, flight_count;
+        uint64_t flight_bytes;
+};
+
+enum receiver_state {
+        RECEIVER_IDLE, /* link or Redis is down, or the peer's Redis is */
+        RECEIVER_OPEN, /* subscribed */
+};
+
+/* What waits for our Redis. */
+struct receiver_item {
+        struct receiver_item *next;
+        bool state, end;
+        uint64_t after, last, part;
+        uint64_t synced_us; /* nothing older than that can be missing once it is merged */
+        struct world_position *positions; /* behind the data; NULL where not `end` */
+        size_t position_count;
+        struct bytes data;
+        uint8_t bytes[];
+};
+
+struct receiver {
+        enum receiver_state state;
+        uint64_t sub;
+        bool whole; /* ask for the whole state: it holds what we lost */
+        bool transfer;
+        uint64_t expect;   /* `after` of the next batch */
+        uint64_t position; /* in our Redis */
+        uint64_t end;      /* of the stream, as heard */
+        uint64_t heard_us;
+        uint64_t subscribed_us;
+        uint64_t retry_us; /* 0: none */
+        bool synced;
+        uint64_t synced_us; /* nothing older is missing; monotonic here, may be before our start */
+        uint64_t part;      /* last part of a state received */
+        uint64_t part_merged;
+        struct receiver_item *first, **tail;
+        size_t count;
+        uint64_t bytes;
+        bool merging, merge_stale;
+        struct receiver_item *merged; /* under way at Redis */
+};
+
+struct peer {
+        node_id node;
+        region_id region;
+        bool up;
+        struct sender sender;
+        struct receiver receiver;
+};
+
+struct replication {
+        struct heap *heap;
+        struct replication_config config;
+        struct peer peers[REPLICATION_PEERS_MAX];
+        size_t peer_count;
+        bool redis_up;
+        uint64_t own_position;
+        uint64_t recovered;
+        uint64_t tail_known; /* of the tail lost: what peers have given back */
+        uint64_t first;      /* a position from which on all is of this incarnation; 0: not known */
+        uint64_t sub_last;
+        struct peer *transfer_from; /* whose state is being merged; NULL: nobody's */
+        struct buffer scratch;
+        struct replication_counters counters;
+        /* Of the step under way. */
+        uint64_t now_us, wall_us;
+        struct outbox *outbox;
+};
+
+void replication_send(struct replication *r, struct peer *peer,
+                      const struct replication_message *message);
+
+void sender_stop(struct sender *sender);
+void sender_redis_down(struct replication *r, struct peer *peer);
+void sender_subscribed(struct replication *r, struct peer *peer,
+                       const struct replication_message *message);
+void sender_acked(struct replication *r, struct peer *peer,
+                  const struct replication_message *message);
+void sender_tailed(struct replication *r, struct peer *peer, const struct world_event *event);
+void sender_scanned(struct replication *r, struct peer *peer, const struct world_event *event);
+/* The peer's whole state was merged here. */
+void sender_pulled(struct replication *r, struct peer *from);
+
+void receiver_init(struct receiver *receiver);
+void receiver_stop(struct replication *r, struct peer *peer);
+void receiver_redis_down(struct replication *r, struct peer *peer);
+/* Subscribes anew when link and Redis are up. */
+void receiver_subscribe(struct replication *r, struct peer *peer);
+void receiver_took(struct replication *r, struct peer *peer,
+                   const struct replication_message *message);
+void receiver_merged(struct replication *r, struct peer *peer, const struct world_event *event);
+void receiver_tick(struct replication *r, struct peer *peer);
+uint64_t receiver_wake_us(const struct replication *r, const struct peer *peer);
+
+#endif

@@ -1,0 +1,321 @@
+/* sender.c - our stream, or our whole state, to one subscriber.
+ *
+ *   OFF --subscribe--> STREAM      it asks from a position that our ring holds
+ *                      SCAN        the ring begins later, or it asks for the whole state
+ *                      PULL        it holds a tail of our stream that our Redis lost
+ *   PULL --its state is merged here--> SCAN
+ *   SCAN --last part sent--> STREAM, from the vector taken before the scan
+ *   STREAM --gap--> SCAN
+ *   any --link or Redis down--> OFF
+ *
+ * Deltas that were written during a scan come twice, in the state and in the stream; merging is
+ * idempotent. What is in flight is bounded in bytes and in number; acknowledgements make room. */
+#include "base/check.h"
+#include "clock/clock.h"
+#include "replication/replication_priv.h"
+
+void sender_stop(struct sender *sender)
+{
+        sender->state = SENDER_OFF;
+        sender->flight_count = 0;
+        sender->flight_bytes = 0;
+        sender->tail_stale = sender->tail_out;
+        sender->scan_stale = sender->scan_out;
+        sender->pull_to = 0;
+}
+
+void sender_redis_down(struct replication *r, struct peer *peer)
+{
+        struct sender *sender = &peer->sender;
+        sender->tail_out = sender->scan_out = false;
+        sender_stop(sender);
+        sender->needs_state = false;
+        if (peer->up)
+                replication_send(r, peer, &(struct replication_message){.kind = REPLICATION_BYE});
+}
+
+static bool window_open(const struct replication *r, const struct sender *sender)
+{
+        return sender->flight_bytes < r->config.window_bytes &&
+               sender->flight_count < REPLICATION_FLIGHT_MAX;
+}
+
+/* Asks Redis for what comes next, when there is room for it. */
+static void sender_go(struct replication *r, struct peer *peer)
+{
+        struct sender *sender = &peer->sender;
+        if (!r->redis_up || !peer->up)
+                return;
+        if (sender->state != SENDER_SCAN && sender->state != SENDER_STREAM)
+                return;
+        if (!window_open(r, sender)) {
+                r->counters.window_full++;
+                return;
+        }
+        struct world_effect effect;
+        if (sender->state == SENDER_SCAN && !sender->scan_out) {
+                effect = (struct world_effect){.kind = WORLD_REDIS_SCAN};
+                effect.scan.peer = peer->node;
+                effect.scan.cursor = sender->cursor;
+                effect.scan.bytes_max = r->config.batch_bytes_max;
+                sender->scan_out = true;
+                outbox_push(r->outbox, &effect);
+        } else if (sender->state == SENDER_STREAM && !sender->tail_out) {
+                effect = (struct world_effect){.kind = WORLD_REDIS_TAIL};
+                effect.tail.peer = peer->node;
+                effect.tail.after = sender->sent;
+                effect.tail.bytes_max = r->config.batch_bytes_max;
+                effect.tail.block_ms = r->config.block_ms;
+                sender->tail_out = true;
+                outbox_push(r->outbox, &effect);
+        }
+}
+
+static void begin_scan(struct replication *r, struct peer *peer)
+{
+        struct sender *sender = &peer->sender;
+        sender->state = SENDER_SCAN;
+        sender->cursor = 0;
+        sender->vector_count = 0;
+        sender->scan_position = 0;
+        sender->part_end = 0;
+        sender->scan_stale = sender->scan_out;
+        sender->tail_stale = sender->tail_out;
+        r->counters.transfers_sent++;
+        sender_go(r, peer);
+}
+
+static void begin_stream(struct replication *r, struct peer *peer, uint64_t after)
+{
+        struct sender *sender = &peer->sender;
+        sender->state = SENDER_STREAM;
+        sender->sent = after;
+        sender->tail_stale = sender->tail_out;
+        sender_go(r, peer);
+}
+
+static void tell_acked(struct replication *r, struct peer *peer, uint64_t position)
+{
+        if (position <= peer->sender.acked)
+                return;
+        peer->sender.acked = position;
+        struct world_effect effect = {.kind = WORLD_REDIS_ACKED};
+        effect.acked.peer = peer->region;
+        effect.acked.position = position;
+        outbox_push(r->outbox, &effect);
+}
+
+/* True when a peer's position lies in what an older incarnation of our Redis wrote and lost. */
+static bool position_lost(const struct replication *r, uint64_t position)
+{
+        return position > r->recovered && (r->first == 0 || position < r->first);
+}
+
+void sender_subscribed(struct replication *r, struct peer *peer,
+                       const struct replication_message *message)
+{
+        struct sender *sender = &peer->sender;
+        if (!r->redis_up) {
+                replication_send(r, peer, &(struct replication_message){.kind = REPLICATION_BYE});
+                return;
+        }
+        sender_stop(sender);
+        sender->sub = message->sub;
+        sender->part = 0;
+        sender->part_end = 0;
+        sender->acked = 0;
+        r->counters.subscribes++;
+        bool lost = position_lost(r, message->after);
+        if (!lost)
+                tell_acked(r, peer, message->after);
+        bool pull = lost && message->after > r->tail_known &&
+                    (r->config.bugs & REPLICATION_BUG_NO_PULL) == 0;
+        if (pull) {
+                sender->pull_to = message->after;
+                r->counters.pulls++;
+                peer->receiver.whole = true;
+                receiver_subscribe(r, peer);
+        }
+        if (message->whole) {
+                begin_scan(r, peer);
+        } else if (pull) {
+                sender->state = SENDER_PULL;
+        } else if ((lost || sender->needs_state) &&
+                   (r->config.bugs & REPLICATION_BUG_NO_PULL) == 0) {
+                begin_scan(r, peer);
+        } else {
+                begin_stream(r, peer, message->after);
+        }
+}
+
+void sender_pulled(struct replication *r, struct peer *from)
+{
+        if (from->sender.pull_to > r->tail_known)
+                r->tail_known = from->sender.pull_to;
+        from->sender.pull_to = 0;
+        if (from->sender.state == SENDER_PULL)
+                begin_scan(r, from);
+        for (size_t i = 0; i < r->peer_count; i++) {
+                struct peer *peer = &r->peers[i];
+                if (peer == from)
+                        continue;
+                peer->sender.needs_state = true;
+                if (peer->sender.state == SENDER_STREAM || peer->sender.state == SENDER_SCAN)
+                        begin_scan(r, peer);
+        }
+}
+
+static void flight_add(struct sender *sender, bool state, uint64_t mark, size_t bytes)
+{
+        CHECK(sender->flight_count < REPLICATION_FLIGHT_MAX);
+        size_t at = (sender->flight_first + sender->flight_count) % REPLICATION_FLIGHT_MAX;
+        sender->flights[at] = (struct replication_flight){state, mark, (uint32_t)bytes};
+        sender->flight_count++;
+        sender->flight_bytes += bytes;
+}
+
+void sender_acked(struct replication *r, struct peer *peer,
+                  const struct replication_message *message)
+{
+        struct sender *sender = &peer->sender;
+        if (sender->state == SENDER_OFF || message->sub != sender->sub) {
+                r->counters.stale++;
+                return;
+        }
+        while (sender->flight_count > 0) {
+                const struct replication_flight *flight = &sender->flights[sender->flight_first];
+                if (flight->mark > (flight->state ? message->part : message->last))
+                        break;
+                sender->flight_bytes -= flight->bytes;
+                sender->flight_first = (sender->flight_first + 1) % REPLICATION_FLIGHT_MAX;
+                sender->flight_count--;
+        }
+        if (sender->part_end != 0 && message->part >= sender->part_end &&
+            sender->state == SENDER_STREAM)
+                sender->needs_state = false;
+        if (!position_lost(r, message->last))
+                tell_acked(r, peer, message->last);
+        sender_go(r, peer);
+}
+
+/* How old the position was just now, by our own clock: 0 where the clock part lies ahead. */
+static uint64_t position_age_us(const struct replication *r, uint64_t position)
+{
+        uint64_t at_us = hlc_ms(position) * 1000;
+        return at_us < r->wall_us ? r->wall_us - at_us : 0;
+}
+
+static void send_batch(struct replication *r, struct peer *peer, const struct world_event *event)
+{
+        struct replication_message message = {.kind = REPLICATION_BATCH, .sub = peer->sender.sub};
+        message.after = event->tailed.after;
+        message.last = event->tailed.last;
+        message.age_us = position_age_us(r, event->tailed.last);
+        message.data = event->tailed.deltas;
+        replication_send(r, peer, &message);
+        peer->sender.sent = event->tailed.last;
+        flight_add(&peer->sender, false, message.last, message.data.len);
+        r->counters.batches_sent++;
+        r->counters.bytes_sent += message.data.len;
+}
+
+static void send_beat(struct replication *r, struct peer *peer)
+{
+        struct replication_message message = {.kind = REPLICATION_BEAT, .sub = peer->sender.sub};
+        message.last = peer->sender.sent;
+        if (r->config.bugs & REPLICATION_BUG_BEAT_AHEAD)
+                message.last = r->own_position;
+        replication_send(r, peer, &message);
+}
+
+static void own_position_seen(struct replication *r, uint64_t position)
+{
+        if (position <= r->own_position)
+                return;
+        if (r->first == 0 || position < r->first)
+                r->first = position;
+        r->own_position = position;
+}
+
+void sender_tailed(struct replication *r, struct peer *peer, const struct world_event *event)
+{
+        struct sender *sender = &peer->sender;
+        bool stale = sender->tail_stale || !sender->tail_out;
+        sender->tail_out = sender->tail_stale = false;
+        if (!event->tailed.gap)
+                own_position_seen(r, event->tailed.last);
+        if (stale || sender->state != SENDER_STREAM || event->tailed.after != sender->sent) {
+                sender_go(r, peer);
+                return;
+        }
+        if (event->tailed.gap) {
+                r->counters.gaps++;
+                begin_scan(r, peer);
+                return;
+        }
+        if (event->tailed.last > event->tailed.after)
+                send_batch(r, peer, event);
+        else
+                send_beat(r, peer);
+        sender_go(r, peer);
+}
+
+static void keep_vector(struct replication *r, struct sender *sender,
+                        const struct world_event *event)
+{
+        sender->vector_count = 0;
+        for (size_t i = 0; i < event->scanned.position_count; i++) {
+                if (sender->vector_count == REPLICATION_POSITIONS_MAX)
+                        break;
+                sender->vector[sender->vector_count++] = event->scanned.positions[i];
+                if (event->scanned.positions[i].origin == r->config.self)
+                        sender->scan_position = event->scanned.positions[i].hlc;
+        }
+        own_position_seen(r, sender->scan_position);
+}
+
+static void send_part(struct replication *r, struct peer *peer, const struct world_event *event)
+{
+        struct sender *sender = &peer->sender;
+        struct replication_message message = {.kind = REPLICATION_STATE, .sub = sender->sub};
+        message.part = ++sender->part;
+        message.end = event->scanned.cursor == 0;
+        message.data = event->scanned.state;
+        if (message.end) {
+                sender->part_end = message.part;
+                memcpy(message.positions, sender->vector,
+                       sender->vector_count * sizeof sender->vector[0]);
+                message.position_count = sender->vector_count;
+        }
+        if (message.end && (r->config.bugs & REPLICATION_BUG_VECTOR_AFTER_SCAN)) {
+                sender->scan_position = r->own_position;
+                for (size_t i = 0; i < message.position_count; i++)
+                        if (message.positions[i].origin == r->config.self)
+                                message.positions[i].hlc = r->own_position;
+        }
+        replication_send(r, peer, &message);
+        flight_add(sender, true, message.part, message.data.len);
+}
+
+void sender_scanned(struct replication *r, struct peer *peer, const struct world_event *event)
+{
+        struct sender *sender = &peer->sender;
+        bool stale = sender->scan_stale || !sender->scan_out;
+        sender->scan_out = sender->scan_stale = false;
+        if (stale || sender->state != SENDER_SCAN) {
+                sender_go(r, peer);
+                return;
+        }
+        if (event->scanned.err != ERR_NONE) {
+                begin_scan(r, peer);
+                return;
+        }
+        if (sender->cursor == 0)
+                keep_vector(r, sender, event);
+        sender->cursor = event->scanned.cursor;
+        send_part(r, peer, event);
+        if (event->scanned.cursor == 0)
+                begin_stream(r, peer, sender->scan_position);
+        else
+                sender_go(r, peer);
+}
