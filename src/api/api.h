@@ -32,6 +32,7 @@ struct node_status;
  * All zero is a plain link. */
 struct api_impairment {
         uint64_t delay_us;       /* one way, <= 60 s */
+        uint64_t slow_us;        /* more of the same: the `slow` on top of the wide area */
         uint32_t loss_per_mille; /* 0 to 1000 */
         bool cut;                /* nothing passes */
 };

@@ -1,0 +1,385 @@
+/* lab_files.c - writes everything under .lab that the servers read: certificates, the geo database,
+ * the topology, the zone, and each server's configuration in its own syntax. Configurations are
+ * written anew at every start; certificates and data stay. */
+#include "base/heap.h"
+#include "geo/geo_write.h"
+#include "lab/lab_priv.h"
+#include "pki/pki.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LAB_CLUSTER  "lab"
+#define LAB_TEXT_MAX 6144
+
+static bool disk_error(const char *path)
+{
+        int number = errno;
+        if (number == ENOSPC || number == EDQUOT)
+                return lab_error("%s: the disk is full: make room, then try again", path);
+        return lab_error("%s cannot be written: %s", path, strerror(number));
+}
+
+bool lab_dir_make(const char *dir)
+{
+        if (mkdir(dir, 0755) == 0 || errno == EEXIST)
+                return true;
+        return disk_error(dir);
+}
+
+bool lab_file_write(const char *path, struct bytes data)
+{
+        char aside[LAB_PATH_MAX];
+        if (!lab_path(aside, "%s.new", path))
+                return false;
+        int fd = open(aside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+        if (fd < 0)
+                return disk_error(aside);
+        ssize_t written = write(fd, data.ptr, data.len);
+        if (written >= 0 && (size_t)written < data.len)
+                errno = ENOSPC;
+        bool whole = written == (ssize_t)data.len;
+        int number = errno;
+        close(fd);
+        errno = number;
+        if (!whole || rename(aside, path) != 0)
+                return disk_error(path);
+        return true;
+}
+
+/* Writes a file of a region (or of the lab itself: region NULL) by format. */
+static bool text_write(const struct lab *lab, const struct lab_region *region, const char *name,
+                       const char *text)
+{
+        char path[LAB_PATH_MAX];
+        if (region == NULL)
+                return lab_path(path, "%s/%s", lab->dir, name) &&
+                       lab_file_write(path, bytes_of_str(text));
+        return lab_path(path, "%s/%s/%s", lab->dir, region->name, name) &&
+               lab_file_write(path, bytes_of_str(text));
+}
+
+static bool region_dirs(const struct lab *lab, const struct lab_region *region)
+{
+        static const char *const names[] = {
+                "",      "/run",        "/run/knot",  "/run/nginx",      "/log",
+                "/data", "/data/redis", "/data/knot", "/data/meridiand",
+        };
+        char path[LAB_PATH_MAX];
+        for (size_t i = 0; i < COUNT_OF(names); i++) {
+                if (!lab_path(path, "%s/%s%s", lab->dir, region->name, names[i]) ||
+                    !lab_dir_make(path))
+                        return false;
+        }
+        return true;
+}
+
+/* ---- certificates ---- */
+
+static bool certificates(const struct lab *lab)
+{
+        static const struct pki_validity ca_validity = {-3600, (int64_t)PKI_DAYS_CA * 86400};
+        static const struct pki_validity validity = {-3600, (int64_t)PKI_DAYS_NODE * 86400};
+        struct pki_error error;
+        char ca[LAB_PATH_MAX];
+        char dir[LAB_PATH_MAX];
+        char file[LAB_PATH_MAX];
+        if (!lab_path(ca, "%s/pki", lab->dir))
+                return false;
+        enum err err = pki_ca_make(ca, LAB_CLUSTER, ca_validity, &error);
+        if (err != ERR_NONE && err != ERR_EXISTS)
+                return lab_error("%s", error.text);
+        for (size_t i = 0; i < LAB_REGIONS; i++) {
+                struct pki_identity identity;
+                if (!lab_path(dir, "%s/%s", ca, lab_regions[i].name) ||
+                    !lab_path(file, "%s/node.crt", dir))
+                        return false;
+                if (err == ERR_EXISTS && access(file, R_OK) == 0)
+                        continue;
+                enum err issue = pki_identity_set(&identity, LAB_CLUSTER, lab_regions[i].name,
+                                                  (uint32_t)i + 1);
+                if (issue == ERR_NONE)
+                        issue = pki_node_issue(ca, dir, &identity, validity, &error);
+                if (issue != ERR_NONE)
+                        return lab_error("%s", error.text);
+        }
+        return true;
+}
+
+/* ---- the geo database ---- */
+
+static const char geo_csv[] =
+        "network,country,city,latitude,longitude\n"
+        "216.160.83.56/29,US,Milton,47.25,-122.31\n"
+        "214.78.120.0/22,US,San Diego,32.72,-117.16\n"
+        "81.2.69.142/31,GB,London,51.51,-0.09\n"
+        "81.2.69.160/27,GB,London,51.51,-0.09\n"
+        "89.160.20.112/28,SE,Linköping,58.42,15.62\n"
+        "175.16.199.0/24,CN,Changchun,43.88,125.32\n"
+        "214.0.0.0/24,SG,Singapore,1.36,103.99\n"
+        "2001:218::/32,JP,,35.69,139.69\n"
+        /* The lab's own addresses, so that a query without a client subnet is answered by the
+         * region that was asked. */
+        "127.10.0.0/16,US,Ashburn,39.04,-77.49\n"
+        "127.20.0.0/16,IE,Dublin,53.35,-6.26\n"
+        "127.30.0.0/16,SG,Singapore,1.35,103.82\n";
+
+static bool geo_database(const struct lab *lab)
+{
+        struct heap heap;
+        struct buffer out;
+        struct geo_write_error error = {0};
+        char path[LAB_PATH_MAX];
+        heap_init(&heap, 0);
+        buffer_init(&out, &heap);
+        enum err err = geo_write_csv(&heap, bytes_of_str(geo_csv), (uint64_t)time(NULL), &out, &error);
+        bool done = err == ERR_NONE;
+        if (!done)
+                lab_error("the lab's geo database, line %zu: %s", error.line,
+                          error.why == NULL ? err_text(err) : error.why);
+        done = done && lab_path(path, "%s/geo.mmdb", lab->dir) &&
+               lab_file_write(path, buffer_view(&out));
+        buffer_fini(&out);
+        return done;
+}
+
+/* ---- the topology ---- */
+
+struct place {
+        const char *country;
+        const char *continent;
+};
+
+static const struct place places[LAB_REGIONS] = {{"US", "NA"}, {"IE", "EU"}, {"SG", "AS"}};
+
+static size_t topology_region_text(char *text, size_t size, size_t index)
+{
+        const struct lab_region *region = &lab_regions[index];
+        return (size_t)snprintf(
+                text, size,
+                "region %s {\n"
+                "        id = %zu\n"
+                "        latitude = %.2f\n"
+                "        longitude = %.2f\n"
+                "        country = %s\n"
+                "        continent = %s\n"
+                "        a = [%s]\n"
+                "        backends = [\"%s:%d\", \"%s:%d\"]\n"
+                "        node %s-1 {\n"
+                "                id = %zu\n"
+                "                link = \"%s:%d\"\n"
+                "                admin = \"%s:%d\"\n"
+                "                locks = \"%s:%d\"\n"
+                "        }\n"
+                "}\n\n",
+                region->name, index + 1, region->latitude, region->longitude, places[index].country,
+                places[index].continent, region->address, region->address, LAB_PORT_BACKEND,
+                region->address, LAB_PORT_BACKEND + 1, region->name, index + 1, region->address,
+                LAB_PORT_LINK, region->address, LAB_PORT_ADMIN, region->address, LAB_PORT_LOCKS);
+}
+
+static bool topology(const struct lab *lab)
+{
+        char text[LAB_TEXT_MAX];
+        size_t len = (size_t)snprintf(text, sizeof text,
+                                      "# The lab: three regions on one machine.\n"
+                                      "cluster = %s\n"
+                                      "epoch = 1\n\n",
+                                      LAB_CLUSTER);
+        for (size_t i = 0; i < LAB_REGIONS; i++)
+                len += topology_region_text(text + len, sizeof text - len, i);
+        len += (size_t)snprintf(text + len, sizeof text - len,
+                                "zone example.test {\n"
+                                "        ttl = 5s\n"
+                                "        soa {\n"
+                                "                mname = ns1.example.test\n"
+                                "                rname = hostmaster.example.test\n"
+                                "                minimum = 5s\n"
+                                "        }\n"
+                                "        name www { policy = nearest }\n");
+        for (size_t i = 0; i < LAB_REGIONS; i++)
+                len += (size_t)snprintf(text + len, sizeof text - len,
+                                        "        name api-%s { policy = region; region = %s }\n",
+                                        lab_regions[i].label, lab_regions[i].name);
+        snprintf(text + len, sizeof text - len, "}\n");
+        return text_write(lab, NULL, "topology.conf", text);
+}
+
+/* ---- the servers ---- */
+
+static bool meridiand_conf(const struct lab *lab, const struct lab_region *region, size_t index)
+{
+        char text[LAB_TEXT_MAX];
+        snprintf(text, sizeof text,
+                 "cluster    %s;\n"
+                 "region     %s;\n"
+                 "node       %zu;\n"
+                 "topology   \"%s/topology.conf\";\n"
+                 "data_dir   \"%s/%s/data/meridiand\";\n"
+                 "run_dir    \"%s/%s/run\";\n"
+                 "pki {\n"
+                 "        ca    \"%s/pki/%s/ca.crt\";\n"
+                 "        cert  \"%s/pki/%s/node.crt\";\n"
+                 "        key   \"%s/pki/%s/node.key\";\n"
+                 "}\n"
+                 "listen {\n"
+                 "        link   \"%s:%d\";\n"
+                 "        admin  \"%s:%d\";\n"
+                 "        locks  \"%s:%d\";\n"
+                 "}\n"
+                 "redis      \"%s:%d\";\n"
+                 "dns        \"%s:%d\";\n"
+                 "edge       \"%s:%d\";\n"
+                 "geo        \"%s/geo.mmdb\";\n"
+                 "lab {\n"
+                 "        impairments on;\n"
+                 "}\n",
+                 LAB_CLUSTER, region->name, index + 1, lab->dir, lab->dir, region->name, lab->dir,
+                 region->name, lab->dir, region->name, lab->dir, region->name, lab->dir,
+                 region->name, region->address, LAB_PORT_LINK, region->address, LAB_PORT_ADMIN,
+                 region->address, LAB_PORT_LOCKS, region->address, LAB_PORT_REDIS, region->address,
+                 LAB_PORT_DNS, region->address, LAB_PORT_EDGE, lab->dir);
+        return text_write(lab, region, "meridiand.conf", text);
+}
+
+static bool redis_conf(const struct lab *lab, const struct lab_region *region, size_t index)
+{
+        char text[LAB_TEXT_MAX];
+        snprintf(text, sizeof text,
+                 "bind %s\n"
+                 "port %d\n"
+                 "daemonize no\n"
+                 "dir \"%s/%s/data/redis\"\n"
+                 "logfile \"\"\n"
+                 "appendonly yes\n"
+                 "appendfsync everysec\n"
+                 "save \"\"\n"
+                 "loadmodule \"%s\" region %zu\n",
+                 region->address, LAB_PORT_REDIS, lab->dir, region->name, lab->plugin_redis,
+                 index + 1);
+        return text_write(lab, region, "redis.conf", text);
+}
+
+static bool zone_file(const struct lab *lab, const struct lab_region *region)
+{
+        char text[LAB_TEXT_MAX];
+        snprintf(text, sizeof text,
+                 "$ORIGIN example.test.\n"
+                 "$TTL 30\n"
+                 "@    SOA ns1 hostmaster 1 3600 600 604800 5\n"
+                 "@    NS  ns1\n"
+                 "@    NS  ns2\n"
+                 "@    NS  ns3\n"
+                 "ns1  A   %s\n"
+                 "ns2  A   %s\n"
+                 "ns3  A   %s\n",
+                 lab_regions[0].address, lab_regions[1].address, lab_regions[2].address);
+        return text_write(lab, region, "data/knot/example.test.zone", text);
+}
+
+static bool knot_conf(const struct lab *lab, const struct lab_region *region)
+{
+        char text[LAB_TEXT_MAX];
+        snprintf(text, sizeof text,
+                 "server:\n"
+                 "    rundir: \"%s/%s/run/knot\"\n"
+                 "    listen: %s@%d\n"
+                 "    edns-client-subnet: on\n"
+                 "    udp-workers: 1\n"
+                 "    tcp-workers: 1\n"
+                 "    background-workers: 1\n"
+                 "\n"
+                 "log:\n"
+                 "  - target: stderr\n"
+                 "    any: info\n"
+                 "\n"
+                 "database:\n"
+                 "    storage: \"%s/%s/data/knot\"\n"
+                 "\n"
+                 "module:\n"
+                 "  - id: mod-meridian\n"
+                 "    file: \"%s\"\n"
+                 "\n"
+                 "mod-meridian:\n"
+                 "  - id: default\n"
+                 "    view: \"%s/%s/run/view\"\n"
+                 "    geo: \"%s/geo.mmdb\"\n"
+                 "    ttl: 5\n"
+                 "\n"
+                 "template:\n"
+                 "  - id: default\n"
+                 "    storage: \"%s/%s/data/knot\"\n"
+                 "    zonefile-sync: -1\n"
+                 "    journal-content: none\n"
+                 "\n"
+                 "zone:\n"
+                 "  - domain: example.test\n"
+                 "    file: example.test.zone\n"
+                 "    module: mod-meridian/default\n",
+                 lab->dir, region->name, region->address, LAB_PORT_DNS, lab->dir, region->name,
+                 lab->plugin_knot, lab->dir, region->name, lab->dir, lab->dir, region->name);
+        return zone_file(lab, region) && text_write(lab, region, "knot.conf", text);
+}
+
+static bool nginx_conf(const struct lab *lab, const struct lab_region *region)
+{
+        char text[LAB_TEXT_MAX];
+        snprintf(text, sizeof text,
+                 "load_module \"%s\";\n"
+                 "%s"
+                 "daemon off;\n"
+                 "worker_processes 1;\n"
+                 "pid \"%s/%s/run/nginx/nginx.pid\";\n"
+                 "error_log stderr warn;\n"
+                 "events {\n"
+                 "        worker_connections 4096;\n"
+                 "}\n"
+                 "http {\n"
+                 "        access_log off;\n"
+                 "        client_body_temp_path \"%s/%s/run/nginx/body\";\n"
+                 "        proxy_temp_path \"%s/%s/run/nginx/proxy\";\n"
+                 "        fastcgi_temp_path \"%s/%s/run/nginx/fastcgi\";\n"
+                 "        uwsgi_temp_path \"%s/%s/run/nginx/uwsgi\";\n"
+                 "        scgi_temp_path \"%s/%s/run/nginx/scgi\";\n"
+                 "        upstream app {\n"
+                 "                meridian \"%s/%s/run/view\";\n"
+                 "                keepalive 32;\n"
+                 "        }\n"
+                 "        server {\n"
+                 "                listen %s:%d;\n"
+                 "                location / {\n"
+                 "                        proxy_pass http://app;\n"
+                 "                        proxy_http_version 1.1;\n"
+                 "                        proxy_set_header Connection \"\";\n"
+                 "                        proxy_set_header Host $host;\n"
+                 "                        proxy_connect_timeout 1s;\n"
+                 "                        proxy_next_upstream error timeout http_502 http_503;\n"
+                 "                        add_header Meridian-Region $meridian_region always;\n"
+                 "                        add_header Meridian-Route $meridian_route always;\n"
+                 "                }\n"
+                 "        }\n"
+                 "}\n",
+                 lab->plugin_nginx, geteuid() == 0 ? "user root;\n" : "", lab->dir, region->name,
+                 lab->dir, region->name, lab->dir, region->name, lab->dir, region->name, lab->dir,
+                 region->name, lab->dir, region->name, lab->dir, region->name, region->address,
+                 LAB_PORT_EDGE);
+        return text_write(lab, region, "nginx.conf", text);
+}
+
+bool lab_files_write(const struct lab *lab)
+{
+        if (!lab_dir_make(lab->dir) || !certificates(lab) || !geo_database(lab) || !topology(lab))
+                return false;
+        for (size_t i = 0; i < LAB_REGIONS; i++) {
+                const struct lab_region *region = &lab_regions[i];
+                if (!region_dirs(lab, region) || !meridiand_conf(lab, region, i) ||
+                    !redis_conf(lab, region, i) || !knot_conf(lab, region) ||
+                    !nginx_conf(lab, region))
+                        return false;
+        }
+        return true;
+}

@@ -1,0 +1,137 @@
+/* lab_priv.h - what the files of this room share. */
+#ifndef MERIDIAN_LAB_LAB_PRIV_H
+#define MERIDIAN_LAB_LAB_PRIV_H
+
+#include "lab/lab.h"
+
+#include <stdio.h>
+#include <sys/types.h>
+
+#define LAB_PATH_MAX 1024
+
+/* What runs in a region, in the order in which it is started. */
+enum lab_part {
+        LAB_REDIS,
+        LAB_BACKEND_1,
+        LAB_BACKEND_2,
+        LAB_MERIDIAND,
+        LAB_KNOT,
+        LAB_NGINX,
+        LAB_PARTS,
+};
+
+/* Where things are. Filled by lab_open. */
+struct lab {
+        char root[LAB_PATH_MAX]; /* the checkout */
+        char dir[LAB_PATH_MAX];  /* root/.lab */
+        char self[LAB_PATH_MAX]; /* this executable */
+        char programs[LAB_PARTS][LAB_PATH_MAX];
+        char plugin_redis[LAB_PATH_MAX];
+        char plugin_knot[LAB_PATH_MAX];
+        char plugin_nginx[LAB_PATH_MAX];
+};
+
+/* Says on stderr what is wrong, where and what to do. Returns false, for `return lab_error(...)`.
+ */
+bool lab_error(const char *format, ...) PRINTF_LIKE(1, 2);
+
+/* Prints one step that is done: `what` in a column, then the rest. */
+void lab_step(const char *what, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* Draws what is being waited for: on a terminal in one line that is drawn again, else once for each
+ * new text. lab_waited ends it. */
+void lab_waiting(const char *format, ...) PRINTF_LIKE(1, 2);
+void lab_waited(void);
+
+/* Writes a path; false, said on stderr, where it is too long. */
+MUST_USE bool lab_path(char *path, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* Milliseconds of the monotonic clock. */
+uint64_t lab_now_ms(void);
+void lab_sleep_ms(unsigned ms);
+
+const struct lab_region *lab_region_find(const char *name);
+
+/* ---- lab_files.c: everything under .lab but what the servers write ---- */
+
+/* Makes folders, certificates, the geo database, the topology, the zone and every configuration
+ * file. What is there already and must last (certificates, data) is kept. */
+MUST_USE bool lab_files_write(const struct lab *lab);
+
+/* Makes `dir` where missing, 0755. */
+MUST_USE bool lab_dir_make(const char *dir);
+
+/* Replaces a file by rename. */
+MUST_USE bool lab_file_write(const char *path, struct bytes data);
+
+/* ---- lab_process.c: starting, finding and ending ---- */
+
+/* "redis", "meridiand", ...: names of files and of what is printed. */
+const char *lab_part_name(enum lab_part part);
+const char *lab_part_program(enum lab_part part);
+
+/* Is it there: the process whose pid and start time were written down. */
+bool lab_process_alive(const struct lab *lab, const struct lab_region *region, enum lab_part part);
+
+/* Its pid, or 0. */
+pid_t lab_process_pid(const struct lab *lab, const struct lab_region *region, enum lab_part part);
+
+/* Starts it in the background, in a session of its own, its output in the region's log folder. */
+MUST_USE bool lab_process_start(const struct lab *lab, const struct lab_region *region,
+                                enum lab_part part);
+
+/* Sends SIGTERM or SIGKILL to it and to what it left behind. Returns how many were signalled. */
+int lab_process_signal(const struct lab *lab, const struct lab_region *region, enum lab_part part,
+                       int signal);
+
+/* Prints the last lines of its log on stderr. */
+void lab_process_log_show(const struct lab *lab, const struct lab_region *region,
+                          enum lab_part part);
+
+/* ---- lab_ports.c ---- */
+
+/* True where every address and port that the parts not alive need is free; else each one in use is
+ * told on stderr, with who has it where that can be seen. `region` NULL: all. */
+MUST_USE bool lab_ports_free(const struct lab *lab, const struct lab_region *region);
+
+/* ---- lab_wan.c: the wide area ---- */
+
+struct lab_wan_pair {
+        uint64_t slow_us; /* one way, on top of the wide area */
+        uint32_t loss_per_mille;
+        bool cut;
+};
+
+/* Between two regions, by index; each pair counts in both orders. */
+struct lab_wan {
+        struct lab_wan_pair pairs[LAB_REGIONS][LAB_REGIONS];
+};
+
+/* The wide area as it was last set; plain where nothing was. */
+MUST_USE bool lab_wan_load(const struct lab *lab, struct lab_wan *ret_wan);
+MUST_USE bool lab_wan_save(const struct lab *lab, const struct lab_wan *wan);
+
+/* Round-trip time between two regions of the real world, in milliseconds. */
+unsigned lab_wan_rtt_ms(size_t a, size_t b);
+
+/* Tells region `from` (an index) how its links are; false where it does not answer (said only when
+ * `loud`). */
+MUST_USE bool lab_wan_apply(const struct lab_wan *wan, size_t from, bool loud);
+
+/* ---- lab_health.c ---- */
+
+/* Waits until everything that is alive in the lab is healthy; `region` NULL: and all of it is
+ * alive. False, with the reason on stderr, after `timeout_ms` or when a process ended. */
+MUST_USE bool lab_health_wait(const struct lab *lab, const struct lab_region *region,
+                              unsigned timeout_ms);
+
+/* What is not well in a region now, as a text for lab_waiting; empty: all is well. */
+void lab_health_look(const struct lab *lab, const struct lab_region *region, char *ret_text,
+                     size_t size);
+
+/* ---- lab_backend.c ---- */
+
+/* The sample backend: serves until it is signalled. */
+int lab_backend(int argc, char **argv);
+
+#endif
