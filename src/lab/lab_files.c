@@ -13,8 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LAB_CLUSTER  "lab"
-#define LAB_TEXT_MAX 6144
+#define LAB_CLUSTER "lab"
 
 static bool disk_error(const char *path)
 {
@@ -51,16 +50,18 @@ bool lab_file_write(const char *path, struct bytes data)
         return true;
 }
 
-/* Writes a file of a region (or of the lab itself: region NULL) by format. */
-static bool text_write(const struct lab *lab, const struct lab_region *region, const char *name,
-                       const char *text)
+/* Writes a file of a region, or of the lab itself (region NULL). */
+static bool text_save(const struct lab *lab, const struct lab_region *region, const char *name,
+                      const struct buffer *text)
 {
         char path[LAB_PATH_MAX];
+        if (text->err != ERR_NONE)
+                return lab_error("out of memory");
         if (region == NULL)
                 return lab_path(path, "%s/%s", lab->dir, name) &&
-                       lab_file_write(path, bytes_of_str(text));
+                       lab_file_write(path, buffer_view(text));
         return lab_path(path, "%s/%s/%s", lab->dir, region->name, name) &&
-               lab_file_write(path, bytes_of_str(text));
+               lab_file_write(path, buffer_view(text));
 }
 
 static bool region_dirs(const struct lab *lab, const struct lab_region *region)
@@ -136,7 +137,8 @@ static bool geo_database(const struct lab *lab)
         char path[LAB_PATH_MAX];
         heap_init(&heap, 0);
         buffer_init(&out, &heap);
-        enum err err = geo_write_csv(&heap, bytes_of_str(geo_csv), (uint64_t)time(NULL), &out, &error);
+        enum err err =
+                geo_write_csv(&heap, bytes_of_str(geo_csv), (uint64_t)time(NULL), &out, &error);
         bool done = err == ERR_NONE;
         if (!done)
                 lab_error("the lab's geo database, line %zu: %s", error.line,
@@ -156,230 +158,253 @@ struct place {
 
 static const struct place places[LAB_REGIONS] = {{"US", "NA"}, {"IE", "EU"}, {"SG", "AS"}};
 
-static size_t topology_region_text(char *text, size_t size, size_t index)
+static void topology_region_text(struct buffer *text, size_t index)
 {
         const struct lab_region *region = &lab_regions[index];
-        return (size_t)snprintf(
-                text, size,
-                "region %s {\n"
-                "        id = %zu\n"
-                "        latitude = %.2f\n"
-                "        longitude = %.2f\n"
-                "        country = %s\n"
-                "        continent = %s\n"
-                "        a = [%s]\n"
-                "        backends = [\"%s:%d\", \"%s:%d\"]\n"
-                "        node %s-1 {\n"
-                "                id = %zu\n"
-                "                link = \"%s:%d\"\n"
-                "                admin = \"%s:%d\"\n"
-                "                locks = \"%s:%d\"\n"
-                "        }\n"
-                "}\n\n",
-                region->name, index + 1, region->latitude, region->longitude, places[index].country,
-                places[index].continent, region->address, region->address, LAB_PORT_BACKEND,
-                region->address, LAB_PORT_BACKEND + 1, region->name, index + 1, region->address,
-                LAB_PORT_LINK, region->address, LAB_PORT_ADMIN, region->address, LAB_PORT_LOCKS);
+        buffer_format(text,
+                      "region %s {\n"
+                      "        id = %zu\n"
+                      "        latitude = %.2f\n"
+                      "        longitude = %.2f\n"
+                      "        country = %s\n"
+                      "        continent = %s\n"
+                      "        a = [%s]\n"
+                      "        backends = [\"%s:%d\", \"%s:%d\"]\n"
+                      "        node %s-1 {\n"
+                      "                id = %zu\n"
+                      "                link = \"%s:%d\"\n"
+                      "                admin = \"%s:%d\"\n"
+                      "                locks = \"%s:%d\"\n"
+                      "        }\n"
+                      "}\n\n",
+                      region->name, index + 1, region->latitude, region->longitude,
+                      places[index].country, places[index].continent, region->address,
+                      region->address, LAB_PORT_BACKEND, region->address, LAB_PORT_BACKEND + 1,
+                      region->name, index + 1, region->address, LAB_PORT_LINK, region->address,
+                      LAB_PORT_ADMIN, region->address, LAB_PORT_LOCKS);
 }
 
-static bool topology(const struct lab *lab)
+static void topology_text(struct buffer *text)
 {
-        char text[LAB_TEXT_MAX];
-        size_t len = (size_t)snprintf(text, sizeof text,
-                                      "# The lab: three regions on one machine.\n"
-                                      "cluster = %s\n"
-                                      "epoch = 1\n\n",
-                                      LAB_CLUSTER);
+        buffer_format(text,
+                      "# The lab: three regions on one machine.\n"
+                      "cluster = %s\n"
+                      "epoch = 1\n\n",
+                      LAB_CLUSTER);
         for (size_t i = 0; i < LAB_REGIONS; i++)
-                len += topology_region_text(text + len, sizeof text - len, i);
-        len += (size_t)snprintf(text + len, sizeof text - len,
-                                "zone example.test {\n"
-                                "        ttl = 5s\n"
-                                "        soa {\n"
-                                "                mname = ns1.example.test\n"
-                                "                rname = hostmaster.example.test\n"
-                                "                minimum = 5s\n"
-                                "        }\n"
-                                "        name www { policy = nearest }\n");
+                topology_region_text(text, i);
+        buffer_format(text, "zone example.test {\n"
+                            "        ttl = 5s\n"
+                            "        soa {\n"
+                            "                mname = ns1.example.test\n"
+                            "                rname = hostmaster.example.test\n"
+                            "                minimum = 5s\n"
+                            "        }\n"
+                            "        name www { policy = nearest }\n");
         for (size_t i = 0; i < LAB_REGIONS; i++)
-                len += (size_t)snprintf(text + len, sizeof text - len,
-                                        "        name api-%s { policy = region; region = %s }\n",
-                                        lab_regions[i].label, lab_regions[i].name);
-        snprintf(text + len, sizeof text - len, "}\n");
-        return text_write(lab, NULL, "topology.conf", text);
+                buffer_format(text, "        name api-%s { policy = region; region = %s }\n",
+                              lab_regions[i].label, lab_regions[i].name);
+        buffer_format(text, "}\n");
 }
 
 /* ---- the servers ---- */
 
-static bool meridiand_conf(const struct lab *lab, const struct lab_region *region, size_t index)
+static void meridiand_conf_text(const struct lab *lab, const struct lab_region *region,
+                                size_t index, struct buffer *text)
 {
-        char text[LAB_TEXT_MAX];
-        snprintf(text, sizeof text,
-                 "cluster    %s;\n"
-                 "region     %s;\n"
-                 "node       %zu;\n"
-                 "topology   \"%s/topology.conf\";\n"
-                 "data_dir   \"%s/%s/data/meridiand\";\n"
-                 "run_dir    \"%s/%s/run\";\n"
-                 "pki {\n"
-                 "        ca    \"%s/pki/%s/ca.crt\";\n"
-                 "        cert  \"%s/pki/%s/node.crt\";\n"
-                 "        key   \"%s/pki/%s/node.key\";\n"
-                 "}\n"
-                 "listen {\n"
-                 "        link   \"%s:%d\";\n"
-                 "        admin  \"%s:%d\";\n"
-                 "        locks  \"%s:%d\";\n"
-                 "}\n"
-                 "redis      \"%s:%d\";\n"
-                 "dns        \"%s:%d\";\n"
-                 "edge       \"%s:%d\";\n"
-                 "geo        \"%s/geo.mmdb\";\n"
-                 "lab {\n"
-                 "        impairments on;\n"
-                 "}\n",
-                 LAB_CLUSTER, region->name, index + 1, lab->dir, lab->dir, region->name, lab->dir,
-                 region->name, lab->dir, region->name, lab->dir, region->name, lab->dir,
-                 region->name, region->address, LAB_PORT_LINK, region->address, LAB_PORT_ADMIN,
-                 region->address, LAB_PORT_LOCKS, region->address, LAB_PORT_REDIS, region->address,
-                 LAB_PORT_DNS, region->address, LAB_PORT_EDGE, lab->dir);
-        return text_write(lab, region, "meridiand.conf", text);
+        buffer_format(text,
+                      "cluster    %s;\n"
+                      "region     %s;\n"
+                      "node       %zu;\n"
+                      "topology   \"%s/topology.conf\";\n"
+                      "data_dir   \"%s/%s/data/meridiand\";\n"
+                      "run_dir    \"%s/%s/run\";\n"
+                      "pki {\n"
+                      "        ca    \"%s/pki/%s/ca.crt\";\n"
+                      "        cert  \"%s/pki/%s/node.crt\";\n"
+                      "        key   \"%s/pki/%s/node.key\";\n"
+                      "}\n"
+                      "listen {\n"
+                      "        link   \"%s:%d\";\n"
+                      "        admin  \"%s:%d\";\n"
+                      "        locks  \"%s:%d\";\n"
+                      "}\n"
+                      "redis      \"%s:%d\";\n"
+                      "dns        \"%s:%d\";\n"
+                      "edge       \"%s:%d\";\n"
+                      "geo        \"%s/geo.mmdb\";\n"
+                      "lab {\n"
+                      "        impairments on;\n"
+                      "}\n",
+                      LAB_CLUSTER, region->name, index + 1, lab->dir, lab->dir, region->name,
+                      lab->dir, region->name, lab->dir, region->name, lab->dir, region->name,
+                      lab->dir, region->name, region->address, LAB_PORT_LINK, region->address,
+                      LAB_PORT_ADMIN, region->address, LAB_PORT_LOCKS, region->address,
+                      LAB_PORT_REDIS, region->address, LAB_PORT_DNS, region->address, LAB_PORT_EDGE,
+                      lab->dir);
 }
 
-static bool redis_conf(const struct lab *lab, const struct lab_region *region, size_t index)
+static void redis_conf_text(const struct lab *lab, const struct lab_region *region, size_t index,
+                            struct buffer *text)
 {
-        char text[LAB_TEXT_MAX];
-        snprintf(text, sizeof text,
-                 "bind %s\n"
-                 "port %d\n"
-                 "daemonize no\n"
-                 "dir \"%s/%s/data/redis\"\n"
-                 "logfile \"\"\n"
-                 "appendonly yes\n"
-                 "appendfsync everysec\n"
-                 "save \"\"\n"
-                 "loadmodule \"%s\" region %zu\n",
-                 region->address, LAB_PORT_REDIS, lab->dir, region->name, lab->plugin_redis,
-                 index + 1);
-        return text_write(lab, region, "redis.conf", text);
+        buffer_format(text,
+                      "bind %s\n"
+                      "port %d\n"
+                      "daemonize no\n"
+                      "dir \"%s/%s/data/redis\"\n"
+                      "logfile \"\"\n"
+                      "appendonly yes\n"
+                      "appendfsync everysec\n"
+                      "save \"\"\n"
+                      "loadmodule \"%s\" region %zu\n",
+                      region->address, LAB_PORT_REDIS, lab->dir, region->name, lab->plugin_redis,
+                      index + 1);
 }
 
-static bool zone_file(const struct lab *lab, const struct lab_region *region)
+static void zone_file_text(const struct lab *lab, const struct lab_region *region, size_t index,
+                           struct buffer *text)
 {
-        char text[LAB_TEXT_MAX];
-        snprintf(text, sizeof text,
-                 "$ORIGIN example.test.\n"
-                 "$TTL 30\n"
-                 "@    SOA ns1 hostmaster 1 3600 600 604800 5\n"
-                 "@    NS  ns1\n"
-                 "@    NS  ns2\n"
-                 "@    NS  ns3\n"
-                 "ns1  A   %s\n"
-                 "ns2  A   %s\n"
-                 "ns3  A   %s\n",
-                 lab_regions[0].address, lab_regions[1].address, lab_regions[2].address);
-        return text_write(lab, region, "data/knot/example.test.zone", text);
+        (void)lab;
+        (void)region;
+        (void)index;
+        buffer_format(text,
+                      "$ORIGIN example.test.\n"
+                      "$TTL 30\n"
+                      "@    SOA ns1 hostmaster 1 3600 600 604800 5\n"
+                      "@    NS  ns1\n"
+                      "@    NS  ns2\n"
+                      "@    NS  ns3\n"
+                      "ns1  A   %s\n"
+                      "ns2  A   %s\n"
+                      "ns3  A   %s\n",
+                      lab_regions[0].address, lab_regions[1].address, lab_regions[2].address);
 }
 
-static bool knot_conf(const struct lab *lab, const struct lab_region *region)
+static void knot_conf_text(const struct lab *lab, const struct lab_region *region, size_t index,
+                           struct buffer *text)
 {
-        char text[LAB_TEXT_MAX];
-        snprintf(text, sizeof text,
-                 "server:\n"
-                 "    rundir: \"%s/%s/run/knot\"\n"
-                 "    listen: %s@%d\n"
-                 "    edns-client-subnet: on\n"
-                 "    udp-workers: 1\n"
-                 "    tcp-workers: 1\n"
-                 "    background-workers: 1\n"
-                 "\n"
-                 "log:\n"
-                 "  - target: stderr\n"
-                 "    any: info\n"
-                 "\n"
-                 "database:\n"
-                 "    storage: \"%s/%s/data/knot\"\n"
-                 "\n"
-                 "module:\n"
-                 "  - id: mod-meridian\n"
-                 "    file: \"%s\"\n"
-                 "\n"
-                 "mod-meridian:\n"
-                 "  - id: default\n"
-                 "    view: \"%s/%s/run/view\"\n"
-                 "    geo: \"%s/geo.mmdb\"\n"
-                 "    ttl: 5\n"
-                 "\n"
-                 "template:\n"
-                 "  - id: default\n"
-                 "    storage: \"%s/%s/data/knot\"\n"
-                 "    zonefile-sync: -1\n"
-                 "    journal-content: none\n"
-                 "\n"
-                 "zone:\n"
-                 "  - domain: example.test\n"
-                 "    file: example.test.zone\n"
-                 "    module: mod-meridian/default\n",
-                 lab->dir, region->name, region->address, LAB_PORT_DNS, lab->dir, region->name,
-                 lab->plugin_knot, lab->dir, region->name, lab->dir, lab->dir, region->name);
-        return zone_file(lab, region) && text_write(lab, region, "knot.conf", text);
+        (void)index;
+        buffer_format(text,
+                      "server:\n"
+                      "    rundir: \"%s/%s/run/knot\"\n"
+                      "    listen: %s@%d\n"
+                      "    edns-client-subnet: on\n"
+                      "    udp-workers: 1\n"
+                      "    tcp-workers: 1\n"
+                      "    background-workers: 1\n"
+                      "\n"
+                      "log:\n"
+                      "  - target: stderr\n"
+                      "    any: info\n"
+                      "\n"
+                      "database:\n"
+                      "    storage: \"%s/%s/data/knot\"\n"
+                      "\n"
+                      "module:\n"
+                      "  - id: mod-meridian\n"
+                      "    file: \"%s\"\n"
+                      "\n"
+                      "mod-meridian:\n"
+                      "  - id: default\n"
+                      "    view: \"%s/%s/run/view\"\n"
+                      "    geo: \"%s/geo.mmdb\"\n"
+                      "    ttl: 5\n"
+                      "\n"
+                      "template:\n"
+                      "  - id: default\n"
+                      "    storage: \"%s/%s/data/knot\"\n"
+                      "    zonefile-sync: -1\n"
+                      "    journal-content: none\n"
+                      "\n"
+                      "zone:\n"
+                      "  - domain: example.test\n"
+                      "    file: example.test.zone\n"
+                      "    module: mod-meridian/default\n",
+                      lab->dir, region->name, region->address, LAB_PORT_DNS, lab->dir, region->name,
+                      lab->plugin_knot, lab->dir, region->name, lab->dir, lab->dir, region->name);
 }
 
-static bool nginx_conf(const struct lab *lab, const struct lab_region *region)
+static void nginx_conf_text(const struct lab *lab, const struct lab_region *region, size_t index,
+                            struct buffer *text)
 {
-        char text[LAB_TEXT_MAX];
-        snprintf(text, sizeof text,
-                 "load_module \"%s\";\n"
-                 "%s"
-                 "daemon off;\n"
-                 "worker_processes 1;\n"
-                 "pid \"%s/%s/run/nginx/nginx.pid\";\n"
-                 "error_log stderr warn;\n"
-                 "events {\n"
-                 "        worker_connections 4096;\n"
-                 "}\n"
-                 "http {\n"
-                 "        access_log off;\n"
-                 "        client_body_temp_path \"%s/%s/run/nginx/body\";\n"
-                 "        proxy_temp_path \"%s/%s/run/nginx/proxy\";\n"
-                 "        fastcgi_temp_path \"%s/%s/run/nginx/fastcgi\";\n"
-                 "        uwsgi_temp_path \"%s/%s/run/nginx/uwsgi\";\n"
-                 "        scgi_temp_path \"%s/%s/run/nginx/scgi\";\n"
-                 "        upstream app {\n"
-                 "                meridian \"%s/%s/run/view\";\n"
-                 "                keepalive 32;\n"
-                 "        }\n"
-                 "        server {\n"
-                 "                listen %s:%d;\n"
-                 "                location / {\n"
-                 "                        proxy_pass http://app;\n"
-                 "                        proxy_http_version 1.1;\n"
-                 "                        proxy_set_header Connection \"\";\n"
-                 "                        proxy_set_header Host $host;\n"
-                 "                        proxy_connect_timeout 1s;\n"
-                 "                        proxy_next_upstream error timeout http_502 http_503;\n"
-                 "                        add_header Meridian-Region $meridian_region always;\n"
-                 "                        add_header Meridian-Route $meridian_route always;\n"
-                 "                }\n"
-                 "        }\n"
-                 "}\n",
-                 lab->plugin_nginx, geteuid() == 0 ? "user root;\n" : "", lab->dir, region->name,
-                 lab->dir, region->name, lab->dir, region->name, lab->dir, region->name, lab->dir,
-                 region->name, lab->dir, region->name, lab->dir, region->name, region->address,
-                 LAB_PORT_EDGE);
-        return text_write(lab, region, "nginx.conf", text);
+        (void)index;
+        buffer_format(
+                text,
+                "load_module \"%s\";\n"
+                "%s"
+                "daemon off;\n"
+                "worker_processes 1;\n"
+                "pid \"%s/%s/run/nginx/nginx.pid\";\n"
+                "error_log stderr warn;\n"
+                "events {\n"
+                "        worker_connections 4096;\n"
+                "}\n"
+                "http {\n"
+                "        access_log off;\n"
+                "        client_body_temp_path \"%s/%s/run/nginx/body\";\n"
+                "        proxy_temp_path \"%s/%s/run/nginx/proxy\";\n"
+                "        fastcgi_temp_path \"%s/%s/run/nginx/fastcgi\";\n"
+                "        uwsgi_temp_path \"%s/%s/run/nginx/uwsgi\";\n"
+                "        scgi_temp_path \"%s/%s/run/nginx/scgi\";\n"
+                "        upstream app {\n"
+                "                meridian \"%s/%s/run/view\";\n"
+                "                keepalive 32;\n"
+                "        }\n"
+                "        server {\n"
+                "                listen %s:%d;\n"
+                "                location / {\n"
+                "                        proxy_pass http://app;\n"
+                "                        proxy_http_version 1.1;\n"
+                "                        proxy_set_header Connection \"\";\n"
+                "                        proxy_set_header Host $host;\n"
+                "                        proxy_connect_timeout 1s;\n"
+                "                        proxy_next_upstream error timeout http_502 http_503;\n"
+                "                        add_header Meridian-Region $meridian_region always;\n"
+                "                        add_header Meridian-Route $meridian_route always;\n"
+                "                }\n"
+                "        }\n"
+                "}\n",
+                lab->plugin_nginx, geteuid() == 0 ? "user root;\n" : "", lab->dir, region->name,
+                lab->dir, region->name, lab->dir, region->name, lab->dir, region->name, lab->dir,
+                region->name, lab->dir, region->name, lab->dir, region->name, region->address,
+                LAB_PORT_EDGE);
+}
+
+struct file_row {
+        const char *name;
+        void (*write)(const struct lab *lab, const struct lab_region *region, size_t index,
+                      struct buffer *text);
+};
+
+static const struct file_row file_rows[] = {
+        {"meridiand.conf", meridiand_conf_text}, {"redis.conf", redis_conf_text},
+        {"knot.conf", knot_conf_text},           {"data/knot/example.test.zone", zone_file_text},
+        {"nginx.conf", nginx_conf_text},
+};
+
+static bool region_files(const struct lab *lab, size_t index, struct buffer *text)
+{
+        for (size_t i = 0; i < COUNT_OF(file_rows); i++) {
+                buffer_reset(text);
+                file_rows[i].write(lab, &lab_regions[index], index, text);
+                if (!text_save(lab, &lab_regions[index], file_rows[i].name, text))
+                        return false;
+        }
+        return true;
 }
 
 bool lab_files_write(const struct lab *lab)
 {
-        if (!lab_dir_make(lab->dir) || !certificates(lab) || !geo_database(lab) || !topology(lab))
+        struct heap heap;
+        struct buffer text;
+        if (!lab_dir_make(lab->dir) || !certificates(lab) || !geo_database(lab))
                 return false;
-        for (size_t i = 0; i < LAB_REGIONS; i++) {
-                const struct lab_region *region = &lab_regions[i];
-                if (!region_dirs(lab, region) || !meridiand_conf(lab, region, i) ||
-                    !redis_conf(lab, region, i) || !knot_conf(lab, region) ||
-                    !nginx_conf(lab, region))
-                        return false;
-        }
-        return true;
+        heap_init(&heap, 0);
+        buffer_init(&text, &heap);
+        topology_text(&text);
+        bool done = text_save(lab, NULL, "topology.conf", &text);
+        for (size_t i = 0; i < LAB_REGIONS && done; i++)
+                done = region_dirs(lab, &lab_regions[i]) && region_files(lab, i, &text);
+        buffer_fini(&text);
+        return done;
 }
