@@ -73,7 +73,9 @@ MUST_USE enum err keyspace_local_set(struct keyspace *keyspace, uint64_t wall_ms
                                      struct crdt_name name, struct bytes value,
                                      uint64_t expire_at_ms, struct keyspace_change *ret);
 
-/* INCR, DECR, INCRBY, DECRBY that succeeded: by `amount`, and the string is now `value_after`. */
+/* INCR, DECR, INCRBY, DECRBY that succeeded: by `amount`, and the string is now `value_after`, which
+ * is looked at only where the key was not known as a string before the call: a store that cannot
+ * read it cheaply passes `amount` (an unknown string started from nothing). */
 MUST_USE enum err keyspace_local_increment(struct keyspace *keyspace, uint64_t wall_ms,
                                            struct crdt_name name, int64_t amount,
                                            int64_t value_after, struct keyspace_change *ret);
@@ -120,6 +122,11 @@ MUST_USE enum err keyspace_local_set_add(struct keyspace *keyspace, uint64_t wal
                                          struct crdt_name name, const struct bytes *members,
                                          size_t count, struct keyspace_change *ret);
 
+/* True where `member` is visible and stands by a dot of this region with a clock beyond `shipped`: no
+ * other region can have seen that dot, so adding the member again changes nothing. */
+bool keyspace_set_fresh(const struct keyspace *keyspace, struct crdt_name name,
+                        struct bytes member, uint64_t shipped);
+
 /* SREM, SPOP: these members are gone; so is the key where they were the last. */
 MUST_USE enum err keyspace_local_set_remove(struct keyspace *keyspace, uint64_t wall_ms,
                                             struct crdt_name name, const struct bytes *members,
@@ -162,6 +169,11 @@ MUST_USE enum err keyspace_apply_logged(struct keyspace *keyspace, const struct 
  * position and the native value. Known ones are skipped. */
 MUST_USE enum err keyspace_replay(struct keyspace *keyspace, const struct crdt_native *native,
                                   struct bytes delta, struct keyspace_result *ret);
+
+/* Calls `each` with the key of every delta of a batch, in order, and stops at the first malformed
+ * one. A host uses it before keyspace_apply to let the store's own expiry strike first. */
+void keyspace_names(struct bytes deltas, void (*each)(void *context, struct crdt_name name),
+                    void *context);
 
 struct keyspace_batch {
         struct bytes parts[2]; /* the stream, in order; borrowed until the next call */
