@@ -100,8 +100,7 @@ struct view {
         struct routing_hint hints[TOPOLOGY_REGIONS_MAX];      /* for the edge */
         struct routing_hint hints_a[TOPOLOGY_REGIONS_MAX];    /* routable only with an A address */
         struct routing_hint hints_aaaa[TOPOLOGY_REGIONS_MAX]; /* ... with an AAAA address */
-        bool any_routable;
-        struct view_region regions[TOPOLOGY_REGIONS_MAX]; /* in the order of the topology */
+        struct view_region regions[TOPOLOGY_REGIONS_MAX];     /* in the order of the topology */
         struct view_name names[2 * TOPOLOGY_NAMES_MAX];
         uint16_t buckets[VIEW_NAME_BUCKETS]; /* of view_name_find: index + 1, or 0 */
 };
@@ -109,7 +108,7 @@ struct view {
 struct view_reader;
 
 /* A reader of the file at `path` (copied), which need not exist. Reads nothing yet; NULL when out
- * of memory (takes about two megabytes). */
+ * of memory (takes about a megabyte). */
 struct view_reader *view_reader_new(const char *path);
 
 /* No other thread may use it any more. NULL is fine. */

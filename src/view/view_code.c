@@ -462,8 +462,6 @@ static void hints_derive(struct view *view)
         for (uint32_t i = 0; i < view->region_count; i++) {
                 const struct view_region *region = &view->regions[i];
                 struct routing_hint hint = view->hints[i];
-                if (hint.routable && region->data)
-                        view->any_routable = true;
                 view->hints_a[i] = hint;
                 view->hints_a[i].routable = hint.routable && region->a_count > 0;
                 view->hints_aaaa[i] = hint;
