@@ -1,19 +1,24 @@
 /* state.h - the states of a region, and who may move a region from which to which.
  *
- *                        +------------------------- undrain (op) ---------------+
- *                        v                                                      |
- *   joining --auto--> active <--auto-- suspect          active --op--> draining-+--auto/op-->
- * drained |               |   \---auto--->   |              (also from suspect, | auto auto auto
- * op)                                 op | v               v                  v | down
- * <-----------+------------------+                                                      | |  ^ |
- *     auto |auto                                                                                 |
- *      v  |                                                                                      |
- *   recovering --auto--> active          recovering <--------------------------------------------+
- *      ^
- *      +--------- op --------- isolated <--- op --- any state but itself
+ *                                .-------- auto --------.
+ *                                v                      |
+ *    joining ----- auto -----> active ----- auto ---> suspect
+ *       |                       ^  |                    |
+ *       |                       |  |                    |          auto = by automatism
+ *      auto                   auto auto                auto        op   = by an operator
+ *       |                       |  |                    |
+ *       |     recovering -------'  |                    |
+ *       |      ^      |            |                    |
+ *       |     auto   auto          |                    |
+ *       |      |      v            |                    |
+ *       '--------> down <----------+--------------------'
  *
- * The operator may also move joining, suspect, down, recovering and isolated to drained. What an
- * operator took out (draining, drained, isolated) never returns by automatism. */
+ *    joining, active, suspect, recovering -- op --> draining -- auto, op --> drained
+ *    down, isolated -- op --> drained          draining -- op --> active
+ *    drained, isolated -- op --> recovering    every other state -- op --> isolated
+ *
+ * What an operator took out (draining, drained, isolated) never returns by automatism. The table in
+ * state.c is the truth; tests/topology/test_state.c holds this drawing against it. */
 #ifndef MERIDIAN_TOPOLOGY_STATE_H
 #define MERIDIAN_TOPOLOGY_STATE_H
 

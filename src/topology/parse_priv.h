@@ -1,0 +1,49 @@
+/* parse_priv.h - the parser's state, shared by parse.c (syntax, values) and check.c (what values
+ * mean together). */
+#ifndef MERIDIAN_TOPOLOGY_PARSE_PRIV_H
+#define MERIDIAN_TOPOLOGY_PARSE_PRIV_H
+
+#include "base/check.h"
+#include "topology/topology_priv.h"
+
+/* An open section. */
+struct frame {
+        const struct section_row *row;
+        enum section_kind kind;
+        void *base;    /* the struct that it fills */
+        uint32_t seen; /* bit i: field i; bit 16 + kind: a child section of that kind */
+        uint32_t line;
+        uint32_t column;
+        struct bytes name;
+};
+
+struct parser {
+        struct lexer lexer;
+        bool peeked;
+        struct token token; /* the one peeked at */
+        struct topology *topology;
+        struct topology_error *error;
+        size_t depth;
+        struct frame frames[3];
+        struct bytes key; /* being read, for the place of a fault */
+        uint32_t mention_count;
+        struct token mentions[TOPOLOGY_REGIONS_MAX + 1]; /* region names as first referred to */
+};
+
+/* Writes the error with the place of the open sections. Returns false. */
+bool fail_at(struct parser *parser, uint32_t line, uint32_t column, const char *todo,
+             const char *format, ...) PRINTF_LIKE(5, 6);
+
+bool name_valid(struct bytes text);
+bool endpoint_equal(const struct topology_endpoint *a, const struct topology_endpoint *b);
+
+/* Copies a domain name in lower case without the dot at its end. False: it is not one. */
+bool domain_copy(struct bytes text, char *to, size_t size);
+
+/* The timing of a document that gives none. */
+struct topology_timing timing_default(void);
+
+/* check.c: the rules of a section at its end; the root's are those of the whole document. */
+bool check_section(struct parser *parser, const struct frame *frame);
+
+#endif
