@@ -682,7 +682,6 @@ static bool parse_section(struct parser *parser, enum section_kind kind, const s
         }
         if (token.kind != TOKEN_OPEN)
                 return unexpected(parser, &token, "{");
-        parser->key = bytes_of(NULL, 0);
         return frame_push(parser, kind, key, &name);
 }
 

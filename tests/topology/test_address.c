@@ -1,11 +1,9 @@
 /* Addresses and endpoints: the forms that are taken, those that are not, and back to text. */
 #include "topology/topology.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
+#include "../cmocka_all.h"
 
-#include <cmocka.h>
+#include <stdio.h>
 
 static const struct {
         const char *text;

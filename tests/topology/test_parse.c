@@ -4,12 +4,10 @@
 
 #include "base/rng.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
+#include "../cmocka_all.h"
+
 #include <stdio.h>
 #include <stdlib.h>
-
-#include <cmocka.h>
 
 static struct topology topology, other;
 static struct topology_error error;
@@ -215,7 +213,7 @@ static const struct {
          "name w", "do not fit"},
         {HEAD REGION(1, "1.0.0.1") "zone x.y { name w { policy = region } }", 3, "name w",
          "do not fit"},
-        {HEAD REGION(1, "1.0.0.1") "zone x.y { name w { region = r1; order = [r1] } }", 3, "name w",
+        {HEAD REGION(1, "1.0.0.1") "zone x.y { name w { region = r1; order = [r2] } }", 3, "name w",
          "exclude"},
         {HEAD REGION(1, "1.0.0.1") "zone x.y { name w { region = r1 }\n name W { region = r1 } }",
          4, "name", "twice"},
@@ -333,7 +331,7 @@ static void test_limits(void **state)
                         buffer_format(&buffer, "region r%u { id = %u; backends = [", i, i);
                         for (unsigned k = 1; k <= TOPOLOGY_BACKENDS_MAX; k++)
                                 buffer_format(&buffer, "10.0.%u.%u:80,", i, k);
-                        buffer_format(&buffer, "] ");
+                        buffer_format(&buffer, "]; ");
                         for (unsigned k = 1; k <= TOPOLOGY_REGION_NODES_MAX; k++)
                                 buffer_format(&buffer,
                                               "node n%u-%u { id = %u; link = 10.1.%u.%u:1 }", i, k,

@@ -1,11 +1,9 @@
 /* The table of moves against the drawing in state.h, in full. */
 #include "topology/state.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
+#include "../cmocka_all.h"
 
-#include <cmocka.h>
+#include <stdio.h>
 
 /* The drawing, as text: a row a state from, a column a state to, in the order of the enum; "a"
  * automatic, "o" operator, "b" both, "." nobody. */
