@@ -1,0 +1,103 @@
+/* journal.h - private to raft/: the format of a group's journal. Pure: bytes to records and back.
+ *
+ * A journal is a header, then records until its end. Integers are little-endian.
+ *
+ * header, 32 bytes
+ *   offset size meaning
+ *        0    8 "MERIRAFT"
+ *        8    4 version, 1
+ *       12    4 group
+ *       16    8 cluster
+ *       24    4 node
+ *       28    4 CRC-32C of bytes 0 to 27
+ *
+ * record, 17 bytes and the body
+ *   offset size meaning
+ *        0    4 CRC-32C of all that follows in this record
+ *        4    4 length of the body
+ *        8    8 how many bytes of this journal were known to be durable when it was written
+ *       16    1 type: 1 META, 2 ENTRY, 3 SNAPSHOT
+ *       17      body
+ *
+ * META      u64 term, u32 node voted for in it (0: none). The last one counts
+ * ENTRY     u64 index, u64 term, u8 type, data. Ends what stood at this index and beyond
+ * SNAPSHOT  u64 index, u64 term, u64 index of the configuration, u32 its length, the configuration as
+ *           the library encodes it, the state. Only after the first META; entries that follow may
+ *           begin before its index (kept for slow followers)
+ *
+ * The durable count tells a torn end from damage. A crash may tear everything that was not synced,
+ * in any order of pages. So a bad record is damage if a good one behind it knows the place for
+ * durable; else it is the torn end, and nothing that was promised lies there. */
+#ifndef MERIDIAN_RAFT_JOURNAL_H
+#define MERIDIAN_RAFT_JOURNAL_H
+
+#include "base/buffer.h"
+#include "base/bytes.h"
+#include "raft/entries.h"
+
+#define JOURNAL_HEADER_SIZE      32
+#define JOURNAL_RECORD_HEAD_SIZE 17
+
+enum journal_type {
+        JOURNAL_META = 1,
+        JOURNAL_ENTRY,
+        JOURNAL_SNAPSHOT,
+};
+
+struct journal_identity {
+        uint64_t cluster;
+        uint32_t group;
+        uint32_t node;
+};
+
+struct journal_meta {
+        uint64_t term;
+        uint32_t vote;
+};
+
+struct journal_entry {
+        uint64_t index;
+        uint64_t term;
+        enum entry_type type;
+        struct bytes data;
+};
+
+struct journal_snapshot {
+        uint64_t index;
+        uint64_t term;
+        uint64_t configuration_index;
+        struct bytes configuration;
+        struct bytes state;
+};
+
+struct journal_record {
+        enum journal_type type;
+        uint64_t durable;
+        union {
+                struct journal_meta meta;
+                struct journal_entry entry;
+                struct journal_snapshot snapshot;
+        };
+};
+
+void journal_write_header(struct buffer *out, const struct journal_identity *identity);
+void journal_write_meta(struct buffer *out, uint64_t durable, const struct journal_meta *meta);
+void journal_write_entry(struct buffer *out, uint64_t durable, const struct journal_entry *entry);
+void journal_write_snapshot(struct buffer *out, uint64_t durable,
+                            const struct journal_snapshot *snapshot);
+
+/* ERR_TRUNCATED, ERR_CORRUPT (magic or checksum), ERR_VERSION, ERR_REFUSED (not this identity). */
+MUST_USE enum err journal_read_header(struct bytes journal,
+                                      const struct journal_identity *identity);
+
+/* Reads the record at `*at` and moves on; borrows from `journal`. False: there is no good record
+ * there (the end, torn or damaged). */
+MUST_USE bool journal_read(struct bytes journal, size_t *at, struct journal_record *ret);
+
+/* True if a good record behind `at` knows the byte at `at` for durable. Cost: O(what is left). */
+MUST_USE bool journal_damaged(struct bytes journal, size_t at);
+
+/* True for a configuration that the library can decode: it checks nothing itself. */
+MUST_USE bool journal_configuration_valid(struct bytes configuration);
+
+#endif
