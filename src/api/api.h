@@ -27,6 +27,7 @@
 struct api;
 struct geo;
 struct node_status;
+struct topology;
 
 /* What to do to the traffic that this node sends to the nodes of one region: the lab's wide area.
  * All zero is a plain link. */
@@ -49,6 +50,9 @@ struct api_host {
 
         /* What the node knows now (node/status.h); borrowed until the next turn of the loop. */
         const struct node_status *(*status)(void *context);
+
+        /* The topology in force (topology/topology.h), borrowed likewise. */
+        const struct topology *(*topology)(void *context);
 
         /* Impairs the links to `region`. ERR_NOT_FOUND for an unknown one. NULL where there is no
          * link to impair. */
