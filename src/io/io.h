@@ -11,7 +11,8 @@
  *
  * Journals: all bytes appended while a write is under way go out together in the next one (pwrite,
  * then one fdatasync, both in the thread pool). After the first failure a journal is never written
- * again, since what the kernel then holds is unknown: WORLD_JOURNAL_FAILED, once. */
+ * again, since what the kernel then holds is unknown: WORLD_JOURNAL_FAILED, once. Offsets count from the
+ * first byte of the file, recovered bytes included; the generation is 0 at every start. */
 #ifndef MERIDIAN_IO_IO_H
 #define MERIDIAN_IO_IO_H
 
@@ -60,11 +61,6 @@ struct io_node {
         void *node;
         void (*step)(void *node, const struct world_event *event,
                      struct world_effects *ret_effects);
-        /* How many bytes at the front of a recovered journal are sound; what follows is a torn end
-         * and is cut off before the first append. ERR_CORRUPT: damaged before the end: the driver
-         * does not start. */
-        enum err (*journal_sound)(void *node, enum world_group group, struct bytes journal,
-                                  size_t *ret_len);
 };
 
 /* Who carries out the effects that are not the driver's own. Called in the order of the effects;
@@ -94,7 +90,8 @@ struct io_config {
 
 struct io_driver;
 
-/* Opens the journals, cuts torn ends, and steps the node with WORLD_START from inside the call: the
+/* Opens the journals, hands all their bytes to the node (which cuts a torn end by a replacement),
+ * and steps the node with WORLD_START from inside the call: the
  * ports must be ready. */
 MUST_USE enum err io_driver_new(const struct io_config *config, struct io_driver **ret_driver,
                                 struct io_error *error);

@@ -1,0 +1,69 @@
+/* io_priv.h - a journal, as the driver uses it. */
+#ifndef MERIDIAN_IO_IO_PRIV_H
+#define MERIDIAN_IO_IO_PRIV_H
+
+#include "base/buffer.h"
+#include "io/io.h"
+
+#define IO_PATH_MAX 2048
+
+/* Fills an error's text (NULL is fine); returns `err`. */
+enum err io_fail(struct io_error *error, enum err err, const char *format, ...) PRINTF_LIKE(3, 4);
+
+/* Makes renames and new files in `dir` durable; false with errno. */
+bool io_dir_sync(const char *dir);
+
+/* Writes all of `data` at an offset; false with errno. */
+bool io_write_all(int fd, struct bytes data, uint64_t offset);
+
+struct journal;
+
+/* Called from the loop: durable up to `offset` of `generation`, or (once) failed. */
+typedef void journal_synced(void *user, struct journal *journal, uint64_t generation,
+                            uint64_t offset);
+typedef void journal_failed(void *user, struct journal *journal, enum err err);
+
+/* One file that grows. What is asked for while a write is under way waits in `pending`. */
+struct journal {
+        uv_loop_t *loop;
+        enum world_group group;
+        char dir[IO_PATH_MAX];
+        char path[IO_PATH_MAX];
+        char path_new[IO_PATH_MAX];
+        int fd;
+        bool failed;
+        bool busy;
+        uint64_t generation;
+        uint64_t durable; /* bytes of this generation */
+        uint64_t asked;   /* bytes of the newest generation asked for */
+        struct buffer pending;
+        bool pending_replace;
+        uint64_t pending_generation;
+        /* Owned by the thread pool while busy. */
+        uv_work_t work;
+        struct buffer writing;
+        bool writing_replace;
+        uint64_t writing_generation;
+        int result; /* an errno; 0: done */
+        journal_synced *synced;
+        journal_failed *fail;
+        void *user;
+};
+
+/* Opens (or creates) the file of a group in `dir` and reads all of it: free `ret_data->ptr` with
+ * heap_free. */
+MUST_USE enum err journal_open(struct journal *journal, uv_loop_t *loop, struct heap *heap,
+                               const char *dir, enum world_group group, uint8_t **ret_data,
+                               size_t *ret_len, struct io_error *error);
+
+/* Not while busy. */
+void journal_close(struct journal *journal);
+
+/* Takes bytes; nothing is written before journal_write. After a failure both do nothing. */
+void journal_append(struct journal *journal, struct bytes data);
+void journal_replace(struct journal *journal, uint64_t generation, struct bytes data);
+
+/* Begins to write what waits, unless a write is under way or nothing waits. */
+void journal_write(struct journal *journal);
+
+#endif

@@ -1,0 +1,181 @@
+/* One journal: bytes that are appended, and made durable, in the thread pool.
+ *
+ *      append/replace --> pending --journal_write--> writing (thread: pwrite, fdatasync) --> synced
+ *                            ^________ all that comes meanwhile ________|
+ *
+ * A replacement drops what was pending before it (the new content stands for all of it), and what is
+ * appended after it goes into the same new file. It is written aside, synced and renamed, and the
+ * folder is synced, before it counts.
+ *
+ * After an error the journal is dead until the next start: a failed sync may have dropped pages that
+ * the kernel then calls clean, so trying again would lie. */
+#include "base/check.h"
+#include "io/io_priv.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define JOURNAL_BYTES_MAX ((size_t)1 << 30)
+
+/* A buffer that has grown beyond this is given back after its write. */
+#define BUFFER_KEPT       ((size_t)1 << 20)
+
+static const char *const journal_names[WORLD_GROUP_COUNT] = {
+        [WORLD_GROUP_GLOBAL] = "journal-global",
+        [WORLD_GROUP_REGION] = "journal-region",
+};
+
+enum err journal_open(struct journal *journal, uv_loop_t *loop, struct heap *heap, const char *dir,
+                      enum world_group group, uint8_t **ret_data, size_t *ret_len,
+                      struct io_error *error)
+{
+        memset(journal, 0, sizeof *journal);
+        journal->loop = loop;
+        journal->group = group;
+        journal->fd = -1;
+        buffer_init(&journal->pending, heap);
+        buffer_init(&journal->writing, heap);
+        const char *name = journal_names[group];
+        int len = snprintf(journal->path_new, IO_PATH_MAX, "%s/%s.new", dir, name);
+        if (len < 0 || len >= IO_PATH_MAX)
+                return io_fail(error, ERR_INVALID, "the name of the folder %s is too long", dir);
+        snprintf(journal->dir, IO_PATH_MAX, "%s", dir);
+        snprintf(journal->path, IO_PATH_MAX, "%s/%s", dir, name);
+        /* A replacement that was not finished never happened. */
+        unlink(journal->path_new);
+        journal->fd = open(journal->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        if (journal->fd < 0 || !io_dir_sync(dir))
+                return io_fail(error, io_err_of_errno(errno), "cannot open the journal %s: %s",
+                               journal->path, strerror(errno));
+        enum err err =
+                io_file_read(heap, journal->path, JOURNAL_BYTES_MAX, ret_data, ret_len, error);
+        if (err == ERR_NONE)
+                journal->durable = journal->asked = *ret_len;
+        return err;
+}
+
+void journal_close(struct journal *journal)
+{
+        CHECK(!journal->busy);
+        if (journal->fd >= 0)
+                close(journal->fd);
+        journal->fd = -1;
+        buffer_fini(&journal->pending);
+        buffer_fini(&journal->writing);
+}
+
+void journal_append(struct journal *journal, struct bytes data)
+{
+        if (journal->failed)
+                return;
+        buffer_bytes(&journal->pending, data);
+        journal->asked += data.len;
+}
+
+void journal_replace(struct journal *journal, uint64_t generation, struct bytes data)
+{
+        if (journal->failed)
+                return;
+        buffer_reset(&journal->pending);
+        buffer_bytes(&journal->pending, data);
+        journal->pending_replace = true;
+        journal->pending_generation = generation;
+        journal->asked = data.len;
+}
+
+/* ---- in the thread pool ---- */
+
+static bool append_run(struct journal *journal)
+{
+        return io_write_all(journal->fd, buffer_view(&journal->writing), journal->durable) &&
+               fdatasync(journal->fd) == 0;
+}
+
+static bool replace_run(struct journal *journal)
+{
+        int fd = open(journal->path_new, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        if (fd < 0)
+                return false;
+        if (io_write_all(fd, buffer_view(&journal->writing), 0) && fsync(fd) == 0 &&
+            rename(journal->path_new, journal->path) == 0 && io_dir_sync(journal->dir)) {
+                close(journal->fd);
+                journal->fd = fd;
+                return true;
+        }
+        int number = errno;
+        close(fd);
+        errno = number;
+        return false;
+}
+
+static void on_work(uv_work_t *work)
+{
+        struct journal *journal = work->data;
+        bool done = journal->writing_replace ? replace_run(journal) : append_run(journal);
+        journal->result = done ? 0 : (errno == 0 ? EIO : errno);
+}
+
+/* ---- on the loop ---- */
+
+static void journal_break(struct journal *journal, enum err err)
+{
+        if (journal->failed)
+                return;
+        journal->failed = true;
+        journal->fail(journal->user, journal, err);
+}
+
+static void writing_reset(struct journal *journal)
+{
+        struct heap *heap = journal->writing.heap;
+        if (journal->writing.size > BUFFER_KEPT) {
+                buffer_fini(&journal->writing);
+                buffer_init(&journal->writing, heap);
+        }
+        buffer_reset(&journal->writing);
+}
+
+static void on_work_done(uv_work_t *work, int status)
+{
+        struct journal *journal = work->data;
+        (void)status; /* never cancelled */
+        journal->busy = false;
+        if (journal->result != 0) {
+                errno = journal->result;
+                journal_break(journal, io_err_of_errno(journal->result));
+                return;
+        }
+        if (journal->writing_replace) {
+                journal->generation = journal->writing_generation;
+                journal->durable = 0;
+        }
+        journal->durable += journal->writing.len;
+        writing_reset(journal);
+        journal->synced(journal->user, journal, journal->generation, journal->durable);
+        journal_write(journal);
+}
+
+void journal_write(struct journal *journal)
+{
+        bool waiting = journal->pending.len > 0 || journal->pending_replace ||
+                       journal->pending.err != ERR_NONE;
+        if (journal->failed || journal->busy || !waiting)
+                return;
+        if (journal->pending.err != ERR_NONE) {
+                errno = ENOMEM;
+                journal_break(journal, ERR_NOMEM);
+                return;
+        }
+        struct buffer empty = journal->writing;
+        journal->writing = journal->pending;
+        journal->pending = empty;
+        journal->writing_replace = journal->pending_replace;
+        journal->writing_generation = journal->pending_generation;
+        journal->pending_replace = false;
+        journal->work.data = journal;
+        journal->busy = true;
+        int result = uv_queue_work(journal->loop, &journal->work, on_work, on_work_done);
+        CHECK(result == 0); /* fails only without a work function */
+}
