@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "base/heap.h"
 #include "node/status.h"
+#include "raft/consensus.h"
 #include "world/world.h"
 
 struct council;
@@ -22,32 +23,30 @@ struct topology;
 /* Planted bugs of this room; those of other rooms are passed on in their own fields. */
 enum node_bug {
         NODE_BUG_NONE = 0,
-        NODE_BUG_FORWARD_NEW_ID = 1, /* a retry gets a new identity: not idempotent */
-        NODE_BUG_EARLY_RETURN = 2,   /* a region returns before its data has caught up */
-        NODE_BUG_NO_QUORUM = 4,      /* one observer is enough to take a region out */
-        NODE_BUG_NEVER_RETURN = 8,   /* a recovered region stays out */
-        NODE_BUG_SYNC_IGNORED = 16,  /* journal bytes count as durable when they are handed out */
-        NODE_BUG_KEEP_FAILED = 32,   /* goes on after a failed journal */
-        NODE_BUG_LOCAL_GRANT = 64,   /* answers before the entry is committed */
+        NODE_BUG_NEW_IDENTITY = 1,  /* a repeat of a request gets a new identity: not idempotent */
+        NODE_BUG_EARLY_RETURN = 2,  /* a region returns before its data has caught up */
+        NODE_BUG_NO_QUORUM = 4,     /* one observer is enough to take a region out */
+        NODE_BUG_NEVER_RETURN = 8,  /* a recovered region stays out */
+        NODE_BUG_EARLY_ANSWER = 16, /* answers before the entry is committed */
+        NODE_BUG_LOCAL_CLOCK = 32,  /* the lock clock is each leader's own uptime */
+        NODE_BUG_NO_EXPIRY = 64,    /* the leader proposes no time: leases of the dead stay */
+        NODE_BUG_KEEP_FAILED = 128, /* goes on after a failed journal */
 };
 
-/* Every time 0 takes the default. */
 struct node_config {
         node_id self;
-        struct bytes topology; /* the document, borrowed for the call; the council's own copy, once
+        struct bytes topology; /* the document, borrowed for node_new; the council's own copy, once
                                 * there is one, wins */
-        uint64_t gossip_us;    /* between two words to each peer; 200 ms */
-        uint64_t global_heartbeat_us; /* 150 ms */
-        uint64_t global_election_us;  /* 1 s */
-        uint64_t region_heartbeat_us; /* 30 ms */
-        uint64_t region_election_us;  /* 200 ms */
-        uint64_t request_timeout_us;  /* an answer, good or bad, comes within it; 3 s */
-        uint64_t expiry_us;           /* between lock expiry rounds while leading; 50 ms */
-        uint64_t journal_bytes_max;   /* a journal beyond it is replaced by a snapshot; 4 MiB */
-        unsigned bugs;                /* enum node_bug */
-        unsigned raft_bugs;           /* enum of raft/consensus.h */
-        unsigned lock_bugs;           /* enum of lock/lock.h */
-        unsigned replication_bugs;    /* enum of replication/replication.h */
+        uint64_t request_timeout_us; /* an answer comes within it, beyond the wait for a lock that
+                                      * was asked for; 0: 3 s */
+        uint32_t snapshot_entries;   /* as in raft/consensus.h; 0: its default */
+        size_t snapshot_bytes;
+        uint32_t trailing_entries;
+        uint32_t replication_window_bytes; /* as in replication/replication.h; 0: its default */
+        uint32_t replication_batch_bytes;
+        unsigned bugs; /* enum node_bug */
+        struct consensus_bugs raft_bugs;
+        unsigned replication_bugs; /* enum replication_bug */
 };
 
 struct node;
@@ -69,6 +68,16 @@ enum err node_failed(const struct node *node);
 /* What the node knows now. Cost: about the size of the struct. */
 void node_status(const struct node *node, uint64_t now_us, uint64_t wall_us,
                  struct node_status *ret_status);
+
+/* The light part of node_status: may traffic go to that region now, as far as this node knows?
+ * False for an unknown id. */
+bool node_routable(const struct node *node, region_id region, uint64_t now_us);
+
+/* A region's committed state as applied here (enum region_state of topology/state.h). */
+int node_region_state(const struct node *node, region_id region);
+
+/* A group's consensus, for status. */
+struct consensus_status node_group_status(const struct node *node, enum world_group group);
 
 /* The topology in force, borrowed until the next node_step. */
 const struct topology *node_topology(const struct node *node);

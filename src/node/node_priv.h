@@ -1,0 +1,206 @@
+/* node_priv.h - what the files of this room share. */
+#ifndef MERIDIAN_NODE_NODE_PRIV_H
+#define MERIDIAN_NODE_NODE_PRIV_H
+
+#include "base/buffer.h"
+#include "council/council.h"
+#include "council/request.h"
+#include "failover/failover.h"
+#include "health/health.h"
+#include "lock/lock.h"
+#include "node/node.h"
+#include "raft/consensus.h"
+#include "replication/replication.h"
+#include "topology/topology.h"
+#include "world/outbox.h"
+
+#define NODE_PENDING_MAX 1000 /* below COUNCIL_REPEATS_MAX, so that repeats are always known */
+
+/* Messages of WORLD_CLASS_CONTROL: u8 version, u8 kind, then the kind's body. */
+enum envelope_kind {
+        ENVELOPE_RAFT_GLOBAL = 1, /* consensus message of that group */
+        ENVELOPE_RAFT_REGION,
+        ENVELOPE_GOSSIP,  /* struct gossip */
+        ENVELOPE_PROPOSE, /* u8 group, command: for the leader */
+        ENVELOPE_FORWARD, /* varint id, request: for a node of the region that decides */
+        ENVELOPE_ANSWER,  /* varint id, reply */
+        ENVELOPE_KIND_COUNT,
+};
+
+struct envelope {
+        enum envelope_kind kind;
+        uint64_t id;            /* FORWARD, ANSWER */
+        enum world_group group; /* PROPOSE */
+        struct bytes body;      /* borrowed */
+};
+
+void envelope_encode(const struct envelope *envelope, struct buffer *out);
+MUST_USE enum err envelope_decode(struct bytes data, struct envelope *ret);
+
+/* What a node tells every other beside its health report. */
+struct gossip {
+        struct health_report report;
+        uint64_t epoch;
+        uint64_t term;
+        uint32_t leader;
+        bool redis_known;
+        bool redis_up;
+        bool caught_up; /* its data lags little behind every region that it hears */
+        uint64_t backends_up;
+        uint32_t lag_count;
+        struct node_status_lag lags[NODE_STATUS_REGIONS_MAX];
+        uint32_t rtt_count;
+        struct {
+                region_id region;
+                uint64_t rtt_us;
+        } rtts[NODE_STATUS_REGIONS_MAX];
+};
+
+void gossip_encode(const struct gossip *gossip, struct buffer *out);
+MUST_USE enum err gossip_decode(struct bytes data, struct gossip *ret);
+
+/* Another node, or this one. In the order of the topology. */
+struct node_peer {
+        node_id id;
+        region_id region;
+        bool up; /* the link stands */
+        bool rtt_known;
+        uint64_t rtt_us;
+        bool gossip_known;
+        uint64_t gossip_us; /* when it came */
+        struct gossip gossip;
+};
+
+/* What is followed about a region. */
+struct node_region {
+        region_id id;
+        uint8_t state;           /* as applied */
+        uint64_t state_since_us; /* seen in this state since then */
+        uint64_t fine_since_us;  /* up and well without a break since then; 0: not now */
+        uint64_t proposed_us;    /* a change was proposed then; 0: none is under way */
+};
+
+/* A request that waits for its decision. */
+struct pending {
+        bool used;
+        uint64_t sequence;
+        uint64_t request; /* the world's name; 0: nobody waits for the answer */
+        node_id from;     /* asked on behalf of that node; 0: by our own client */
+        uint64_t from_id;
+        enum request_kind kind;
+        bool elsewhere; /* forwarded to another region */
+        node_id target;
+        enum world_group group;
+        struct bytes command; /* owned: encoded command, or the request when elsewhere */
+        bool submitted;
+        bool queued; /* waits for a lock */
+        region_id region;
+        uint64_t arrived_us;
+        uint64_t retry_us;
+        uint64_t deadline_us;
+};
+
+struct node_group {
+        enum world_group group;
+        struct consensus *consensus;
+        struct council *council;
+        bool failed;
+        bool leading;           /* leader and ready; the clock runs */
+        uint64_t leaderless_us; /* since then; 0: a leader is known */
+        uint64_t time_next_us;  /* no earlier LOCK_TIME proposal */
+        uint64_t time_last_us;  /* of the last command that carried a time */
+        struct lock_clock clock;
+        struct consensus_status status;
+        uint64_t wake_ms;
+};
+
+struct node {
+        struct heap *heap;
+        struct node_config config;
+        struct topology *topology;
+        struct topology *spare; /* to parse into */
+        uint64_t topology_bytes_hash;
+        struct bytes document;                /* the one given at the start, owned */
+        const struct topology_region *region; /* own */
+        region_id region_id;
+        struct node_group groups[WORLD_GROUP_COUNT];
+        struct health *health;
+        struct replication *replication;
+        struct outbox outbox;
+        struct buffer scratch, scratch2;
+        struct node_peer *peers;
+        size_t peer_count;
+        struct node_region regions[TOPOLOGY_REGIONS_MAX];
+        size_t region_count;
+        struct pending *pending;
+        size_t pending_count; /* used */
+        size_t pending_high;  /* slots ever used */
+        uint64_t sequence;
+        uint64_t incarnation;
+        bool started;
+        enum err failed;
+        uint64_t now_us, wall_us;
+        uint64_t gossip_next_us;
+        bool gossip_wanted;
+        uint64_t health_next_us;
+        bool redis_known, redis_up;
+        uint64_t backends_up;
+        uint64_t view_hash;
+        uint64_t view_version;
+        uint64_t rtt_seen_us[NODE_STATUS_REGIONS_MAX]; /* as last published */
+        struct node_status_note notes[NODE_STATUS_NOTES_MAX];
+        uint64_t note_count;
+        struct node_counters counters;
+};
+
+/* node.c */
+void node_note(struct node *node, const char *name, const char *format, ...) PRINTF_LIKE(3, 4);
+struct node_peer *node_peer_of(struct node *node, node_id id);
+void node_send(struct node *node, node_id peer, const struct envelope *envelope);
+MUST_USE bool node_adopt_topology(struct node *node, struct bytes document);
+const char *node_region_name(const struct node *node, region_id id);
+
+/* group.c */
+MUST_USE enum err group_open(struct node *node, enum world_group group);
+void group_close(struct node_group *group);
+MUST_USE enum err group_start(struct node *node, struct node_group *group, struct bytes journal);
+/* Carries out all that the group wants, until it wants nothing more. */
+void group_pump(struct node *node, struct node_group *group);
+/* Proposes a command here when this node leads; false: it does not, or not now. */
+bool group_propose(struct node *node, struct node_group *group,
+                   const struct council_command *command);
+/* The leader's own duties: time for the locks. */
+void group_tick(struct node *node, struct node_group *group);
+void group_fail(struct node *node, struct node_group *group, const char *why);
+uint64_t group_wake_us(const struct node *node, const struct node_group *group);
+
+/* requests.c */
+void request_came(struct node *node, uint64_t request, node_id from, uint64_t from_id,
+                  struct bytes data);
+void request_gone(struct node *node, uint64_t request);
+void request_answered(struct node *node, node_id from, uint64_t id, struct bytes reply);
+void request_peer_down(struct node *node, node_id peer);
+void request_outcome(struct node *node, const struct node_group *group,
+                     const struct council_outcome *outcome);
+void request_tick(struct node *node);
+uint64_t request_wake_us(const struct node *node);
+void propose_came(struct node *node, node_id from, const struct envelope *envelope);
+void pending_drop_all(struct node *node);
+
+/* gossip.c */
+void gossip_make(struct node *node, struct gossip *ret);
+void gossip_send(struct node *node);
+void gossip_came(struct node *node, struct node_peer *peer, struct bytes data);
+
+/* regions.c */
+void regions_sync(struct node *node);
+void regions_tick(struct node *node);
+void regions_input(const struct node *node, const struct node_region *region,
+                   struct failover_input *ret);
+bool region_routable(const struct node *node, const struct node_region *region, uint64_t now_us);
+bool node_caught_up(const struct node *node);
+struct node_region *node_region_of(struct node *node, region_id id);
+/* Publishes when what matters to routing has changed. */
+void regions_publish(struct node *node);
+
+#endif

@@ -1,0 +1,678 @@
+/* requests.c - what clients ask, from arrival to the one answer.
+ *
+ *   arrive --decode--> answered here          (reads, bad requests)
+ *                  |-> proposed to the group  (locks of the group, states, topology)
+ *                  |      here when this node leads, else to the leader; again after a while, with
+ *                  |      the same identity, so that the council applies it once
+ *                  `-> forwarded to a node of the region that decides, which answers
+ *
+ * The answer comes when this node applies the command itself, so a leader that dies after the
+ * decision costs nothing. No leader within an election timeout, and nothing was proposed: refused
+ * with NOMAJORITY. Proposed, and nothing comes back in time: TIMEOUT, it may or may not have
+ * happened. Every request is answered within its deadline. */
+#include "base/check.h"
+#include "base/cursor.h"
+#include "node/node_priv.h"
+
+#define RETRY_US           200000
+#define REQUEST_TIMEOUT_US 3000000
+#define FORWARD_SLACK_US   500000
+
+static uint64_t request_timeout_us(const struct node *node)
+{
+        return node->config.request_timeout_us != 0 ? node->config.request_timeout_us
+                                                    : REQUEST_TIMEOUT_US;
+}
+
+/* Where an answer goes. */
+struct asker {
+        uint64_t request;
+        node_id from;
+        uint64_t from_id;
+};
+
+static void answer(struct node *node, struct asker asker, const struct reply *reply)
+{
+        buffer_reset(&node->scratch2);
+        reply_encode(reply, &node->scratch2);
+        if (node->scratch2.err != ERR_NONE)
+                return;
+        if (asker.from != 0) {
+                struct envelope envelope = {.kind = ENVELOPE_ANSWER, .id = asker.from_id};
+                envelope.body = buffer_view(&node->scratch2);
+                node_send(node, asker.from, &envelope);
+        } else if (asker.request != 0) {
+                outbox_reply(&node->outbox, asker.request, buffer_view(&node->scratch2));
+        }
+        if (reply->code != REPLY_OK)
+                node->counters.requests_refused++;
+}
+
+static void refuse(struct node *node, struct asker asker, enum request_kind kind,
+                   enum reply_code code, const char *text)
+{
+        struct reply reply = {.kind = kind, .code = code, .text = bytes_of_str(text)};
+        answer(node, asker, &reply);
+}
+
+static struct asker asker_of(const struct pending *pending)
+{
+        return (struct asker){pending->request, pending->from, pending->from_id};
+}
+
+/* ---- the table of what is pending ---- */
+
+static struct pending *pending_new(struct node *node)
+{
+        if (node->pending_count == NODE_PENDING_MAX)
+                return NULL;
+        for (size_t i = 0; i < NODE_PENDING_MAX; i++) {
+                struct pending *pending = &node->pending[i];
+                if (pending->used)
+                        continue;
+                memset(pending, 0, sizeof *pending);
+                pending->used = true;
+                node->pending_count++;
+                if (i >= node->pending_high)
+                        node->pending_high = i + 1;
+                pending->sequence = ++node->sequence;
+                pending->arrived_us = node->now_us;
+                return pending;
+        }
+        UNREACHABLE("the count says that one is free");
+}
+
+static void pending_drop(struct node *node, struct pending *pending)
+{
+        CHECK(pending->used && node->pending_count > 0);
+        union {
+                const uint8_t *in;
+                uint8_t *out;
+        } memory = {.in = pending->command.ptr};
+        heap_free(node->heap, memory.out);
+        pending->command = bytes_of(NULL, 0);
+        pending->used = false;
+        node->pending_count--;
+        while (node->pending_high > 0 && !node->pending[node->pending_high - 1].used)
+                node->pending_high--;
+}
+
+void pending_drop_all(struct node *node)
+{
+        for (size_t i = 0; i < node->pending_high; i++)
+                if (node->pending[i].used)
+                        pending_drop(node, &node->pending[i]);
+}
+
+static struct pending *pending_by_sequence(struct node *node, uint64_t sequence)
+{
+        for (size_t i = 0; i < node->pending_high; i++)
+                if (node->pending[i].used && node->pending[i].sequence == sequence)
+                        return &node->pending[i];
+        return NULL;
+}
+
+static void pending_answer(struct node *node, struct pending *pending, const struct reply *reply)
+{
+        answer(node, asker_of(pending), reply);
+        pending_drop(node, pending);
+}
+
+static void pending_refuse(struct node *node, struct pending *pending, enum reply_code code,
+                           const char *text)
+{
+        refuse(node, asker_of(pending), pending->kind, code, text);
+        pending_drop(node, pending);
+}
+
+/* ---- proposing ---- */
+
+static bool propose_here(struct node *node, struct pending *pending, struct node_group *group)
+{
+        struct council_command command;
+        if (council_command_decode(pending->command, &command) != ERR_NONE)
+                return false;
+        if (node->config.bugs & NODE_BUG_NEW_IDENTITY) {
+                pending->sequence = ++node->sequence;
+                command.origin.sequence = pending->sequence;
+        }
+        return group_propose(node, group, &command);
+}
+
+static bool propose_there(struct node *node, struct pending *pending, struct node_group *group)
+{
+        node_id leader = group->status.leader;
+        struct node_peer *peer = leader != 0 ? node_peer_of(node, leader) : NULL;
+        if (peer == NULL || !peer->up || leader == node->config.self)
+                return false;
+        struct envelope envelope = {.kind = ENVELOPE_PROPOSE, .group = group->group};
+        envelope.body = pending->command;
+        node_send(node, leader, &envelope);
+        node->counters.requests_forwarded++;
+        return true;
+}
+
+static void pending_propose(struct node *node, struct pending *pending)
+{
+        struct node_group *group = &node->groups[pending->group];
+        pending->retry_us = node->now_us + RETRY_US;
+        if (group->failed || group->consensus == NULL)
+                return;
+        if (propose_here(node, pending, group) || propose_there(node, pending, group))
+                pending->submitted = true;
+        else
+                pending->retry_us = node->now_us + RETRY_US / 8;
+}
+
+/* Takes over a command for a group: `pending` is complete but for the command's bytes. */
+static void pending_begin(struct node *node, struct pending *pending,
+                          struct council_command *command)
+{
+        command->origin = (struct lock_origin){.node = node->config.self,
+                                               .incarnation = node->incarnation,
+                                               .sequence = pending->sequence};
+        command->wall_us = node->wall_us;
+        buffer_reset(&node->scratch);
+        council_command_encode(command, &node->scratch);
+        if (node->scratch.err != ERR_NONE ||
+            !heap_copy(node->heap, buffer_view(&node->scratch), &pending->command)) {
+                pending_refuse(node, pending, REPLY_LIMIT, "This node is out of memory.");
+                return;
+        }
+        pending_propose(node, pending);
+}
+
+void propose_came(struct node *node, node_id from, const struct envelope *envelope)
+{
+        struct council_command command;
+        if (council_command_decode(envelope->body, &command) != ERR_NONE ||
+            command.origin.node != from) {
+                node->counters.messages_malformed++;
+                return;
+        }
+        (void)group_propose(node, &node->groups[envelope->group], &command);
+}
+
+/* ---- arrival ---- */
+
+static struct pending *pending_for(struct node *node, struct asker asker, enum request_kind kind,
+                                   enum world_group group, uint64_t wait_ms)
+{
+        struct pending *pending = pending_new(node);
+        if (pending == NULL) {
+                refuse(node, asker, kind, REPLY_LIMIT, "Too many requests wait for a decision.");
+                return NULL;
+        }
+        pending->request = asker.request;
+        pending->from = asker.from;
+        pending->from_id = asker.from_id;
+        pending->kind = kind;
+        pending->group = group;
+        if (wait_ms > LOCK_WAIT_MS_MAX)
+                wait_ms = LOCK_WAIT_MS_MAX;
+        pending->deadline_us = node->now_us + request_timeout_us(node) + wait_ms * 1000;
+        return pending;
+}
+
+static void forward(struct node *node, struct asker asker, const struct request *request,
+                    struct bytes data, struct bytes region_name, uint64_t wait_ms)
+{
+        const struct topology_region *region = topology_region_by_name(node->topology, region_name);
+        if (region == NULL) {
+                refuse(node, asker, request->kind, REPLY_UNKNOWN_REGION,
+                       "There is no such region.");
+                return;
+        }
+        node_id target = 0;
+        for (size_t i = 0; i < node->peer_count && target == 0; i++)
+                if (node->peers[i].region == region->id && node->peers[i].up)
+                        target = node->peers[i].id;
+        if (target == 0 || asker.from != 0) {
+                refuse(node, asker, request->kind, REPLY_UNREACHABLE,
+                       "The region that decides about this lock cannot be reached.");
+                return;
+        }
+        struct pending *pending =
+                pending_for(node, asker, request->kind, WORLD_GROUP_REGION, wait_ms);
+        if (pending == NULL)
+                return;
+        pending->elsewhere = true;
+        pending->target = target;
+        pending->deadline_us += FORWARD_SLACK_US;
+        pending->retry_us = UINT64_MAX;
+        struct envelope envelope = {.kind = ENVELOPE_FORWARD, .id = pending->sequence};
+        envelope.body = data;
+        node_send(node, target, &envelope);
+        node->counters.requests_forwarded++;
+}
+
+static void reply_lock_of(struct bytes key, const struct lock_info *info, struct reply_lock *ret)
+{
+        *ret = (struct reply_lock){.key = key,
+                                   .owner = info->owner,
+                                   .token = info->token.value,
+                                   .ttl_ms = info->ttl_ms,
+                                   .waiters = info->waiters};
+}
+
+static void lock_info(struct node *node, struct asker asker, struct node_group *group,
+                      struct bytes key)
+{
+        struct reply reply = {.kind = REQUEST_LOCK_INFO, .code = REPLY_OK};
+        struct lock_info info;
+        if (lock_find(council_locks(group->council), key, &info)) {
+                reply_lock_of(key, &info, &reply.lock);
+        } else {
+                reply.code = REPLY_NOT_FOUND;
+                reply.text = BYTES("Nobody holds this lock.");
+        }
+        answer(node, asker, &reply);
+}
+
+static void lock_list(struct node *node, struct asker asker, struct node_group *group,
+                      const struct request *request)
+{
+        struct reply reply = {.kind = REQUEST_LOCK_LIST, .code = REPLY_OK};
+        struct reply_lock *items = heap_alloc_array(node->heap, REQUEST_LIST_MAX, sizeof *items);
+        if (items == NULL) {
+                refuse(node, asker, request->kind, REPLY_LIMIT, "This node is out of memory.");
+                return;
+        }
+        uint64_t limit = request->list.limit;
+        if (limit == 0 || limit > REQUEST_LIST_MAX)
+                limit = REQUEST_LIST_MAX;
+        struct lock_token at = {request->list.after};
+        struct bytes key;
+        struct lock_info info;
+        size_t count = 0;
+        while (count < limit && lock_next(council_locks(group->council), at, &key, &info)) {
+                reply_lock_of(key, &info, &items[count++]);
+                at = info.token;
+        }
+        reply.list.items = items;
+        reply.list.count = count;
+        reply.list.next = count == limit ? at.value : 0;
+        answer(node, asker, &reply);
+        heap_free(node->heap, items);
+}
+
+static void lock_command_of(const struct request *request, struct lock_command *ret)
+{
+        static const enum lock_op ops[REQUEST_KIND_COUNT] = {
+                [REQUEST_LOCK_ACQUIRE] = LOCK_ACQUIRE,
+                [REQUEST_LOCK_RENEW] = LOCK_RENEW,
+                [REQUEST_LOCK_RELEASE] = LOCK_RELEASE,
+                [REQUEST_LOCK_BREAK] = LOCK_BREAK,
+        };
+        *ret = (struct lock_command){.op = ops[request->kind],
+                                     .key = request->lock.key,
+                                     .owner = request->lock.owner,
+                                     .token = {request->lock.token},
+                                     .ttl_ms = request->lock.ttl_ms,
+                                     .wait_ms = request->lock.wait_ms};
+}
+
+/* Answers at once where no decision can come: true when it did. */
+static bool no_majority(struct node *node, struct asker asker, enum request_kind kind,
+                        const struct node_group *group)
+{
+        const struct topology_timing *timing = &node->topology->timing;
+        uint64_t election_us =
+                1000ull * (group->group == WORLD_GROUP_GLOBAL ? timing->election_ms
+                                                              : timing->region_election_ms);
+        bool leaderless =
+                group->leaderless_us != 0 && node->now_us >= group->leaderless_us + 2 * election_us;
+        if (!group->failed && !leaderless)
+                return false;
+        refuse(node, asker, kind, REPLY_NO_MAJORITY,
+               group->failed ? "This node takes no part in agreement; ask another."
+                             : "No majority can be reached.");
+        return true;
+}
+
+static void lock_came(struct node *node, struct asker asker, const struct request *request,
+                      struct bytes data)
+{
+        bool list = request->kind == REQUEST_LOCK_LIST;
+        struct bytes key = list ? request->list.key : request->lock.key;
+        struct bytes region;
+        enum council_place place = council_group_of(key, bytes_of_str(node->region->name), &region);
+        uint64_t wait_ms = request->kind == REQUEST_LOCK_ACQUIRE ? request->lock.wait_ms : 0;
+        if (place == COUNCIL_PLACE_INVALID) {
+                refuse(node, asker, request->kind, REPLY_BAD_REQUEST, council_place_help());
+                return;
+        }
+        if (place == COUNCIL_PLACE_ELSEWHERE) {
+                forward(node, asker, request, data, region, wait_ms);
+                return;
+        }
+        enum world_group which =
+                place == COUNCIL_PLACE_GLOBAL ? WORLD_GROUP_GLOBAL : WORLD_GROUP_REGION;
+        struct node_group *group = &node->groups[which];
+        if (list) {
+                lock_list(node, asker, group, request);
+                return;
+        }
+        if (no_majority(node, asker, request->kind, group))
+                return;
+        if (request->kind == REQUEST_LOCK_INFO) {
+                lock_info(node, asker, group, key);
+                return;
+        }
+        struct pending *pending = pending_for(node, asker, request->kind, which, wait_ms);
+        if (pending == NULL)
+                return;
+        struct council_command command = {.kind = COUNCIL_LOCK};
+        if (request->kind == REQUEST_LOCK_BREAK)
+                command.actor = request->lock.actor;
+        lock_command_of(request, &command.lock);
+        if ((node->config.bugs & NODE_BUG_EARLY_ANSWER) != 0 &&
+            request->kind == REQUEST_LOCK_RELEASE) {
+                struct reply reply = {.kind = request->kind, .code = REPLY_OK};
+                answer(node, asker, &reply);
+                pending->request = 0;
+                pending->from = 0;
+        }
+        pending_begin(node, pending, &command);
+}
+
+static void topology_came(struct node *node, struct asker asker, const struct request *request)
+{
+        struct node_group *group = &node->groups[WORLD_GROUP_GLOBAL];
+        struct reply reply = {.kind = request->kind, .code = REPLY_OK};
+        if (request->kind == REQUEST_TOPOLOGY_GET) {
+                reply.topology.document = council_topology(group->council, &reply.topology.epoch);
+                if (reply.topology.document.len == 0)
+                        reply.topology.document = node->document;
+                answer(node, asker, &reply);
+                return;
+        }
+        struct topology_error error = {0};
+        char text[480];
+        if (!topology_parse(request->topology.document, node->spare, &error) ||
+            !topology_may_follow(node->topology, node->spare, &error)) {
+                refuse(node, asker, request->kind, REPLY_BAD_REQUEST,
+                       topology_error_text(&error, text, sizeof text));
+                return;
+        }
+        if (no_majority(node, asker, request->kind, group))
+                return;
+        struct pending *pending = pending_for(node, asker, request->kind, WORLD_GROUP_GLOBAL, 0);
+        if (pending == NULL)
+                return;
+        struct council_command command = {.kind = COUNCIL_SET_TOPOLOGY};
+        command.actor = request->topology.actor;
+        command.topology.epoch_expected = request->topology.epoch;
+        command.topology.document = request->topology.document;
+        pending_begin(node, pending, &command);
+}
+
+static uint16_t row_number(const struct failover_row *row)
+{
+        return (uint16_t)(row - failover_rows(&(size_t){0}) + 1);
+}
+
+static void region_came(struct node *node, struct asker asker, const struct request *request)
+{
+        static const enum failover_wish wishes[REQUEST_ACTION_COUNT] = {
+                [REQUEST_DRAIN] = FAILOVER_WISH_DRAIN,
+                [REQUEST_UNDRAIN] = FAILOVER_WISH_RETURN,
+                [REQUEST_ISOLATE] = FAILOVER_WISH_ISOLATE,
+                [REQUEST_UNISOLATE] = FAILOVER_WISH_RETURN,
+        };
+        const struct topology_region *region =
+                topology_region_by_name(node->topology, request->region.region);
+        struct node_region *known = region != NULL ? node_region_of(node, region->id) : NULL;
+        if (known == NULL) {
+                refuse(node, asker, request->kind, REPLY_UNKNOWN_REGION,
+                       "There is no such region.");
+                return;
+        }
+        struct failover_input input;
+        char sentence[FAILOVER_SENTENCE_SIZE];
+        regions_input(node, known, &input);
+        input.wish = wishes[request->region.action];
+        const struct failover_row *row = failover_decide(&input);
+        if (row == NULL || row->refuses) {
+                refuse(node, asker, request->kind, REPLY_CONFLICT,
+                       row == NULL ? "Nothing is to be done."
+                                   : failover_sentence(row, region->name, NULL, NULL, sentence));
+                return;
+        }
+        if (no_majority(node, asker, request->kind, &node->groups[WORLD_GROUP_GLOBAL]))
+                return;
+        struct pending *pending = pending_for(node, asker, request->kind, WORLD_GROUP_GLOBAL, 0);
+        if (pending == NULL)
+                return;
+        pending->region = region->id;
+        struct council_command command = {.kind = COUNCIL_SET_REGION_STATE};
+        command.actor = request->region.actor;
+        command.region.region = region->id;
+        command.region.from = (uint8_t)input.state;
+        command.region.to = (uint8_t)row->to;
+        command.region.row = row_number(row);
+        struct bytes evidence = request->region.why;
+        if (evidence.len == 0)
+                evidence = bytes_of_str(failover_sentence(row, region->name, NULL, NULL, sentence));
+        if (evidence.len > COUNCIL_TEXT_BYTES_MAX)
+                evidence.len = COUNCIL_TEXT_BYTES_MAX;
+        command.region.evidence = evidence;
+        pending_begin(node, pending, &command);
+}
+
+void request_came(struct node *node, uint64_t request_id, node_id from, uint64_t from_id,
+                  struct bytes data)
+{
+        struct asker asker = {request_id, from, from_id};
+        struct request request;
+        node->counters.requests++;
+        if (request_decode(data, &request) != ERR_NONE) {
+                refuse(node, asker, REQUEST_LOCK_INFO, REPLY_BAD_REQUEST,
+                       "The request cannot be read.");
+                return;
+        }
+        switch (request.kind) {
+        case REQUEST_LOCK_ACQUIRE:
+        case REQUEST_LOCK_RENEW:
+        case REQUEST_LOCK_RELEASE:
+        case REQUEST_LOCK_INFO:
+        case REQUEST_LOCK_LIST:
+        case REQUEST_LOCK_BREAK:
+                lock_came(node, asker, &request, data);
+                break;
+        case REQUEST_TOPOLOGY_GET:
+        case REQUEST_TOPOLOGY_APPLY:
+                topology_came(node, asker, &request);
+                break;
+        case REQUEST_REGION:
+                region_came(node, asker, &request);
+                break;
+        case REQUEST_KIND_COUNT:
+                break;
+        }
+}
+
+/* ---- answers ---- */
+
+void request_answered(struct node *node, node_id from, uint64_t id, struct bytes reply)
+{
+        struct pending *pending = pending_by_sequence(node, id);
+        if (pending == NULL || !pending->elsewhere || pending->target != from)
+                return;
+        if (pending->request != 0)
+                outbox_reply(&node->outbox, pending->request, reply);
+        pending_drop(node, pending);
+}
+
+void request_peer_down(struct node *node, node_id peer)
+{
+        for (size_t i = 0; i < node->pending_high; i++) {
+                struct pending *pending = &node->pending[i];
+                if (!pending->used)
+                        continue;
+                if (pending->elsewhere && pending->target == peer)
+                        pending_refuse(node, pending, REPLY_TIMEOUT,
+                                       "The region that decides went away; ask again.");
+                else if (pending->from == peer)
+                        pending->from = 0;
+        }
+}
+
+struct lock_answer {
+        enum reply_code code;
+        const char *text;
+};
+
+static struct lock_answer lock_answer_of(enum lock_result_kind kind)
+{
+        static const struct lock_answer answers[LOCK_RESULT_COUNT] = {
+                [LOCK_GRANTED] = {REPLY_OK, ""},
+                [LOCK_RENEWED] = {REPLY_OK, ""},
+                [LOCK_RELEASED] = {REPLY_OK, ""},
+                [LOCK_BROKEN] = {REPLY_OK, ""},
+                [LOCK_HELD] = {REPLY_HELD, "Somebody else holds it."},
+                [LOCK_TIMED_OUT] = {REPLY_HELD, "The wait ended before it was free."},
+                [LOCK_NOT_OWNER] = {REPLY_NOT_OWNER, "This owner does not hold it by this token."},
+                [LOCK_FREE] = {REPLY_NOT_FOUND, "Nobody holds this lock."},
+                [LOCK_CANCELLED] = {REPLY_TIMEOUT, "The owner asked again; that answer counts."},
+                [LOCK_INVALID] = {REPLY_BAD_REQUEST, "A key, owner or time is out of range."},
+                [LOCK_LIMIT] = {REPLY_LIMIT, "Too many locks or waiters."},
+                [LOCK_EXPIRED] = {REPLY_INTERNAL, "An event is no answer."},
+                [LOCK_QUEUED] = {REPLY_INTERNAL, "Waiting is no answer."},
+        };
+        return answers[kind];
+}
+
+static void lock_outcome(struct node *node, struct pending *pending,
+                         const struct council_outcome *outcome)
+{
+        if (outcome->lock.kind == LOCK_QUEUED) {
+                pending->queued = true;
+                pending->submitted = true;
+                pending->retry_us = UINT64_MAX;
+                return;
+        }
+        struct lock_answer said = lock_answer_of(outcome->lock.kind);
+        struct reply reply = {.kind = pending->kind, .code = said.code};
+        reply.text = bytes_of_str(said.text);
+        reply.lock = (struct reply_lock){.key = outcome->lock.key,
+                                         .owner = outcome->lock.owner,
+                                         .token = outcome->lock.token.value,
+                                         .ttl_ms = outcome->lock.ttl_ms};
+        pending_answer(node, pending, &reply);
+}
+
+void request_outcome(struct node *node, const struct node_group *group,
+                     const struct council_outcome *outcome)
+{
+        struct pending *pending = pending_by_sequence(node, outcome->origin.sequence);
+        if (pending == NULL || pending->elsewhere || pending->group != group->group)
+                return;
+        struct reply reply = {.kind = pending->kind, .code = REPLY_OK};
+        switch (outcome->kind) {
+        case COUNCIL_LOCK_RESULT:
+                lock_outcome(node, pending, outcome);
+                break;
+        case COUNCIL_DONE:
+                if (pending->kind == REQUEST_REGION)
+                        reply.region.state = council_region(group->council, pending->region).state;
+                else
+                        reply.topology.epoch = outcome->epoch;
+                pending_answer(node, pending, &reply);
+                break;
+        case COUNCIL_REFUSED:
+                pending_refuse(node, pending,
+                               outcome->err == ERR_EXISTS ? REPLY_TIMEOUT : REPLY_CONFLICT,
+                               err_text(outcome->err));
+                break;
+        case COUNCIL_TOPOLOGY_EVENT:
+        case COUNCIL_REGION_EVENT:
+                break;
+        }
+}
+
+/* ---- time, and clients that go ---- */
+
+static void pending_cancel(struct node *node, const struct pending *waiting)
+{
+        struct council_command old;
+        struct pending *pending;
+        if (council_command_decode(waiting->command, &old) != ERR_NONE || old.kind != COUNCIL_LOCK)
+                return;
+        pending = pending_new(node);
+        if (pending == NULL)
+                return;
+        pending->kind = waiting->kind;
+        pending->group = waiting->group;
+        pending->deadline_us = node->now_us + request_timeout_us(node);
+        struct council_command command = {.kind = COUNCIL_LOCK};
+        command.lock.op = LOCK_CANCEL;
+        command.lock.key = old.lock.key;
+        command.lock.owner = old.lock.owner;
+        command.lock.cancelled = old.origin;
+        pending_begin(node, pending, &command);
+}
+
+void request_gone(struct node *node, uint64_t request)
+{
+        for (size_t i = 0; i < node->pending_high; i++) {
+                struct pending *pending = &node->pending[i];
+                if (!pending->used || pending->request != request || pending->from != 0)
+                        continue;
+                pending->request = 0;
+                if (pending->queued)
+                        pending_cancel(node, pending);
+                return;
+        }
+}
+
+static void pending_tick(struct node *node, struct pending *pending)
+{
+        const struct node_group *group = &node->groups[pending->group];
+        const struct topology_timing *timing = &node->topology->timing;
+        uint64_t election_us =
+                1000ull * (pending->group == WORLD_GROUP_GLOBAL ? timing->election_ms
+                                                                : timing->region_election_ms);
+        if (node->now_us >= pending->deadline_us) {
+                if (pending->queued)
+                        pending_cancel(node, pending);
+                pending_refuse(node, pending, REPLY_TIMEOUT,
+                               "No answer in time; it may or may not have happened.");
+                return;
+        }
+        if (pending->elsewhere || pending->queued)
+                return;
+        bool leaderless = group->failed || group->status.leader == 0;
+        if (leaderless && node->now_us >= pending->arrived_us + election_us &&
+            (group->failed || node->now_us >= group->leaderless_us + election_us)) {
+                pending_refuse(node, pending, REPLY_NO_MAJORITY,
+                               pending->submitted
+                                       ? "The majority was lost; it may or may not have happened."
+                                       : "No majority can be reached.");
+                return;
+        }
+        if (node->now_us >= pending->retry_us)
+                pending_propose(node, pending);
+}
+
+void request_tick(struct node *node)
+{
+        for (size_t i = 0; i < node->pending_high; i++)
+                if (node->pending[i].used)
+                        pending_tick(node, &node->pending[i]);
+}
+
+uint64_t request_wake_us(const struct node *node)
+{
+        uint64_t wake_us = UINT64_MAX;
+        for (size_t i = 0; i < node->pending_high; i++) {
+                const struct pending *pending = &node->pending[i];
+                if (!pending->used)
+                        continue;
+                if (pending->deadline_us < wake_us)
+                        wake_us = pending->deadline_us;
+                if (pending->retry_us < wake_us)
+                        wake_us = pending->retry_us;
+        }
+        return wake_us;
+}
