@@ -23,7 +23,7 @@ export MERIDIAN_INCLUDES="${folders[*]}" MERIDIAN_LIBS="${libraries[*]}"
 
 # nginx's headers convert without casts and leave parameters unused; the rest of our flags stays.
 flags="-std=gnu17 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith"
-flags+=" -Wwrite-strings -Wvla -Wformat=2 -Wnull-dereference -Wdouble-promotion"
+flags+=" -Wvla -Wformat=2 -Wnull-dereference -Wdouble-promotion"
 flags+=" -Wimplicit-fallthrough -Wno-unused-parameter -Wno-missing-field-initializers"
 flags+=" -fstack-protector-strong -fno-omit-frame-pointer -fvisibility=default"
 
