@@ -14,7 +14,7 @@ deps: ## installs the Debian packages that are missing
 	@scripts/install-deps
 
 build: deps ## builds the daemon, the command line and the plugins
-	@test -f $(BUILD)/build.ninja || meson setup $(BUILD) --buildtype=release -Ddebug=true >$(BUILD).log 2>&1 || \
+	@test -f $(BUILD)/build.ninja || meson setup $(BUILD) >$(BUILD).log 2>&1 || \
 		{ cat $(BUILD).log; exit 1; }
 	@rm -f $(BUILD).log
 	@ninja -C $(BUILD)
