@@ -1,0 +1,97 @@
+/* api_priv.h - what the files of this room share. */
+#ifndef MERIDIAN_API_API_PRIV_H
+#define MERIDIAN_API_API_PRIV_H
+
+#include "api/api.h"
+#include "base/buffer.h"
+#include "base/heap.h"
+#include "council/request.h"
+
+#include <jansson.h>
+
+struct api_locks;
+struct api_admin;
+
+/* Who waits for the answer to a request. `answer` is called once, or never when it is dropped. */
+struct api_waiter {
+        void *who;
+        void (*answer)(void *who, const struct reply *reply);
+};
+
+/* Requests handed to the node and not yet answered: a number is an index and the count of its use,
+ * so that a late answer to a request that was dropped finds nobody. */
+#define API_REQUESTS_MAX 65536
+
+struct api_pending {
+        struct api_waiter waiter; /* answer NULL: free */
+        uint32_t use;
+        uint32_t next_free;
+};
+
+struct api_event {
+        uint64_t index; /* from 1 */
+        uint64_t wall_us;
+        const char *name;
+        char text[240];
+};
+
+struct api {
+        uv_loop_t *loop;
+        struct heap heap;
+        struct api_host host;
+        struct geo *geo;
+        bool lab;
+        struct api_pending *pending;
+        uint32_t pending_made; /* entries ever used */
+        uint32_t pending_free; /* head of the free ones, API_REQUESTS_MAX: none */
+        uint32_t pending_count;
+        struct buffer scratch; /* a request in the making */
+        struct api_event *events;
+        uint64_t event_count; /* ever */
+        struct api_locks *locks;
+        struct api_admin *admin;
+        unsigned closing; /* doors not yet closed */
+        void (*closed)(void *context);
+        void *closed_context;
+        uint64_t requests;
+        uint64_t lock_commands;
+        uint64_t lock_clients;
+        uint64_t http_requests;
+};
+
+/* Hands a request to the node. Returns its number, or 0 where too many wait (nothing is called
+ * then). The answer may come before this returns: *ret_number is set before. */
+uint64_t api_ask(struct api *api, const struct request *request, struct api_waiter waiter,
+                 uint64_t *ret_number);
+
+/* The waiter has gone; the node is told. */
+void api_drop(struct api *api, uint64_t number);
+
+/* A door has closed. */
+void api_door_closed(struct api *api);
+
+/* ---- api_locks.c ---- */
+MUST_USE enum err api_locks_new(struct api *api, const char *host, uint16_t port,
+                                struct api_locks **ret_locks, char *why, size_t why_size);
+uint16_t api_locks_bound(const struct api_locks *locks);
+void api_locks_close(struct api_locks *locks);
+
+/* ---- api_admin.c ---- */
+MUST_USE enum err api_admin_new(struct api *api, const char *host, uint16_t port,
+                                struct api_admin **ret_admin, char *why, size_t why_size);
+uint16_t api_admin_bound(const struct api_admin *admin);
+void api_admin_close(struct api_admin *admin);
+
+/* ---- api_json.c: what GET answers; a new reference, NULL where memory ran out ---- */
+json_t *api_json_status(const struct api *api);
+json_t *api_json_events(const struct api *api, uint64_t since);
+
+/* Which region a client at an address is sent to for a name, and why. `ret_problem` is a sentence
+ * where the question is wrong (then NULL is returned). */
+json_t *api_json_why_route(const struct api *api, const char *client, const char *name,
+                           const char **ret_problem);
+
+/* Metrics in Prometheus' text format. */
+void api_metrics(const struct api *api, struct buffer *out);
+
+#endif
