@@ -139,7 +139,7 @@ uint64_t lock_next_deadline(const struct lock_table *table);
 bool lock_find(const struct lock_table *table, struct bytes key, struct lock_info *ret);
 
 /* The held locks in order of their tokens: begin with token 0, go on with the last one returned.
- * False at the end. Cost: O(1) per step if nothing happened in between, else O(n). */
+ * False at the end. Cost: O(1) going on where the last call on this table stopped, else O(n). */
 bool lock_next(const struct lock_table *table, struct lock_token after, struct bytes *ret_key,
                struct lock_info *ret);
 
