@@ -1,12 +1,14 @@
 /* Runs a node on a loop: events in, one at a time; effects out, in order.
  *
- * Whoever has an event calls io_driver_event. The node steps at once, and its effects are carried out;
- * an effect that brings an event (a message to a peer that breaks the link, a reply that ends a client)
- * only queues it, and the queue is worked off before the call returns. So the node is never entered
- * twice, and effects of one step are never mixed with those of another. After ROUND_MAX queued events the
- * rest waits for the next turn of the loop, so that sockets get their share.
+ * Whoever has an event calls io_driver_event. The node steps at once, and its effects are carried
+ * out; an effect that brings an event (a message to a peer that breaks the link, a reply that ends
+ * a client) only queues it, and the queue is worked off before the call returns. So the node is
+ * never entered twice, and effects of one step are never mixed with those of another. After
+ * ROUND_MAX queued events the rest waits for the next turn of the loop, so that sockets get their
+ * share.
  *
- * Journals are written at the end of the turn (uv_prepare): one write for all that was asked in it. */
+ * Journals are written at the end of the turn (uv_prepare): one write for all that was asked in it.
+ */
 #include "base/check.h"
 #include "base/log.h"
 #include "io/io_priv.h"
@@ -226,31 +228,51 @@ static struct bytes *event_slice(struct world_event *event)
         UNREACHABLE("an event that world.h does not name");
 }
 
-/* The bytes that an event points at: its slice, or its positions. */
-static struct bytes event_payload(struct world_event *event)
+/* The positions of an event: where its pointer is, and how many bytes. NULL: it has none. */
+static const struct world_position **event_positions(struct world_event *event, size_t *ret_bytes)
 {
-        struct bytes *slice = event_slice(event);
-        if (event->kind == WORLD_REDIS_UP)
-                return bytes_of(event->redis_up.positions,
-                                event->redis_up.count * sizeof *event->redis_up.positions);
-        return slice == NULL ? bytes_of(NULL, 0) : *slice;
+        *ret_bytes = 0;
+        if (event->kind == WORLD_REDIS_UP) {
+                *ret_bytes = event->redis_up.count * sizeof(struct world_position);
+                return &event->redis_up.positions;
+        }
+        if (event->kind == WORLD_REDIS_SCANNED) {
+                *ret_bytes = event->scanned.position_count * sizeof(struct world_position);
+                return &event->scanned.positions;
+        }
+        return NULL;
+}
+
+/* A copy of the event with all that it points at: positions first, which must be aligned. */
+static struct queued *queued_new(struct io_driver *driver, const struct world_event *event)
+{
+        struct world_event copy = *event;
+        size_t positions_len;
+        const struct world_position **positions = event_positions(&copy, &positions_len);
+        struct bytes *slice = event_slice(&copy);
+        size_t slice_len = slice == NULL ? 0 : slice->len;
+        struct queued *queued =
+                heap_alloc(driver->heap, sizeof *queued + positions_len + slice_len);
+        if (queued == NULL)
+                return NULL;
+        if (positions_len > 0) {
+                memcpy(queued->data, *positions, positions_len);
+                *positions = (const void *)queued->data;
+        }
+        if (slice_len > 0) {
+                memcpy(queued->data + positions_len, slice->ptr, slice_len);
+                slice->ptr = queued->data + positions_len;
+        }
+        queued->event = copy;
+        return queued;
 }
 
 static enum err queue_push(struct io_driver *driver, const struct world_event *event)
 {
-        struct world_event copy = *event;
-        struct bytes payload = event_payload(&copy);
         CHECK(event->kind != WORLD_START);
-        struct queued *queued = heap_alloc(driver->heap, sizeof *queued + payload.len);
+        struct queued *queued = queued_new(driver, event);
         if (queued == NULL)
                 return ERR_NOMEM;
-        if (payload.len > 0)
-                memcpy(queued->data, payload.ptr, payload.len);
-        queued->event = copy;
-        if (event->kind == WORLD_REDIS_UP)
-                queued->event.redis_up.positions = (const void *)queued->data;
-        else if (event_slice(&copy) != NULL)
-                *event_slice(&queued->event) = bytes_of(queued->data, payload.len);
         if (driver->last == NULL)
                 driver->first = queued;
         else
@@ -418,7 +440,8 @@ void io_driver_close(struct io_driver *driver, void (*closed)(void *user), void 
         driver->closed_user = user;
         uv_timer_stop(&driver->wake);
         uv_timer_stop(&driver->resume);
-        /* The loop must turn once more for what waits in the journals, even if nothing else is left. */
+        /* The loop must turn once more for what waits in the journals, even if nothing else is
+         * left. */
         uv_timer_start(&driver->resume, on_resume, 0, 0);
 }
 

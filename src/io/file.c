@@ -1,5 +1,5 @@
-/* Files of a node: locked, written aside and renamed, never half there. Every failure names the path
- * and what to do. */
+/* Files of a node: locked, written aside and renamed, never half there. Every failure names the
+ * path and what to do. */
 #include "base/check.h"
 #include "io/io_priv.h"
 

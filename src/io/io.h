@@ -11,8 +11,8 @@
  *
  * Journals: all bytes appended while a write is under way go out together in the next one (pwrite,
  * then one fdatasync, both in the thread pool). After the first failure a journal is never written
- * again, since what the kernel then holds is unknown: WORLD_JOURNAL_FAILED, once. Offsets count from the
- * first byte of the file, recovered bytes included; the generation is 0 at every start. */
+ * again, since what the kernel then holds is unknown: WORLD_JOURNAL_FAILED, once. Offsets count
+ * from the first byte of the file, recovered bytes included; the generation is 0 at every start. */
 #ifndef MERIDIAN_IO_IO_H
 #define MERIDIAN_IO_IO_H
 

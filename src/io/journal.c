@@ -3,12 +3,12 @@
  *      append/replace --> pending --journal_write--> writing (thread: pwrite, fdatasync) --> synced
  *                            ^________ all that comes meanwhile ________|
  *
- * A replacement drops what was pending before it (the new content stands for all of it), and what is
- * appended after it goes into the same new file. It is written aside, synced and renamed, and the
- * folder is synced, before it counts.
+ * A replacement drops what was pending before it (the new content stands for all of it), and what
+ * is appended after it goes into the same new file. It is written aside, synced and renamed, and
+ * the folder is synced, before it counts.
  *
- * After an error the journal is dead until the next start: a failed sync may have dropped pages that
- * the kernel then calls clean, so trying again would lie. */
+ * After an error the journal is dead until the next start: a failed sync may have dropped pages
+ * that the kernel then calls clean, so trying again would lie. */
 #include "base/check.h"
 #include "io/io_priv.h"
 

@@ -38,7 +38,7 @@
 #include "base/err.h"
 #include "base/log.h"
 
-#define CONFIG_TEXT_MAX 4096 /* a path with its NUL */
+#define CONFIG_TEXT_MAX 1024 /* a path with its NUL */
 #define CONFIG_HOST_MAX 64
 
 struct config_address {
