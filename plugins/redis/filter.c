@@ -1,0 +1,164 @@
+/* filter.c - sees every command of a client, a script or another module before it is looked up.
+ *
+ * Reads cost one failed probe of the table. A covered write is left as it is and its arguments are
+ * stashed for the notification that follows. Where a notification cannot follow at once (the command
+ * may be queued by MULTI) or does not tell enough (SPOP), the command is wrapped: its name moves to
+ * the first argument of a module command that runs it. Nothing is filtered on a replica: what its
+ * master sends is already decided. Log replay does not come through filters. */
+#include "plugin.h"
+
+#include <strings.h>
+
+static void wrap(struct redis_filter_context *ctx, struct redis_string *name)
+{
+        redis.RetainString(NULL, name);
+        redis.CommandFilterArgInsert(ctx, 0, name);
+}
+
+static void refuse(struct redis_filter_context *ctx)
+{
+        wrap(ctx, plugin.refuse_name);
+}
+
+static bool argument_is(struct redis_filter_context *ctx, int at, const char *text)
+{
+        const struct redis_string *string = redis.CommandFilterArgGet(ctx, at);
+        if (string == NULL)
+                return false;
+        struct bytes word = plugin_bytes(string);
+        return word.len == strlen(text) && strncasecmp((const char *)word.ptr, text, word.len) == 0;
+}
+
+static void judge_store(struct redis_filter_context *ctx, int argc)
+{
+        for (int i = 2; i < argc; i++) {
+                if (argument_is(ctx, i, "store") || argument_is(ctx, i, "storedist")) {
+                        refuse(ctx);
+                        return;
+                }
+        }
+}
+
+static void judge_config(struct redis_filter_context *ctx, int argc)
+{
+        if (argc < 4 || !argument_is(ctx, 1, "set"))
+                return;
+        for (int i = 2; i + 1 < argc; i += 2) {
+                if (argument_is(ctx, i, "aof-use-rdb-preamble") && argument_is(ctx, i + 1, "no")) {
+                        refuse(ctx);
+                        return;
+                }
+        }
+}
+
+/* Which argument holds a value that Redis re-encodes in place. */
+static bool argument_is_value(enum rule_kind kind, int at)
+{
+        switch ((int)kind) {
+        case RULE_SET:
+        case RULE_APPEND:
+                return at == 2;
+        case RULE_SETEX:
+                return at == 3;
+        case RULE_MSET:
+        case RULE_MSETNX:
+                return at % 2 == 0;
+        }
+        return false;
+}
+
+static void stash_command(struct redis_filter_context *ctx, const struct rule *rule, int argc)
+{
+        stash_begin(&plugin.stash, rule);
+        for (int i = 1; i < argc; i++)
+                stash_add(&plugin.stash, redis.CommandFilterArgGet(ctx, i),
+                          argument_is_value(rule->kind, i));
+}
+
+/* A repeated SADD raises no notification, yet must win over a concurrent remove. Nothing is to do
+ * where every member stands by a dot that nobody else can have seen. */
+static bool set_add_is_fresh(struct redis_filter_context *ctx, int argc)
+{
+        struct crdt_name name = {0, plugin_bytes(redis.CommandFilterArgGet(ctx, 1))};
+        for (int i = 2; i < argc; i++) {
+                struct bytes member = plugin_bytes(redis.CommandFilterArgGet(ctx, i));
+                if (!keyspace_set_fresh(plugin.keyspace, name, member, plugin.shipped))
+                        return false;
+        }
+        return true;
+}
+
+static void filter_set_add(struct redis_filter_context *ctx, const struct rule *rule, int argc)
+{
+        if (!plugin.many_dbs && set_add_is_fresh(ctx, argc))
+                return;
+        wrap(ctx, plugin.wrap_names[rule->wrap]);
+}
+
+static void filter_write(struct redis_filter_context *ctx, const struct rule *rule, int argc)
+{
+        if (argc < rule->args_min)
+                return;
+        if (rule->always || plugin.multi_open > 0)
+                wrap(ctx, plugin.wrap_names[rule->wrap]);
+        else if (rule->kind == RULE_SADD)
+                filter_set_add(ctx, rule, argc);
+        else
+                stash_command(ctx, rule, argc);
+}
+
+static void filter_rule(struct redis_filter_context *ctx, const struct rule *rule)
+{
+        int argc = redis.CommandFilterArgsCount(ctx);
+        plugin.stash.rule = NULL; /* its strings may be gone, and their addresses used again */
+        switch (rule->kind) {
+        case RULE_PASS:
+        case RULE_EVENT:
+        case RULE_KIND_COUNT:
+                return;
+        case RULE_REFUSE:
+                refuse(ctx);
+                return;
+        case RULE_STORE:
+                judge_store(ctx, argc);
+                return;
+        case RULE_CONFIG:
+                judge_config(ctx, argc);
+                return;
+        case RULE_MULTI:
+                plugin.multi_open++;
+                return;
+        case RULE_EXEC:
+                plugin.multi_open -= plugin.multi_open > 0;
+                return;
+        case RULE_SET:
+        case RULE_SETEX:
+        case RULE_MSET:
+        case RULE_MSETNX:
+        case RULE_APPEND:
+        case RULE_INCR:
+        case RULE_DECR:
+        case RULE_INCRBY:
+        case RULE_DECRBY:
+        case RULE_INCRBYFLOAT:
+        case RULE_HSET:
+        case RULE_HVALUE:
+        case RULE_HDEL:
+        case RULE_SADD:
+        case RULE_SREM:
+        case RULE_SMOVE:
+        case RULE_SPOP:
+                filter_write(ctx, rule, argc);
+                return;
+        }
+}
+
+void filter_command(struct redis_filter_context *ctx)
+{
+        if (plugin.replica)
+                return;
+        struct bytes name = plugin_bytes(redis.CommandFilterArgGet(ctx, 0));
+        const struct rule *rule = rules_find((const char *)name.ptr, name.len);
+        if (rule != NULL)
+                filter_rule(ctx, rule);
+}

@@ -1,0 +1,44 @@
+/* info.c - the section `meridian_meridian` of INFO (the server puts the module's name before it). */
+#include "plugin.h"
+
+#include <stdio.h>
+
+void info_write(struct redis_info *info, int crash)
+{
+        if (crash || plugin.keyspace == NULL)
+                return;
+        struct keyspace_stats stats = keyspace_stats(plugin.keyspace);
+        const struct vector *positions = keyspace_positions(plugin.keyspace);
+        const struct {
+                const char *name;
+                uint64_t value;
+        } rows[] = {
+                {"origin", plugin.config.origin},
+                {"position", vector_get(positions, plugin.config.origin)},
+                {"recovered", keyspace_recovered(plugin.keyspace)},
+                {"ring_bytes", stats.ring_bytes},
+                {"ring_bytes_max", plugin.config.ring_bytes},
+                {"ring_deltas", stats.ring_count},
+                {"keys", stats.keys},
+                {"tombstones", stats.tombstones},
+                {"tombstones_collected", stats.collected},
+                {"metadata_bytes", stats.bytes},
+                {"local_deltas", stats.local},
+                {"merged_deltas", stats.applied},
+                {"skipped_deltas", stats.skipped},
+                {"conflicts", stats.conflicts},
+                {"drift_refused", stats.refused},
+                {"commands_refused", plugin.refused},
+                {"stamped_anew", plugin.stamped_anew},
+        };
+        redis.InfoAddSection(info, "meridian");
+        for (size_t i = 0; i < COUNT_OF(rows); i++)
+                redis.InfoAddFieldULongLong(info, rows[i].name, rows[i].value);
+        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++) {
+                char name[32];
+                if (positions->hlc[i] == 0 || i == plugin.config.origin)
+                        continue;
+                snprintf(name, sizeof(name), "position_%u", i);
+                redis.InfoAddFieldULongLong(info, name, positions->hlc[i]);
+        }
+}

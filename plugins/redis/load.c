@@ -1,0 +1,294 @@
+/* load.c - the way in: arguments, tables, commands, subscriptions; and the turn of the event loop.
+ *
+ *   loadmodule meridian.so origin <region id> [ring <bytes>] [drift-max <ms>]
+ *
+ * Refuses to load, with a sentence in the server's log, on a bad argument, on a server that lacks an
+ * entry of the interface, and where the AOF would be rewritten without metadata. */
+#include "plugin.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <strings.h>
+#include <time.h>
+
+struct plugin plugin;
+
+enum {
+        COLLECT_MS = 100,
+        COLLECT_STEPS = 100,
+        MULTI_CHECK_MS = 1000,
+        RING_BYTES_MIN = 64 << 10,
+};
+
+uint64_t plugin_now_ms(void)
+{
+        struct timespec now;
+        clock_gettime(CLOCK_REALTIME, &now);
+        return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+void plugin_must(enum err err, const char *what)
+{
+        if (__builtin_expect(err == ERR_NONE, 1))
+                return;
+        redis.Log(NULL, "warning",
+                  "meridian cannot go on with %s: %s. The server stops, and "
+                  "recovers from its log.",
+                  what, err_text(err));
+        abort();
+}
+
+/* ---- arguments */
+
+struct option {
+        const char *name;
+        uint64_t min;
+        uint64_t max;
+        uint64_t value;
+        bool given;
+};
+
+static struct option options[] = {
+        {"origin", 1, CLOCK_REGIONS_MAX, 0, false},
+        {"ring", RING_BYTES_MIN, (uint64_t)1 << 40, PLUGIN_RING_BYTES, false},
+        {"drift-max", 1, 86400000, PLUGIN_DRIFT_MAX_MS, false},
+};
+
+static struct option *option_find(struct bytes name)
+{
+        for (size_t i = 0; i < COUNT_OF(options); i++) {
+                size_t len = strlen(options[i].name);
+                if (name.len == len &&
+                    strncasecmp((const char *)name.ptr, options[i].name, len) == 0)
+                        return &options[i];
+        }
+        return NULL;
+}
+
+static bool read_options(struct redis_context *ctx, struct redis_string **argv, int argc)
+{
+        for (int i = 0; i < argc; i += 2) {
+                struct bytes name = plugin_bytes(argv[i]);
+                struct option *option = option_find(name);
+                unsigned long long value;
+                if (option == NULL) {
+                        redis.Log(
+                                ctx, "warning",
+                                "meridian: there is no argument '%.*s'; there are: origin <region "
+                                "id> [ring <bytes>] [drift-max <ms>]",
+                                BYTES_ARGS(name));
+                        return false;
+                }
+                if (i + 1 == argc || redis.StringToULongLong(argv[i + 1], &value) != REDIS_OK ||
+                    value < option->min || value > option->max) {
+                        redis.Log(ctx, "warning", "meridian: '%s' wants a number from %llu to %llu",
+                                  option->name, (unsigned long long)option->min,
+                                  (unsigned long long)option->max);
+                        return false;
+                }
+                option->value = value;
+                option->given = true;
+        }
+        if (!options[0].given) {
+                redis.Log(
+                        ctx, "warning",
+                        "meridian: 'origin <region id>' is missing: loadmodule meridian.so origin "
+                        "<region id> [ring <bytes>] [drift-max <ms>]");
+                return false;
+        }
+        plugin.config.origin = (region_id)options[0].value;
+        plugin.config.ring_bytes = options[1].value;
+        plugin.config.drift_max_ms = options[2].value;
+        return true;
+}
+
+/* A rewritten AOF without the RDB preamble has no place for metadata. */
+static bool preamble_is_on(struct redis_context *ctx)
+{
+        struct redis_reply *reply = redis.Call(ctx, "CONFIG", "cc", "GET", "aof-use-rdb-preamble");
+        if (reply == NULL)
+                return true;
+        bool off = false;
+        if (redis.CallReplyType(reply) == REDIS_REPLY_ARRAY && redis.CallReplyLength(reply) == 2) {
+                size_t len;
+                const char *text =
+                        redis.CallReplyStringPtr(redis.CallReplyArrayElement(reply, 1), &len);
+                off = text != NULL && bytes_equal(bytes_of(text, len), BYTES("no"));
+        }
+        redis.FreeCallReply(reply);
+        if (off)
+                redis.Log(ctx, "warning",
+                          "meridian: 'aof-use-rdb-preamble no' is not supported: a rewritten AOF "
+                          "would lose what regions must remember. Set it to yes.");
+        return !off;
+}
+
+/* ---- commands */
+
+static const struct {
+        const char *name;
+        redis_command function;
+        const char *flags;
+        int key_first;
+        int key_last;
+        int key_step;
+} commands[] = {
+        {"meridian.positions", daemon_positions, "readonly fast", 0, 0, 0},
+        {"meridian.tail", daemon_tail, "readonly", 0, 0, 0},
+        {"meridian.merge", daemon_merge, "write deny-oom no-script", 0, 0, 0},
+        {"meridian.scan", daemon_scan, "readonly no-script", 0, 0, 0},
+        {"meridian.mergestate", daemon_merge_state, "write deny-oom no-script", 0, 0, 0},
+        {"meridian.acked", daemon_acked, "readonly fast", 0, 0, 0},
+        {"meridian.members", daemon_members, "readonly fast", 0, 0, 0},
+        {"meridian.digest", daemon_digest, "readonly", 0, 0, 0},
+        {"meridian.log", log_command, "write no-script", 0, 0, 0},
+        {"meridian.run", wrap_command, "write deny-oom", 2, 2, 1},
+        {"meridian.run-two", wrap_command, "write deny-oom", 2, 3, 1},
+        {"meridian.run-pairs", wrap_command, "write deny-oom", 2, -1, 2},
+        {"meridian.refuse", wrap_refuse, "fast", 0, 0, 0},
+};
+
+static const char *const wrap_command_names[WRAP_COUNT] = {
+        [WRAP_NONE] = "",
+        [WRAP_ONE] = "meridian.run",
+        [WRAP_TWO] = "meridian.run-two",
+        [WRAP_PAIRS] = "meridian.run-pairs",
+};
+
+static bool create_commands(struct redis_context *ctx)
+{
+        for (size_t i = 0; i < COUNT_OF(commands); i++)
+                if (redis.CreateCommand(ctx, commands[i].name, commands[i].function,
+                                        commands[i].flags, commands[i].key_first,
+                                        commands[i].key_last, commands[i].key_step) != REDIS_OK)
+                        return false;
+        for (unsigned i = 0; i < WRAP_COUNT; i++)
+                plugin.wrap_names[i] = redis.CreateString(NULL, wrap_command_names[i],
+                                                          strlen(wrap_command_names[i]));
+        plugin.refuse_name = redis.CreateString(NULL, "meridian.refuse", 15);
+        return true;
+}
+
+/* ---- the turn */
+
+/* How many clients have an open MULTI, as the client list tells. EXEC and DISCARD are counted as
+ * they come, but a client that goes away inside a transaction, or an EXEC without one, is not. */
+static uint64_t count_multi(struct redis_context *ctx)
+{
+        struct redis_reply *reply = redis.Call(ctx, "CLIENT", "c", "LIST");
+        if (reply == NULL)
+                return plugin.multi_open;
+        size_t len = 0;
+        uint64_t count = 0;
+        const char *at = redis.CallReplyStringPtr(reply, &len);
+        const char *end = at == NULL ? NULL : at + len;
+        while (at != NULL && (at = memmem(at, (size_t)(end - at), " multi=", 7)) != NULL) {
+                at += 7;
+                count += at < end && *at != '-';
+        }
+        redis.FreeCallReply(reply);
+        return count;
+}
+
+static void recover(struct redis_context *ctx)
+{
+        plugin.recover = false;
+        plugin.shipped = vector_get(keyspace_positions(plugin.keyspace), plugin.config.origin);
+        local_expire_unloaded(ctx);
+        if (!plugin.saved)
+                local_adopt_all(ctx);
+}
+
+static void housekeeping(struct redis_context *ctx)
+{
+        uint64_t now_ms = plugin_now_ms();
+        if (now_ms - plugin.collect_ms < COLLECT_MS)
+                return;
+        plugin.collect_ms = now_ms;
+        keyspace_collect(plugin.keyspace, COLLECT_STEPS);
+        if (plugin.multi_open > 0 && now_ms - plugin.multi_seen_ms >= MULTI_CHECK_MS) {
+                plugin.multi_seen_ms = now_ms;
+                plugin.multi_open = count_multi(ctx);
+        }
+}
+
+static void turn(struct redis_context *ctx, struct redis_event event, uint64_t sub, void *data)
+{
+        (void)event;
+        (void)data;
+        if (sub != REDIS_LOOP_BEFORE_SLEEP || plugin.loading || plugin.replica)
+                return;
+        if (plugin.recover)
+                recover(ctx);
+        if (plugin.dirty.len > 0)
+                local_stamp_dirty(ctx);
+        if (plugin.expired.len > 0)
+                local_expire_listed(ctx);
+        if (log_flush(ctx))
+                daemon_wake(ctx);
+        housekeeping(ctx);
+}
+
+static void role_changed(struct redis_context *ctx, struct redis_event event, uint64_t sub,
+                         void *data)
+{
+        (void)ctx;
+        (void)event;
+        (void)data;
+        plugin.replica = sub != REDIS_ROLE_MASTER;
+        plugin.multi_open = 0;
+        if (plugin.replica)
+                buffer_reset(&plugin.pending);
+        else
+                plugin.recover = plugin.saved = true; /* it knows every key; some may be dirty */
+}
+
+static bool subscribe(struct redis_context *ctx)
+{
+        const struct redis_event loading = {REDIS_EVENT_LOADING, 1};
+        const struct redis_event role = {REDIS_EVENT_ROLE, 1};
+        const struct redis_event loop = {REDIS_EVENT_LOOP, 1};
+        int types = REDIS_NOTIFY_GENERIC | REDIS_NOTIFY_STRING | REDIS_NOTIFY_SET |
+                    REDIS_NOTIFY_HASH | REDIS_NOTIFY_EXPIRED | REDIS_NOTIFY_EVICTED;
+        return redis.SubscribeToKeyspaceEvents(ctx, types, local_notified) == REDIS_OK &&
+               redis.SubscribeToServerEvent(ctx, loading, persist_loading) == REDIS_OK &&
+               redis.SubscribeToServerEvent(ctx, role, role_changed) == REDIS_OK &&
+               redis.SubscribeToServerEvent(ctx, loop, turn) == REDIS_OK &&
+               redis.RegisterInfoFunc(ctx, info_write) == REDIS_OK &&
+               redis.RegisterCommandFilter(ctx, filter_command, REDIS_FILTER_NOSELF) != NULL;
+}
+
+static bool start(struct redis_context *ctx, struct redis_string **argv, int argc)
+{
+        const char *why = "the server refuses a command, a type or a subscription of the module";
+        if (!read_options(ctx, argv, argc) || !preamble_is_on(ctx))
+                return false;
+        heap_init(&plugin.heap, 0);
+        buffer_init(&plugin.pending, &plugin.heap);
+        buffer_init(&plugin.dirty, &plugin.heap);
+        buffer_init(&plugin.expired, &plugin.heap);
+        buffer_init(&plugin.stash.copies, &plugin.heap);
+        persist_reset();
+        plugin.replica = (redis.GetContextFlags(ctx) & REDIS_FLAG_SLAVE) != 0;
+        plugin.recover = true; /* a module that is loaded at run time finds keys */
+        redis.SetModuleOptions(ctx, REDIS_OPTION_HANDLE_IO_ERRORS);
+        if (rules_init(ctx, &why) && persist_create_type(ctx) && create_commands(ctx) &&
+            subscribe(ctx))
+                return true;
+        redis.Log(ctx, "warning", "meridian: %s", why);
+        return false;
+}
+
+__attribute__((visibility("default"))) int RedisModule_OnLoad(struct redis_context *ctx,
+                                                              struct redis_string **argv, int argc);
+
+int RedisModule_OnLoad(struct redis_context *ctx, struct redis_string **argv, int argc)
+{
+        const char *missing = redis_api_load(ctx);
+        if (missing != NULL) {
+                fprintf(stderr, "meridian: this server has no module entry '%s'\n", missing);
+                return REDIS_ERR;
+        }
+        redis.SetModuleAttribs(ctx, "meridian", 1, REDIS_API_VERSION);
+        return start(ctx, argv, argc) ? REDIS_OK : REDIS_ERR;
+}

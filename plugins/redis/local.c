@@ -1,0 +1,388 @@
+/* local.c - what this region's clients change, as heard by synchronous keyspace notifications.
+ *
+ * A notification carries the very key object of the command's arguments: where it is the stashed
+ * one, the stash says what changed; DEL, expiry and the like need no stash. A change that cannot be
+ * explained so (a queued native command that the filter had not wrapped, a log without its LOG
+ * record) puts the key into `dirty`: its whole content is stamped anew before the turn ends.
+ *
+ * Fails only by running out of memory, which stops the server. */
+#include "plugin.h"
+
+#include <strings.h>
+
+enum {
+        PAIRS_INLINE = 32,
+};
+
+struct event_row {
+        const char *name;
+        void (*handle)(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+};
+
+void local_dirty(struct buffer *list, struct crdt_name name)
+{
+        buffer_u32(list, name.db);
+        buffer_slice(list, name.key);
+        plugin_must(list->err, "the list of changed keys");
+}
+
+void local_changed(const struct keyspace_change *change)
+{
+        if (change->nothing)
+                return;
+        buffer_slice(&plugin.pending, change->delta);
+        plugin_must(plugin.pending.err, "the log");
+}
+
+static bool stash_is(enum rule_kind kind, unsigned at, const struct redis_string *key)
+{
+        const struct stash *stash = &plugin.stash;
+        return stash->rule != NULL && stash->rule->kind == kind && at < stash->count &&
+               stash->arguments[at].string == key;
+}
+
+static void set_value(struct crdt_name name, struct bytes value, bool keep_ttl)
+{
+        struct keyspace_change change;
+        plugin_must(keyspace_local_set(plugin.keyspace, plugin_now_ms(), name, value,
+                                       keep_ttl ? KEYSPACE_TTL_KEEP : 0, &change),
+                    "a write");
+        local_changed(&change);
+        plugin.stash.used = true;
+}
+
+static bool stash_keeps_ttl(const struct stash *stash)
+{
+        for (unsigned i = 2; i < stash->count; i++) {
+                struct bytes word = stash_bytes(stash, i);
+                if (word.len == 7 && strncasecmp((const char *)word.ptr, "keepttl", 7) == 0)
+                        return true;
+        }
+        return false;
+}
+
+static void on_set(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
+{
+        (void)ctx;
+        struct stash *stash = &plugin.stash;
+        if (stash_is(RULE_SET, 0, key)) {
+                set_value(name, stash_bytes(stash, 1), stash->count > 2 && stash_keeps_ttl(stash));
+        } else if (stash_is(RULE_SETEX, 0, key)) {
+                set_value(name, stash_bytes(stash, 2), false);
+        } else if (stash_is(RULE_MSET, stash->next, key) ||
+                   stash_is(RULE_MSETNX, stash->next, key)) {
+                set_value(name, stash_bytes(stash, stash->next + 1), false);
+                stash->next += 2;
+        } else {
+                local_dirty(&plugin.dirty, name);
+        }
+}
+
+/* The text of a string that is stored raw: to ask so for another encoding would change it. */
+static bool read_raw(struct redis_context *ctx, struct redis_string *key, struct bytes *ret,
+                     struct redis_key **ret_open)
+{
+        struct redis_key *open = redis.OpenKey(ctx, key, REDIS_READ);
+        if (open == NULL)
+                return false;
+        size_t len = 0;
+        const char *text = redis.StringDMA(open, &len, REDIS_READ);
+        *ret_open = open;
+        *ret = bytes_of(text, len);
+        return text != NULL;
+}
+
+/* SETRANGE, SETBIT and BITFIELD leave the string raw. */
+static void on_bytes(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
+{
+        struct bytes value;
+        struct redis_key *open;
+        if (!read_raw(ctx, key, &value, &open)) {
+                local_dirty(&plugin.dirty, name);
+                return;
+        }
+        set_value(name, value, true);
+        redis.CloseKey(open);
+}
+
+static void on_append(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
+{
+        if (!stash_is(RULE_APPEND, 0, key)) {
+                local_dirty(&plugin.dirty, name);
+                return;
+        }
+        struct bytes added = stash_bytes(&plugin.stash, 1);
+        struct redis_key *open = redis.OpenKey(ctx, key, REDIS_READ);
+        bool created = open != NULL && redis.ValueLength(open) == added.len;
+        if (open != NULL)
+                redis.CloseKey(open);
+        /* What APPEND created is encoded like SET's; what it extended is raw. */
+        if (created)
+                set_value(name, added, true);
+        else
+                on_bytes(ctx, name, key);
+}
+
+static bool stash_amount(const struct redis_string *key, long long *ret)
+{
+        const struct stash *stash = &plugin.stash;
+        if (stash_is(RULE_INCR, 0, key)) {
+                *ret = 1;
+                return true;
+        }
+        if (stash_is(RULE_DECR, 0, key)) {
+                *ret = -1;
+                return true;
+        }
+        bool down = stash_is(RULE_DECRBY, 0, key);
+        if (!down && !stash_is(RULE_INCRBY, 0, key))
+                return false;
+        if (redis.StringToLongLong(stash->arguments[1].string, ret) != REDIS_OK)
+                return false;
+        *ret = down ? -*ret : *ret;
+        return true;
+}
+
+static void on_increment(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
+{
+        (void)ctx;
+        long long amount;
+        if (!stash_amount(key, &amount)) {
+                local_dirty(&plugin.dirty, name);
+                return;
+        }
+        struct keyspace_change change;
+        plugin_must(keyspace_local_increment(plugin.keyspace, plugin_now_ms(), name, amount, amount,
+                                             &change),
+                    "an increment");
+        local_changed(&change);
+        plugin.stash.used = true;
+        if (change.rewrite)
+                local_dirty(&plugin.dirty, name);
+}
+
+static void hash_set(struct crdt_name name, const struct keyspace_pair *pairs, size_t count)
+{
+        struct keyspace_change change;
+        plugin_must(keyspace_local_hash_set(plugin.keyspace, plugin_now_ms(), name, pairs, count,
+                                            &change),
+                    "a hash");
+        local_changed(&change);
+        plugin.stash.used = true;
+}
+
+static void on_hset(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
+{
+        (void)ctx;
+        struct stash *stash = &plugin.stash;
+        if (!stash_is(RULE_HSET, 0, key)) {
+                local_dirty(&plugin.dirty, name);
+                return;
+        }
+        struct keyspace_pair inside[PAIRS_INLINE];
+        struct keyspace_pair *pairs = inside;
+        size_t count = (stash->count - 1) / 2;
+        if (count > PAIRS_INLINE)
+                pairs = heap_alloc_array(&plugin.heap, count, sizeof(*pairs));
+        plugin_must(pairs == NULL ? ERR_NOMEM : ERR_NONE, "a hash");
+        for (unsigned i = 0; i < count; i++)
+                pairs[i] = (struct keyspace_pair){stash_bytes(stash, 1 + 2 * i),
+                                                  stash_bytes(stash, 2 + 2 * i)};
+        hash_set(name, pairs, count);
+        if (pairs != inside)
+                heap_free(&plugin.heap, pairs);
+}
+
+/* HINCRBY and HINCRBYFLOAT: the last write of the field's new value. */
+static void on_hvalue(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
+{
+        struct redis_string *value = NULL;
+        if (stash_is(RULE_HVALUE, 0, key)) {
+                struct redis_key *open = redis.OpenKey(ctx, key, REDIS_READ);
+                if (open != NULL) {
+                        redis.HashGet(open, REDIS_HASH_NONE, plugin.stash.arguments[1].string,
+                                      &value, NULL);
+                        redis.CloseKey(open);
+                }
+        }
+        if (value == NULL) {
+                local_dirty(&plugin.dirty, name);
+                return;
+        }
+        struct keyspace_pair pair = {stash_bytes(&plugin.stash, 1), plugin_bytes(value)};
+        hash_set(name, &pair, 1);
+        redis.FreeString(ctx, value);
+}
+
+typedef enum err (*members_change)(struct keyspace *, uint64_t, struct crdt_name,
+                                   const struct bytes *, size_t, struct keyspace_change *);
+
+static void change_members(members_change call, struct crdt_name name, unsigned first, unsigned end)
+{
+        struct bytes inside[PAIRS_INLINE];
+        struct bytes *members = inside;
+        unsigned count = end - first;
+        if (count > PAIRS_INLINE)
+                members = heap_alloc_array(&plugin.heap, count, sizeof(*members));
+        plugin_must(members == NULL ? ERR_NOMEM : ERR_NONE, "members");
+        for (unsigned i = 0; i < count; i++)
+                members[i] = stash_bytes(&plugin.stash, first + i);
+        struct keyspace_change change;
+        plugin_must(call(plugin.keyspace, plugin_now_ms(), name, members, count, &change),
+                    "members");
+        local_changed(&change);
+        plugin.stash.used = true;
+        if (members != inside)
+                heap_free(&plugin.heap, members);
+}
+
+void local_set_add(struct crdt_name name, struct stash *stash, unsigned first)
+{
+        change_members(keyspace_local_set_add, name, first, stash->count);
+}
+
+static void on_hdel(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
+{
+        (void)ctx;
+        if (stash_is(RULE_HDEL, 0, key))
+                change_members(keyspace_local_hash_delete, name, 1, plugin.stash.count);
+        else
+                local_dirty(&plugin.dirty, name);
+}
+
+static void on_sadd(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
+{
+        (void)ctx;
+        if (stash_is(RULE_SADD, 0, key))
+                change_members(keyspace_local_set_add, name, 1, plugin.stash.count);
+        else if (stash_is(RULE_SMOVE, 1, key))
+                change_members(keyspace_local_set_add, name, 2, 3);
+        else
+                local_dirty(&plugin.dirty, name);
+}
+
+static void on_srem(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
+{
+        (void)ctx;
+        if (stash_is(RULE_SREM, 0, key))
+                change_members(keyspace_local_set_remove, name, 1, plugin.stash.count);
+        else if (stash_is(RULE_SMOVE, 0, key))
+                change_members(keyspace_local_set_remove, name, 2, 3);
+        else
+                local_dirty(&plugin.dirty, name);
+}
+
+static void on_spop(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
+{
+        (void)ctx;
+        if (!stash_is(RULE_SPOP, 0, key)) /* else wrap.c sees the reply */
+                local_dirty(&plugin.dirty, name);
+}
+
+/* wrap.c tells the keyspace what the float has become. */
+static void on_float(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
+{
+        (void)ctx;
+        if (!stash_is(RULE_INCRBYFLOAT, 0, key))
+                local_dirty(&plugin.dirty, name);
+}
+
+/* "del" also tells that the last member has gone: the removal itself has been recorded then. */
+static void on_del(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
+{
+        (void)ctx;
+        if (stash_is(RULE_SREM, 0, key) || stash_is(RULE_SPOP, 0, key) ||
+            stash_is(RULE_SMOVE, 0, key) || stash_is(RULE_HDEL, 0, key))
+                return;
+        struct keyspace_change change;
+        plugin_must(keyspace_local_delete(plugin.keyspace, plugin_now_ms(), name, &change),
+                    "a delete");
+        local_changed(&change);
+}
+
+static void expire(struct crdt_name name, uint64_t at_ms)
+{
+        struct keyspace_change change;
+        plugin_must(keyspace_local_expire(plugin.keyspace, plugin_now_ms(), name, at_ms, &change),
+                    "an expiry");
+        local_changed(&change);
+}
+
+static void on_expire(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
+{
+        struct redis_key *open = redis.OpenKey(ctx, key, REDIS_READ);
+        long long at_ms = open == NULL ? REDIS_NO_EXPIRE : redis.GetAbsExpire(open);
+        if (open != NULL)
+                redis.CloseKey(open);
+        if (at_ms > 0)
+                expire(name, (uint64_t)at_ms);
+        else
+                local_dirty(&plugin.dirty, name);
+}
+
+static void on_persist(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
+{
+        (void)ctx;
+        (void)key;
+        expire(name, 0);
+}
+
+static void on_expired(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
+{
+        (void)ctx;
+        (void)key;
+        struct keyspace_change change;
+        plugin_must(keyspace_local_expired(plugin.keyspace, plugin_now_ms(), name, &change),
+                    "an expiry");
+        local_changed(&change);
+}
+
+/* In the log, an empty delta and then the key. */
+static void on_evicted(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
+{
+        (void)ctx;
+        (void)key;
+        plugin_must(keyspace_key_gone(plugin.keyspace, name), "an eviction");
+        buffer_slice(&plugin.pending, bytes_of(NULL, 0));
+        local_dirty(&plugin.pending, name);
+}
+
+static const struct event_row events[] = {
+        {"set", on_set},        {"incrby", on_increment}, {"hset", on_hset},
+        {"sadd", on_sadd},      {"srem", on_srem},        {"del", on_del},
+        {"expire", on_expire},  {"expired", on_expired},  {"hdel", on_hdel},
+        {"append", on_append},  {"setrange", on_bytes},   {"setbit", on_bytes},
+        {"hincrby", on_hvalue}, {"persist", on_persist},  {"hincrbyfloat", on_hvalue},
+        {"spop", on_spop},      {"evicted", on_evicted},  {"incrbyfloat", on_float},
+};
+
+static void dispatch(struct redis_context *ctx, const char *event, struct crdt_name name,
+                     struct redis_string *key)
+{
+        for (size_t i = 0; i < COUNT_OF(events); i++) {
+                if (strcmp(events[i].name, event) == 0) {
+                        events[i].handle(ctx, name, key);
+                        return;
+                }
+        }
+        local_dirty(&plugin.dirty, name);
+}
+
+int local_notified(struct redis_context *ctx, int type, const char *event, struct redis_string *key)
+{
+        struct crdt_name name = {(uint32_t)redis.GetSelectedDb(ctx), plugin_bytes(key)};
+        if (plugin.applying) {
+                if (type == REDIS_NOTIFY_EXPIRED)
+                        local_dirty(&plugin.expired, name);
+                return REDIS_OK;
+        }
+        plugin.many_dbs = plugin.many_dbs || name.db != 0;
+        if (plugin.loading || plugin.replica) {
+                local_dirty(&plugin.dirty, name);
+                return REDIS_OK;
+        }
+        if (plugin.pending.len > PLUGIN_PENDING_BYTES_MAX)
+                log_flush(ctx);
+        dispatch(ctx, event, name, key);
+        return REDIS_OK;
+}

@@ -1,0 +1,108 @@
+/* persist.c - metadata in RDB snapshots, as one auxiliary field before the keys, and what happens
+ * around a load. The field is: slice of the keyspace's own format, then the list of keys that were
+ * changed but not yet stamped. A field that is damaged, or another region's, stops the load: to go
+ * on without metadata would bring deleted keys back. */
+#include "plugin.h"
+
+void persist_reset(void)
+{
+        keyspace_free(plugin.keyspace);
+        redis.GetRandomBytes((unsigned char *)&plugin.config.hash_key,
+                             sizeof(plugin.config.hash_key));
+        redis.GetRandomBytes((unsigned char *)&plugin.config.incarnation,
+                             sizeof(plugin.config.incarnation));
+        plugin.config.incarnation >>= 2; /* it is also a RESP integer, and 0 is none */
+        plugin.config.incarnation |= 1;
+        plugin.keyspace = keyspace_new(&plugin.heap, &plugin.config);
+        plugin_must(plugin.keyspace == NULL ? ERR_NOMEM : ERR_NONE, "the keyspace");
+        buffer_reset(&plugin.pending);
+        buffer_reset(&plugin.dirty);
+        buffer_reset(&plugin.expired);
+        plugin.shipped = 0;
+}
+
+static void aux_save(struct redis_io *io, int when)
+{
+        (void)when;
+        struct buffer saved;
+        buffer_init(&saved, &plugin.heap);
+        enum err err = keyspace_save(plugin.keyspace, true, &saved);
+        if (err != ERR_NONE || saved.err != ERR_NONE) {
+                /* In the child that writes the snapshot: no field at all would look like a
+                 * snapshot of a server without the module. */
+                redis.LogIOError(io, "warning", "the metadata cannot be saved: %s", err_text(err));
+                plugin_must(ERR_NOMEM, "a snapshot");
+        }
+        redis.SaveStringBuffer(io, (const char *)saved.ptr, saved.len);
+        redis.SaveStringBuffer(io, plugin.dirty.len == 0 ? "" : (const char *)plugin.dirty.ptr,
+                               plugin.dirty.len);
+        buffer_fini(&saved);
+}
+
+static int aux_load(struct redis_io *io, int version, int when)
+{
+        (void)when;
+        if (version != 0) {
+                redis.LogIOError(io, "warning", "the metadata is of a newer Meridian");
+                return REDIS_ERR;
+        }
+        size_t len = 0;
+        size_t dirty_len = 0;
+        char *saved = redis.LoadStringBuffer(io, &len);
+        char *dirty = saved == NULL ? NULL : redis.LoadStringBuffer(io, &dirty_len);
+        enum err err = ERR_TRUNCATED;
+        if (dirty != NULL) {
+                persist_reset();
+                err = keyspace_load(plugin.keyspace, bytes_of(saved, len));
+                buffer_bytes(&plugin.dirty, bytes_of(dirty, dirty_len));
+                plugin.saved = true;
+        }
+        if (saved != NULL)
+                redis.Free(saved);
+        if (dirty != NULL)
+                redis.Free(dirty);
+        if (err == ERR_NONE)
+                return REDIS_OK;
+        redis.LogIOError(io, "warning",
+                         "the metadata in the snapshot cannot be used: %s. A snapshot can be "
+                         "loaded only by the region that wrote it (origin %u here).",
+                         err_text(err), (unsigned)plugin.config.origin);
+        persist_reset();
+        return REDIS_ERR;
+}
+
+bool persist_create_type(struct redis_context *ctx)
+{
+        struct redis_type_methods methods = {
+                .version = REDIS_TYPE_VERSION,
+                .aux_load = aux_load,
+                .aux_save = aux_save,
+                .aux_save_triggers = REDIS_AUX_BEFORE,
+        };
+        plugin.type = redis.CreateDataType(ctx, "meridianm", 0, &methods);
+        return plugin.type != NULL;
+}
+
+void persist_loading(struct redis_context *ctx, struct redis_event event, uint64_t sub, void *data)
+{
+        (void)ctx;
+        (void)event;
+        (void)data;
+        switch (sub) {
+        case REDIS_LOADING_RDB:
+        case REDIS_LOADING_AOF:
+        case REDIS_LOADING_REPLICATION:
+                persist_reset();
+                plugin.saved = false;
+                plugin.log_seen = false;
+                plugin.loading = true;
+                return;
+        case REDIS_LOADING_ENDED:
+        case REDIS_LOADING_FAILED:
+                plugin.loading = false;
+                plugin.recover = true;
+                plugin.many_dbs = true; /* unknown after a load */
+                plugin.shipped = UINT64_MAX;
+                return;
+        }
+}

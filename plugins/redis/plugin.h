@@ -1,0 +1,162 @@
+/* plugin.h - what the parts of the Redis plugin share. One server process holds one plugin; Redis
+ * runs all of it on its main thread, so there is one global state and no lock.
+ *
+ * How a write flows
+ *   1 filter.c sees the command before it runs. It refuses what would make regions differ, and
+ *     *stashes* the arguments that a delta will need. The command itself stays as it is.
+ *   2 Redis runs its own command. Replies, encodings, errors, access control, statistics and the
+ *     propagation to AOF and replicas are therefore the stock server's.
+ *   3 local.c hears of the change by the synchronous keyspace notification, tells the keyspace, and
+ *     appends the delta to `pending`.
+ *   4 Before the event loop sleeps, and so before the AOF is written and any reply leaves, log.c
+ *     propagates `pending` as one MERIDIAN.LOG record, and then wakes those that wait in TAIL.
+ *
+ * A log that ends between 2 and 4 (kill -9) holds native commands without a LOG: their keys are in
+ * `dirty` at the end of the load, and are stamped anew. No delta leaves the process before its LOG. */
+#ifndef MERIDIAN_PLUGINS_REDIS_PLUGIN_H
+#define MERIDIAN_PLUGINS_REDIS_PLUGIN_H
+
+#include "base/buffer.h"
+#include "base/check.h"
+#include "keyspace/keyspace.h"
+#include "redis_api.h"
+#include "rules.h"
+
+enum {
+        PLUGIN_RING_BYTES = 64 << 20, /* the default */
+        PLUGIN_DRIFT_MAX_MS = 5000,
+        PLUGIN_PENDING_BYTES_MAX = 1 << 20, /* a longer LOG is propagated within the turn */
+        PLUGIN_BATCH_BYTES_MAX = 64 << 20,
+        PLUGIN_TAIL_MS_MAX = 60000,
+};
+
+/* An argument as it was when the command came. Redis re-encodes short values in place, which frees
+ * what `string` points to: those are copied. */
+struct stash_argument {
+        struct redis_string *string; /* borrowed from the command; also its identity */
+        uint32_t copy_at;
+        uint32_t copy_len; /* UINT32_MAX: not copied */
+};
+
+struct stash {
+        const struct rule *rule; /* NULL: nothing is stashed */
+        unsigned count;
+        unsigned next; /* MSET: the argument where the next key is looked for */
+        unsigned size;
+        bool used; /* a notification has consumed it */
+        struct stash_argument *arguments;
+        struct buffer copies;
+};
+
+struct plugin {
+        struct heap heap;
+        struct keyspace *keyspace;
+        struct keyspace_config config;
+        struct redis_type *type;
+        struct buffer pending; /* frames of the next MERIDIAN.LOG */
+        struct buffer dirty;   /* keys that changed natively without a delta: u32 db, slice key */
+        struct stash stash;
+        struct redis_string *wrap_names[WRAP_COUNT];
+        struct redis_string *refuse_name;
+        uint64_t multi_open; /* clients that may have queued a MULTI, never fewer than there are */
+        uint64_t multi_seen_ms; /* when multi_open was last compared with the client list */
+        uint64_t shipped;       /* no delta beyond this clock has left the process */
+        uint64_t refused;       /* commands refused by the filter */
+        uint64_t stamped_anew;  /* keys that had lost their LOG */
+        uint64_t collect_ms;
+        bool loading;
+        bool replica;
+        bool quiet;            /* a log is replayed: Redis has the values already */
+        bool applying;         /* a merge writes: its notifications are not local changes */
+        bool saved;            /* the loaded snapshot held our metadata */
+        bool log_seen;         /* the loaded log held our records */
+        bool many_dbs;         /* another database than 0 was written */
+        bool recover;          /* a load has ended: look for content without stamps */
+        struct buffer expired; /* keys that expired during a merge: as `dirty` */
+};
+
+extern struct plugin plugin;
+
+/* Unix milliseconds. */
+uint64_t plugin_now_ms(void);
+
+/* Stops the server with a reason on a failure from which only a restart recovers (no memory). */
+void plugin_must(enum err err, const char *what);
+
+static inline struct bytes plugin_bytes(const struct redis_string *string)
+{
+        size_t len;
+        const char *ptr = redis.StringPtrLen(string, &len);
+        return bytes_of(ptr, len);
+}
+
+/* ---- filter.c, stash.c */
+
+void filter_command(struct redis_filter_context *ctx);
+
+void stash_begin(struct stash *stash, const struct rule *rule);
+void stash_add(struct stash *stash, struct redis_string *string, bool copy);
+struct bytes stash_bytes(const struct stash *stash, unsigned at);
+
+/* ---- local.c: what this region's clients change */
+
+int local_notified(struct redis_context *ctx, int type, const char *event,
+                   struct redis_string *key);
+
+/* Records what a change appended: its delta goes into `pending`. */
+void local_changed(const struct keyspace_change *change);
+
+void local_set_add(struct crdt_name name, struct stash *stash, unsigned first);
+void local_dirty(struct buffer *list, struct crdt_name name);
+
+/* ---- recover.c: content without stamps */
+
+/* Gives every key in `dirty` a fresh stamp for what Redis holds now. */
+void local_stamp_dirty(struct redis_context *ctx);
+
+/* Puts every key that Redis holds and the keyspace does not know into `dirty`. */
+void local_adopt_all(struct redis_context *ctx);
+
+/* Kills what expired during a merge and has not come back. */
+void local_expire_listed(struct redis_context *ctx);
+
+/* Kills what has expired without the store noticing (it does not load expired keys). */
+void local_expire_unloaded(struct redis_context *ctx);
+
+/* ---- wrap.c: commands that cannot be followed by their notification alone */
+
+int wrap_command(struct redis_context *ctx, struct redis_string **argv, int argc);
+int wrap_refuse(struct redis_context *ctx, struct redis_string **argv, int argc);
+
+/* ---- log.c: the record for AOF and replicas */
+
+/* Propagates `pending`, unless clients are paused. True where nothing is pending after it. */
+bool log_flush(struct redis_context *ctx);
+int log_command(struct redis_context *ctx, struct redis_string **argv, int argc);
+
+/* ---- native.c: how a merge changes Redis */
+
+/* Borrowed until the next call; writes nothing while plugin.quiet. */
+const struct crdt_native *native_of(struct redis_context *ctx);
+
+/* ---- daemon.c: the commands of meridiand */
+
+int daemon_positions(struct redis_context *ctx, struct redis_string **argv, int argc);
+int daemon_tail(struct redis_context *ctx, struct redis_string **argv, int argc);
+int daemon_merge(struct redis_context *ctx, struct redis_string **argv, int argc);
+int daemon_scan(struct redis_context *ctx, struct redis_string **argv, int argc);
+int daemon_merge_state(struct redis_context *ctx, struct redis_string **argv, int argc);
+int daemon_acked(struct redis_context *ctx, struct redis_string **argv, int argc);
+int daemon_members(struct redis_context *ctx, struct redis_string **argv, int argc);
+int daemon_digest(struct redis_context *ctx, struct redis_string **argv, int argc);
+void daemon_wake(struct redis_context *ctx);
+
+/* ---- persist.c, info.c */
+
+/* A new, empty keyspace in place of the present one. */
+void persist_reset(void);
+bool persist_create_type(struct redis_context *ctx);
+void persist_loading(struct redis_context *ctx, struct redis_event event, uint64_t sub, void *data);
+void info_write(struct redis_info *info, int crash);
+
+#endif

@@ -1,0 +1,149 @@
+/* rules.c - the command table. The fixed rows name what is covered; all other commands that the
+ * server itself lists as writes are refused, so that a command of a newer server cannot slip through.
+ * Lookup is by the first eight letters folded to lower case in one word: command names that clients
+ * send a million times a second are found with one multiplication. */
+#include "rules.h"
+
+#include "base/check.h"
+
+#include <strings.h>
+
+enum {
+        RULES_MAX = 512,
+        SLOTS = 2048,
+};
+
+static const struct rule fixed[] = {
+        {"set", RULE_SET, WRAP_ONE, 3, false},
+        {"setnx", RULE_SET, WRAP_ONE, 3, false},
+        {"getset", RULE_SET, WRAP_ONE, 3, false},
+        {"setex", RULE_SETEX, WRAP_ONE, 4, false},
+        {"psetex", RULE_SETEX, WRAP_ONE, 4, false},
+        {"mset", RULE_MSET, WRAP_PAIRS, 3, false},
+        {"msetnx", RULE_MSETNX, WRAP_PAIRS, 3, false},
+        {"append", RULE_APPEND, WRAP_ONE, 3, false},
+        {"setrange", RULE_EVENT, WRAP_NONE, 0, false},
+        {"setbit", RULE_EVENT, WRAP_NONE, 0, false},
+        {"bitfield", RULE_EVENT, WRAP_NONE, 0, false},
+        {"getdel", RULE_EVENT, WRAP_NONE, 0, false},
+        {"getex", RULE_EVENT, WRAP_NONE, 0, false},
+        {"incr", RULE_INCR, WRAP_ONE, 2, false},
+        {"decr", RULE_DECR, WRAP_ONE, 2, false},
+        {"incrby", RULE_INCRBY, WRAP_ONE, 3, false},
+        {"decrby", RULE_DECRBY, WRAP_ONE, 3, false},
+        {"incrbyfloat", RULE_INCRBYFLOAT, WRAP_ONE, 3, true},
+        {"del", RULE_EVENT, WRAP_NONE, 0, false},
+        {"unlink", RULE_EVENT, WRAP_NONE, 0, false},
+        {"expire", RULE_EVENT, WRAP_NONE, 0, false},
+        {"pexpire", RULE_EVENT, WRAP_NONE, 0, false},
+        {"expireat", RULE_EVENT, WRAP_NONE, 0, false},
+        {"pexpireat", RULE_EVENT, WRAP_NONE, 0, false},
+        {"persist", RULE_EVENT, WRAP_NONE, 0, false},
+        {"hset", RULE_HSET, WRAP_ONE, 4, false},
+        {"hmset", RULE_HSET, WRAP_ONE, 4, false},
+        {"hsetnx", RULE_HSET, WRAP_ONE, 4, false},
+        {"hincrby", RULE_HVALUE, WRAP_ONE, 4, false},
+        {"hincrbyfloat", RULE_HVALUE, WRAP_ONE, 4, false},
+        {"hdel", RULE_HDEL, WRAP_ONE, 3, false},
+        {"sadd", RULE_SADD, WRAP_ONE, 3, false},
+        {"srem", RULE_SREM, WRAP_ONE, 3, false},
+        {"smove", RULE_SMOVE, WRAP_TWO, 4, false},
+        {"spop", RULE_SPOP, WRAP_ONE, 2, true},
+        {"multi", RULE_MULTI, WRAP_NONE, 0, false},
+        {"exec", RULE_EXEC, WRAP_NONE, 0, false},
+        {"discard", RULE_EXEC, WRAP_NONE, 0, false},
+        {"reset", RULE_EXEC, WRAP_NONE, 0, false},
+        {"config", RULE_CONFIG, WRAP_NONE, 0, false},
+        {"sort", RULE_STORE, WRAP_NONE, 0, false},
+        {"georadius", RULE_STORE, WRAP_NONE, 0, false},
+        {"georadiusbymember", RULE_STORE, WRAP_NONE, 0, false},
+        {"function", RULE_PASS, WRAP_NONE, 0, false}, /* code, not data */
+};
+
+static struct rule rules[RULES_MAX];
+static unsigned rules_count;
+static uint16_t slots[SLOTS]; /* index + 1 into rules */
+static uint64_t slot_words[SLOTS];
+
+static uint64_t name_word(const char *name, size_t len)
+{
+        uint64_t word = 0;
+        memcpy(&word, name, len < sizeof(word) ? len : sizeof(word));
+        /* Letters differ by this bit alone; other bytes fold too, and the full name is compared. */
+        return word | 0x2020202020202020u;
+}
+
+static unsigned word_slot(uint64_t word, size_t len)
+{
+        return (unsigned)(((word ^ len) * 0x9e3779b97f4a7c15u) >> 53);
+}
+
+const struct rule *rules_find(const char *name, size_t len)
+{
+        if (len >= sizeof(rules[0].name))
+                return NULL;
+        uint64_t word = name_word(name, len);
+        for (unsigned slot = word_slot(word, len); slots[slot] != 0; slot = (slot + 1) % SLOTS) {
+                const struct rule *rule = &rules[slots[slot] - 1];
+                if (slot_words[slot] == word && rule->name[len] == '\0' &&
+                    strncasecmp(rule->name, name, len) == 0)
+                        return rule;
+        }
+        return NULL;
+}
+
+static bool add(const struct rule *rule)
+{
+        size_t len = strlen(rule->name);
+        if (rules_find(rule->name, len) != NULL)
+                return true;
+        if (rules_count == RULES_MAX)
+                return false;
+        uint64_t word = name_word(rule->name, len);
+        unsigned slot = word_slot(word, len);
+        while (slots[slot] != 0)
+                slot = (slot + 1) % SLOTS;
+        rules[rules_count++] = *rule;
+        slots[slot] = (uint16_t)rules_count;
+        slot_words[slot] = word;
+        return true;
+}
+
+/* `listed` may name a subcommand as container|name: the container is what a client sends. */
+static bool add_refused(const char *listed, size_t len)
+{
+        struct rule rule = {.kind = RULE_REFUSE};
+        for (size_t i = 0; i < len && listed[i] != '|'; i++) {
+                if (i + 1 >= sizeof(rule.name))
+                        return false;
+                char letter = listed[i];
+                rule.name[i] = (char)(letter >= 'A' && letter <= 'Z' ? letter | 0x20 : letter);
+        }
+        return add(&rule);
+}
+
+bool rules_init(struct redis_context *ctx, const char **ret_why)
+{
+        for (size_t i = 0; i < COUNT_OF(fixed); i++)
+                CHECK(add(&fixed[i]));
+        struct redis_reply *reply =
+                redis.Call(ctx, "COMMAND", "cccc", "LIST", "FILTERBY", "ACLCAT", "write");
+        if (reply == NULL || redis.CallReplyType(reply) != REDIS_REPLY_ARRAY ||
+            redis.CallReplyLength(reply) < 20) {
+                *ret_why = "the server does not list its write commands (it must be Redis 7.0 or "
+                           "later, or Valkey)";
+                if (reply != NULL)
+                        redis.FreeCallReply(reply);
+                return false;
+        }
+        bool fits = true;
+        for (size_t i = 0; i < redis.CallReplyLength(reply); i++) {
+                size_t len;
+                struct redis_reply *item = redis.CallReplyArrayElement(reply, i);
+                const char *name = redis.CallReplyStringPtr(item, &len);
+                fits = fits && name != NULL && add_refused(name, len);
+        }
+        redis.FreeCallReply(reply);
+        *ret_why = "the server has more or longer write commands than the table holds";
+        return fits;
+}

@@ -1,0 +1,61 @@
+/* rules.h - what is done with each command: one row each. */
+#ifndef MERIDIAN_PLUGINS_REDIS_RULES_H
+#define MERIDIAN_PLUGINS_REDIS_RULES_H
+
+#include "base/bytes.h"
+#include "redis_api.h"
+
+/* How a command's change becomes a delta. */
+enum rule_kind {
+        RULE_PASS,   /* a known name that needs nothing, or is judged by its arguments */
+        RULE_REFUSE, /* would make regions differ */
+        RULE_EVENT,  /* the notification and the key alone say it: DEL, EXPIRE, SETBIT, ... */
+        RULE_SET,    /* key value [options] */
+        RULE_SETEX,  /* key time value */
+        RULE_MSET,   /* key value ... */
+        RULE_MSETNX,
+        RULE_APPEND, /* key value */
+        RULE_INCR,
+        RULE_DECR,
+        RULE_INCRBY,
+        RULE_DECRBY,
+        RULE_INCRBYFLOAT,
+        RULE_HSET,   /* key field value ... */
+        RULE_HVALUE, /* key field amount: the new value is read back */
+        RULE_HDEL,
+        RULE_SADD,
+        RULE_SREM,
+        RULE_SMOVE,
+        RULE_SPOP,
+        RULE_MULTI,  /* opens a transaction */
+        RULE_EXEC,   /* closes one */
+        RULE_STORE,  /* refused when its arguments hold STORE or STOREDIST */
+        RULE_CONFIG, /* refused where it would take the metadata out of the AOF */
+        RULE_KIND_COUNT,
+};
+
+/* Wrapper commands, by where the wrapped command has its keys. */
+enum wrap {
+        WRAP_NONE,
+        WRAP_ONE,   /* the first argument */
+        WRAP_TWO,   /* the first two */
+        WRAP_PAIRS, /* every second */
+        WRAP_COUNT,
+};
+
+struct rule {
+        char name[32]; /* lower case */
+        enum rule_kind kind;
+        enum wrap wrap; /* how it is wrapped inside a transaction */
+        int args_min;   /* fewer: left to Redis, which refuses it */
+        bool always;    /* wrapped always: its notification does not say what changed */
+};
+
+/* Builds the table: the fixed rows, then every write command of this server that no row names, as
+ * refused. False and a sentence in *ret_why where the server does not tell its commands. */
+bool rules_init(struct redis_context *ctx, const char **ret_why);
+
+/* The row of a command name in any case, or NULL where none exists (reads). Cost: one probe. */
+const struct rule *rules_find(const char *name, size_t len);
+
+#endif
