@@ -119,6 +119,7 @@ struct health_region {
         uint8_t id;
         enum health_verdict opinion;
         bool ever_heard;
+        uint64_t started_us; /* when this node began to listen for it */
         uint64_t heard_us;
         uint64_t streak_us; /* unbroken hearing since then; 0: none */
         uint64_t since_us;  /* of the opinion */
@@ -133,7 +134,6 @@ struct health {
         uint32_t region_count;
         uint32_t peer_count;
         struct topology_timing timing;
-        uint64_t started_us;
         uint64_t stepped_us;
         struct health_region regions[TOPOLOGY_REGIONS_MAX];
         struct health_peer peers[TOPOLOGY_NODES_MAX]; /* self included, for its own reports */
@@ -146,7 +146,8 @@ struct health {
 void health_init(struct health *health, const struct topology *topology, uint32_t own_node,
                  uint64_t now_us);
 
-/* Takes a new topology; what is known of regions and nodes that stay is kept. */
+/* Takes a new topology; what is known of regions and nodes that stay is kept. One that lacks the
+ * own node changes nothing. */
 void health_reconfigure(struct health *health, const struct topology *topology, uint64_t now_us);
 
 /* Something arrived from that node (any message of it). Unknown ids are ignored. */

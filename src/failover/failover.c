@@ -1,0 +1,284 @@
+/* The rows. Deciding is looking for the one row whose masks all hold; nothing else happens here, so
+ * it cannot fail. "Fails" below means that a region says of itself that it cannot serve. */
+#include "failover/failover.h"
+
+#include "base/check.h"
+
+#include <stdio.h>
+
+#define S(name)  (1u << REGION_##name)
+#define STATES   ((1u << REGION_STATE_COUNT) - 1)
+#define SERVING  (S(ACTIVE) | S(SUSPECT))
+#define V(name)  (1u << HEALTH_##name)
+#define VERDICTS ((1u << HEALTH_VERDICT_COUNT) - 1)
+#define NOT_DOWN (VERDICTS & ~V(DOWN))
+#define FAILS    (1u << HEALTH_SELF_FAILED)
+#define WELL     (1u << HEALTH_SELF_OK | 1u << HEALTH_SELF_DEGRADED)
+#define SELVES   (FAILS | WELL)
+#define W(name)  (1u << FAILOVER_WISH_##name)
+
+enum {
+        NO = 1,
+        YES = 2,
+        ANY = 3,
+};
+
+#define AUTOMATIC REGION_ACTOR_AUTOMATIC
+#define OPERATOR  REGION_ACTOR_OPERATOR
+
+/* id; states, verdicts, selves, wishes; caught up, held, emptied, last; refuses, to, actor */
+static const struct failover_row rows[] = {
+        {"joining-ready", S(JOINING), V(UP), WELL, W(NONE), YES, ANY, ANY, ANY, false,
+         REGION_ACTIVE, AUTOMATIC, "{region} has joined and caught up: it gets traffic"},
+        {"joining-silent", S(JOINING), V(DOWN), SELVES, W(NONE), ANY, ANY, ANY, ANY, false,
+         REGION_DOWN, AUTOMATIC, "{region} went silent before it had joined ({evidence})"},
+
+        {"region-doubted", S(ACTIVE), V(SUSPECT), WELL, W(NONE), ANY, ANY, ANY, ANY, false,
+         REGION_SUSPECT, AUTOMATIC,
+         "{region} is not heard by everybody ({evidence}): it still gets traffic"},
+        {"region-cleared", S(SUSPECT), V(UP), WELL, W(NONE), ANY, ANY, ANY, ANY, false,
+         REGION_ACTIVE, AUTOMATIC, "{region} is heard again by everybody"},
+        {"region-silent", SERVING, V(DOWN), SELVES, W(NONE), ANY, ANY, ANY, NO, false, REGION_DOWN,
+         AUTOMATIC, "{region} is down ({evidence}): it gets no traffic"},
+        {"region-silent-last", S(ACTIVE), V(DOWN), SELVES, W(NONE), ANY, ANY, ANY, YES, false,
+         REGION_SUSPECT, AUTOMATIC,
+         "{region} is not heard ({evidence}), but no other region could take its traffic"},
+        {"region-failed", SERVING, NOT_DOWN, FAILS, W(NONE), ANY, ANY, ANY, NO, false, REGION_DOWN,
+         AUTOMATIC, "{region} says that it cannot serve ({parts} down): it gets no traffic"},
+        {"region-failed-last", S(ACTIVE), NOT_DOWN, FAILS, W(NONE), ANY, ANY, ANY, YES, false,
+         REGION_SUSPECT, AUTOMATIC,
+         "{region} says that it cannot serve ({parts} down), but no other region could either"},
+
+        {"region-heard", S(DOWN), V(UP), WELL, W(NONE), ANY, ANY, ANY, ANY, false,
+         REGION_RECOVERING, AUTOMATIC, "{region} is back and catches up before it gets traffic"},
+        {"recovery-silent", S(RECOVERING), V(DOWN), SELVES, W(NONE), ANY, ANY, ANY, ANY, false,
+         REGION_DOWN, AUTOMATIC, "{region} went silent while it recovered ({evidence})"},
+        {"recovery-failed", S(RECOVERING), NOT_DOWN, FAILS, W(NONE), ANY, ANY, ANY, ANY, false,
+         REGION_DOWN, AUTOMATIC,
+         "{region} says while it recovers that it cannot serve ({parts} down)"},
+        {"recovery-done", S(RECOVERING), V(UP), WELL, W(NONE), YES, YES, ANY, ANY, false,
+         REGION_ACTIVE, AUTOMATIC,
+         "{region} has caught up and stayed up for the hold-down: it gets traffic again"},
+
+        {"drain-done", S(DRAINING), VERDICTS, SELVES, W(NONE), ANY, ANY, YES, ANY, false,
+         REGION_DRAINED, AUTOMATIC, "{region} is drained"},
+        {"drain-silent", S(DRAINING), V(DOWN), SELVES, W(NONE), ANY, ANY, NO, ANY, false,
+         REGION_DRAINED, AUTOMATIC,
+         "{region} went silent while it drained ({evidence}): it counts as drained"},
+
+        {"operator-drain", SERVING, VERDICTS, SELVES, W(DRAIN), ANY, ANY, ANY, NO, false,
+         REGION_DRAINING, OPERATOR, "{region} is being drained: it gets no new traffic"},
+        {"operator-drain-last", SERVING, VERDICTS, SELVES, W(DRAIN), ANY, ANY, ANY, YES, true,
+         REGION_ACTIVE, OPERATOR,
+         "{region} stays: no other region could take its traffic; bring one back first"},
+        {"operator-drain-idle", S(JOINING) | S(RECOVERING), VERDICTS, SELVES, W(DRAIN), ANY, ANY,
+         ANY, ANY, false, REGION_DRAINING, OPERATOR,
+         "{region} is being drained before it got traffic"},
+        {"operator-drain-out", S(DOWN) | S(ISOLATED), VERDICTS, SELVES, W(DRAIN), ANY, ANY, ANY,
+         ANY, false, REGION_DRAINED, OPERATOR,
+         "{region} is drained: it stays out until an operator returns it"},
+        {"operator-drain-again", S(DRAINING) | S(DRAINED), VERDICTS, SELVES, W(DRAIN), ANY, ANY,
+         ANY, ANY, true, REGION_DRAINED, OPERATOR, "{region} is drained or being drained already"},
+
+        {"operator-undrain", S(DRAINING), NOT_DOWN, SELVES, W(RETURN), ANY, ANY, ANY, ANY, false,
+         REGION_ACTIVE, OPERATOR, "{region} is not drained any more: it gets traffic"},
+        {"operator-undrain-silent", S(DRAINING), V(DOWN), SELVES, W(RETURN), ANY, ANY, ANY, ANY,
+         true, REGION_DRAINED, OPERATOR,
+         "{region} cannot return now: it is down ({evidence}); repair it first"},
+        {"operator-return", S(DRAINED) | S(ISOLATED), VERDICTS, SELVES, W(RETURN), ANY, ANY, ANY,
+         ANY, false, REGION_RECOVERING, OPERATOR,
+         "{region} returns: it catches up before it gets traffic"},
+        {"operator-return-needless", SERVING | S(JOINING) | S(DOWN) | S(RECOVERING), VERDICTS,
+         SELVES, W(RETURN), ANY, ANY, ANY, ANY, true, REGION_ACTIVE, OPERATOR,
+         "{region} was not taken out by an operator: it returns by itself when it is well"},
+
+        {"operator-isolate", SERVING, VERDICTS, SELVES, W(ISOLATE), ANY, ANY, ANY, NO, false,
+         REGION_ISOLATED, OPERATOR, "{region} is isolated: no traffic, no data"},
+        {"operator-isolate-last", SERVING, VERDICTS, SELVES, W(ISOLATE), ANY, ANY, ANY, YES, true,
+         REGION_ACTIVE, OPERATOR,
+         "{region} stays: no other region could take its traffic; bring one back first"},
+        {"operator-isolate-out", STATES & ~(SERVING | S(ISOLATED)), VERDICTS, SELVES, W(ISOLATE),
+         ANY, ANY, ANY, ANY, false, REGION_ISOLATED, OPERATOR,
+         "{region}, out of traffic already, is isolated: no data"},
+        {"operator-isolate-again", S(ISOLATED), VERDICTS, SELVES, W(ISOLATE), ANY, ANY, ANY, ANY,
+         true, REGION_ISOLATED, OPERATOR, "{region} is isolated already"},
+};
+
+static bool flag_fits(uint8_t mask, bool value)
+{
+        return (mask & (value ? YES : NO)) != 0;
+}
+
+static bool row_fits(const struct failover_row *row, const struct failover_input *input)
+{
+        return (row->states & (1u << input->state)) != 0 &&
+               (row->verdicts & (1u << input->verdict)) != 0 &&
+               (row->selves & (1u << input->self)) != 0 &&
+               (row->wishes & (1u << input->wish)) != 0 &&
+               flag_fits(row->caught_up, input->caught_up) && flag_fits(row->held, input->held) &&
+               flag_fits(row->emptied, input->emptied) && flag_fits(row->last, input->last);
+}
+
+const struct failover_row *failover_decide(const struct failover_input *input)
+{
+        CHECK((unsigned)input->state < REGION_STATE_COUNT);
+        CHECK((unsigned)input->verdict < HEALTH_VERDICT_COUNT);
+        CHECK((unsigned)input->self < HEALTH_SELF_COUNT);
+        CHECK((unsigned)input->wish < FAILOVER_WISH_COUNT);
+        for (size_t i = 0; i < COUNT_OF(rows); i++) {
+                if (row_fits(&rows[i], input))
+                        return &rows[i];
+        }
+        return NULL;
+}
+
+const struct failover_row *failover_row_by_id(struct bytes id)
+{
+        for (size_t i = 0; i < COUNT_OF(rows); i++) {
+                if (bytes_equal(id, bytes_of_str(rows[i].id)))
+                        return &rows[i];
+        }
+        return NULL;
+}
+
+const struct failover_row *failover_rows(size_t *ret_count)
+{
+        *ret_count = COUNT_OF(rows);
+        return rows;
+}
+
+bool failover_routable(enum region_state state, enum health_verdict verdict, enum health_self self)
+{
+        return region_state_serves(state) && verdict != HEALTH_DOWN && self != HEALTH_SELF_FAILED;
+}
+
+/* The value of the placeholder at the begin of `at`, and its length; NULL when there is none. */
+static const char *placeholder(const char *at, const char *const values[3], size_t *ret_len)
+{
+        static const struct bytes names[] = {
+                BYTES_INIT("{region}"),
+                BYTES_INIT("{evidence}"),
+                BYTES_INIT("{parts}"),
+        };
+        for (size_t i = 0; i < COUNT_OF(names); i++) {
+                if (bytes_starts_with(bytes_of_str(at), names[i])) {
+                        *ret_len = names[i].len;
+                        return values[i] != NULL && values[i][0] != 0 ? values[i] : "unknown";
+                }
+        }
+        return NULL;
+}
+
+const char *failover_sentence(const struct failover_row *row, const char *region,
+                              const char *evidence, const char *parts,
+                              char text[static FAILOVER_SENTENCE_SIZE])
+{
+        const char *const values[3] = {region, evidence, parts};
+        size_t used = 0;
+        const char *at = row->sentence;
+        while (*at != 0 && used < FAILOVER_SENTENCE_SIZE - 1) {
+                size_t len = 0;
+                const char *value = placeholder(at, values, &len);
+                if (value == NULL) {
+                        text[used++] = *at++;
+                        continue;
+                }
+                size_t left = FAILOVER_SENTENCE_SIZE - 1 - used;
+                size_t take = strlen(value) < left ? strlen(value) : left;
+                memcpy(text + used, value, take);
+                used += take;
+                at += len;
+        }
+        text[used] = 0;
+        return text;
+}
+
+static const char *const wish_names[FAILOVER_WISH_COUNT] = {
+        [FAILOVER_WISH_NONE] = "none",
+        [FAILOVER_WISH_DRAIN] = "drain",
+        [FAILOVER_WISH_RETURN] = "return",
+        [FAILOVER_WISH_ISOLATE] = "isolate",
+};
+
+const char *failover_wish_name(enum failover_wish wish)
+{
+        return (unsigned)wish < FAILOVER_WISH_COUNT ? wish_names[wish] : "unknown";
+}
+
+static const char *state_name(unsigned value)
+{
+        return region_state_name((enum region_state)value);
+}
+
+static const char *verdict_name(unsigned value)
+{
+        return health_verdict_name((enum health_verdict)value);
+}
+
+static const char *self_name(unsigned value)
+{
+        return health_self_name((enum health_self)value);
+}
+
+static const char *wish_name(unsigned value)
+{
+        return failover_wish_name((enum failover_wish)value);
+}
+
+/* "a, b" of a mask of `count` bits; "any" when all are set. */
+static void markdown_mask(struct buffer *buffer, unsigned mask, unsigned count,
+                          const char *(*name)(unsigned value))
+{
+        bool first = true;
+        if (mask == (1u << count) - 1) {
+                buffer_format(buffer, "any");
+                return;
+        }
+        for (unsigned i = 0; i < count; i++) {
+                if ((mask & (1u << i)) == 0)
+                        continue;
+                buffer_format(buffer, "%s%s", first ? "" : ", ", name(i));
+                first = false;
+        }
+}
+
+static void markdown_flag(struct buffer *buffer, uint8_t mask, const char *yes, const char *no)
+{
+        if (mask != ANY)
+                buffer_format(buffer, ", %s", mask == YES ? yes : no);
+}
+
+static void markdown_row(struct buffer *buffer, const struct failover_row *row)
+{
+        buffer_format(buffer, "| `%s` | ", row->id);
+        markdown_mask(buffer, row->states, REGION_STATE_COUNT, state_name);
+        buffer_format(buffer, " | ");
+        markdown_mask(buffer, row->wishes, FAILOVER_WISH_COUNT, wish_name);
+        buffer_format(buffer, " | ");
+        markdown_mask(buffer, row->verdicts, HEALTH_VERDICT_COUNT, verdict_name);
+        buffer_format(buffer, " | ");
+        markdown_mask(buffer, row->selves, HEALTH_SELF_COUNT, self_name);
+        markdown_flag(buffer, row->caught_up, "caught up", "not caught up");
+        markdown_flag(buffer, row->held, "hold-down passed", "hold-down runs");
+        markdown_flag(buffer, row->emptied, "drain time passed", "drain time runs");
+        markdown_flag(buffer, row->last, "no other region serves", "another region serves");
+        buffer_format(buffer, " | %s | %s |\n",
+                      row->refuses ? "(refused)" : region_state_name(row->to), row->sentence);
+}
+
+void failover_markdown(struct buffer *buffer)
+{
+        buffer_format(
+                buffer, "%s",
+                "# Failover rows\n\n"
+                "Generated from `src/failover/failover.c` by `meridian-rows`; a test compares. "
+                "At most one row fits any combination; where none fits, nothing happens.\n\n"
+                "A region is *down* when a majority of all regions do not hear it. It *fails* "
+                "when it says of itself that Redis, its edge or all of its backends are "
+                "down.\n\n"
+                "| row | in state | operator asks | verdict of the others | says of itself, "
+                "and further | becomes | sentence |\n"
+                "| --- | --- | --- | --- | --- | --- | --- |\n");
+        for (size_t i = 0; i < COUNT_OF(rows); i++)
+                markdown_row(buffer, &rows[i]);
+}
