@@ -8,6 +8,7 @@
 #include "topology/topology.h"
 
 #include <math.h>
+#include <time.h>
 
 static const struct {
         enum world_part part;
@@ -114,8 +115,11 @@ json_t *api_json_status(const struct api *api)
         json_t *regions = json_array();
         for (size_t i = 0; i < status->region_count; i++)
                 json_array_append_new(regions, json_region(status, &status->regions[i]));
-        return json_pack("{s:s, s:I, s:o, s:I, s:I, s:I, s:o, s:b, s:b, s:b, s:o}", "version",
-                         MERIDIAN_VERSION, "node", (json_int_t)status->node, "region",
+        struct timespec now;
+        clock_gettime(CLOCK_REALTIME, &now);
+        return json_pack("{s:s, s:f, s:I, s:o, s:I, s:I, s:I, s:o, s:b, s:b, s:b, s:o}", "version",
+                         MERIDIAN_VERSION, "time", (double)now.tv_sec + (double)now.tv_nsec / 1e9,
+                         "node", (json_int_t)status->node, "region",
                          text_or_null(self == NULL ? NULL : self->name), "epoch",
                          (json_int_t)status->epoch, "view", (json_int_t)status->version, "term",
                          (json_int_t)status->term, "leader",

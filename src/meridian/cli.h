@@ -1,0 +1,67 @@
+/* cli.h - what the files of the command line share. */
+#ifndef MERIDIAN_MERIDIAN_CLI_H
+#define MERIDIAN_MERIDIAN_CLI_H
+
+#include "base/bytes.h"
+#include "client/client.h"
+
+#include <jansson.h>
+
+enum {
+        CLI_DONE = 0,
+        CLI_FAILED = 1,
+        CLI_USAGE = 2,
+        CLI_NODES_MAX = 16,
+};
+
+struct cli_node {
+        char admin[96]; /* "127.10.0.1:7400" */
+        char host[80];
+};
+
+/* Where the nodes are, and what the options say. */
+struct cli {
+        struct cli_node nodes[CLI_NODES_MAX];
+        size_t node_count;
+        char from[256]; /* where the list of nodes comes from, for people */
+        bool json;
+        bool follow;
+        int argc; /* the command's own arguments */
+        char **argv;
+};
+
+/* Says on stderr what is wrong, where, what to do; returns CLI_FAILED. */
+int cli_error(const char *format, ...) PRINTF_LIKE(1, 2);
+
+/* Asks the nodes in turn until one answers; those that do not are told on stderr. False, said on
+ * stderr, where none does. `ret_node` (may be NULL) is who answered. */
+MUST_USE bool cli_get(const struct cli *cli, const char *path, struct client_answer *ret_answer,
+                      const struct cli_node **ret_node);
+MUST_USE bool cli_post(const struct cli *cli, const char *path, struct bytes body,
+                       struct client_answer *ret_answer);
+
+/* The JSON of an answer of status 200; else NULL, with the node's own words on stderr. Ends the
+ * answer in either case. */
+MUST_USE json_t *cli_json(struct client_answer *answer);
+
+/* Prints JSON for programs. */
+void cli_print_json(json_t *json);
+
+/* "30s", "500ms", "2m" or "1500" (milliseconds). */
+MUST_USE bool cli_duration(const char *text, uint64_t *ret_ms);
+
+/* ---- commands ---- */
+int cli_status(struct cli *cli);
+int cli_topology(struct cli *cli);
+int cli_plan(struct cli *cli);
+int cli_apply(struct cli *cli);
+int cli_why_route(struct cli *cli);
+int cli_events(struct cli *cli);
+int cli_lock(struct cli *cli);
+int cli_drain(struct cli *cli);
+int cli_undrain(struct cli *cli);
+int cli_isolate(struct cli *cli);
+int cli_unisolate(struct cli *cli);
+int cli_doctor(struct cli *cli);
+
+#endif

@@ -1,0 +1,207 @@
+/* locks.c - `meridian lock ...`: the lock service over RESP, as any Redis client would use it. */
+#include "meridian/cli.h"
+#include "term/term.h"
+
+#include <hiredis/hiredis.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/time.h>
+
+#define LOCKS_PORT 7402
+
+struct lock_command {
+        const char *name;
+        const char *usage;
+        int args_min; /* after the name */
+        int args_max;
+        int (*run)(redisContext *context, int argc, char **argv);
+};
+
+static redisReply *ask(redisContext *context, int argc, const char **argv)
+{
+        redisReply *reply = redisCommandArgv(context, argc, argv, NULL);
+        if (reply == NULL) {
+                cli_error("the connection broke: %s", context->errstr);
+                return NULL;
+        }
+        if (reply->type == REDIS_REPLY_ERROR) {
+                cli_error("%s", reply->str);
+                freeReplyObject(reply);
+                return NULL;
+        }
+        return reply;
+}
+
+static bool milliseconds(const char *text, char *out, size_t size)
+{
+        uint64_t ms = 0;
+        if (!cli_duration(text, &ms)) {
+                cli_error("\"%s\" is no time: write 30s, 500ms or 2m", text);
+                return false;
+        }
+        snprintf(out, size, "%" PRIu64, ms);
+        return true;
+}
+
+static int usage_acquire(void)
+{
+        cli_error("usage: meridian lock acquire KEY OWNER TTL [--wait TIME]");
+        return CLI_USAGE;
+}
+
+static int lock_acquire(redisContext *context, int argc, char **argv)
+{
+        char ttl[32];
+        char wait[32];
+        const char *words[6] = {"LOCK.ACQUIRE", argv[0], argv[1], ttl, "WAIT", wait};
+        bool waits = argc == 5;
+        if (waits && strcmp(argv[3], "--wait") != 0)
+                return usage_acquire();
+        if (!milliseconds(argv[2], ttl, sizeof ttl) ||
+            (waits && !milliseconds(argv[4], wait, sizeof wait)))
+                return CLI_USAGE;
+        redisReply *reply = ask(context, waits ? 6 : 4, words);
+        if (reply == NULL)
+                return CLI_FAILED;
+        int status = CLI_FAILED;
+        if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 2) {
+                printf("acquired %s: token %lld, for %lld ms\n", argv[0],
+                       reply->element[0]->integer, reply->element[1]->integer);
+                status = CLI_DONE;
+        } else {
+                cli_error("%s is held by somebody else (`meridian lock info %s`)", argv[0],
+                          argv[0]);
+        }
+        freeReplyObject(reply);
+        return status;
+}
+
+static int lock_renew(redisContext *context, int argc, char **argv)
+{
+        char ttl[32];
+        const char *words[5] = {"LOCK.RENEW", argv[0], argv[1], argv[2], ttl};
+        (void)argc;
+        if (!milliseconds(argv[3], ttl, sizeof ttl))
+                return CLI_USAGE;
+        redisReply *reply = ask(context, 5, words);
+        if (reply == NULL)
+                return CLI_FAILED;
+        printf("renewed %s: for %lld ms\n", argv[0], reply->integer);
+        freeReplyObject(reply);
+        return CLI_DONE;
+}
+
+static int lock_release(redisContext *context, int argc, char **argv)
+{
+        const char *words[4] = {"LOCK.RELEASE", argv[0], argv[1], argv[2]};
+        (void)argc;
+        redisReply *reply = ask(context, 4, words);
+        if (reply == NULL)
+                return CLI_FAILED;
+        bool released = reply->integer == 1;
+        freeReplyObject(reply);
+        if (!released)
+                return cli_error("%s is not held by %s with token %s", argv[0], argv[1], argv[2]);
+        printf("released %s\n", argv[0]);
+        return CLI_DONE;
+}
+
+/* One lock: an array of names and values. */
+static void lock_print(const redisReply *lock)
+{
+        for (size_t i = 0; i + 1 < lock->elements; i += 2) {
+                const redisReply *value = lock->element[i + 1];
+                printf("%s%s%s ", term_style(TERM_DIM), lock->element[i]->str,
+                       term_style(TERM_PLAIN));
+                if (value->type == REDIS_REPLY_INTEGER)
+                        printf("%lld  ", value->integer);
+                else
+                        printf("%s  ", value->str);
+        }
+        putchar('\n');
+}
+
+static int lock_info(redisContext *context, int argc, char **argv)
+{
+        const char *words[2] = {"LOCK.INFO", argv[0]};
+        (void)argc;
+        redisReply *reply = ask(context, 2, words);
+        if (reply == NULL)
+                return CLI_FAILED;
+        if (reply->type == REDIS_REPLY_ARRAY)
+                lock_print(reply);
+        else
+                printf("%s is free\n", argv[0]);
+        freeReplyObject(reply);
+        return CLI_DONE;
+}
+
+static int lock_list(redisContext *context, int argc, char **argv)
+{
+        const char *words[2] = {"LOCK.LIST", argv[0]};
+        (void)argc;
+        redisReply *reply = ask(context, 2, words);
+        if (reply == NULL)
+                return CLI_FAILED;
+        for (size_t i = 0; i < reply->elements; i++)
+                lock_print(reply->element[i]);
+        freeReplyObject(reply);
+        return CLI_DONE;
+}
+
+static const struct lock_command lock_commands[] = {
+        {"acquire", "KEY OWNER TTL [--wait TIME]", 3, 5, lock_acquire},
+        {"renew", "KEY OWNER TOKEN TTL", 4, 4, lock_renew},
+        {"release", "KEY OWNER TOKEN", 3, 3, lock_release},
+        {"info", "KEY", 1, 1, lock_info},
+        {"list", "PREFIX", 1, 1, lock_list},
+};
+
+static redisContext *locks_connect(const struct cli *cli)
+{
+        struct timeval timeout = {.tv_sec = 2};
+        for (size_t i = 0; i < cli->node_count; i++) {
+                redisContext *context =
+                        redisConnectWithTimeout(cli->nodes[i].host, LOCKS_PORT, timeout);
+                if (context != NULL && context->err == 0)
+                        return context;
+                fprintf(stderr, "%s%s:%d does not answer (%s)%s\n", term_style(TERM_DIM),
+                        cli->nodes[i].host, LOCKS_PORT,
+                        context == NULL ? "out of memory" : context->errstr,
+                        term_style(TERM_PLAIN));
+                if (context != NULL)
+                        redisFree(context);
+        }
+        if (cli->node_count == 0)
+                cli_error("no node is known: name one with --node HOST:PORT or MERIDIAN_NODE, or "
+                          "start the lab (make lab)");
+        else
+                cli_error("no node of %s answers on port %d", cli->from, LOCKS_PORT);
+        return NULL;
+}
+
+int cli_lock(struct cli *cli)
+{
+        const struct lock_command *found = NULL;
+        for (size_t i = 0; i < COUNT_OF(lock_commands); i++) {
+                if (strcmp(lock_commands[i].name, cli->argv[0]) == 0)
+                        found = &lock_commands[i];
+        }
+        if (found == NULL) {
+                cli_error("there is no command \"lock %s\": acquire, renew, release, info, list",
+                          cli->argv[0]);
+                return CLI_USAGE;
+        }
+        if (cli->argc - 1 < found->args_min || cli->argc - 1 > found->args_max ||
+            (found->args_max == 5 && cli->argc - 1 == 4)) {
+                cli_error("usage: meridian lock %s %s", found->name, found->usage);
+                return CLI_USAGE;
+        }
+        redisContext *context = locks_connect(cli);
+        if (context == NULL)
+                return CLI_FAILED;
+        int status = found->run(context, cli->argc - 1, cli->argv + 1);
+        redisFree(context);
+        return status;
+}
