@@ -1,0 +1,351 @@
+/* Starts the parts in the order in which they need each other, runs the loop, and stops them.
+ *
+ * The happy path: topology, certificate, data folder, node, view, link, api, driver (which steps
+ * the node for the first time), loop. Whatever fails before the loop is said in one line, and what
+ * was started is stopped again the same way as at the end. */
+#include "meridiand/daemon.h"
+#include "base/check.h"
+#include "base/log.h"
+#include "node/node.h"
+#include "pki/pki.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define SECOND_MS 1000
+
+static const int stop_signals[] = {SIGTERM, SIGINT};
+_Static_assert(COUNT_OF(stop_signals) == COUNT_OF(((struct daemon *)0)->signals), "one each");
+
+/* ---- checks ---- */
+
+static struct pki_files files_of(const struct config *config)
+{
+        return (struct pki_files){
+                .ca = config->pki_ca,
+                .cert = config->pki_cert,
+                .key = config->pki_key,
+                .crl = config->pki_crl[0] == '\0' ? NULL : config->pki_crl,
+        };
+}
+
+static bool topology_read(struct daemon *daemon)
+{
+        struct io_error error;
+        struct topology_error fault;
+        char text[512];
+        const char *path = daemon->config.topology;
+        if (io_file_read(&daemon->heap, path, TOPOLOGY_BYTES_MAX, &daemon->document,
+                         &daemon->document_len, &error) != ERR_NONE) {
+                LOG_ERROR("topology", "%s", error.text);
+                return false;
+        }
+        if (!topology_parse(bytes_of(daemon->document, daemon->document_len), &daemon->topology,
+                            &fault)) {
+                LOG_ERROR("topology", "%s: %s", path,
+                          topology_error_text(&fault, text, sizeof text));
+                return false;
+        }
+        return true;
+}
+
+/* Configuration and topology speak of the same node. */
+static bool identity_check(const struct daemon *daemon)
+{
+        const struct config *config = &daemon->config;
+        const struct topology_region *region =
+                topology_region_of_node(&daemon->topology, config->node);
+        if (strcmp(daemon->topology.cluster, config->cluster) != 0) {
+                LOG_ERROR("config",
+                          "the cluster is '%s' in the configuration and '%s' in %s; make "
+                          "them the same",
+                          config->cluster, daemon->topology.cluster, config->topology);
+                return false;
+        }
+        if (region == NULL || strcmp(region->name, config->region) != 0) {
+                LOG_ERROR("config",
+                          "%s has no node %u in region '%s'; correct node or region in "
+                          "the configuration, or add it there",
+                          config->topology, config->node, config->region);
+                return false;
+        }
+        return true;
+}
+
+bool daemon_check(struct daemon *daemon, int64_t *ret_days_left)
+{
+        const struct config *config = &daemon->config;
+        struct pki_identity self;
+        struct pki_error error;
+        struct pki_files files = files_of(config);
+        if (!topology_read(daemon) || !identity_check(daemon))
+                return false;
+        enum err err = pki_identity_set(&self, config->cluster, config->region, config->node);
+        CHECK(err == ERR_NONE); /* the configuration and the topology allow no other names */
+        if (pki_node_verify(&files, &self, ret_days_left, &error) != ERR_NONE) {
+                LOG_ERROR("certificate", "%s", error.text);
+                return false;
+        }
+        return true;
+}
+
+/* ---- parts ---- */
+
+static bool folders_open(struct daemon *daemon)
+{
+        struct io_error error;
+        if (io_dir_make(daemon->config.data_dir, &error) == ERR_NONE &&
+            io_dir_make(daemon->config.run_dir, &error) == ERR_NONE &&
+            io_dir_lock(daemon->config.data_dir, &daemon->lock_fd, &error) == ERR_NONE &&
+            io_incarnation_next(daemon->config.data_dir, &daemon->incarnation, &error) == ERR_NONE)
+                return true;
+        LOG_ERROR("data", "%s", error.text);
+        return false;
+}
+
+static bool node_open(struct daemon *daemon)
+{
+        struct node_config config = {
+                .self = daemon->config.node,
+                .topology = bytes_of(daemon->document, daemon->document_len),
+        };
+        enum err err = node_new(&daemon->heap, &config, &daemon->node);
+        if (err != ERR_NONE)
+                LOG_ERROR("node", "the node cannot be made: %s", err_text(err));
+        return err == ERR_NONE;
+}
+
+static bool view_open(struct daemon *daemon)
+{
+        char path[CONFIG_TEXT_MAX + 8], why[512];
+        snprintf(path, sizeof path, "%s/view", daemon->config.run_dir);
+        enum err err = view_writer_open(path, VIEW_GROUP_DEFAULT, &daemon->view, why, sizeof why);
+        if (err != ERR_NONE)
+                LOG_ERROR("view", "%s", why);
+        return err == ERR_NONE;
+}
+
+/* A database that is not there yet is no reason not to start: it is looked for every second. */
+static bool geo_open(struct daemon *daemon)
+{
+        char why[512];
+        if (daemon->config.geo[0] == '\0')
+                return true;
+        daemon->geo = geo_new(daemon->config.geo);
+        if (daemon->geo == NULL)
+                return false;
+        if (geo_refresh(daemon->geo, NULL, why, sizeof why) != ERR_NONE)
+                LOG_WARN("geo", "%s", why);
+        return true;
+}
+
+static bool link_open(struct daemon *daemon)
+{
+        const struct config *config = &daemon->config;
+        struct pki_error error;
+        struct link_callbacks callbacks = wire_link(daemon);
+        struct link_config wish = {
+                .heap = &daemon->heap,
+                .self = config->node,
+                .cluster = config->cluster,
+                .region = config->region,
+                .host = config->link.host,
+                .port = config->link.port,
+                .files = files_of(config),
+                .peers = daemon->peers,
+                .peer_count = wire_peers(daemon, node_topology(daemon->node)),
+                .seed = system_seed(),
+                .allow_impairments = config->impairments,
+        };
+        enum err err = link_new(&daemon->loop, &wish, &callbacks, &daemon->link, &error);
+        if (err != ERR_NONE)
+                LOG_ERROR("link", "%s", error.text);
+        return err == ERR_NONE;
+}
+
+static bool api_open(struct daemon *daemon)
+{
+        char why[512];
+        struct api_config config = {
+                .admin_host = daemon->config.admin.host,
+                .admin_port = daemon->config.admin.port,
+                .locks_host = daemon->config.locks.host,
+                .locks_port = daemon->config.locks.port,
+                .lab = daemon->config.impairments,
+                .geo = daemon->geo,
+                .host = wire_api(daemon),
+        };
+        enum err err = api_new(&daemon->loop, &config, &daemon->api, why, sizeof why);
+        if (err != ERR_NONE)
+                LOG_ERROR("api", "%s", why);
+        return err == ERR_NONE;
+}
+
+static void step(void *node, const struct world_event *event, struct world_effects *ret_effects)
+{
+        node_step(node, event, ret_effects);
+}
+
+static bool driver_open(struct daemon *daemon)
+{
+        struct io_error error;
+        struct io_config config = {
+                .loop = &daemon->loop,
+                .heap = &daemon->heap,
+                .data_dir = daemon->config.data_dir,
+                .incarnation = daemon->incarnation,
+                .seed = system_seed(),
+                .node = {daemon->node, step},
+                .ports = wire_ports(daemon),
+        };
+        enum err err = io_driver_new(&config, &daemon->driver, &error);
+        if (err != ERR_NONE)
+                LOG_ERROR("data", "%s", error.text);
+        return err == ERR_NONE;
+}
+
+/* ---- the loop ---- */
+
+/* Once a second: a view that is not old, a geo database that was replaced. */
+static void on_second(uv_timer_t *timer)
+{
+        struct daemon *daemon = timer->data;
+        bool changed = false;
+        char why[512];
+        wire_publish(daemon);
+        if (daemon->geo != NULL &&
+            geo_refresh(daemon->geo, &changed, why, sizeof why) == ERR_NONE && changed)
+                LOG_INFO("geo", "%s is in use", daemon->config.geo);
+}
+
+static void on_signal(uv_signal_t *signal, int number)
+{
+        struct daemon *daemon = signal->data;
+        if (daemon->stopping) {
+                LOG_WARN("stop", "signal %d again: ending at once", number);
+                _exit(1);
+        }
+        LOG_INFO("stop", "signal %d: stopping", number);
+        daemon_stop(daemon, 0);
+}
+
+static bool handles_open(struct daemon *daemon)
+{
+        if (uv_timer_init(&daemon->loop, &daemon->second) != 0)
+                return false;
+        daemon->second.data = daemon;
+        daemon->handles++;
+        uv_timer_start(&daemon->second, on_second, SECOND_MS, SECOND_MS);
+        for (size_t i = 0; i < COUNT_OF(stop_signals); i++) {
+                if (uv_signal_init(&daemon->loop, &daemon->signals[i]) != 0)
+                        return false;
+                daemon->signals[i].data = daemon;
+                daemon->handles++;
+                if (uv_signal_start(&daemon->signals[i], on_signal, stop_signals[i]) != 0)
+                        return false;
+        }
+        return true;
+}
+
+static bool daemon_open(struct daemon *daemon)
+{
+        if (uv_loop_init(&daemon->loop) != 0) {
+                LOG_ERROR("loop", "the loop cannot be made: are too many files open?");
+                return false;
+        }
+        daemon->loop_open = true;
+        return folders_open(daemon) && node_open(daemon) && view_open(daemon) && geo_open(daemon) &&
+               link_open(daemon) && api_open(daemon) && driver_open(daemon) && handles_open(daemon);
+}
+
+/* ---- the end ---- */
+
+static void on_driver_closed(void *user)
+{
+        struct daemon *daemon = user;
+        daemon->driver_closed = true;
+}
+
+static void on_link_closed(void *user)
+{
+        struct daemon *daemon = user;
+        daemon->link_closed = true;
+}
+
+static void on_api_closed(void *context)
+{
+        struct daemon *daemon = context;
+        daemon->api = NULL;
+}
+
+static void handles_close(struct daemon *daemon)
+{
+        if (daemon->handles > 0)
+                uv_close((uv_handle_t *)&daemon->second, NULL);
+        for (unsigned i = 0; i + 1 < daemon->handles; i++)
+                uv_close((uv_handle_t *)&daemon->signals[i], NULL);
+        daemon->handles = 0;
+}
+
+void daemon_stop(struct daemon *daemon, int exit_status)
+{
+        if (daemon->stopping)
+                return;
+        daemon->stopping = true;
+        daemon->exit_status = exit_status;
+        system_notify("STOPPING=1");
+        if (daemon->driver != NULL)
+                io_driver_close(daemon->driver, on_driver_closed, daemon);
+        if (daemon->link != NULL)
+                link_close(daemon->link, on_link_closed, daemon);
+        if (daemon->api != NULL)
+                api_close(daemon->api, on_api_closed, daemon);
+        uv_timer_stop(&daemon->second);
+}
+
+static void daemon_close(struct daemon *daemon)
+{
+        daemon_stop(daemon, 1);
+        handles_close(daemon);
+        if (daemon->loop_open) {
+                uv_run(&daemon->loop, UV_RUN_DEFAULT);
+                int result = uv_loop_close(&daemon->loop);
+                if (result != 0)
+                        LOG_ERROR("loop", "something was left open: %s", uv_strerror(result));
+        }
+        CHECK(IMPLIES(daemon->driver != NULL, daemon->driver_closed));
+        CHECK(IMPLIES(daemon->link != NULL, daemon->link_closed));
+        io_driver_free(daemon->driver);
+        link_free(daemon->link);
+        geo_free(daemon->geo);
+        view_writer_close(daemon->view);
+        node_free(daemon->node);
+        if (daemon->lock_fd >= 0)
+                io_dir_unlock(daemon->lock_fd);
+}
+
+/* Turns until somebody stops it. The signal handles keep the loop alive. */
+static void daemon_turn(struct daemon *daemon)
+{
+        while (!daemon->stopping)
+                uv_run(&daemon->loop, UV_RUN_ONCE);
+}
+
+int daemon_run(struct daemon *daemon)
+{
+        if (daemon_open(daemon)) {
+                LOG_INFO("started",
+                         "node %u in %s, start %llu: link %s:%u, admin %s:%u, locks %s:%u",
+                         daemon->config.node, daemon->config.region,
+                         (unsigned long long)daemon->incarnation, daemon->config.link.host,
+                         daemon->config.link.port, daemon->config.admin.host,
+                         daemon->config.admin.port, daemon->config.locks.host,
+                         daemon->config.locks.port);
+                system_notify("READY=1");
+                daemon_turn(daemon);
+        }
+        daemon_close(daemon);
+        LOG_INFO("stopped", "exit status %d", daemon->exit_status);
+        return daemon->exit_status;
+}

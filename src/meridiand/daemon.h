@@ -1,0 +1,96 @@
+/* daemon.h - the parts of a running meridiand, put together.
+ *
+ *                      api  engine  link        view
+ *                        \    |    /  ^           ^
+ *                  events \   |   /   |  effects  |
+ *                          v  v  v    |           |
+ *                         io_driver --+-----------+
+ *                             |  ^
+ *                             v  |
+ *                            node
+ *
+ * wire.c carries events and effects between the parts; daemon.c starts and stops them; system.c is
+ * what concerns the process alone. All run on one loop, in one thread. */
+#ifndef MERIDIAN_MERIDIAND_DAEMON_H
+#define MERIDIAN_MERIDIAND_DAEMON_H
+
+#include "api/api.h"
+#include "base/heap.h"
+#include "geo/geo.h"
+#include "io/io.h"
+#include "link/link.h"
+#include "meridiand/config.h"
+#include "node/node.h"
+#include "topology/topology.h"
+#include "view/view.h"
+
+struct daemon {
+        struct config config;
+        struct heap heap;
+        uv_loop_t loop;
+        bool loop_open;
+        int lock_fd; /* of the data folder; -1: not held */
+        uint64_t incarnation;
+        uint8_t *document; /* the topology file's text */
+        size_t document_len;
+        struct topology topology; /* of the file, for checks */
+        struct node *node;
+        struct io_driver *driver;
+        struct link *link;
+        struct view_writer *view;
+        struct api *api;
+        struct geo *geo;
+        uv_timer_t second;
+        uv_signal_t signals[2];
+        unsigned handles; /* of the three above */
+        bool stopping;
+        bool driver_closed;
+        bool link_closed;
+        int exit_status;
+        bool publish_due;
+        bool published_failed;               /* said so already */
+        const struct topology *topology_set; /* the one that the link was told */
+        uint64_t topology_epoch;
+        struct node_status status; /* rendered on demand */
+        struct view_region_now regions[TOPOLOGY_REGIONS_MAX];
+        struct link_peer peers[TOPOLOGY_NODES_MAX];
+        char peer_hosts[TOPOLOGY_NODES_MAX][TOPOLOGY_ADDRESS_TEXT];
+};
+
+/* Reads the topology file and checks that it, the configuration and the certificate belong
+ * together. Says what is wrong on stderr. `document` is freed with heap_free. */
+bool daemon_check(struct daemon *daemon, int64_t *ret_days_left);
+
+/* Runs until a signal, or a failure, ends it. Returns the exit status. */
+int daemon_run(struct daemon *daemon);
+
+/* Begins an orderly stop; later calls do nothing. */
+void daemon_stop(struct daemon *daemon, int exit_status);
+
+/* ---- wire.c ---- */
+
+struct io_ports wire_ports(struct daemon *daemon);
+struct link_callbacks wire_link(struct daemon *daemon);
+struct api_host wire_api(struct daemon *daemon);
+
+/* The nodes of a topology that this one links to, into daemon->peers; returns their count. */
+size_t wire_peers(struct daemon *daemon, const struct topology *topology);
+
+/* Renders the view anew. */
+void wire_publish(struct daemon *daemon);
+
+/* ---- system.c ---- */
+
+/* As many descriptors as the system allows, at most 65,536. */
+void system_descriptors_raise(void);
+
+/* Signals that must not end the process: a broken connection, a file at its limit. */
+void system_signals_ignore(void);
+
+/* Tells systemd (if it started us) a state such as "READY=1". */
+void system_notify(const char *state);
+
+/* A number from the system's generator. */
+uint64_t system_seed(void);
+
+#endif

@@ -1,0 +1,344 @@
+/* Carries events and effects between the parts. Each function here is one wire: it translates and
+ * passes on, and decides nothing. What cannot be passed on (no memory, a full queue) breaks the
+ * connection that it belongs to, since a gap inside a connection would break its promise of order.
+ */
+#include "base/check.h"
+#include "base/log.h"
+#include "meridiand/daemon.h"
+
+#include <stdio.h>
+
+/* ---- to the node ---- */
+
+static bool event_give(struct daemon *daemon, const struct world_event *event)
+{
+        enum err err = io_driver_event(daemon->driver, event);
+        if (err != ERR_NONE)
+                LOG_ERROR("event", "an event is lost: %s", err_text(err));
+        return err == ERR_NONE;
+}
+
+static void note(struct daemon *daemon, const char *name, const char *text)
+{
+        if (daemon->api != NULL && daemon->driver != NULL)
+                api_note(daemon->api, io_driver_wall_us(daemon->driver), name, bytes_of_str(text));
+}
+
+static const char *region_name_of(struct daemon *daemon, node_id node)
+{
+        const struct topology_region *region =
+                topology_region_of_node(node_topology(daemon->node), node);
+        return region == NULL ? "?" : region->name;
+}
+
+static void link_up(void *user, node_id peer)
+{
+        struct daemon *daemon = user;
+        char text[160];
+        struct world_event event = {.kind = WORLD_PEER_UP, .peer = {peer}};
+        snprintf(text, sizeof text, "the link to node %u (%s) stands", peer,
+                 region_name_of(daemon, peer));
+        LOG_INFO("peer-up", "%s", text);
+        note(daemon, "peer-up", text);
+        if (!event_give(daemon, &event))
+                link_drop(daemon->link, peer, "no memory");
+}
+
+static void link_down(void *user, node_id peer, const char *why)
+{
+        struct daemon *daemon = user;
+        char text[320];
+        struct world_event event = {.kind = WORLD_PEER_DOWN, .peer = {peer}};
+        snprintf(text, sizeof text, "the link to node %u (%s) is down: %s", peer,
+                 region_name_of(daemon, peer), why);
+        LOG_WARN("peer-down", "%s", text);
+        note(daemon, "peer-down", text);
+        /* Without this the node would wait for answers that never come. */
+        if (!event_give(daemon, &event))
+                daemon_stop(daemon, 1);
+}
+
+static void link_message(void *user, node_id peer, enum world_class class, struct bytes data)
+{
+        struct daemon *daemon = user;
+        struct world_event event = {.kind = WORLD_MESSAGE, .message = {peer, class, data}};
+        if (!event_give(daemon, &event))
+                link_drop(daemon->link, peer, "no memory for a message");
+}
+
+static void link_rtt(void *user, node_id peer, uint64_t rtt_us)
+{
+        struct daemon *daemon = user;
+        struct world_event event = {.kind = WORLD_ROUND_TRIP, .round_trip = {peer, rtt_us}};
+        (void)event_give(daemon, &event); /* the next measurement is near */
+}
+
+static void link_drained(void *user, node_id peer, enum world_class class)
+{
+        (void)user;
+        (void)peer;
+        (void)class; /* a full queue breaks its connection: nobody waits */
+}
+
+static void link_refused(void *user, const char *who, const char *why)
+{
+        struct daemon *daemon = user;
+        char text[320];
+        snprintf(text, sizeof text, "%s was turned away: %s", who, why);
+        LOG_WARN("peer-refused", "%s", text);
+        note(daemon, "peer-refused", text);
+}
+
+struct link_callbacks wire_link(struct daemon *daemon)
+{
+        return (struct link_callbacks){
+                .user = daemon,
+                .up = link_up,
+                .down = link_down,
+                .message = link_message,
+                .rtt = link_rtt,
+                .drained = link_drained,
+                .refused = link_refused,
+        };
+}
+
+static void api_request(void *context, uint64_t request, struct bytes data)
+{
+        struct daemon *daemon = context;
+        struct world_event event = {.kind = WORLD_REQUEST, .request = {request, data}};
+        (void)event_give(daemon, &event); /* the client has its own time limit */
+}
+
+static void api_request_gone(void *context, uint64_t request)
+{
+        struct daemon *daemon = context;
+        struct world_event event = {.kind = WORLD_REQUEST_GONE, .request = {.request = request}};
+        (void)event_give(daemon, &event); /* a late answer is ignored */
+}
+
+static const struct node_status *api_status(void *context)
+{
+        struct daemon *daemon = context;
+        node_status(daemon->node, io_driver_now_us(daemon->driver),
+                    io_driver_wall_us(daemon->driver), &daemon->status);
+        return &daemon->status;
+}
+
+static const struct topology *api_topology(void *context)
+{
+        struct daemon *daemon = context;
+        return node_topology(daemon->node);
+}
+
+static enum err region_impair(struct daemon *daemon, const struct topology_region *region,
+                              const struct link_impairment *impairment)
+{
+        enum err err = ERR_NONE;
+        for (uint32_t i = 0; i < region->node_count && err == ERR_NONE; i++) {
+                if (region->nodes[i].id != daemon->config.node)
+                        err = link_impair(daemon->link, region->nodes[i].id, impairment);
+        }
+        return err;
+}
+
+static enum err api_impair(void *context, struct bytes region_name,
+                           const struct api_impairment *impairment)
+{
+        struct daemon *daemon = context;
+        const struct topology_region *region =
+                topology_region_by_name(node_topology(daemon->node), region_name);
+        struct link_impairment wish = {
+                .delay_us = impairment->delay_us,
+                .slow_us = impairment->slow_us,
+                .loss_per_mille = impairment->loss_per_mille,
+                .cut = impairment->cut,
+        };
+        if (region == NULL)
+                return ERR_NOT_FOUND;
+        enum err err = region_impair(daemon, region, &wish);
+        LOG_INFO("impair", "link to %s: %llu us one way, %llu us more, %u per mille lost%s: %s",
+                 region->name, (unsigned long long)wish.delay_us, (unsigned long long)wish.slow_us,
+                 wish.loss_per_mille, wish.cut ? ", cut" : "", err_text(err));
+        return err;
+}
+
+struct api_host wire_api(struct daemon *daemon)
+{
+        return (struct api_host){
+                .context = daemon,
+                .request = api_request,
+                .request_gone = api_request_gone,
+                .status = api_status,
+                .topology = api_topology,
+                .impair = api_impair,
+        };
+}
+
+/* ---- from the node ---- */
+
+static void port_send(void *user, node_id peer, enum world_class class, struct bytes data)
+{
+        struct daemon *daemon = user;
+        enum err err = link_send(daemon->link, peer, class, data);
+        if (err == ERR_NONE || err == ERR_CLOSED)
+                return;
+        if (err == ERR_INVALID)
+                LOG_ERROR("send", "a message of %zu bytes to node %u cannot be sent", data.len,
+                          peer);
+        else
+                link_drop(daemon->link, peer, err_text(err));
+}
+
+static void port_reply(void *user, uint64_t request, struct bytes data)
+{
+        struct daemon *daemon = user;
+        if (daemon->api != NULL)
+                api_reply(daemon->api, request, data);
+}
+
+static void port_publish(void *user)
+{
+        struct daemon *daemon = user;
+        daemon->publish_due = true;
+}
+
+static void port_note(void *user, uint64_t wall_us, const char *name, struct bytes text)
+{
+        struct daemon *daemon = user;
+        LOG_INFO(name, "%.*s", BYTES_ARGS(text));
+        if (daemon->api != NULL)
+                api_note(daemon->api, wall_us, name, text);
+}
+
+static void port_redis(void *user, const struct world_effect *effect)
+{
+        (void)user;
+        (void)effect;
+}
+
+/* ---- what follows from a turn ---- */
+
+size_t wire_peers(struct daemon *daemon, const struct topology *topology)
+{
+        size_t count = 0;
+        for (uint32_t i = 0; i < topology->region_count; i++) {
+                const struct topology_region *region = &topology->regions[i];
+                for (uint32_t j = 0; j < region->node_count; j++) {
+                        const struct topology_node *node = &region->nodes[j];
+                        if (node->id == daemon->config.node || node->link.address.family == 0)
+                                continue;
+                        topology_address_text(&node->link.address, daemon->peer_hosts[count]);
+                        daemon->peers[count] = (struct link_peer){
+                                .id = node->id,
+                                .region = region->name,
+                                .host = daemon->peer_hosts[count],
+                                .port = node->link.port,
+                        };
+                        count++;
+                }
+        }
+        return count;
+}
+
+/* The council agreed on another topology, or the node has just read its own copy. */
+static void topology_follow(struct daemon *daemon)
+{
+        const struct topology *topology = node_topology(daemon->node);
+        if (topology == daemon->topology_set && topology->epoch == daemon->topology_epoch)
+                return;
+        enum err err = link_set_peers(daemon->link, daemon->peers, wire_peers(daemon, topology));
+        if (err != ERR_NONE)
+                LOG_ERROR("topology", "the link cannot follow the topology: %s", err_text(err));
+        if (topology->epoch != daemon->topology_epoch)
+                LOG_INFO("topology", "epoch %llu is in force", (unsigned long long)topology->epoch);
+        daemon->topology_set = topology;
+        daemon->topology_epoch = topology->epoch;
+}
+
+static const struct node_status_region *status_region(const struct node_status *status,
+                                                      region_id id)
+{
+        for (size_t i = 0; i < status->region_count; i++) {
+                if (status->regions[i].id == id)
+                        return &status->regions[i];
+        }
+        return NULL;
+}
+
+/* The round trip from the own region to region `to`, by the matrix of the status. */
+static uint32_t status_rtt_us(const struct node_status *status, region_id to)
+{
+        const struct node_status_region *self = status_region(status, status->region);
+        for (size_t i = 0; self != NULL && i < status->region_count; i++) {
+                if (status->regions[i].id == to && self->rtt_known[i])
+                        return self->rtt_us[i] < UINT32_MAX ? (uint32_t)self->rtt_us[i]
+                                                            : UINT32_MAX;
+        }
+        return ROUTING_RTT_UNKNOWN;
+}
+
+static struct view_region_now region_now(const struct node_status *status, region_id id)
+{
+        const struct node_status_region *region = status_region(status, id);
+        struct view_region_now now = {.state = REGION_DOWN,
+                                      .load_per_mille = ROUTING_LOAD_UNKNOWN,
+                                      .rtt_us = ROUTING_RTT_UNKNOWN};
+        if (region == NULL)
+                return now;
+        now.state = (enum region_state)region->state_value;
+        now.routable = region->routable;
+        now.rtt_us = status_rtt_us(status, id);
+        now.backends_healthy = region->backends_healthy;
+        return now;
+}
+
+void wire_publish(struct daemon *daemon)
+{
+        const struct node_status *status = api_status(daemon);
+        const struct topology *topology = node_topology(daemon->node);
+        for (uint32_t i = 0; i < topology->region_count; i++)
+                daemon->regions[i] = region_now(status, topology->regions[i].id);
+        struct view_content content = {
+                .self = status->region,
+                .wall_us = io_driver_wall_us(daemon->driver),
+                .topology = topology,
+                .regions = daemon->regions,
+        };
+        enum err err = view_publish(daemon->view, &content);
+        if (err != ERR_NONE && !daemon->published_failed)
+                LOG_ERROR("view",
+                          "the view cannot be published: %s; the servers go on with the last "
+                          "one",
+                          err_text(err));
+        daemon->published_failed = err != ERR_NONE;
+        daemon->publish_due = false;
+}
+
+static void port_turned(void *user)
+{
+        struct daemon *daemon = user;
+        enum err err = node_failed(daemon->node);
+        if (err != ERR_NONE && !daemon->stopping) {
+                LOG_ERROR("failed", "this node cannot go on: %s; see %s", err_text(err),
+                          err == ERR_CORRUPT ? "its journals in the data folder" : "its memory");
+                daemon_stop(daemon, 1);
+        }
+        if (daemon->stopping || daemon->driver == NULL)
+                return;
+        topology_follow(daemon);
+        if (daemon->publish_due)
+                wire_publish(daemon);
+}
+
+struct io_ports wire_ports(struct daemon *daemon)
+{
+        return (struct io_ports){
+                .user = daemon,
+                .send = port_send,
+                .reply = port_reply,
+                .publish = port_publish,
+                .note = port_note,
+                .redis = port_redis,
+                .turned = port_turned,
+        };
+}
