@@ -25,13 +25,10 @@
 
 #define COUNCIL_REPEATS_MAX        1024
 #define COUNCIL_NODES_MAX          256
-#define COUNCIL_REGIONS_MAX        64
 #define COUNCIL_AUDIT_MAX          256
 #define COUNCIL_TEXT_BYTES_MAX     512
 #define COUNCIL_NAME_BYTES_MAX     64
 #define COUNCIL_TOPOLOGY_BYTES_MAX (512 * 1024)
-
-#define council_origin             lock_origin
 
 enum council_command_kind {
         COUNCIL_NOOP = 1,
@@ -66,7 +63,9 @@ struct council_command {
 /* What one request is to be told, or (origin all zero) what happened for everybody. */
 enum council_outcome_kind {
         COUNCIL_DONE = 1,       /* topology or region state changed: `epoch` is the new one */
-        COUNCIL_REFUSED,        /* not applied: `err` says why, `epoch`/`state` what is there */
+        COUNCIL_REFUSED,        /* not applied: `err` says why; `epoch`, `from` what is there.
+                                 * ERR_BUSY: it changed meanwhile; ERR_REFUSED: no such move;
+                                 * ERR_EXISTS: a repeat too old to be known */
         COUNCIL_LOCK_RESULT,    /* lock */
         COUNCIL_TOPOLOGY_EVENT, /* the document changed (every replica; read it anew) */
         COUNCIL_REGION_EVENT,   /* a region's state changed: region, from, to, text */

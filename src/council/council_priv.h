@@ -1,0 +1,97 @@
+/* council_priv.h - private to council/: the state behind council.h. */
+#ifndef MERIDIAN_COUNCIL_COUNCIL_PRIV_H
+#define MERIDIAN_COUNCIL_COUNCIL_PRIV_H
+
+#include "council/council.h"
+
+#define REGION_IDS 256
+
+/* The answer to one command, small enough to be kept for all repeats. */
+struct answer {
+        uint64_t sequence; /* 0: an empty place */
+        uint64_t epoch;
+        uint64_t token;
+        uint64_t ttl_ms;
+        enum council_outcome_kind kind;
+        enum lock_result_kind lock;
+        enum err err;
+        region_id region;
+        uint8_t from;
+        uint8_t to;
+};
+
+/* What one node has asked since its last start. Sequence s is remembered at s % MAX, as long as
+ * highest - s < MAX. */
+struct asker {
+        uint32_t node;
+        uint64_t incarnation;
+        uint64_t highest;
+        uint64_t index;         /* of its last command */
+        struct answer *answers; /* COUNCIL_REPEATS_MAX */
+};
+
+struct repeats {
+        struct heap *heap;
+        struct asker askers[COUNCIL_NODES_MAX]; /* by rising node */
+        size_t count;
+};
+
+enum repeat {
+        REPEAT_NEW,   /* never seen: apply it */
+        REPEAT_KNOWN, /* applied before: here is the answer */
+        REPEAT_OLD,   /* applied or not, nobody knows: refuse it */
+        REPEAT_NOMEM,
+};
+
+/* What to do about a command from `origin`. NEW makes a place for its answer. */
+enum repeat repeats_look(struct repeats *repeats, const struct lock_origin *origin, uint64_t index,
+                         struct answer *ret);
+/* Keeps an answer, where its place still stands. */
+void repeats_keep(struct repeats *repeats, const struct lock_origin *origin,
+                  const struct answer *answer);
+/* An asker of that node, made where there is none. NULL: memory ran out. */
+struct asker *repeats_asker(struct repeats *repeats, uint32_t node);
+void repeats_fini(struct repeats *repeats);
+
+struct region {
+        bool spoken;
+        uint8_t state;
+        uint16_t row;
+        uint64_t index;
+        uint64_t wall_us;
+        struct bytes text; /* owned */
+};
+
+struct audit {
+        uint64_t index;
+        uint64_t wall_us;
+        uint16_t row;
+        struct bytes actor; /* all owned */
+        struct bytes what;
+        struct bytes why;
+};
+
+struct council {
+        struct heap *heap;
+        struct council_config config;
+        uint64_t applied;
+        uint64_t epoch;
+        struct bytes document; /* owned */
+        struct region regions[REGION_IDS];
+        struct audit audit[COUNCIL_AUDIT_MAX]; /* a ring */
+        size_t audit_first;
+        size_t audit_count;
+        struct lock_table *locks;
+        struct repeats repeats;
+        struct council_outcome *outcomes;
+        size_t outcome_count;
+        size_t outcome_size;
+        bool fatal; /* memory ran out in the middle of a change */
+};
+
+/* Adds a line; takes nothing over. False when memory runs out. */
+MUST_USE bool council_audit_add(struct council *council, const struct council_audit *line);
+/* Sets a region's row; copies `text`. False when memory runs out. */
+MUST_USE bool council_region_set(struct council *council, const struct council_region *region);
+
+#endif

@@ -1,0 +1,261 @@
+/* The whole state as bytes, in an order that only the state decides.
+ *
+ *   u8 version (1), varints applied index, epoch, slice document
+ *   varint count of regions; each: u8 id, u8 state, varints row, index, wall clock, slice text
+ *   varint count of audit lines; each: varints index, wall clock, row, slices actor, what, why
+ *   varint count of askers; each: varints node, incarnation, highest sequence, index, count of
+ *     answers; each: varint sequence, u8 kind, u8 lock result, u8 error, u8 region, from, to,
+ *     varints epoch, token, ttl
+ *   the lock table (lock/snapshot.c) up to the end */
+#include "base/check.h"
+#include "base/cursor.h"
+#include "council/council_priv.h"
+
+enum {
+        SNAPSHOT_VERSION = 1,
+};
+
+static void regions_encode(const struct council *council, struct buffer *out)
+{
+        uint64_t count = 0;
+        for (size_t i = 0; i < REGION_IDS; i++)
+                count += council->regions[i].spoken;
+        buffer_varint(out, count);
+        for (size_t i = 0; i < REGION_IDS; i++) {
+                const struct region *region = &council->regions[i];
+                if (!region->spoken)
+                        continue;
+                buffer_u8(out, (uint8_t)i);
+                buffer_u8(out, region->state);
+                buffer_varint(out, region->row);
+                buffer_varint(out, region->index);
+                buffer_varint(out, region->wall_us);
+                buffer_slice(out, region->text);
+        }
+}
+
+static void audit_encode(const struct council *council, struct buffer *out)
+{
+        buffer_varint(out, council->audit_count);
+        for (size_t i = 0; i < council->audit_count; i++) {
+                struct council_audit line = council_audit_at(council, i);
+                buffer_varint(out, line.index);
+                buffer_varint(out, line.wall_us);
+                buffer_varint(out, line.row);
+                buffer_slice(out, line.actor);
+                buffer_slice(out, line.what);
+                buffer_slice(out, line.why);
+        }
+}
+
+static void answer_encode(const struct answer *answer, struct buffer *out)
+{
+        buffer_varint(out, answer->sequence);
+        buffer_u8(out, (uint8_t)answer->kind);
+        buffer_u8(out, (uint8_t)answer->lock);
+        buffer_u8(out, (uint8_t)answer->err);
+        buffer_u8(out, answer->region);
+        buffer_u8(out, answer->from);
+        buffer_u8(out, answer->to);
+        buffer_varint(out, answer->epoch);
+        buffer_varint(out, answer->token);
+        buffer_varint(out, answer->ttl_ms);
+}
+
+/* The oldest sequence that may still be remembered. */
+static uint64_t asker_oldest(const struct asker *asker)
+{
+        return asker->highest < COUNCIL_REPEATS_MAX ? 1 : asker->highest - COUNCIL_REPEATS_MAX + 1;
+}
+
+static const struct answer *asker_answer(const struct asker *asker, uint64_t sequence)
+{
+        const struct answer *answer = &asker->answers[sequence % COUNCIL_REPEATS_MAX];
+        return answer->sequence == sequence ? answer : NULL;
+}
+
+static void asker_encode(const struct asker *asker, struct buffer *out)
+{
+        buffer_varint(out, asker->node);
+        buffer_varint(out, asker->incarnation);
+        buffer_varint(out, asker->highest);
+        buffer_varint(out, asker->index);
+        uint64_t count = 0;
+        for (uint64_t s = asker_oldest(asker); s <= asker->highest; s++)
+                count += asker_answer(asker, s) != NULL;
+        buffer_varint(out, count);
+        for (uint64_t s = asker_oldest(asker); s <= asker->highest; s++) {
+                if (asker_answer(asker, s) != NULL)
+                        answer_encode(asker_answer(asker, s), out);
+        }
+}
+
+void council_snapshot(const struct council *council, struct buffer *out)
+{
+        buffer_u8(out, SNAPSHOT_VERSION);
+        buffer_varint(out, council->applied);
+        buffer_varint(out, council->epoch);
+        buffer_slice(out, council->document);
+        regions_encode(council, out);
+        audit_encode(council, out);
+        buffer_varint(out, council->repeats.count);
+        for (size_t i = 0; i < council->repeats.count; i++)
+                asker_encode(&council->repeats.askers[i], out);
+        lock_table_encode(council->locks, out);
+}
+
+static struct bytes text_decode(struct cursor *cursor, size_t max)
+{
+        struct bytes text = cursor_slice(cursor);
+        if (text.len > max)
+                cursor_fail(cursor, ERR_MALFORMED);
+        return text;
+}
+
+static void regions_decode(struct cursor *cursor, struct council *council)
+{
+        uint64_t count = cursor_varint_max(cursor, REGION_IDS);
+        unsigned before = 0;
+        for (uint64_t i = 0; i < count && !cursor_failed(cursor); i++) {
+                struct council_region region = {0};
+                region.region = cursor_u8(cursor);
+                region.state = cursor_u8(cursor);
+                region.row = (uint16_t)cursor_varint_max(cursor, UINT16_MAX);
+                region.index = cursor_varint(cursor);
+                region.wall_us = cursor_varint(cursor);
+                region.text = text_decode(cursor, COUNCIL_TEXT_BYTES_MAX);
+                uint8_t states = council->config.region_state_count;
+                if (region.region <= before || (states != 0 && region.state >= states))
+                        cursor_fail(cursor, ERR_MALFORMED);
+                before = region.region;
+                if (!cursor_failed(cursor) && !council_region_set(council, &region))
+                        cursor_fail(cursor, ERR_NOMEM);
+        }
+}
+
+static void audit_decode(struct cursor *cursor, struct council *council)
+{
+        uint64_t count = cursor_varint_max(cursor, COUNCIL_AUDIT_MAX);
+        for (uint64_t i = 0; i < count && !cursor_failed(cursor); i++) {
+                struct council_audit line = {0};
+                line.index = cursor_varint(cursor);
+                line.wall_us = cursor_varint(cursor);
+                line.row = (uint16_t)cursor_varint_max(cursor, UINT16_MAX);
+                line.actor = text_decode(cursor, COUNCIL_NAME_BYTES_MAX);
+                line.what = text_decode(cursor, 4 * COUNCIL_TEXT_BYTES_MAX);
+                line.why = text_decode(cursor, COUNCIL_TEXT_BYTES_MAX);
+                if (!cursor_failed(cursor) && !council_audit_add(council, &line))
+                        cursor_fail(cursor, ERR_NOMEM);
+        }
+}
+
+static struct answer answer_decode(struct cursor *cursor)
+{
+        struct answer answer = {.sequence = cursor_varint(cursor)};
+        uint8_t kind = cursor_u8(cursor);
+        uint8_t lock = cursor_u8(cursor);
+        uint8_t err = cursor_u8(cursor);
+        answer.region = cursor_u8(cursor);
+        answer.from = cursor_u8(cursor);
+        answer.to = cursor_u8(cursor);
+        answer.epoch = cursor_varint(cursor);
+        answer.token = cursor_varint(cursor);
+        answer.ttl_ms = cursor_varint(cursor);
+        if (kind < COUNCIL_DONE || kind > COUNCIL_LOCK_RESULT || lock >= LOCK_RESULT_COUNT ||
+            err >= ERR_COUNT || (kind == COUNCIL_LOCK_RESULT && lock == 0))
+                cursor_fail(cursor, ERR_MALFORMED);
+        if (cursor_failed(cursor))
+                return (struct answer){.kind = COUNCIL_DONE};
+        answer.kind = (enum council_outcome_kind)kind;
+        answer.lock = (enum lock_result_kind)lock;
+        answer.err = (enum err)err;
+        return answer;
+}
+
+static void asker_decode(struct cursor *cursor, struct council *council, uint32_t *node_before)
+{
+        uint32_t node = (uint32_t)cursor_varint_max(cursor, UINT32_MAX);
+        if (node <= *node_before)
+                cursor_fail(cursor, ERR_MALFORMED);
+        if (cursor_failed(cursor))
+                return;
+        *node_before = node;
+        struct asker *asker = repeats_asker(&council->repeats, node);
+        if (asker == NULL) {
+                cursor_fail(cursor, ERR_NOMEM);
+                return;
+        }
+        asker->incarnation = cursor_varint(cursor);
+        asker->highest = cursor_varint(cursor);
+        asker->index = cursor_varint(cursor);
+        uint64_t count = cursor_varint_max(cursor, COUNCIL_REPEATS_MAX);
+        uint64_t before = asker_oldest(asker) - 1;
+        for (uint64_t i = 0; i < count && !cursor_failed(cursor); i++) {
+                struct answer answer = answer_decode(cursor);
+                if (answer.sequence <= before || answer.sequence > asker->highest)
+                        cursor_fail(cursor, ERR_MALFORMED);
+                else
+                        asker->answers[answer.sequence % COUNCIL_REPEATS_MAX] = answer;
+                before = answer.sequence;
+        }
+}
+
+static void document_decode(struct cursor *cursor, struct council *council)
+{
+        council->epoch = cursor_varint(cursor);
+        struct bytes document = text_decode(cursor, COUNCIL_TOPOLOGY_BYTES_MAX);
+        if ((council->epoch == 0) != (document.len == 0))
+                cursor_fail(cursor, ERR_MALFORMED);
+        if (!cursor_failed(cursor) && !heap_copy(council->heap, document, &council->document))
+                cursor_fail(cursor, ERR_NOMEM);
+}
+
+static enum err council_decode(struct council *council, struct bytes state)
+{
+        struct cursor cursor = cursor_of(state);
+        uint8_t version = cursor_u8(&cursor);
+        if (!cursor_failed(&cursor) && version != SNAPSHOT_VERSION)
+                return ERR_VERSION;
+        council->applied = cursor_varint(&cursor);
+        document_decode(&cursor, council);
+        regions_decode(&cursor, council);
+        audit_decode(&cursor, council);
+        uint64_t askers = cursor_varint_max(&cursor, COUNCIL_NODES_MAX);
+        uint32_t node_before = 0;
+        for (uint64_t i = 0; i < askers && !cursor_failed(&cursor); i++)
+                asker_decode(&cursor, council, &node_before);
+        if (cursor_failed(&cursor))
+                return cursor.err;
+        return lock_table_decode(council->locks, cursor_bytes(&cursor, cursor_left(&cursor)));
+}
+
+/* By pieces: a council is too large for the stack. */
+static void content_swap(struct council *a, struct council *b)
+{
+        uint8_t piece[256];
+        uint8_t *at_a = (uint8_t *)a;
+        uint8_t *at_b = (uint8_t *)b;
+        for (size_t left = sizeof *a; left > 0;) {
+                size_t len = left < sizeof piece ? left : sizeof piece;
+                memcpy(piece, at_a, len);
+                memcpy(at_a, at_b, len);
+                memcpy(at_b, piece, len);
+                at_a += len;
+                at_b += len;
+                left -= len;
+        }
+}
+
+enum err council_restore(struct council *council, struct bytes state)
+{
+        struct council *beside = NULL;
+        enum err err = council_new(council->heap, &council->config, &beside);
+        if (err != ERR_NONE)
+                return err;
+        err = council_decode(beside, state);
+        if (err == ERR_NONE) {
+                content_swap(council, beside);
+        }
+        council_free(beside);
+        return err;
+}
