@@ -256,7 +256,7 @@ static void redis_conf_text(const struct lab *lab, const struct lab_region *regi
                       "appendonly yes\n"
                       "appendfsync everysec\n"
                       "save \"\"\n"
-                      "loadmodule \"%s\" region %zu\n",
+                      "loadmodule \"%s\" origin %zu\n",
                       region->address, LAB_PORT_REDIS, lab->dir, region->name, lab->plugin_redis,
                       index + 1);
 }

@@ -233,9 +233,10 @@ static bool arguments(struct command *command, const struct lab *lab,
         case LAB_BACKEND_2:
                 return arguments_backend(command, region, part);
         case LAB_MERIDIAND:
-                return argument_file(command, lab, region, "meridiand.conf");
         case LAB_KNOT:
-                return argument(command, "-c") && argument_file(command, lab, region, "knot.conf");
+                return argument(command, "-c") &&
+                       argument_file(command, lab, region,
+                                     part == LAB_KNOT ? "knot.conf" : "meridiand.conf");
         case LAB_NGINX:
                 return argument(command, "-p") && argument_file(command, lab, region, "") &&
                        argument(command, "-e") &&
