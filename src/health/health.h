@@ -31,8 +31,10 @@
 #include "base/err.h"
 #include "topology/topology.h"
 
+/* An age in milliseconds: never heard. */
+#define HEALTH_AGE_NEVER UINT32_MAX
+
 enum {
-        HEALTH_AGE_NEVER = UINT32_MAX, /* in milliseconds: never heard */
         HEALTH_SENTENCE_SIZE = 512,
         HEALTH_REPORT_BYTES_MAX = 512, /* encoded */
 };

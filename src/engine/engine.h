@@ -1,0 +1,96 @@
+/* engine.h - what a node does with its own servers, by libuv on one loop: it looks at them (probes),
+ * and keeps the connections to the local Redis over which deltas flow. It decides nothing: each
+ * result is one event of world/world.h for the node, and what the node wants of Redis comes as the
+ * effects WORLD_REDIS_*.
+ *
+ *   probes   Redis PING, DNS query by UDP, HTTP GET to the edge and to each backend; every
+ *            `interval_ms` (each with a jitter of a tenth), given up after `timeout_ms`. Each look
+ *            is one WORLD_PROBED; counting looks up and down is the node's business (health).
+ *   keeper   a control connection (POSITIONS at its begin, then MERGE, MERGESTATE, ACKED, pipelined),
+ *            one for SCAN, and one for each peer whose deltas are asked for (TAIL blocks).
+ *            The control connection decides: WORLD_REDIS_UP when it stands and the module has
+ *            answered, WORLD_REDIS_DOWN when it breaks. Reconnects after 100 ms, doubling to 2 s.
+ *            A broken tail connection is made again and its TAIL asked again, unseen by the node.
+ *
+ * A Redis without the module is up for PING, but reported as unhealthy with a text that says so. */
+#ifndef MERIDIAN_ENGINE_ENGINE_H
+#define MERIDIAN_ENGINE_ENGINE_H
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/heap.h"
+#include "topology/topology.h"
+#include "world/world.h"
+
+#include <uv.h>
+
+enum {
+        ENGINE_INTERVAL_MS = 500,
+        ENGINE_TIMEOUT_MS = 400,
+        ENGINE_TEXT_SIZE = 256,
+};
+
+struct engine_config {
+        uv_loop_t *loop;   /* kept */
+        struct heap *heap; /* kept */
+        uint64_t seed;     /* of the jitter and of the ids of DNS queries */
+
+        /* The servers; address.family 0: the region does not use this one. */
+        struct topology_endpoint redis;
+        struct topology_endpoint dns;
+        struct topology_endpoint edge;
+        const char *redis_password; /* NULL: none; copied */
+
+        uint32_t interval_ms; /* 0: ENGINE_INTERVAL_MS */
+        uint32_t timeout_ms;  /* 0: ENGINE_TIMEOUT_MS */
+
+        void *user;
+
+        /* A result: WORLD_PROBED, WORLD_REDIS_UP, DOWN, TAILED, MERGED, SCANNED. Times are left 0.
+         * Slices are borrowed for the call. It may call engine_redis. */
+        void (*event)(void *user, const struct world_event *event);
+
+        /* Something for the log has changed: "redis-up", "redis-down", "redis-no-module",
+         * "redis-refused", with a sentence. May be NULL. */
+        void (*note)(void *user, const char *name, const char *text);
+};
+
+struct engine;
+
+/* Makes it; nothing runs before engine_start. ERR_NOMEM. */
+MUST_USE enum err engine_new(const struct engine_config *config, struct engine **ret_engine);
+
+/* Begins to probe and to connect. Events come from the loop only, never from inside this call. */
+void engine_start(struct engine *engine);
+
+/* Takes what a topology says about the own region (id): its backends are probed from now on, the
+ * first zone's apex is the name that DNS is asked for (SOA), and Redis learns the data regions
+ * (MERIDIAN.MEMBERS). To be called at the start and after every change. ERR_NOMEM: some backends
+ * are not probed. */
+MUST_USE enum err engine_topology(struct engine *engine, const struct topology *topology,
+                                  uint8_t region);
+
+/* Carries out a WORLD_REDIS_TAIL, MERGE, SCAN or ACKED; other kinds are our mistake. While Redis is
+ * down it is dropped, as the contract of world.h says. */
+void engine_redis(struct engine *engine, const struct world_effect *effect);
+
+/* For `status`. */
+struct engine_status {
+        bool redis_used;
+        bool redis_up; /* with the module */
+        bool redis_module_missing;
+        region_id redis_origin; /* 0: not known */
+        uint64_t redis_incarnation;
+        char redis_text[ENGINE_TEXT_SIZE]; /* the last refusal; empty: none */
+};
+
+void engine_status(const struct engine *engine, struct engine_status *ret);
+
+/* Stops. `closed` is called from the loop when the loop holds nothing of it; then engine_free. No
+ * event comes after this call. */
+void engine_close(struct engine *engine, void (*closed)(void *user), void *user);
+
+/* After `closed`, or without engine_start. NULL is fine. */
+void engine_free(struct engine *engine);
+
+#endif
