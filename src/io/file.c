@@ -269,7 +269,7 @@ static enum err incarnation_read(const char *path, uint64_t *ret_value, struct i
 enum err io_incarnation_next(const char *dir, uint64_t *ret_incarnation, struct io_error *error)
 {
         char path[IO_PATH_MAX], text[32];
-        uint64_t last;
+        uint64_t last = 0;
         enum err err = path_join(path, dir, "incarnation", error);
         if (err == ERR_NONE)
                 err = incarnation_read(path, &last, error);

@@ -10,7 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static void fail_text(struct pki_error *error, const char *format, va_list args)
+static void __attribute__((format(printf, 2, 0)))
+fail_text(struct pki_error *error, const char *format, va_list args)
 {
         if (error != NULL)
                 vsnprintf(error->text, sizeof error->text, format, args);

@@ -68,7 +68,7 @@ static void test_incarnation(void **state)
 {
         (void)state;
         struct io_error error;
-        uint64_t value;
+        uint64_t value = 0;
         for (uint64_t i = 1; i <= 12; i++) {
                 assert_int_equal(io_incarnation_next(root, &value, &error), ERR_NONE);
                 assert_int_equal(value, i);
