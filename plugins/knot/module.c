@@ -239,14 +239,31 @@ static struct answer answer_find(const struct view *view, struct module *module,
         return answer;
 }
 
+/* Knot echoes the option, and has kept room in the answer for as many octets as came. If the source
+ * says otherwise, the echo would be malformed itself, so it is made to fit. */
+static knotd_in_state_t refuse(knotd_qdata_t *qdata)
+{
+        uint8_t *option = knot_pkt_edns_option(qdata->query, KNOT_EDNS_OPTION_CLIENT_SUBNET);
+        knot_edns_client_subnet_t *echo = qdata->ecs;
+        if (echo != NULL && option != NULL) {
+                unsigned octets = knot_edns_opt_get_length(option) - 4u;
+                if (octets <= KNOT_EDNS_CLIENT_SUBNET_ADDRESS_MAXLEN &&
+                    octets != (echo->source_len + 7u) / 8u) {
+                        echo->family = octets <= 4 ? 1 : 2;
+                        echo->source_len = (uint8_t)(octets * 8u);
+                }
+        }
+        qdata->rcode = KNOT_RCODE_FORMERR;
+        return KNOTD_IN_STATE_ERROR;
+}
+
 static knotd_in_state_t before_zone(knotd_in_state_t state, knot_pkt_t *pkt, knotd_qdata_t *qdata,
                                     knotd_mod_t *mod)
 {
         struct module *module = knotd_mod_ctx(mod);
         struct answer_client client = {0};
         if (!client_find(qdata, &client)) {
-                qdata->rcode = KNOT_RCODE_FORMERR;
-                return KNOTD_IN_STATE_ERROR;
+                return refuse(qdata);
         }
         if (state != KNOTD_IN_STATE_BEGIN)
                 return state;
