@@ -26,6 +26,7 @@
 #define MERIDIAN_CRDT_CRDT_H
 
 #include "clock/clock.h"
+#include "crdt/table.h"
 
 /* The kinds of content a key may have. */
 enum crdt_type {
@@ -94,5 +95,280 @@ struct crdt_native {
         void (*opaque_set)(void *context, struct crdt_name name, struct bytes value,
                            uint64_t expire_at_ms);
 };
+
+/* ---- deltas ----------------------------------------------------------------------------------
+ *
+ * offset  what
+ *      0  u64     clock of the change; the origin is known by the stream
+ *      8  u8      operation, low 4 bits; flags, high 4 bits
+ *      9  varint  database
+ *         slice   key
+ *         ...     by operation:
+ *
+ * SET      [EXPIRY: varint time] [CUTS: cuts] the rest is the value
+ * OPAQUE   [EXPIRY: varint time] the rest is the value
+ * DEL      [CUTS: cuts] [BOUNDS: dots]
+ * EXPIRED  stamp killed, stamp ttl, [CUTS: cuts] [BOUNDS: dots]
+ * EXPIRE   varint time, 0: persist
+ * COUNT    totals [CUTS: u64 clock, totals of the own cut]
+ * HSET     varint count > 0, (slice field, slice value) each
+ * HDEL     varint count > 0, slice field each
+ * SADD     varint count > 0, slice member each
+ * SREM     varint count > 0, (slice member, dots) each
+ * SEEN     version vector; key and database are empty
+ *
+ * cuts: varint count, then (u8 origin rising, u64 clock, totals) each. dots: varint count, then
+ * (u8 origin rising, u64 clock) each. totals: u8 1 where a float part follows, signed varint of the
+ * integer part, [u64 bits of the float part]. stamp: u64 clock, u8 origin. Every clock inside is <=
+ * the clock of the delta. */
+
+enum crdt_op {
+        CRDT_OP_SET = 1,
+        CRDT_OP_DEL,
+        CRDT_OP_EXPIRED,
+        CRDT_OP_EXPIRE,
+        CRDT_OP_COUNT,
+        CRDT_OP_HSET,
+        CRDT_OP_HDEL,
+        CRDT_OP_SADD,
+        CRDT_OP_SREM,
+        CRDT_OP_OPAQUE,
+        CRDT_OP_SEEN,
+        CRDT_OP_END,
+};
+
+enum crdt_flag {
+        CRDT_FLAG_EXPIRY = 0x10,  /* SET, OPAQUE: there is an expiry time */
+        CRDT_FLAG_BOUNDS = 0x10,  /* DEL, EXPIRED: observed dots follow */
+        CRDT_FLAG_CUTS = 0x20,    /* observed totals follow */
+        CRDT_FLAG_CREATED = 0x40, /* the key was absent: an older expiry does not count any more */
+        CRDT_FLAG_KNOWN = 0x80,   /* what other types lose by it was known to the writer */
+};
+
+/* Running totals of one origin's increments. The integer part wraps; only differences count. */
+struct crdt_totals {
+        uint64_t whole;
+        double part;
+};
+
+/* A delta, decoded and validated. Slices are borrowed from the input. */
+struct crdt_delta {
+        struct stamp stamp;
+        enum crdt_op op;
+        uint8_t flags;
+        struct crdt_name name;
+        uint64_t expire_at_ms;
+        struct bytes value;       /* SET, OPAQUE */
+        struct stamp killed;      /* EXPIRED */
+        struct stamp ttl;         /* EXPIRED */
+        struct crdt_totals total; /* COUNT */
+        struct crdt_totals cut;
+        uint64_t cut_hlc;
+        struct bytes cuts;   /* encoded, with their count */
+        struct bytes bounds; /* encoded, with their count */
+        struct bytes list;   /* encoded items, without their count */
+        uint64_t list_count;
+        struct vector seen; /* SEEN */
+};
+
+enum {
+        CRDT_NAME_LEN_MAX = 1 << 29, /* of keys, fields, members, values: the limit of Redis */
+};
+
+/* Decodes and validates one delta of `origin`, down to the last element: applying it cannot fail on
+ * its content. ERR_TRUNCATED, ERR_MALFORMED. */
+MUST_USE enum err crdt_delta_decode(struct bytes data, region_id origin, struct crdt_delta *ret);
+
+/* The common begin of every delta. */
+void crdt_delta_head(struct buffer *buffer, uint64_t hlc, enum crdt_op op, uint8_t flags,
+                     struct crdt_name name);
+void crdt_totals_encode(struct buffer *buffer, struct crdt_totals totals);
+
+/* ---- the state of one key -------------------------------------------------------------------- */
+
+/* One origin's part of a counter. */
+struct crdt_count {
+        uint64_t hlc; /* of the last increment, 0: none known */
+        struct crdt_totals total;
+        uint64_t cut_hlc; /* up to here a SET, DEL or expiry took it away */
+        struct crdt_totals cut;
+        region_id origin;
+};
+
+struct crdt_dot {
+        uint64_t hlc;
+        region_id origin;
+        bool removed;
+        uint8_t count; /* of an item's first: how many there are */
+        bool mark;     /* of an item's first: met in the state that is being merged */
+};
+
+/* What is known about the value of the last SET. */
+enum crdt_base {
+        CRDT_BASE_NATIVE, /* nothing: the native value is its text, or it is dead */
+        CRDT_BASE_INT,    /* `base_int`; the native value may show a sum */
+        CRDT_BASE_FLOAT,  /* `base_text`; the native value may show a sum */
+        CRDT_BASE_TEXT,   /* no number: the native value shows it, whatever the increments */
+        CRDT_BASE_LOST,   /* evicted here */
+};
+
+/* Fields of a hash or members of a set. */
+struct crdt_items {
+        struct table table;
+        size_t live; /* visible ones */
+};
+
+/* Everything remembered about one key. Zeroed is a key of which nothing is known. */
+struct crdt {
+        struct stamp last[CRDT_TYPE_COUNT];
+        struct stamp killed;
+        struct stamp base;
+        struct stamp ttl;
+        uint64_t expire_at_ms;
+        struct crdt_items *fields;
+        struct crdt_items *members;
+        struct crdt_count *counts; /* by rising origin */
+        struct crdt_dot *bounds;   /* by rising origin */
+        struct bytes base_text;
+        int64_t base_int;
+        uint8_t base_kind; /* enum crdt_base */
+        uint8_t count_count;
+        uint8_t bound_count;
+        bool evicted;     /* the content here is not whole */
+        bool opaque_lost; /* evicted here */
+};
+
+/* Own clocks in (low, high) were lost by a crash: the vector does not cover them. */
+struct crdt_hole {
+        uint64_t low;
+        uint64_t high;
+};
+
+enum {
+        CRDT_HOLES_MAX = 8,
+};
+
+/* What a replica has seen: its positions, but for the holes in its own stream. */
+struct crdt_seen {
+        struct vector vector;
+        struct crdt_hole holes[CRDT_HOLES_MAX];
+        uint8_t hole_count;
+        region_id self;
+};
+
+bool crdt_seen_covers(const struct crdt_seen *seen, struct stamp stamp);
+
+/* What a change needs to know, and what it tells. One per key and change. */
+struct crdt_env {
+        struct table_env table;
+        const struct crdt_native *native; /* NULL: change nothing outside */
+        struct crdt_name name;
+        const struct crdt_seen *seen; /* by this replica; NULL: nothing (loading) */
+        struct bytes
+                text_before; /* the string before a local increment; ptr NULL: ask the native */
+        uint64_t conflicts;  /* counted up */
+        enum err err;        /* ERR_NONE or ERR_NOMEM, sticky */
+
+        enum crdt_type was; /* from here on: this room's own, for the time of one call */
+        uint64_t expiry_was;
+        struct stamp floor_was[CRDT_TYPE_COUNT];
+        bool string_dirty;
+        bool string_new;
+        bool fresh;
+        bool written;
+};
+
+void crdt_fini(const struct table_env *env, struct crdt *crdt);
+
+/* The type that is visible, CRDT_NONE where nothing is. */
+enum crdt_type crdt_type(const struct crdt *crdt);
+
+/* The expiry that counts for what is visible, 0 for none. */
+uint64_t crdt_expire_at(const struct crdt *crdt);
+
+/* The largest stamp of a write of any type. */
+struct stamp crdt_stamp(const struct crdt *crdt);
+
+/* Applies a delta of any operation but SEEN. */
+void crdt_apply(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta);
+
+/* Forgets the content without a word to others (eviction). */
+void crdt_evict(const struct table_env *env, struct crdt *crdt);
+
+/* Up to here content of that type is dead: see `killed` and `last` above. Members of sets and
+ * increments do not die by `killed`. */
+struct stamp crdt_floor(const struct crdt *crdt, enum crdt_type type);
+
+/* The observed parts that SET, DEL and EXPIRED carry. The `has` calls tell whether to. */
+bool crdt_has_cuts(const struct crdt *crdt);
+void crdt_cuts_encode(const struct crdt *crdt, struct buffer *buffer);
+bool crdt_has_bounds(const struct crdt *crdt);
+void crdt_bounds_encode(const struct crdt *crdt, struct buffer *buffer);
+void crdt_dots_encode(const struct table_env *env, struct crdt *crdt, struct bytes member,
+                      struct buffer *buffer);
+
+/* The largest stamp of the visible content that `killed` can kill (EXPIRED): {0, 0} for a set. */
+struct stamp crdt_observed(const struct crdt *crdt);
+
+/* This origin's part of the counter, NULL where there is none. */
+const struct crdt_count *crdt_count_of(const struct crdt *crdt, region_id origin);
+bool crdt_counted(const struct crdt *crdt, const struct crdt_count *count);
+
+/* The text of a visible string that the increments make; false where it is the native value itself
+ * (or nothing). `buffer` is emptied first. */
+bool crdt_text(const struct crdt *crdt, struct buffer *buffer);
+
+/* A finite decimal number, as a float base or amount may be. */
+bool crdt_number(struct bytes text, double *ret);
+
+/* The same as crdt_text where it is an integer without a float part: the sum, saturated. */
+bool crdt_sum_whole(const struct crdt *crdt, int64_t *ret);
+
+/* ---- the state as bytes: state transfer and saving ------------------------------------------- */
+
+enum crdt_state_kind {
+        CRDT_STATE_VALUES, /* with values, read from the native: for another region */
+        CRDT_STATE_SAVED,  /* without: for this region's own storage, where the values are kept */
+};
+
+/* Appends the state of one key, name included. ERR_NOMEM. */
+MUST_USE enum err crdt_state_encode(const struct crdt_env *env, const struct crdt *crdt,
+                                    enum crdt_state_kind kind, struct buffer *buffer);
+
+/* A decoded and validated state of a key. Slices are borrowed from the input. */
+struct crdt_state {
+        struct crdt_name name;
+        struct crdt head; /* without tables and arrays */
+        bool value_there;
+        struct bytes value; /* of the string or the opaque value */
+        struct bytes counts;
+        struct bytes bounds;
+        struct bytes fields;
+        struct bytes members;
+        enum crdt_state_kind kind;
+};
+
+/* Decodes the next key. Every clock must be <= `hlc_max` (ERR_REFUSED beyond it). The cursor's
+ * error says what is wrong. */
+bool crdt_state_decode(struct cursor *cursor, enum crdt_state_kind kind, uint64_t hlc_max,
+                       struct crdt_state *ret);
+
+/* Merges it. `sender` is what its sender had seen: of that, what it does not show is dead. With
+ * nothing seen it merges only what is there. */
+void crdt_merge(struct crdt_env *env, struct crdt *crdt, const struct crdt_state *state,
+                const struct crdt_seen *sender);
+
+/* ---- tombstones, digest ---------------------------------------------------------------------- */
+
+/* Drops field tombstones with clocks <= `stable` and remembered removals that `seen` covers.
+ * Returns how many went. */
+uint64_t crdt_collect(struct crdt_env *env, struct crdt *crdt, uint64_t stable);
+
+/* True where nothing is visible and nothing has to be remembered. */
+bool crdt_forgettable(const struct crdt_env *env, const struct crdt *crdt, uint64_t stable);
+
+/* One number for what is visible; with `all`, for everything that is remembered too, save what
+ * depends on the vector. Independent of the order of tables. */
+uint64_t crdt_digest(const struct crdt *crdt, struct crdt_name name, bool all);
 
 #endif

@@ -1,0 +1,389 @@
+/* The change of one key: begin notes what is visible, the key-level parts are joined, settle takes
+ * away what died by them, elements are joined, end sets the expiry right. The native store is told
+ * of each visible change as it happens; a local change runs the same way with no native.
+ *
+ * What is dead stays dead, for every part only grows. So a value that arrives dead is not kept, and
+ * what is alive is always in the native: only the type with the largest `last` can have any. */
+#include "crdt/crdt_priv.h"
+
+#include "base/check.h"
+#include "crdt/lists.h"
+
+void crdt_fini(const struct table_env *env, struct crdt *crdt)
+{
+        items_free(env, &crdt->fields);
+        items_free(env, &crdt->members);
+        heap_free(env->heap, crdt->counts);
+        heap_free(env->heap, crdt->bounds);
+        base_forget(env, crdt);
+        *crdt = (struct crdt){0};
+}
+
+struct stamp crdt_rival(const struct crdt *crdt, enum crdt_type type)
+{
+        struct stamp rival = {0};
+        for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++) {
+                if (i != (unsigned)type)
+                        rival = stamp_max(rival, crdt->last[i]);
+        }
+        return rival;
+}
+
+struct stamp crdt_floor(const struct crdt *crdt, enum crdt_type type)
+{
+        struct stamp rival = crdt_rival(crdt, type);
+        return type == CRDT_SET ? rival : stamp_max(rival, crdt->killed);
+}
+
+static bool opaque_alive(const struct crdt *crdt)
+{
+        struct stamp last = crdt->last[CRDT_OPAQUE];
+        return stamp_is(last) && !crdt->opaque_lost &&
+               stamp_before(crdt_floor(crdt, CRDT_OPAQUE), last);
+}
+
+enum crdt_type crdt_type(const struct crdt *crdt)
+{
+        if (crdt->fields != NULL && crdt->fields->live > 0)
+                return CRDT_HASH;
+        if (crdt->members != NULL && crdt->members->live > 0)
+                return CRDT_SET;
+        if (string_exists(crdt))
+                return CRDT_STRING;
+        return opaque_alive(crdt) ? CRDT_OPAQUE : CRDT_NONE;
+}
+
+uint64_t crdt_expire_at(const struct crdt *crdt)
+{
+        if (crdt->expire_at_ms == 0)
+                return 0;
+        enum crdt_type type = crdt_type(crdt);
+        bool counts = type != CRDT_NONE && stamp_before(crdt_rival(crdt, type), crdt->ttl);
+        return counts ? crdt->expire_at_ms : 0;
+}
+
+struct stamp crdt_stamp(const struct crdt *crdt)
+{
+        return crdt_rival(crdt, CRDT_NONE);
+}
+
+bool crdt_seen_covers(const struct crdt_seen *seen, struct stamp stamp)
+{
+        for (unsigned i = 0; i < seen->hole_count && stamp.origin == seen->self; i++) {
+                if (stamp.hlc > seen->holes[i].low && stamp.hlc < seen->holes[i].high)
+                        return false;
+        }
+        return vector_covers(&seen->vector, stamp);
+}
+
+bool env_seen(const struct crdt_env *env, struct stamp stamp)
+{
+        return env->seen != NULL && crdt_seen_covers(env->seen, stamp);
+}
+
+/* ---- a change */
+
+void change_begin(struct crdt_env *env, const struct crdt *crdt)
+{
+        env->was = crdt_type(crdt);
+        env->expiry_was = crdt_expire_at(crdt);
+        env->string_dirty = false;
+        env->string_new = false;
+        env->fresh = env->was == CRDT_NONE;
+        env->written = false;
+        for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++)
+                env->floor_was[i] = crdt_floor(crdt, (enum crdt_type)i);
+}
+
+static bool floor_rose(const struct crdt_env *env, const struct crdt *crdt, enum crdt_type type)
+{
+        return stamp_before(env->floor_was[type], crdt_floor(crdt, type));
+}
+
+void change_settle(struct crdt_env *env, struct crdt *crdt)
+{
+        if (crdt->fields != NULL && floor_rose(env, crdt, CRDT_HASH))
+                fields_sweep(env, crdt);
+        if (crdt->members != NULL && (floor_rose(env, crdt, CRDT_SET) || crdt->bound_count > 0))
+                members_sweep(env, crdt);
+        if (floor_rose(env, crdt, CRDT_STRING))
+                env->string_dirty = true;
+        bool gone = (env->was == CRDT_STRING && !string_exists(crdt)) ||
+                    (env->was == CRDT_OPAQUE && !opaque_alive(crdt));
+        if (gone) {
+                env->fresh = true;
+                if (env->native != NULL)
+                        env->native->key_delete(env->native->context, env->name);
+        }
+        if (!base_alive(crdt) && crdt->base_kind != CRDT_BASE_NATIVE)
+                base_forget(&env->table, crdt);
+}
+
+void change_end(struct crdt_env *env, struct crdt *crdt)
+{
+        if (crdt->bound_count > 0)
+                bounds_prune(env, crdt);
+        if (env->native == NULL || env->written || crdt_type(crdt) == CRDT_NONE)
+                return;
+        uint64_t expiry = crdt_expire_at(crdt);
+        if (env->fresh ? expiry != 0 : expiry != env->expiry_was)
+                env->native->expire_set(env->native->context, env->name, expiry);
+}
+
+void last_raise(struct crdt_env *env, struct crdt *crdt, enum crdt_type type, struct stamp stamp,
+                bool known)
+{
+        if (!known && env->was != CRDT_NONE && env->was != type)
+                env->conflicts++;
+        crdt->last[type] = stamp_max(crdt->last[type], stamp);
+}
+
+void ttl_join(struct crdt *crdt, struct stamp stamp, uint64_t expire_at_ms)
+{
+        int order = stamp_compare(crdt->ttl, stamp);
+        if (order > 0 || (order == 0 && expire_at_ms != 0))
+                return;
+        crdt->ttl = stamp;
+        crdt->expire_at_ms = expire_at_ms;
+}
+
+/* ---- the operations */
+
+static void cuts_join(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
+{
+        struct cursor cursor = cursor_of(delta->cuts);
+        region_id origin_last = 0;
+        uint64_t count = delta->cuts.len == 0 ? 0 : cursor_varint(&cursor);
+        for (uint64_t i = 0; i < count; i++) {
+                struct crdt_count cut = cut_read(&cursor, UINT64_MAX, &origin_last);
+                cut_join(env, crdt, cut.origin, cut.cut_hlc, cut.cut);
+        }
+}
+
+static void delta_bounds_join(struct crdt_env *env, struct crdt *crdt,
+                              const struct crdt_delta *delta)
+{
+        struct cursor cursor = cursor_of(delta->bounds);
+        region_id origin_last = 0;
+        uint64_t count = delta->bounds.len == 0 ? 0 : cursor_varint(&cursor);
+        for (uint64_t i = 0; i < count; i++)
+                bounds_join(env, crdt, dot_stamp(dot_read(&cursor, UINT64_MAX, &origin_last)));
+}
+
+static void apply_set(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
+{
+        bool known = (delta->flags & CRDT_FLAG_KNOWN) != 0;
+        last_raise(env, crdt, CRDT_STRING, delta->stamp, known);
+        ttl_join(crdt, delta->stamp, delta->expire_at_ms);
+        cuts_join(env, crdt, delta);
+        if (stamp_before(crdt->base, delta->stamp))
+                base_set(env, crdt, delta->stamp);
+        change_settle(env, crdt);
+        string_sync(env, crdt, delta->value);
+        if (env->string_new && base_alive(crdt))
+                crdt->evicted = false;
+}
+
+static void apply_count(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
+{
+        last_raise(env, crdt, CRDT_STRING, delta->stamp, false);
+        if ((delta->flags & CRDT_FLAG_CREATED) != 0)
+                ttl_join(crdt, delta->stamp, 0);
+        count_join(env, crdt, delta->stamp, delta->total);
+        if ((delta->flags & CRDT_FLAG_CUTS) != 0)
+                cut_join(env, crdt, delta->stamp.origin, delta->cut_hlc, delta->cut);
+        change_settle(env, crdt);
+        string_sync(env, crdt, (struct bytes){0});
+}
+
+static void apply_gone(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
+{
+        bool del = delta->op == CRDT_OP_DEL;
+        crdt->killed = stamp_max(crdt->killed, del ? delta->stamp : delta->killed);
+        ttl_join(crdt, del ? delta->stamp : delta->ttl, 0);
+        cuts_join(env, crdt, delta);
+        delta_bounds_join(env, crdt, delta);
+        change_settle(env, crdt);
+        string_sync(env, crdt, (struct bytes){0});
+        if (del)
+                crdt->evicted = false;
+}
+
+static void apply_expire(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
+{
+        (void)env;
+        ttl_join(crdt, delta->stamp, delta->expire_at_ms);
+}
+
+static void apply_hset(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
+{
+        last_raise(env, crdt, CRDT_HASH, delta->stamp, false);
+        if ((delta->flags & CRDT_FLAG_CREATED) != 0)
+                ttl_join(crdt, delta->stamp, 0);
+        change_settle(env, crdt);
+        string_sync(env, crdt, (struct bytes){0});
+        struct cursor cursor = cursor_of(delta->list);
+        for (uint64_t i = 0; i < delta->list_count; i++) {
+                struct bytes field = name_read(&cursor);
+                struct bytes value = name_read(&cursor);
+                field_join(env, crdt, field, delta->stamp, false, value);
+        }
+}
+
+static void apply_hdel(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
+{
+        struct cursor cursor = cursor_of(delta->list);
+        for (uint64_t i = 0; i < delta->list_count; i++)
+                field_join(env, crdt, name_read(&cursor), delta->stamp, true, (struct bytes){0});
+}
+
+static void apply_sadd(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
+{
+        last_raise(env, crdt, CRDT_SET, delta->stamp, false);
+        if ((delta->flags & CRDT_FLAG_CREATED) != 0)
+                ttl_join(crdt, delta->stamp, 0);
+        change_settle(env, crdt);
+        string_sync(env, crdt, (struct bytes){0});
+        struct cursor cursor = cursor_of(delta->list);
+        for (uint64_t i = 0; i < delta->list_count; i++)
+                member_add(env, crdt, name_read(&cursor), delta->stamp);
+}
+
+static void apply_srem(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
+{
+        struct cursor cursor = cursor_of(delta->list);
+        for (uint64_t i = 0; i < delta->list_count; i++) {
+                struct bytes member = name_read(&cursor);
+                uint64_t dots = cursor_varint(&cursor);
+                region_id origin_last = 0;
+                for (uint64_t j = 0; j < dots; j++) {
+                        struct crdt_dot dot = dot_read(&cursor, UINT64_MAX, &origin_last);
+                        member_remove(env, crdt, member, dot_stamp(dot));
+                }
+        }
+}
+
+static void apply_opaque(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
+{
+        bool newer = stamp_before(crdt->last[CRDT_OPAQUE], delta->stamp);
+        bool known = (delta->flags & CRDT_FLAG_KNOWN) != 0;
+        last_raise(env, crdt, CRDT_OPAQUE, delta->stamp, known);
+        ttl_join(crdt, delta->stamp, delta->expire_at_ms);
+        if (newer)
+                crdt->opaque_lost = false;
+        change_settle(env, crdt);
+        string_sync(env, crdt, (struct bytes){0});
+        if (!newer || !opaque_alive(crdt))
+                return;
+        crdt->evicted = false;
+        env->written = true;
+        if (env->native != NULL)
+                env->native->opaque_set(env->native->context, env->name, delta->value,
+                                        crdt_expire_at(crdt));
+}
+
+static void (*const apply_table[CRDT_OP_END])(struct crdt_env *env, struct crdt *crdt,
+                                              const struct crdt_delta *delta) = {
+        [CRDT_OP_SET] = apply_set,      [CRDT_OP_DEL] = apply_gone,
+        [CRDT_OP_EXPIRED] = apply_gone, [CRDT_OP_EXPIRE] = apply_expire,
+        [CRDT_OP_COUNT] = apply_count,  [CRDT_OP_HSET] = apply_hset,
+        [CRDT_OP_HDEL] = apply_hdel,    [CRDT_OP_SADD] = apply_sadd,
+        [CRDT_OP_SREM] = apply_srem,    [CRDT_OP_OPAQUE] = apply_opaque,
+};
+
+void crdt_apply(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
+{
+        CHECK(delta->op < CRDT_OP_END);
+        CHECK(apply_table[delta->op] != NULL);
+        change_begin(env, crdt);
+        apply_table[delta->op](env, crdt, delta);
+        change_end(env, crdt);
+}
+
+void crdt_evict(const struct table_env *env, struct crdt *crdt)
+{
+        items_free(env, &crdt->fields);
+        items_free(env, &crdt->members);
+        base_forget(env, crdt);
+        crdt->base_kind = CRDT_BASE_LOST;
+        crdt->opaque_lost = true;
+        crdt->evicted = true;
+}
+
+/* ---- what a local change has observed */
+
+bool crdt_has_cuts(const struct crdt *crdt)
+{
+        for (unsigned i = 0; i < crdt->count_count; i++) {
+                if (crdt->counts[i].hlc > crdt->counts[i].cut_hlc)
+                        return true;
+        }
+        return false;
+}
+
+void crdt_cuts_encode(const struct crdt *crdt, struct buffer *buffer)
+{
+        uint64_t count = 0;
+        for (unsigned i = 0; i < crdt->count_count; i++)
+                count += crdt->counts[i].hlc > crdt->counts[i].cut_hlc;
+        buffer_varint(buffer, count);
+        for (unsigned i = 0; i < crdt->count_count; i++) {
+                const struct crdt_count *cut = &crdt->counts[i];
+                if (cut->hlc <= cut->cut_hlc)
+                        continue;
+                buffer_u8(buffer, cut->origin);
+                buffer_u64(buffer, cut->hlc);
+                crdt_totals_encode(buffer, cut->total);
+        }
+}
+
+bool crdt_has_bounds(const struct crdt *crdt)
+{
+        return crdt->members != NULL && crdt->members->live > 0;
+}
+
+void crdt_bounds_encode(const struct crdt *crdt, struct buffer *buffer)
+{
+        struct vector bounds = {0};
+        struct table_walk walk = {0};
+        struct node *node = table_next(&crdt->members->table, &walk);
+        for (; node != NULL; node = table_next(&crdt->members->table, &walk)) {
+                struct item *item = item_of(node);
+                for (unsigned i = 0; i < item->one.count; i++) {
+                        struct crdt_dot dot = item_dots(item)[i];
+                        if (!dot.removed)
+                                vector_advance(&bounds, dot.origin, dot.hlc);
+                }
+        }
+        vector_encode(&bounds, buffer);
+}
+
+void crdt_dots_encode(const struct table_env *env, struct crdt *crdt, struct bytes member,
+                      struct buffer *buffer)
+{
+        struct crdt_env find = {.table = *env};
+        struct item *item = items_find(&find, crdt->members, member);
+        struct vector dots = {0};
+        for (unsigned i = 0; item != NULL && i < item->one.count; i++) {
+                struct crdt_dot dot = item_dots(item)[i];
+                if (!dot.removed)
+                        vector_advance(&dots, dot.origin, dot.hlc);
+        }
+        vector_encode(&dots, buffer);
+}
+
+struct stamp crdt_observed(const struct crdt *crdt)
+{
+        switch (crdt_type(crdt)) {
+        case CRDT_STRING:
+                return crdt->base;
+        case CRDT_HASH:
+                return crdt->last[CRDT_HASH];
+        case CRDT_OPAQUE:
+                return crdt->last[CRDT_OPAQUE];
+        case CRDT_SET:
+        case CRDT_NONE:
+                break;
+        }
+        return (struct stamp){0};
+}

@@ -1,0 +1,277 @@
+/* Deltas as bytes; the layout is in crdt.h. Decoding walks every element, so that whoever applies a
+ * decoded delta needs no check of its own. */
+#include "crdt/lists.h"
+
+#include "base/check.h"
+
+enum {
+        TOTALS_PART = 1, /* a float part follows */
+        OP_MASK = 0x0f,
+        FLAGS_MASK = 0xf0,
+};
+
+void stamp_write(struct buffer *buffer, struct stamp stamp)
+{
+        buffer_u64(buffer, stamp.hlc);
+        buffer_u8(buffer, stamp.origin);
+}
+
+struct stamp stamp_read(struct cursor *cursor, uint64_t hlc_max, bool zero_fine)
+{
+        struct stamp stamp = {.hlc = cursor_u64(cursor)};
+        stamp.origin = cursor_u8(cursor);
+        bool zero = stamp.hlc == 0 && stamp.origin == 0;
+        bool fine = stamp.hlc != 0 && region_valid(stamp.origin);
+        if (!fine && !(zero && zero_fine))
+                cursor_fail(cursor, ERR_MALFORMED);
+        else if (stamp.hlc > hlc_max)
+                cursor_fail(cursor, ERR_REFUSED);
+        return stamp;
+}
+
+struct bytes name_read(struct cursor *cursor)
+{
+        return cursor_bytes(cursor, cursor_varint_max(cursor, CRDT_NAME_LEN_MAX));
+}
+
+uint64_t count_read(struct cursor *cursor, size_t len_min)
+{
+        uint64_t count = cursor_varint(cursor);
+        if (count > cursor_left(cursor) / len_min)
+                cursor_fail(cursor, ERR_MALFORMED);
+        return cursor_failed(cursor) ? 0 : count;
+}
+
+static double double_of_bits(uint64_t bits)
+{
+        double value = 0;
+        memcpy(&value, &bits, sizeof value);
+        return value;
+}
+
+static uint64_t bits_of_double(double value)
+{
+        uint64_t bits = 0;
+        memcpy(&bits, &value, sizeof bits);
+        return bits;
+}
+
+void crdt_totals_encode(struct buffer *buffer, struct crdt_totals totals)
+{
+        uint64_t bits = bits_of_double(totals.part);
+        buffer_u8(buffer, bits != 0 ? TOTALS_PART : 0);
+        buffer_varint_signed(buffer, (int64_t)totals.whole);
+        if (bits != 0)
+                buffer_u64(buffer, bits);
+}
+
+struct crdt_totals totals_read(struct cursor *cursor)
+{
+        struct crdt_totals totals = {0};
+        uint8_t flags = cursor_u8(cursor);
+        totals.whole = (uint64_t)cursor_varint_signed(cursor);
+        if ((flags & TOTALS_PART) != 0)
+                totals.part = double_of_bits(cursor_u64(cursor));
+        if ((flags & ~TOTALS_PART) != 0 || !__builtin_isfinite(totals.part))
+                cursor_fail(cursor, ERR_MALFORMED);
+        return totals;
+}
+
+static region_id origin_read(struct cursor *cursor, region_id *origin_last)
+{
+        region_id origin = cursor_u8(cursor);
+        if (!region_valid(origin) || origin <= *origin_last)
+                cursor_fail(cursor, ERR_MALFORMED);
+        *origin_last = origin;
+        return origin;
+}
+
+static uint64_t clock_read(struct cursor *cursor, uint64_t hlc_max)
+{
+        uint64_t hlc = cursor_u64(cursor);
+        if (hlc == 0)
+                cursor_fail(cursor, ERR_MALFORMED);
+        else if (hlc > hlc_max)
+                cursor_fail(cursor, ERR_REFUSED);
+        return hlc;
+}
+
+struct crdt_dot dot_read(struct cursor *cursor, uint64_t hlc_max, region_id *origin_last)
+{
+        struct crdt_dot dot = {.origin = origin_read(cursor, origin_last)};
+        dot.hlc = clock_read(cursor, hlc_max);
+        return dot;
+}
+
+struct crdt_count cut_read(struct cursor *cursor, uint64_t hlc_max, region_id *origin_last)
+{
+        struct crdt_count count = {.origin = origin_read(cursor, origin_last)};
+        count.cut_hlc = clock_read(cursor, hlc_max);
+        count.cut = totals_read(cursor);
+        return count;
+}
+
+/* ---- decode, one function per operation */
+
+static struct bytes dots_check(struct cursor *cursor, uint64_t hlc_max)
+{
+        const uint8_t *from = cursor->at;
+        region_id origin_last = 0;
+        uint64_t count = count_read(cursor, 9);
+        for (uint64_t i = 0; i < count && !cursor_failed(cursor); i++)
+                dot_read(cursor, hlc_max, &origin_last);
+        return cursor_since(cursor, from);
+}
+
+static struct bytes cuts_check(struct cursor *cursor, uint64_t hlc_max)
+{
+        const uint8_t *from = cursor->at;
+        region_id origin_last = 0;
+        uint64_t count = count_read(cursor, 11);
+        for (uint64_t i = 0; i < count && !cursor_failed(cursor); i++)
+                cut_read(cursor, hlc_max, &origin_last);
+        return cursor_since(cursor, from);
+}
+
+static void decode_observed(struct cursor *cursor, struct crdt_delta *delta)
+{
+        if ((delta->flags & CRDT_FLAG_CUTS) != 0)
+                delta->cuts = cuts_check(cursor, delta->stamp.hlc);
+        if ((delta->flags & CRDT_FLAG_BOUNDS) != 0)
+                delta->bounds = dots_check(cursor, delta->stamp.hlc);
+}
+
+static void decode_value(struct cursor *cursor, struct crdt_delta *delta)
+{
+        if ((delta->flags & CRDT_FLAG_EXPIRY) != 0)
+                delta->expire_at_ms = cursor_varint(cursor);
+        if ((delta->flags & CRDT_FLAG_CUTS) != 0)
+                delta->cuts = cuts_check(cursor, delta->stamp.hlc);
+        if (cursor_left(cursor) > CRDT_NAME_LEN_MAX)
+                cursor_fail(cursor, ERR_MALFORMED);
+        delta->value = cursor_bytes(cursor, cursor_left(cursor));
+}
+
+static void decode_expired(struct cursor *cursor, struct crdt_delta *delta)
+{
+        delta->killed = stamp_read(cursor, delta->stamp.hlc, true);
+        delta->ttl = stamp_read(cursor, delta->stamp.hlc, true);
+        decode_observed(cursor, delta);
+}
+
+static void decode_expire(struct cursor *cursor, struct crdt_delta *delta)
+{
+        delta->expire_at_ms = cursor_varint(cursor);
+}
+
+static void decode_count(struct cursor *cursor, struct crdt_delta *delta)
+{
+        delta->total = totals_read(cursor);
+        if ((delta->flags & CRDT_FLAG_CUTS) == 0)
+                return;
+        delta->cut_hlc = clock_read(cursor, delta->stamp.hlc);
+        delta->cut = totals_read(cursor);
+}
+
+static void element_pair(struct cursor *cursor, uint64_t hlc_max)
+{
+        (void)hlc_max;
+        name_read(cursor);
+        name_read(cursor);
+}
+
+static void element_name(struct cursor *cursor, uint64_t hlc_max)
+{
+        (void)hlc_max;
+        name_read(cursor);
+}
+
+static void element_removal(struct cursor *cursor, uint64_t hlc_max)
+{
+        name_read(cursor);
+        dots_check(cursor, hlc_max);
+}
+
+static void decode_list(struct cursor *cursor, struct crdt_delta *delta,
+                        void (*element)(struct cursor *cursor, uint64_t hlc_max))
+{
+        delta->list_count = count_read(cursor, 1);
+        if (delta->list_count == 0)
+                cursor_fail(cursor, ERR_MALFORMED);
+        const uint8_t *from = cursor->at;
+        for (uint64_t i = 0; i < delta->list_count && !cursor_failed(cursor); i++)
+                element(cursor, delta->stamp.hlc);
+        delta->list = cursor_since(cursor, from);
+}
+
+static void decode_pairs(struct cursor *cursor, struct crdt_delta *delta)
+{
+        decode_list(cursor, delta, element_pair);
+}
+
+static void decode_names(struct cursor *cursor, struct crdt_delta *delta)
+{
+        decode_list(cursor, delta, element_name);
+}
+
+static void decode_removals(struct cursor *cursor, struct crdt_delta *delta)
+{
+        decode_list(cursor, delta, element_removal);
+}
+
+static void decode_seen(struct cursor *cursor, struct crdt_delta *delta)
+{
+        vector_decode(cursor, &delta->seen);
+        if (delta->name.db != 0 || delta->name.key.len != 0)
+                cursor_fail(cursor, ERR_MALFORMED);
+}
+
+static const struct {
+        void (*decode)(struct cursor *cursor, struct crdt_delta *delta);
+        uint8_t flags; /* those that may be set */
+} op_table[CRDT_OP_END] = {
+        [CRDT_OP_SET] = {decode_value, CRDT_FLAG_EXPIRY | CRDT_FLAG_CUTS | CRDT_FLAG_KNOWN},
+        [CRDT_OP_DEL] = {decode_observed, CRDT_FLAG_CUTS | CRDT_FLAG_BOUNDS},
+        [CRDT_OP_EXPIRED] = {decode_expired, CRDT_FLAG_CUTS | CRDT_FLAG_BOUNDS},
+        [CRDT_OP_EXPIRE] = {decode_expire, 0},
+        [CRDT_OP_COUNT] = {decode_count, CRDT_FLAG_CUTS | CRDT_FLAG_CREATED},
+        [CRDT_OP_HSET] = {decode_pairs, CRDT_FLAG_CREATED},
+        [CRDT_OP_HDEL] = {decode_names, 0},
+        [CRDT_OP_SADD] = {decode_names, CRDT_FLAG_CREATED},
+        [CRDT_OP_SREM] = {decode_removals, 0},
+        [CRDT_OP_OPAQUE] = {decode_value, CRDT_FLAG_EXPIRY | CRDT_FLAG_KNOWN},
+        [CRDT_OP_SEEN] = {decode_seen, 0},
+};
+
+enum err crdt_delta_decode(struct bytes data, region_id origin, struct crdt_delta *ret)
+{
+        struct cursor cursor = cursor_of(data);
+        struct crdt_delta delta = {.stamp = {cursor_u64(&cursor), origin}};
+        uint8_t op = cursor_u8(&cursor);
+        delta.op = (enum crdt_op)(op & OP_MASK);
+        delta.flags = op & FLAGS_MASK;
+        delta.name.db = (uint32_t)cursor_varint_max(&cursor, CRDT_DB_MAX);
+        delta.name.key = name_read(&cursor);
+        if (cursor_failed(&cursor))
+                return cursor.err;
+        if (delta.stamp.hlc == 0 || delta.op >= CRDT_OP_END || op_table[delta.op].decode == NULL ||
+            (delta.flags & ~op_table[delta.op].flags) != 0)
+                return ERR_MALFORMED;
+        op_table[delta.op].decode(&cursor, &delta);
+        enum err err = cursor_done(&cursor);
+        /* A clock inside that is later than the delta's own is no drift, it is nonsense. */
+        if (err != ERR_NONE)
+                return err == ERR_REFUSED ? ERR_MALFORMED : err;
+        *ret = delta;
+        return ERR_NONE;
+}
+
+void crdt_delta_head(struct buffer *buffer, uint64_t hlc, enum crdt_op op, uint8_t flags,
+                     struct crdt_name name)
+{
+        CHECK((flags & OP_MASK) == 0);
+        buffer_u64(buffer, hlc);
+        buffer_u8(buffer, (uint8_t)(op | flags));
+        buffer_varint(buffer, name.db);
+        buffer_slice(buffer, name.key);
+}

@@ -1,0 +1,486 @@
+/* Fields of hashes and members of sets. A field is one stamp, written or removed: the later wins. A
+ * member is a dot per origin: it is there while one dot is. Removing takes exactly the dots that
+ * are named; one that has not come yet is remembered until the version vector says that it has.
+ *
+ * Nothing fails but memory: env->err is then set and the element left out. */
+#include "crdt/crdt_priv.h"
+
+#include "base/check.h"
+
+#include <stddef.h>
+
+enum {
+        ITEM_SPACE = 0,
+};
+
+static bool item_free(const struct table_env *env, struct item *item)
+{
+        heap_free(env->heap, item->many);
+        heap_free(env->heap, item);
+        return true;
+}
+
+void items_free(const struct table_env *env, struct crdt_items **slot)
+{
+        struct crdt_items *items = *slot;
+        if (items == NULL)
+                return;
+        struct table_walk walk = {0};
+        struct node *node = table_next(&items->table, &walk);
+        while (node != NULL) {
+                struct node *next = table_next(&items->table, &walk);
+                item_free(env, item_of(node));
+                node = next;
+        }
+        table_fini(env, &items->table);
+        heap_free(env->heap, items);
+        *slot = NULL;
+}
+
+struct item *items_find(struct crdt_env *env, struct crdt_items *items, struct bytes name)
+{
+        if (items == NULL)
+                return NULL;
+        struct node *node = table_find(&env->table, &items->table, ITEM_SPACE, name);
+        return node == NULL ? NULL : item_of(node);
+}
+
+static struct item *items_add(struct crdt_env *env, struct crdt_items **slot, struct bytes name)
+{
+        if (*slot == NULL)
+                *slot = heap_alloc(env->table.heap, sizeof **slot);
+        struct item *item =
+                *slot == NULL ? NULL
+                              : heap_alloc(env->table.heap, offsetof(struct item, key) + name.len);
+        if (item == NULL) {
+                env->err = ERR_NOMEM;
+                return NULL;
+        }
+        item->node.key_len = (uint32_t)name.len;
+        item->node.key_at = offsetof(struct item, key);
+        if (name.len > 0)
+                memcpy(item->key, name.ptr, name.len);
+        if (!table_insert(&env->table, &(*slot)->table, &item->node)) {
+                item_free(&env->table, item);
+                env->err = ERR_NOMEM;
+                return NULL;
+        }
+        return item;
+}
+
+static void items_drop(struct crdt_env *env, struct crdt_items **slot, struct item *item)
+{
+        table_remove(&env->table, &(*slot)->table, &item->node);
+        item_free(&env->table, item);
+        if ((*slot)->table.count == 0)
+                items_free(&env->table, slot);
+}
+
+static void items_live(struct crdt_env *env, struct crdt_items *items, bool was, bool now)
+{
+        if (now && !was)
+                items->live++;
+        if (was && !now) {
+                CHECK(items->live > 0);
+                items->live--;
+                if (items->live == 0)
+                        env->fresh = true;
+        }
+}
+
+bool item_visible(struct item *item)
+{
+        const struct crdt_dot *dots = item_dots(item);
+        for (unsigned i = 0; i < item->one.count; i++) {
+                if (!dots[i].removed)
+                        return true;
+        }
+        return false;
+}
+
+struct crdt_dot *item_dot(struct item *item, region_id origin)
+{
+        struct crdt_dot *dots = item_dots(item);
+        for (unsigned i = 0; i < item->one.count; i++) {
+                if (dots[i].origin == origin)
+                        return &dots[i];
+        }
+        return NULL;
+}
+
+static void dot_write(struct crdt_dot *dot, struct stamp stamp, bool removed)
+{
+        dot->hlc = stamp.hlc;
+        dot->origin = stamp.origin;
+        dot->removed = removed;
+}
+
+static void item_dot_insert(struct crdt_env *env, struct item *item, struct stamp stamp,
+                            bool removed)
+{
+        unsigned count = item->one.count;
+        if (count == 0) {
+                dot_write(&item->one, stamp, removed);
+                item->one.count = 1;
+                return;
+        }
+        CHECK(count < CLOCK_REGIONS_MAX);
+        struct crdt_dot *many =
+                heap_resize(env->table.heap, item->many, (count + 1) * sizeof *many);
+        if (many == NULL) {
+                env->err = ERR_NOMEM;
+                return;
+        }
+        if (count == 1)
+                many[0] = item->one;
+        unsigned at = count;
+        for (; at > 0 && many[at - 1].origin > stamp.origin; at--)
+                many[at] = many[at - 1];
+        dot_write(&many[at], stamp, removed);
+        item->many = many;
+        item->one.count = (uint8_t)(count + 1);
+}
+
+static void item_dot_put(struct crdt_env *env, struct item *item, struct stamp stamp, bool removed)
+{
+        struct crdt_dot *dot = item_dot(item, stamp.origin);
+        if (dot != NULL)
+                dot_write(dot, stamp, removed);
+        else
+                item_dot_insert(env, item, stamp, removed);
+}
+
+static void item_dot_drop(struct crdt_env *env, struct item *item, unsigned index)
+{
+        unsigned count = item->one.count;
+        CHECK(index < count);
+        struct crdt_dot *dots = item_dots(item);
+        for (unsigned i = index + 1; i < count; i++)
+                dots[i - 1] = dots[i];
+        if (count == 2) {
+                dot_write(&item->one, dot_stamp(dots[0]), dots[0].removed);
+                heap_free(env->table.heap, item->many);
+                item->many = NULL;
+        }
+        item->one.count = (uint8_t)(count - 1);
+}
+
+/* ---- hashes */
+
+void field_join(struct crdt_env *env, struct crdt *crdt, struct bytes field, struct stamp stamp,
+                bool removed, struct bytes value)
+{
+        if (!stamp_before(crdt_floor(crdt, CRDT_HASH), stamp))
+                return;
+        struct item *item = items_find(env, crdt->fields, field);
+        /* The same stamp again: one HSET that names a field twice; the last value counts. */
+        if (item != NULL && stamp_before(stamp, dot_stamp(item->one)))
+                return;
+        if (item == NULL)
+                item = items_add(env, &crdt->fields, field);
+        if (item == NULL)
+                return;
+        bool was = item->one.count == 1 && !item->one.removed;
+        item->one.count = 1;
+        dot_write(&item->one, stamp, removed);
+        items_live(env, crdt->fields, was, !removed);
+        if (env->native == NULL)
+                return;
+        if (!removed)
+                env->native->hash_set(env->native->context, env->name, field, value);
+        else if (was)
+                env->native->hash_delete(env->native->context, env->name, field);
+}
+
+struct sweep {
+        struct crdt_env *env;
+        struct crdt *crdt;
+        struct crdt_items *items;
+        bool quiet; /* the native key has gone as a whole */
+        const struct crdt_seen *sender;
+};
+
+/* Whether nothing visible will be left: then the native key goes in one call. */
+static bool sweep_takes_all(struct sweep *sweep,
+                            bool (*survives)(struct sweep *sweep, struct item *item))
+{
+        struct table_walk walk = {0};
+        struct node *node = table_next(&sweep->items->table, &walk);
+        for (; node != NULL; node = table_next(&sweep->items->table, &walk)) {
+                if (survives(sweep, item_of(node)))
+                        return false;
+        }
+        return true;
+}
+
+static void sweep_run(struct sweep *sweep, struct crdt_items **slot,
+                      bool (*survives)(struct sweep *sweep, struct item *item),
+                      bool (*drop)(void *context, struct node *node))
+{
+        sweep->items = *slot;
+        if (sweep->items == NULL)
+                return;
+        struct crdt_env *env = sweep->env;
+        if (sweep->items->live > 0 && sweep_takes_all(sweep, survives)) {
+                sweep->quiet = true;
+                env->fresh = true;
+                if (env->native != NULL)
+                        env->native->key_delete(env->native->context, env->name);
+        }
+        table_sweep(&sweep->items->table, drop, sweep);
+        if (sweep->items->table.count == 0)
+                items_free(&env->table, slot);
+}
+
+static bool field_survives(struct sweep *sweep, struct item *item)
+{
+        return !item->one.removed &&
+               stamp_before(crdt_floor(sweep->crdt, CRDT_HASH), dot_stamp(item->one));
+}
+
+static bool field_drop(struct sweep *sweep, struct item *item)
+{
+        struct crdt_env *env = sweep->env;
+        if (!item->one.removed) {
+                items_live(env, sweep->items, true, false);
+                if (env->native != NULL && !sweep->quiet)
+                        env->native->hash_delete(env->native->context, env->name,
+                                                 node_key(&item->node));
+        }
+        return item_free(&env->table, item);
+}
+
+static bool field_sweep(void *context, struct node *node)
+{
+        struct sweep *sweep = context;
+        struct item *item = item_of(node);
+        if (stamp_before(crdt_floor(sweep->crdt, CRDT_HASH), dot_stamp(item->one)))
+                return false;
+        return field_drop(sweep, item);
+}
+
+void fields_sweep(struct crdt_env *env, struct crdt *crdt)
+{
+        struct sweep sweep = {.env = env, .crdt = crdt};
+        sweep_run(&sweep, &crdt->fields, field_survives, field_sweep);
+}
+
+static bool field_told(struct sweep *sweep, struct item *item)
+{
+        return item->one.removed || item->one.mark ||
+               !crdt_seen_covers(sweep->sender, dot_stamp(item->one));
+}
+
+static bool field_told_survives(struct sweep *sweep, struct item *item)
+{
+        return !item->one.removed && field_told(sweep, item);
+}
+
+static bool field_absent(void *context, struct node *node)
+{
+        struct sweep *sweep = context;
+        struct item *item = item_of(node);
+        bool told = field_told(sweep, item);
+        item->one.mark = false;
+        return told ? false : field_drop(sweep, item);
+}
+
+void fields_absent(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *sender)
+{
+        struct sweep sweep = {.env = env, .crdt = crdt, .sender = sender};
+        sweep_run(&sweep, &crdt->fields, field_told_survives, field_absent);
+}
+
+/* ---- sets */
+
+static uint64_t bound_of(const struct crdt *crdt, region_id origin)
+{
+        for (unsigned i = 0; i < crdt->bound_count; i++) {
+                if (crdt->bounds[i].origin == origin)
+                        return crdt->bounds[i].hlc;
+        }
+        return 0;
+}
+
+static bool dot_dead(const struct crdt *crdt, struct stamp dot)
+{
+        return !stamp_before(crdt_rival(crdt, CRDT_SET), dot) ||
+               dot.hlc <= bound_of(crdt, dot.origin);
+}
+
+static void member_changed(struct crdt_env *env, struct crdt *crdt, struct item *item, bool was)
+{
+        bool now = item_visible(item);
+        items_live(env, crdt->members, was, now);
+        if (env->native != NULL && now && !was)
+                env->native->set_add(env->native->context, env->name, node_key(&item->node));
+        if (env->native != NULL && was && !now)
+                env->native->set_remove(env->native->context, env->name, node_key(&item->node));
+        if (item->one.count == 0)
+                items_drop(env, &crdt->members, item);
+}
+
+void member_add(struct crdt_env *env, struct crdt *crdt, struct bytes member, struct stamp dot)
+{
+        if (dot_dead(crdt, dot))
+                return;
+        struct item *item = items_find(env, crdt->members, member);
+        const struct crdt_dot *older = item == NULL ? NULL : item_dot(item, dot.origin);
+        if (older != NULL && older->hlc >= dot.hlc)
+                return;
+        if (item == NULL)
+                item = items_add(env, &crdt->members, member);
+        if (item == NULL)
+                return;
+        bool was = item_visible(item);
+        item_dot_put(env, item, dot, false);
+        member_changed(env, crdt, item, was);
+}
+
+void member_remove(struct crdt_env *env, struct crdt *crdt, struct bytes member, struct stamp dot)
+{
+        if (dot_dead(crdt, dot))
+                return;
+        bool remember = !env_seen(env, dot);
+        struct item *item = items_find(env, crdt->members, member);
+        struct crdt_dot *there = item == NULL ? NULL : item_dot(item, dot.origin);
+        if (there == NULL ? !remember : there->hlc > dot.hlc)
+                return;
+        if (item == NULL)
+                item = items_add(env, &crdt->members, member);
+        if (item == NULL)
+                return;
+        bool was = item_visible(item);
+        if (remember)
+                item_dot_put(env, item, dot, true);
+        else
+                item_dot_drop(env, item, (unsigned)(there - item_dots(item)));
+        member_changed(env, crdt, item, was);
+}
+
+static bool member_survives(struct sweep *sweep, struct item *item)
+{
+        const struct crdt_dot *dots = item_dots(item);
+        for (unsigned i = 0; i < item->one.count; i++) {
+                if (!dots[i].removed && !dot_dead(sweep->crdt, dot_stamp(dots[i])))
+                        return true;
+        }
+        return false;
+}
+
+/* After dots went: what that means for the member. True: the item is freed. */
+static bool member_swept(struct sweep *sweep, struct item *item, bool was)
+{
+        struct crdt_env *env = sweep->env;
+        bool now = item_visible(item);
+        items_live(env, sweep->items, was, now);
+        if (was && !now && env->native != NULL && !sweep->quiet)
+                env->native->set_remove(env->native->context, env->name, node_key(&item->node));
+        return item->one.count == 0 && item_free(&env->table, item);
+}
+
+static bool member_sweep(void *context, struct node *node)
+{
+        struct sweep *sweep = context;
+        struct item *item = item_of(node);
+        bool was = item_visible(item);
+        for (unsigned i = item->one.count; i > 0; i--) {
+                if (dot_dead(sweep->crdt, dot_stamp(item_dots(item)[i - 1])))
+                        item_dot_drop(sweep->env, item, i - 1);
+        }
+        return member_swept(sweep, item, was);
+}
+
+void members_sweep(struct crdt_env *env, struct crdt *crdt)
+{
+        struct sweep sweep = {.env = env, .crdt = crdt};
+        sweep_run(&sweep, &crdt->members, member_survives, member_sweep);
+}
+
+static bool dot_told(const struct sweep *sweep, const struct crdt_dot *dot)
+{
+        return dot->removed || !crdt_seen_covers(sweep->sender, dot_stamp(*dot));
+}
+
+static bool member_told_survives(struct sweep *sweep, struct item *item)
+{
+        const struct crdt_dot *dots = item_dots(item);
+        for (unsigned i = 0; i < item->one.count; i++) {
+                if (!dots[i].removed && (item->one.mark || dot_told(sweep, &dots[i])))
+                        return true;
+        }
+        return false;
+}
+
+static bool member_absent(void *context, struct node *node)
+{
+        struct sweep *sweep = context;
+        struct item *item = item_of(node);
+        bool was = item_visible(item);
+        for (unsigned i = item->one.count; i > 0 && !item->one.mark; i--) {
+                if (!dot_told(sweep, &item_dots(item)[i - 1]))
+                        item_dot_drop(sweep->env, item, i - 1);
+        }
+        item->one.mark = false;
+        return member_swept(sweep, item, was);
+}
+
+void members_absent(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *sender)
+{
+        struct sweep sweep = {.env = env, .crdt = crdt, .sender = sender};
+        sweep_run(&sweep, &crdt->members, member_told_survives, member_absent);
+}
+
+void member_absent_dots(struct crdt_env *env, struct crdt *crdt, struct bytes member,
+                        const struct vector *told, const struct crdt_seen *sender)
+{
+        struct item *item = items_find(env, crdt->members, member);
+        if (item == NULL)
+                return;
+        bool was = item_visible(item);
+        item->one.mark = true;
+        for (unsigned i = item->one.count; i > 0; i--) {
+                struct crdt_dot dot = item_dots(item)[i - 1];
+                if (!dot.removed && !vector_covers(told, dot_stamp(dot)) &&
+                    crdt_seen_covers(sender, dot_stamp(dot)))
+                        item_dot_drop(env, item, i - 1);
+        }
+        member_changed(env, crdt, item, was);
+}
+
+void bounds_join(struct crdt_env *env, struct crdt *crdt, struct stamp bound)
+{
+        unsigned at = 0;
+        while (at < crdt->bound_count && crdt->bounds[at].origin < bound.origin)
+                at++;
+        if (at < crdt->bound_count && crdt->bounds[at].origin == bound.origin) {
+                if (crdt->bounds[at].hlc < bound.hlc)
+                        crdt->bounds[at].hlc = bound.hlc;
+                return;
+        }
+        struct crdt_dot *bounds = heap_resize(env->table.heap, crdt->bounds,
+                                              (crdt->bound_count + 1u) * sizeof *bounds);
+        if (bounds == NULL) {
+                env->err = ERR_NOMEM;
+                return;
+        }
+        for (unsigned i = crdt->bound_count; i > at; i--)
+                bounds[i] = bounds[i - 1];
+        bounds[at] = (struct crdt_dot){.hlc = bound.hlc, .origin = bound.origin};
+        crdt->bounds = bounds;
+        crdt->bound_count++;
+}
+
+void bounds_prune(const struct crdt_env *env, struct crdt *crdt)
+{
+        unsigned kept = 0;
+        for (unsigned i = 0; i < crdt->bound_count; i++) {
+                if (!env_seen(env, dot_stamp(crdt->bounds[i])))
+                        crdt->bounds[kept++] = crdt->bounds[i];
+        }
+        crdt->bound_count = (uint8_t)kept;
+        if (kept == 0) {
+                heap_free(env->table.heap, crdt->bounds);
+                crdt->bounds = NULL;
+        }
+}

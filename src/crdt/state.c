@@ -1,0 +1,665 @@
+/* The whole state of one key as bytes, and the merge of two states.
+ *
+ *      varint db, slice key, u8 parts; then the parts that `parts` names, in this order:
+ *
+ *      LAST     u8 types, then a stamp for each type in it
+ *      KILLED   stamp
+ *      TTL      stamp, varint time (0: none)
+ *      BASE     stamp
+ *      VALUE    VALUES: slice, the base's text or the opaque value
+ *               SAVED: u8 kind (enum crdt_base), signed varint for INT, slice for FLOAT
+ *      COUNTS   varint count, (u8 origin rising, u64 clock, totals, u64 cut clock, totals) each
+ *      ITEMS    bounds: varint count, (u8 origin rising, u64 clock) each
+ *               fields: varint count, (slice name, stamp, u8 removed, VALUES and not removed:
+ * slice) members: varint count, (slice name, varint dots > 0, (u8 origin rising, u64 clock, u8
+ * removed) each) each EVICTED  nothing; the content of this key is not whole and says nothing (only
+ * alone)
+ *
+ * Merging rests on two vectors: what the sender had seen and does not show has died there; what
+ * this side has seen and does not have has died here (Bieniusa, Zawirski, Preguiça, Shapiro,
+ * Baquero, Balegas, Duarte: "An optimized conflict-free replicated set", 2012, taken to every kind
+ * of part). */
+#include "base/check.h"
+#include "crdt/crdt_priv.h"
+#include "crdt/lists.h"
+
+enum {
+        PART_LAST = 1,
+        PART_KILLED = 2,
+        PART_TTL = 4,
+        PART_BASE = 8,
+        PART_VALUE = 16,
+        PART_COUNTS = 32,
+        PART_ITEMS = 64,
+        PART_EVICTED = 128,
+};
+
+/* ---- encode */
+
+static void last_write(const struct crdt *crdt, struct buffer *buffer)
+{
+        unsigned types = 0;
+        for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++)
+                types |= (unsigned)stamp_is(crdt->last[i]) << i;
+        buffer_u8(buffer, (uint8_t)types);
+        for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++) {
+                if (stamp_is(crdt->last[i]))
+                        stamp_write(buffer, crdt->last[i]);
+        }
+}
+
+/* The text of the base, which a sum may hide. */
+static void base_write(const struct crdt_env *env, const struct crdt *crdt, struct buffer *buffer)
+{
+        struct bytes value = {0};
+        if (crdt->base_kind == CRDT_BASE_INT) {
+                struct buffer text;
+                buffer_init(&text, env->table.heap);
+                buffer_format(&text, "%lld", (long long)crdt->base_int);
+                buffer_slice(buffer, buffer_view(&text));
+                buffer_fini(&text);
+                return;
+        }
+        if (crdt->base_kind == CRDT_BASE_FLOAT)
+                value = crdt->base_text;
+        else if (env->native == NULL ||
+                 !env->native->string_get(env->native->context, env->name, &value))
+                value = (struct bytes){0};
+        buffer_slice(buffer, value);
+}
+
+static void base_save(const struct crdt *crdt, struct buffer *buffer)
+{
+        buffer_u8(buffer, crdt->base_kind);
+        if (crdt->base_kind == CRDT_BASE_INT)
+                buffer_varint_signed(buffer, crdt->base_int);
+        if (crdt->base_kind == CRDT_BASE_FLOAT)
+                buffer_slice(buffer, crdt->base_text);
+}
+
+static void value_write(const struct crdt_env *env, const struct crdt *crdt,
+                        enum crdt_state_kind kind, struct buffer *buffer)
+{
+        struct bytes value = {0};
+        if (kind == CRDT_STATE_SAVED) {
+                base_save(crdt, buffer);
+        } else if (base_alive(crdt)) {
+                base_write(env, crdt, buffer);
+        } else {
+                if (env->native == NULL ||
+                    !env->native->opaque_get(env->native->context, env->name, &value))
+                        value = (struct bytes){0};
+                buffer_slice(buffer, value);
+        }
+}
+
+static void counts_write(const struct crdt *crdt, struct buffer *buffer)
+{
+        buffer_varint(buffer, crdt->count_count);
+        for (unsigned i = 0; i < crdt->count_count; i++) {
+                const struct crdt_count *count = &crdt->counts[i];
+                buffer_u8(buffer, count->origin);
+                buffer_u64(buffer, count->hlc);
+                crdt_totals_encode(buffer, count->total);
+                buffer_u64(buffer, count->cut_hlc);
+                crdt_totals_encode(buffer, count->cut);
+        }
+}
+
+static void field_write(const struct crdt_env *env, struct item *item, enum crdt_state_kind kind,
+                        struct buffer *buffer)
+{
+        struct bytes value = {0};
+        struct bytes field = node_key(&item->node);
+        buffer_slice(buffer, field);
+        stamp_write(buffer, dot_stamp(item->one));
+        buffer_u8(buffer, item->one.removed);
+        if (kind == CRDT_STATE_SAVED || item->one.removed)
+                return;
+        if (env->native == NULL ||
+            !env->native->hash_get(env->native->context, env->name, field, &value))
+                value = (struct bytes){0};
+        buffer_slice(buffer, value);
+}
+
+static void member_write(struct item *item, struct buffer *buffer)
+{
+        buffer_slice(buffer, node_key(&item->node));
+        buffer_varint(buffer, item->one.count);
+        for (unsigned i = 0; i < item->one.count; i++) {
+                struct crdt_dot dot = item_dots(item)[i];
+                buffer_u8(buffer, dot.origin);
+                buffer_u64(buffer, dot.hlc);
+                buffer_u8(buffer, dot.removed);
+        }
+}
+
+static size_t items_count(const struct crdt_items *items)
+{
+        return items == NULL ? 0 : items->table.count;
+}
+
+static void items_write(const struct crdt_env *env, const struct crdt *crdt,
+                        enum crdt_state_kind kind, struct buffer *buffer)
+{
+        buffer_varint(buffer, crdt->bound_count);
+        for (unsigned i = 0; i < crdt->bound_count; i++) {
+                buffer_u8(buffer, crdt->bounds[i].origin);
+                buffer_u64(buffer, crdt->bounds[i].hlc);
+        }
+        struct table_walk walk = {0};
+        buffer_varint(buffer, items_count(crdt->fields));
+        for (size_t i = 0; i < items_count(crdt->fields); i++)
+                field_write(env, item_of(table_next(&crdt->fields->table, &walk)), kind, buffer);
+        walk = (struct table_walk){0};
+        buffer_varint(buffer, items_count(crdt->members));
+        for (size_t i = 0; i < items_count(crdt->members); i++)
+                member_write(item_of(table_next(&crdt->members->table, &walk)), buffer);
+}
+
+static unsigned parts_of(const struct crdt *crdt, enum crdt_state_kind kind)
+{
+        bool value = kind == CRDT_STATE_SAVED ? crdt->base_kind != CRDT_BASE_NATIVE
+                                              : base_alive(crdt) || crdt_type(crdt) == CRDT_OPAQUE;
+        bool items = crdt->fields != NULL || crdt->members != NULL || crdt->bound_count > 0;
+        return (stamp_is(crdt_stamp(crdt)) ? PART_LAST : 0u) |
+               (stamp_is(crdt->killed) ? PART_KILLED : 0u) | (stamp_is(crdt->ttl) ? PART_TTL : 0u) |
+               (stamp_is(crdt->base) ? PART_BASE : 0u) | (value ? PART_VALUE : 0u) |
+               (crdt->count_count > 0 ? PART_COUNTS : 0u) | (items ? PART_ITEMS : 0u) |
+               (crdt->evicted ? PART_EVICTED : 0u);
+}
+
+enum err crdt_state_encode(const struct crdt_env *env, const struct crdt *crdt,
+                           enum crdt_state_kind kind, struct buffer *buffer)
+{
+        unsigned parts = parts_of(crdt, kind);
+        if (crdt->evicted && kind == CRDT_STATE_VALUES)
+                parts = PART_EVICTED;
+        buffer_varint(buffer, env->name.db);
+        buffer_slice(buffer, env->name.key);
+        buffer_u8(buffer, (uint8_t)parts);
+        if ((parts & PART_LAST) != 0)
+                last_write(crdt, buffer);
+        if ((parts & PART_KILLED) != 0)
+                stamp_write(buffer, crdt->killed);
+        if ((parts & PART_TTL) != 0) {
+                stamp_write(buffer, crdt->ttl);
+                buffer_varint(buffer, crdt->expire_at_ms);
+        }
+        if ((parts & PART_BASE) != 0)
+                stamp_write(buffer, crdt->base);
+        if ((parts & PART_VALUE) != 0)
+                value_write(env, crdt, kind, buffer);
+        if ((parts & PART_COUNTS) != 0)
+                counts_write(crdt, buffer);
+        if ((parts & PART_ITEMS) != 0)
+                items_write(env, crdt, kind, buffer);
+        return buffer->err;
+}
+
+/* ---- decode: each list has one reader, used for the check and for the merge */
+
+static uint64_t clock_or_zero(struct cursor *cursor, uint64_t hlc_max)
+{
+        uint64_t hlc = cursor_u64(cursor);
+        if (hlc > hlc_max)
+                cursor_fail(cursor, ERR_REFUSED);
+        return hlc;
+}
+
+static struct crdt_count count_read_one(struct cursor *cursor, uint64_t hlc_max,
+                                        region_id *origin_last)
+{
+        struct crdt_count count = {.origin = cursor_u8(cursor)};
+        count.hlc = clock_or_zero(cursor, hlc_max);
+        count.total = totals_read(cursor);
+        count.cut_hlc = clock_or_zero(cursor, hlc_max);
+        count.cut = totals_read(cursor);
+        if (!region_valid(count.origin) || count.origin <= *origin_last)
+                cursor_fail(cursor, ERR_MALFORMED);
+        *origin_last = count.origin;
+        return count;
+}
+
+struct field_told {
+        struct bytes name;
+        struct bytes value;
+        struct stamp stamp;
+        bool removed;
+};
+
+static bool flag_read(struct cursor *cursor)
+{
+        uint8_t flag = cursor_u8(cursor);
+        if (flag > 1)
+                cursor_fail(cursor, ERR_MALFORMED);
+        return flag == 1;
+}
+
+static struct field_told field_read(struct cursor *cursor, enum crdt_state_kind kind,
+                                    uint64_t hlc_max)
+{
+        struct field_told field = {.name = name_read(cursor)};
+        field.stamp = stamp_read(cursor, hlc_max, false);
+        field.removed = flag_read(cursor);
+        if (kind == CRDT_STATE_VALUES && !field.removed)
+                field.value = name_read(cursor);
+        return field;
+}
+
+struct member_told {
+        struct bytes name;
+        struct crdt_dot dots[CLOCK_REGIONS_MAX];
+        uint64_t count;
+};
+
+static void member_read(struct cursor *cursor, uint64_t hlc_max, struct member_told *ret)
+{
+        region_id origin_last = 0;
+        ret->name = name_read(cursor);
+        ret->count = cursor_varint_max(cursor, CLOCK_REGIONS_MAX);
+        if (ret->count == 0)
+                cursor_fail(cursor, ERR_MALFORMED);
+        for (uint64_t i = 0; i < ret->count && !cursor_failed(cursor); i++) {
+                ret->dots[i] = dot_read(cursor, hlc_max, &origin_last);
+                ret->dots[i].removed = flag_read(cursor);
+        }
+}
+
+static void last_read(struct cursor *cursor, uint64_t hlc_max, struct crdt *head)
+{
+        unsigned types = cursor_u8(cursor);
+        if (types == 0 || types >= 1u << CRDT_TYPE_COUNT)
+                cursor_fail(cursor, ERR_MALFORMED);
+        for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++) {
+                if ((types >> i & 1) != 0)
+                        head->last[i] = stamp_read(cursor, hlc_max, false);
+        }
+}
+
+static void value_read(struct cursor *cursor, struct crdt_state *state)
+{
+        state->value_there = true;
+        if (state->kind == CRDT_STATE_VALUES) {
+                state->value = name_read(cursor);
+                return;
+        }
+        state->head.base_kind = cursor_u8(cursor);
+        if (state->head.base_kind > CRDT_BASE_LOST)
+                cursor_fail(cursor, ERR_MALFORMED);
+        if (state->head.base_kind == CRDT_BASE_INT)
+                state->head.base_int = cursor_varint_signed(cursor);
+        if (state->head.base_kind == CRDT_BASE_FLOAT)
+                state->value = name_read(cursor);
+}
+
+static void counts_check(struct cursor *cursor, uint64_t hlc_max, struct crdt_state *state)
+{
+        const uint8_t *from = cursor->at;
+        region_id origin_last = 0;
+        uint64_t count = count_read(cursor, 21);
+        for (uint64_t i = 0; i < count && !cursor_failed(cursor); i++)
+                count_read_one(cursor, hlc_max, &origin_last);
+        state->counts = cursor_since(cursor, from);
+}
+
+static void items_check(struct cursor *cursor, uint64_t hlc_max, struct crdt_state *state)
+{
+        struct member_told member;
+        region_id origin_last = 0;
+        const uint8_t *from = cursor->at;
+        uint64_t count = count_read(cursor, 9);
+        for (uint64_t i = 0; i < count && !cursor_failed(cursor); i++)
+                dot_read(cursor, hlc_max, &origin_last);
+        state->bounds = cursor_since(cursor, from);
+        from = cursor->at;
+        count = count_read(cursor, 11);
+        for (uint64_t i = 0; i < count && !cursor_failed(cursor); i++)
+                field_read(cursor, state->kind, hlc_max);
+        state->fields = cursor_since(cursor, from);
+        from = cursor->at;
+        count = count_read(cursor, 12);
+        for (uint64_t i = 0; i < count && !cursor_failed(cursor); i++)
+                member_read(cursor, hlc_max, &member);
+        state->members = cursor_since(cursor, from);
+}
+
+bool crdt_state_decode(struct cursor *cursor, enum crdt_state_kind kind, uint64_t hlc_max,
+                       struct crdt_state *ret)
+{
+        struct crdt_state state = {.kind = kind};
+        state.name.db = (uint32_t)cursor_varint_max(cursor, CRDT_DB_MAX);
+        state.name.key = name_read(cursor);
+        unsigned parts = cursor_u8(cursor);
+        state.head.evicted = (parts & PART_EVICTED) != 0;
+        if ((parts & PART_LAST) != 0)
+                last_read(cursor, hlc_max, &state.head);
+        if ((parts & PART_KILLED) != 0)
+                state.head.killed = stamp_read(cursor, hlc_max, false);
+        if ((parts & PART_TTL) != 0) {
+                state.head.ttl = stamp_read(cursor, hlc_max, false);
+                state.head.expire_at_ms = cursor_varint(cursor);
+        }
+        if ((parts & PART_BASE) != 0)
+                state.head.base = stamp_read(cursor, hlc_max, false);
+        if ((parts & PART_VALUE) != 0)
+                value_read(cursor, &state);
+        if ((parts & PART_COUNTS) != 0)
+                counts_check(cursor, hlc_max, &state);
+        if ((parts & PART_ITEMS) != 0)
+                items_check(cursor, hlc_max, &state);
+        if (cursor_failed(cursor))
+                return false;
+        *ret = state;
+        return true;
+}
+
+/* ---- merge */
+
+static void merge_last(struct crdt_env *env, struct crdt *crdt, const struct crdt_state *state)
+{
+        (void)env;
+        for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++)
+                crdt->last[i] = stamp_max(crdt->last[i], state->head.last[i]);
+}
+
+static void merge_bounds(struct crdt_env *env, struct crdt *crdt, const struct crdt_state *state)
+{
+        struct cursor cursor = cursor_of(state->bounds);
+        region_id origin_last = 0;
+        uint64_t count = state->bounds.len == 0 ? 0 : cursor_varint(&cursor);
+        for (uint64_t i = 0; i < count; i++)
+                bounds_join(env, crdt, dot_stamp(dot_read(&cursor, UINT64_MAX, &origin_last)));
+}
+
+static void merge_count(struct crdt_env *env, struct crdt *crdt, struct crdt_count told)
+{
+        struct stamp stamp = {told.hlc, told.origin};
+        if (told.hlc != 0 && !env_seen(env, stamp))
+                count_join(env, crdt, stamp, told.total);
+        if (told.cut_hlc != 0)
+                cut_join(env, crdt, told.origin, told.cut_hlc, told.cut);
+}
+
+static void merge_counts(struct crdt_env *env, struct crdt *crdt, const struct crdt_state *state,
+                         const struct crdt_seen *sender)
+{
+        struct vector told = {0};
+        struct cursor cursor = cursor_of(state->counts);
+        region_id origin_last = 0;
+        uint64_t count = state->counts.len == 0 ? 0 : cursor_varint(&cursor);
+        for (uint64_t i = 0; i < count; i++) {
+                struct crdt_count one = count_read_one(&cursor, UINT64_MAX, &origin_last);
+                merge_count(env, crdt, one);
+                vector_advance(&told, one.origin, one.hlc);
+        }
+        for (unsigned i = 0; i < crdt->count_count; i++) {
+                struct crdt_count *own = &crdt->counts[i];
+                struct stamp stamp = {own->hlc, own->origin};
+                if (stamp_is(stamp) && !vector_covers(&told, stamp) &&
+                    crdt_seen_covers(sender, stamp))
+                        cut_join(env, crdt, own->origin, own->hlc, own->total);
+        }
+}
+
+/* Returns whether the value that came is the new base. */
+static void merge_base(struct crdt_env *env, struct crdt *crdt, const struct crdt_state *state,
+                       const struct crdt_seen *sender)
+{
+        struct stamp told = state->head.base;
+        if (stamp_before(crdt->base, told)) {
+                if (env_seen(env, told))
+                        crdt->killed = stamp_max(crdt->killed, told);
+                base_set(env, crdt, told);
+                if (state->kind == CRDT_STATE_SAVED && state->head.base_kind == CRDT_BASE_FLOAT)
+                        base_learn(env, crdt, state->value);
+                else
+                        crdt->base_kind = state->head.base_kind;
+                crdt->base_int = state->head.base_int;
+        } else if (stamp_before(told, crdt->base) && crdt_seen_covers(sender, crdt->base)) {
+                crdt->killed = stamp_max(crdt->killed, crdt->base);
+        }
+}
+
+static void merge_fields(struct crdt_env *env, struct crdt *crdt, const struct crdt_state *state,
+                         const struct crdt_seen *sender)
+{
+        struct cursor cursor = cursor_of(state->fields);
+        uint64_t count = state->fields.len == 0 ? 0 : cursor_varint(&cursor);
+        for (uint64_t i = 0; i < count; i++) {
+                struct field_told field = field_read(&cursor, state->kind, UINT64_MAX);
+                if (!env_seen(env, field.stamp))
+                        field_join(env, crdt, field.name, field.stamp, field.removed, field.value);
+                struct item *item = items_find(env, crdt->fields, field.name);
+                if (item != NULL)
+                        item->one.mark = true;
+        }
+        fields_absent(env, crdt, sender);
+}
+
+static void merge_member(struct crdt_env *env, struct crdt *crdt, const struct member_told *member,
+                         const struct crdt_seen *sender)
+{
+        struct vector told = {0};
+        for (uint64_t i = 0; i < member->count; i++) {
+                struct crdt_dot dot = member->dots[i];
+                vector_advance(&told, dot.origin, dot.hlc);
+                if (dot.removed)
+                        member_remove(env, crdt, member->name, dot_stamp(dot));
+                else if (!env_seen(env, dot_stamp(dot)))
+                        member_add(env, crdt, member->name, dot_stamp(dot));
+        }
+        member_absent_dots(env, crdt, member->name, &told, sender);
+}
+
+static void merge_members(struct crdt_env *env, struct crdt *crdt, const struct crdt_state *state,
+                          const struct crdt_seen *sender)
+{
+        struct member_told member;
+        struct cursor cursor = cursor_of(state->members);
+        uint64_t count = state->members.len == 0 ? 0 : cursor_varint(&cursor);
+        for (uint64_t i = 0; i < count; i++) {
+                member_read(&cursor, UINT64_MAX, &member);
+                merge_member(env, crdt, &member, sender);
+        }
+        members_absent(env, crdt, sender);
+}
+
+static void merge_opaque(struct crdt_env *env, struct crdt *crdt, const struct crdt_state *state,
+                         struct stamp own, const struct crdt_seen *sender)
+{
+        struct stamp told = state->head.last[CRDT_OPAQUE];
+        if (stamp_before(told, own) && crdt_seen_covers(sender, own))
+                crdt->killed = stamp_max(crdt->killed, own);
+        if (!stamp_before(own, told))
+                return;
+        if (env_seen(env, told))
+                crdt->killed = stamp_max(crdt->killed, told);
+        crdt->opaque_lost = false;
+}
+
+static void merge_opaque_value(struct crdt_env *env, struct crdt *crdt,
+                               const struct crdt_state *state, struct stamp own)
+{
+        if (!stamp_before(own, crdt->last[CRDT_OPAQUE]) || crdt_type(crdt) != CRDT_OPAQUE)
+                return;
+        env->written = true;
+        if (env->native != NULL && state->value_there)
+                env->native->opaque_set(env->native->context, env->name, state->value,
+                                        crdt_expire_at(crdt));
+}
+
+void crdt_merge(struct crdt_env *env, struct crdt *crdt, const struct crdt_state *state,
+                const struct crdt_seen *sender)
+{
+        if (state->head.evicted && state->kind == CRDT_STATE_VALUES)
+                return;
+        struct stamp opaque = crdt->last[CRDT_OPAQUE];
+        change_begin(env, crdt);
+        merge_last(env, crdt, state);
+        crdt->killed = stamp_max(crdt->killed, state->head.killed);
+        if (stamp_is(state->head.ttl))
+                ttl_join(crdt, state->head.ttl, state->head.expire_at_ms);
+        merge_opaque(env, crdt, state, opaque, sender);
+        merge_bounds(env, crdt, state);
+        merge_base(env, crdt, state, sender);
+        merge_counts(env, crdt, state, sender);
+        change_settle(env, crdt);
+        string_sync(env, crdt, state->value);
+        merge_fields(env, crdt, state, sender);
+        merge_members(env, crdt, state, sender);
+        merge_opaque_value(env, crdt, state, opaque);
+        enum crdt_type type = crdt_type(crdt);
+        if (env->was != CRDT_NONE && type != env->was && type != CRDT_NONE)
+                env->conflicts++;
+        if (state->kind == CRDT_STATE_SAVED)
+                crdt->evicted = state->head.evicted;
+        change_end(env, crdt);
+}
+
+/* ---- tombstones */
+
+struct collect {
+        struct crdt_env *env;
+        uint64_t stable;
+        uint64_t count;
+};
+
+static bool field_collect(void *context, struct node *node)
+{
+        struct collect *collect = context;
+        struct item *item = item_of(node);
+        if (!item->one.removed || item->one.hlc > collect->stable)
+                return false;
+        collect->count++;
+        heap_free(collect->env->table.heap, item);
+        return true;
+}
+
+static bool member_collect(void *context, struct node *node)
+{
+        struct collect *collect = context;
+        struct item *item = item_of(node);
+        /* A member with live dots keeps its removed ones: they go with it, and cost little. */
+        for (unsigned i = 0; i < item->one.count; i++) {
+                struct crdt_dot dot = item_dots(item)[i];
+                if (!dot.removed || !env_seen(collect->env, dot_stamp(dot)))
+                        return false;
+        }
+        collect->count++;
+        heap_free(collect->env->table.heap, item->many);
+        heap_free(collect->env->table.heap, item);
+        return true;
+}
+
+static void items_collect(struct collect *collect, struct crdt_items **slot,
+                          bool (*drop)(void *context, struct node *node))
+{
+        if (*slot == NULL || (*slot)->table.count == (*slot)->live)
+                return;
+        table_sweep(&(*slot)->table, drop, collect);
+        if ((*slot)->table.count == 0)
+                items_free(&collect->env->table, slot);
+}
+
+uint64_t crdt_collect(struct crdt_env *env, struct crdt *crdt, uint64_t stable)
+{
+        struct collect collect = {.env = env, .stable = stable};
+        items_collect(&collect, &crdt->fields, field_collect);
+        items_collect(&collect, &crdt->members, member_collect);
+        bounds_prune(env, crdt);
+        return collect.count;
+}
+
+bool crdt_forgettable(const struct crdt_env *env, const struct crdt *crdt, uint64_t stable)
+{
+        (void)env;
+        if (crdt_type(crdt) != CRDT_NONE || crdt->evicted || crdt->bound_count > 0 ||
+            crdt->fields != NULL || crdt->members != NULL)
+                return false;
+        uint64_t newest = crdt_stamp(crdt).hlc;
+        newest = crdt->killed.hlc > newest ? crdt->killed.hlc : newest;
+        newest = crdt->ttl.hlc > newest ? crdt->ttl.hlc : newest;
+        for (unsigned i = 0; i < crdt->count_count; i++) {
+                uint64_t cut = crdt->counts[i].cut_hlc;
+                newest = cut > newest ? cut : newest;
+                newest = crdt->counts[i].hlc > newest ? crdt->counts[i].hlc : newest;
+        }
+        return newest <= stable;
+}
+
+/* ---- digest */
+
+static uint64_t digest_stamp(uint64_t hash, struct stamp stamp)
+{
+        return hash_fnv_u64(hash_fnv_u64(hash, stamp.hlc), stamp.origin);
+}
+
+static uint64_t digest_double(uint64_t hash, double value)
+{
+        uint64_t bits = 0;
+        memcpy(&bits, &value, sizeof bits);
+        return hash_fnv_u64(hash, bits);
+}
+
+static uint64_t digest_counts(uint64_t hash, const struct crdt *crdt, bool all)
+{
+        for (unsigned i = 0; i < crdt->count_count; i++) {
+                const struct crdt_count *count = &crdt->counts[i];
+                if (all) {
+                        hash = digest_stamp(hash, (struct stamp){count->cut_hlc, count->origin});
+                        hash = hash_fnv_u64(hash, count->cut.whole);
+                        hash = digest_double(hash, count->cut.part);
+                }
+                if (!all && !crdt_counted(crdt, count))
+                        continue;
+                hash = digest_stamp(hash, (struct stamp){count->hlc, count->origin});
+                hash = hash_fnv_u64(hash, count->total.whole - count->cut.whole);
+                hash = digest_double(hash, count->total.part - count->cut.part);
+        }
+        return hash;
+}
+
+/* A sum over elements, so that their order does not count. */
+static uint64_t digest_items(const struct crdt_items *items, bool removed_too)
+{
+        uint64_t sum = 0;
+        struct table_walk walk = {0};
+        for (size_t n = 0; n < items_count(items); n++) {
+                struct item *item = item_of(table_next(&items->table, &walk));
+                const struct crdt_dot *dots = item_dots(item);
+                uint64_t hash = hash_fnv(HASH_FNV_START, node_key(&item->node));
+                bool any = false;
+                for (unsigned i = 0; i < item->one.count; i++) {
+                        if (dots[i].removed && !removed_too)
+                                continue;
+                        hash = hash_fnv_u64(digest_stamp(hash, dot_stamp(dots[i])),
+                                            dots[i].removed);
+                        any = true;
+                }
+                sum += any ? hash : 0;
+        }
+        return sum;
+}
+
+uint64_t crdt_digest(const struct crdt *crdt, struct crdt_name name, bool all)
+{
+        enum crdt_type type = crdt_type(crdt);
+        if (!all && type == CRDT_NONE)
+                return 0;
+        uint64_t hash = hash_fnv_u64(hash_fnv(HASH_FNV_START, name.key), name.db);
+        hash = hash_fnv_u64(hash, type);
+        hash = hash_fnv_u64(hash, crdt_expire_at(crdt));
+        hash = digest_stamp(hash, base_alive(crdt) || all ? crdt->base : (struct stamp){0});
+        hash = digest_counts(hash, crdt, all);
+        hash = hash_fnv_u64(hash, digest_items(crdt->fields, all));
+        hash = hash_fnv_u64(hash, digest_items(crdt->members, false));
+        for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++) {
+                if (all || (i == CRDT_OPAQUE && type == CRDT_OPAQUE))
+                        hash = digest_stamp(hash, crdt->last[i]);
+        }
+        if (!all)
+                return hash;
+        hash = digest_stamp(digest_stamp(hash, crdt->killed), crdt->ttl);
+        return hash_fnv_u64(hash, crdt->expire_at_ms);
+}

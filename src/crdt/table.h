@@ -1,0 +1,74 @@
+/* table.h - a hash table of nodes that carry their own key, for keys that outsiders choose
+ * (SipHash). It grows and shrinks a few buckets at a time, so no call takes long, and can be walked
+ * with a cursor while it does: what is there from the first call to the last is never missed. */
+#ifndef MERIDIAN_CRDT_TABLE_H
+#define MERIDIAN_CRDT_TABLE_H
+
+#include "base/hash.h"
+#include "base/heap.h"
+
+/* The head of every node. The key lies `key_at` bytes from its begin. */
+struct node {
+        struct node *next;
+        uint32_t key_len;
+        uint16_t space; /* equal keys in different spaces are different */
+        uint8_t key_at;
+        uint8_t kind; /* the owner's */
+};
+
+static inline struct bytes node_key(const struct node *node)
+{
+        return bytes_of((const uint8_t *)node + node->key_at, node->key_len);
+}
+
+/* What all tables of one owner share. */
+struct table_env {
+        struct heap *heap;
+        struct hash_key hash_key;
+};
+
+/* Zeroed is empty. */
+struct table {
+        struct node **buckets[2]; /* [1] while it is being resized */
+        size_t size[2];           /* a power of two, or 0 */
+        size_t moved;             /* buckets of [0] below this are empty already */
+        size_t count;
+};
+
+/* Frees the buckets. The table must be empty, or its nodes of no more interest. */
+void table_fini(const struct table_env *env, struct table *table);
+
+/* The node with that key, or NULL. Also moves a bucket where a resize is under way. */
+struct node *table_find(const struct table_env *env, struct table *table, uint16_t space,
+                        struct bytes key);
+
+/* The same and changes nothing. */
+struct node *table_look(const struct table_env *env, const struct table *table, uint16_t space,
+                        struct bytes key);
+
+/* Adds a node whose key is not in the table. False: out of memory (only for the first buckets). */
+MUST_USE bool table_insert(const struct table_env *env, struct table *table, struct node *node);
+
+/* Takes out a node that is in the table. */
+void table_remove(const struct table_env *env, struct table *table, struct node *node);
+
+/* Calls `each` for the nodes of the next buckets of a walk; returns the cursor to go on with, 0 at
+ * the end. `each` must not change the table. */
+uint64_t table_scan(const struct table *table, uint64_t cursor,
+                    void (*each)(void *context, struct node *node), void *context);
+
+/* Calls `drop` for every node and takes out those for which it returns true; `drop` may free them.
+ * Cost: everything. */
+void table_sweep(struct table *table, bool (*drop)(void *context, struct node *node),
+                 void *context);
+
+/* All nodes, in no order: for (i = {0}; (node = table_next(table, &i)) != NULL;). The table must
+ * not change meanwhile. */
+struct table_walk {
+        size_t bucket;
+        struct node *next;
+        uint8_t side;
+};
+struct node *table_next(const struct table *table, struct table_walk *walk);
+
+#endif

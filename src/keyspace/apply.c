@@ -1,0 +1,209 @@
+/* Changes made elsewhere, the log of our own, and our stream for others.
+ *
+ * A batch says what it follows (`after`) and how far it reaches (`last`). A delta at or below the
+ * position is known already; a batch that begins beyond the position leaves a gap and is not read.
+ */
+#include "base/check.h"
+#include "keyspace/keyspace_priv.h"
+
+/* The short way: a SET or DEL of a key that never was anything but a plain string. False where it
+ * does not apply. */
+static bool merge_plain(struct keyspace *keyspace, const struct crdt_native *native,
+                        struct entry *entry, const struct crdt_delta *delta)
+{
+        bool set = delta->op == CRDT_OP_SET;
+        if (entry->node.kind != ENTRY_STRING || !(set || delta->op == CRDT_OP_DEL) ||
+            delta->cuts.len > 0 || delta->bounds.len > 0)
+                return false;
+        if (!stamp_before(entry_stamp(entry), delta->stamp))
+                return true;
+        entry_count(keyspace, entry_type(entry), set ? CRDT_STRING : CRDT_NONE);
+        if (set) {
+                entry->more = delta->expire_at_ms;
+                if (native != NULL)
+                        native->string_set(native->context, delta->name, delta->value,
+                                           delta->expire_at_ms);
+        } else {
+                if (native != NULL && entry->hlc != 0)
+                        native->key_delete(native->context, delta->name);
+                entry->node.kind = ENTRY_DEAD;
+                entry->more = entry->hlc;
+                entry->more_origin = entry->origin;
+        }
+        entry->hlc = delta->stamp.hlc;
+        entry->origin = delta->stamp.origin;
+        return true;
+}
+
+enum err keyspace_merge(struct keyspace *keyspace, const struct crdt_native *native,
+                        const struct crdt_delta *delta)
+{
+        if (delta->op == CRDT_OP_SEEN) {
+                vector_merge(&keyspace->known[delta->stamp.origin], &delta->seen);
+                return ERR_NONE;
+        }
+        struct entry *entry = entry_get(keyspace, delta->name);
+        if (entry == NULL)
+                return ERR_NOMEM;
+        if (merge_plain(keyspace, native, entry, delta))
+                return ERR_NONE;
+        struct crdt *crdt = entry_full(keyspace, entry);
+        if (crdt == NULL)
+                return ERR_NOMEM;
+        struct crdt_env env = keyspace_env(keyspace, native, delta->name);
+        enum crdt_type was = crdt_type(crdt);
+        crdt_apply(&env, crdt, delta);
+        keyspace->stats.conflicts += env.conflicts;
+        entry_count(keyspace, was, crdt_type(crdt));
+        entry_pack(keyspace, entry);
+        return env.err;
+}
+
+/* What a batch is read with. */
+struct apply {
+        struct keyspace *keyspace;
+        const struct crdt_native *native;
+        region_id origin;
+        uint64_t last;
+        uint64_t wall_ms;
+        bool logged; /* from the log: no clock is refused */
+};
+
+static enum err apply_observe(const struct apply *apply, uint64_t hlc)
+{
+        struct keyspace *keyspace = apply->keyspace;
+        uint64_t wall_ms = apply->logged ? hlc_ms(hlc) : apply->wall_ms;
+        return hlc_observe(&keyspace->hlc, hlc, wall_ms, keyspace->config.drift_max_ms);
+}
+
+static enum err apply_delta(const struct apply *apply, struct bytes data,
+                            struct keyspace_result *ret)
+{
+        struct crdt_delta delta;
+        struct keyspace *keyspace = apply->keyspace;
+        enum err err = crdt_delta_decode(data, apply->origin, &delta);
+        if (err != ERR_NONE)
+                return err;
+        if (delta.stamp.hlc > apply->last)
+                return ERR_MALFORMED;
+        if (delta.stamp.hlc <= vector_get(&keyspace->seen.vector, apply->origin)) {
+                ret->skipped++;
+                return ERR_NONE;
+        }
+        err = apply_observe(apply, delta.stamp.hlc);
+        if (err == ERR_NONE)
+                err = keyspace_merge(keyspace, apply->native, &delta);
+        if (err != ERR_NONE)
+                return err;
+        vector_advance(&keyspace->seen.vector, apply->origin, delta.stamp.hlc);
+        ret->applied++;
+        return ERR_NONE;
+}
+
+static enum err apply_batch(const struct apply *apply, struct bytes deltas,
+                            struct keyspace_result *ret)
+{
+        struct cursor cursor = cursor_of(deltas);
+        enum err err = ERR_NONE;
+        while (err == ERR_NONE && cursor_left(&cursor) > 0) {
+                struct bytes delta = cursor_slice(&cursor);
+                err = cursor_failed(&cursor) ? cursor.err : apply_delta(apply, delta, ret);
+        }
+        if (err == ERR_NONE)
+                err = apply_observe(apply, apply->last);
+        if (err == ERR_NONE)
+                vector_advance(&apply->keyspace->seen.vector, apply->origin, apply->last);
+        return err;
+}
+
+static enum err apply_run(const struct apply *apply, struct bytes deltas,
+                          struct keyspace_result *ret)
+{
+        struct keyspace *keyspace = apply->keyspace;
+        uint64_t conflicts = keyspace->stats.conflicts;
+        enum err err = apply_batch(apply, deltas, ret);
+        ret->conflicts = keyspace->stats.conflicts - conflicts;
+        ret->position = vector_get(&keyspace->seen.vector, apply->origin);
+        keyspace->stats.applied += ret->applied;
+        keyspace->stats.skipped += ret->skipped;
+        keyspace->stats.refused += err == ERR_REFUSED;
+        return err;
+}
+
+static bool origin_foreign(const struct keyspace *keyspace, region_id origin)
+{
+        return region_valid(origin) && origin != keyspace->config.origin;
+}
+
+enum err keyspace_apply(struct keyspace *keyspace, const struct crdt_native *native,
+                        uint64_t wall_ms, region_id origin, uint64_t after, uint64_t last,
+                        struct bytes deltas, struct keyspace_result *ret)
+{
+        *ret = (struct keyspace_result){.position = vector_get(&keyspace->seen.vector, origin)};
+        if (!origin_foreign(keyspace, origin) || last < after)
+                return ERR_INVALID;
+        if (after > ret->position) {
+                ret->gap = true;
+                return ERR_NONE;
+        }
+        struct apply apply = {keyspace, native, origin, last, wall_ms, false};
+        return apply_run(&apply, deltas, ret);
+}
+
+enum err keyspace_apply_logged(struct keyspace *keyspace, const struct crdt_native *native,
+                               region_id origin, uint64_t last, struct bytes deltas,
+                               struct keyspace_result *ret)
+{
+        *ret = (struct keyspace_result){.position = vector_get(&keyspace->seen.vector, origin)};
+        if (!origin_foreign(keyspace, origin))
+                return ERR_INVALID;
+        struct apply apply = {keyspace, native, origin, last, 0, true};
+        return apply_run(&apply, deltas, ret);
+}
+
+enum err keyspace_replay(struct keyspace *keyspace, const struct crdt_native *native,
+                         struct bytes delta, struct keyspace_result *ret)
+{
+        region_id self = keyspace->config.origin;
+        struct apply apply = {keyspace, native, self, UINT64_MAX, 0, true};
+        uint64_t conflicts = keyspace->stats.conflicts;
+        *ret = (struct keyspace_result){0};
+        enum err err = apply_delta(&apply, delta, ret);
+        ret->position = vector_get(&keyspace->seen.vector, self);
+        ret->conflicts = keyspace->stats.conflicts - conflicts;
+        if (err != ERR_NONE || ret->applied == 0)
+                return err;
+        uint8_t *at = ring_append(&keyspace->ring, ret->position, delta.len);
+        if (at != NULL)
+                memcpy(at, delta.ptr, delta.len);
+        return ERR_NONE;
+}
+
+/* ---- our stream */
+
+/* A reader that knows more of our stream than this life has given out knows it from a life that a
+ * crash ended. What we have stamped since at or below that, it would take for known. */
+static bool tail_of_older_life(const struct keyspace *keyspace, uint64_t after)
+{
+        return keyspace->issued && after >= keyspace->first && after > keyspace->given;
+}
+
+enum err keyspace_tail(struct keyspace *keyspace, uint64_t wall_ms, uint64_t after,
+                       size_t bytes_max, struct keyspace_batch *ret)
+{
+        *ret = (struct keyspace_batch){.last = after};
+        if (hlc_observe(&keyspace->hlc, after, wall_ms, keyspace->config.drift_max_ms) != ERR_NONE)
+                return ERR_REFUSED;
+        if (after < keyspace->ring.dropped || tail_of_older_life(keyspace, after)) {
+                ret->gap = true;
+                keyspace->given = after > keyspace->given ? after : keyspace->given;
+                return ERR_NONE;
+        }
+        struct ring_read read = ring_read(&keyspace->ring, after, bytes_max);
+        ret->parts[0] = read.parts[0];
+        ret->parts[1] = read.parts[1];
+        ret->count = read.count;
+        ret->last = read.last;
+        keyspace->given = read.last > keyspace->given ? read.last : keyspace->given;
+        return ERR_NONE;
+}

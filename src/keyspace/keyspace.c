@@ -1,0 +1,438 @@
+/* The table of keys, the clock, looking and counting. A key that only ever saw SET, or SET and DEL,
+ * is kept in 35 bytes beside its name; any other history makes it full, and a SET or DEL that
+ * nothing else is left behind makes it small again. */
+#include "keyspace/keyspace_priv.h"
+
+#include "base/check.h"
+
+#include <stddef.h>
+
+enum {
+        RING_BYTES_MIN = 4096,
+};
+
+struct keyspace *keyspace_new(struct heap *heap, const struct keyspace_config *config)
+{
+        if (!region_valid(config->origin) || config->ring_bytes < RING_BYTES_MIN)
+                return NULL;
+        struct keyspace *keyspace = heap_alloc(heap, sizeof *keyspace);
+        if (keyspace == NULL)
+                return NULL;
+        keyspace->heap = heap;
+        keyspace->config = *config;
+        keyspace->env = (struct table_env){heap, config->hash_key};
+        keyspace->seen.self = config->origin;
+        buffer_init(&keyspace->delta, heap);
+        buffer_init(&keyspace->text, heap);
+        if (!ring_init(&keyspace->ring, heap, config->ring_bytes)) {
+                keyspace_free(keyspace);
+                return NULL;
+        }
+        return keyspace;
+}
+
+static void entry_fini(struct keyspace *keyspace, struct entry *entry)
+{
+        if (entry->node.kind == ENTRY_FULL) {
+                crdt_fini(&keyspace->env, entry->crdt);
+                heap_free(keyspace->heap, entry->crdt);
+        }
+        heap_free(keyspace->heap, entry);
+}
+
+static bool entry_drop(void *context, struct node *node)
+{
+        entry_fini(context, entry_of(node));
+        return true;
+}
+
+void keyspace_free(struct keyspace *keyspace)
+{
+        if (keyspace == NULL)
+                return;
+        table_sweep(&keyspace->table, entry_drop, keyspace);
+        table_fini(&keyspace->env, &keyspace->table);
+        ring_fini(&keyspace->ring, keyspace->heap);
+        buffer_fini(&keyspace->delta);
+        buffer_fini(&keyspace->text);
+        heap_free(keyspace->heap, keyspace);
+}
+
+bool name_fits(struct crdt_name name)
+{
+        return name.db <= CRDT_DB_MAX && name.key.len <= CRDT_NAME_LEN_MAX;
+}
+
+struct entry *entry_find(struct keyspace *keyspace, struct crdt_name name)
+{
+        struct node *node =
+                table_find(&keyspace->env, &keyspace->table, (uint16_t)name.db, name.key);
+        return node == NULL ? NULL : entry_of(node);
+}
+
+struct entry *entry_get(struct keyspace *keyspace, struct crdt_name name)
+{
+        CHECK(name_fits(name));
+        struct entry *entry = entry_find(keyspace, name);
+        if (entry != NULL)
+                return entry;
+        entry = heap_alloc(keyspace->heap, offsetof(struct entry, key) + name.key.len);
+        if (entry == NULL)
+                return NULL;
+        entry->node.key_len = (uint32_t)name.key.len;
+        entry->node.space = (uint16_t)name.db;
+        entry->node.key_at = offsetof(struct entry, key);
+        entry->node.kind = ENTRY_STRING;
+        if (name.key.len > 0)
+                memcpy(entry->key, name.key.ptr, name.key.len);
+        if (!table_insert(&keyspace->env, &keyspace->table, &entry->node)) {
+                heap_free(keyspace->heap, entry);
+                return NULL;
+        }
+        keyspace->stats.tombstones++;
+        return entry;
+}
+
+void entry_remove(struct keyspace *keyspace, struct entry *entry)
+{
+        CHECK(keyspace->stats.tombstones > 0);
+        keyspace->stats.tombstones--;
+        table_remove(&keyspace->env, &keyspace->table, &entry->node);
+        entry_fini(keyspace, entry);
+}
+
+const struct crdt *entry_look(const struct entry *entry, struct crdt *room)
+{
+        struct stamp stamp = entry_stamp(entry);
+        switch ((enum entry_kind)entry->node.kind) {
+        case ENTRY_FULL:
+                return entry->crdt;
+        case ENTRY_STRING:
+                *room = (struct crdt){.base = stamp, .ttl = stamp, .expire_at_ms = entry->more};
+                room->last[CRDT_STRING] = stamp;
+                return room;
+        case ENTRY_DEAD:
+                *room = (struct crdt){.killed = stamp, .ttl = stamp};
+                room->base = (struct stamp){entry->more, entry->more_origin};
+                room->last[CRDT_STRING] = room->base;
+                return room;
+        }
+        UNREACHABLE("every kind is above");
+}
+
+enum crdt_type entry_type(const struct entry *entry)
+{
+        if (entry->node.kind == ENTRY_FULL)
+                return crdt_type(entry->crdt);
+        bool there = entry->node.kind == ENTRY_STRING && entry->hlc != 0;
+        return there ? CRDT_STRING : CRDT_NONE;
+}
+
+struct crdt *entry_full(struct keyspace *keyspace, struct entry *entry)
+{
+        if (entry->node.kind == ENTRY_FULL)
+                return entry->crdt;
+        struct crdt *crdt = heap_alloc(keyspace->heap, sizeof *crdt);
+        if (crdt == NULL)
+                return NULL;
+        struct crdt room;
+        *crdt = *entry_look(entry, &room);
+        entry->crdt = crdt;
+        entry->node.kind = ENTRY_FULL;
+        return crdt;
+}
+
+static bool stamp_equal(struct stamp a, struct stamp b)
+{
+        return stamp_compare(a, b) == 0;
+}
+
+/* True where all that is known is one string write and perhaps a kill after it. */
+static bool crdt_is_plain(const struct crdt *crdt)
+{
+        return crdt->fields == NULL && crdt->members == NULL && crdt->count_count == 0 &&
+               crdt->bound_count == 0 && crdt->last[CRDT_HASH].hlc == 0 &&
+               crdt->last[CRDT_SET].hlc == 0 && crdt->last[CRDT_OPAQUE].hlc == 0 &&
+               stamp_equal(crdt->last[CRDT_STRING], crdt->base) &&
+               crdt->base_kind == CRDT_BASE_NATIVE && !crdt->evicted && !crdt->opaque_lost;
+}
+
+void entry_pack(struct keyspace *keyspace, struct entry *entry)
+{
+        if (entry->node.kind != ENTRY_FULL || !crdt_is_plain(entry->crdt))
+                return;
+        struct crdt *crdt = entry->crdt;
+        bool alive = stamp_before(crdt->killed, crdt->base);
+        struct stamp stamp = alive ? crdt->base : crdt->killed;
+        if (!stamp_equal(crdt->ttl, stamp) || (!alive && crdt->expire_at_ms != 0))
+                return;
+        entry->node.kind = alive ? ENTRY_STRING : ENTRY_DEAD;
+        entry->hlc = stamp.hlc;
+        entry->origin = stamp.origin;
+        entry->more = alive ? crdt->expire_at_ms : crdt->base.hlc;
+        entry->more_origin = alive ? 0 : crdt->base.origin;
+        crdt_fini(&keyspace->env, crdt);
+        heap_free(keyspace->heap, crdt);
+}
+
+void entry_count(struct keyspace *keyspace, enum crdt_type was, enum crdt_type now)
+{
+        if ((was == CRDT_NONE) == (now == CRDT_NONE))
+                return;
+        uint64_t *less = was == CRDT_NONE ? &keyspace->stats.tombstones : &keyspace->stats.keys;
+        uint64_t *more = was == CRDT_NONE ? &keyspace->stats.keys : &keyspace->stats.tombstones;
+        CHECK(*less > 0);
+        *less -= 1;
+        *more += 1;
+}
+
+struct crdt_env keyspace_env(const struct keyspace *keyspace, const struct crdt_native *native,
+                             struct crdt_name name)
+{
+        return (struct crdt_env){
+                .table = keyspace->env, .native = native, .name = name, .seen = &keyspace->seen};
+}
+
+/* What lies between the recovered position and the first new stamp may have been ours before a
+ * crash: others may hold it, we do not. */
+static void hole_open(struct keyspace *keyspace, uint64_t low, uint64_t high)
+{
+        struct crdt_seen *seen = &keyspace->seen;
+        if (low + 1 >= high)
+                return;
+        if (seen->hole_count == CRDT_HOLES_MAX) {
+                memmove(&seen->holes[0], &seen->holes[1],
+                        (CRDT_HOLES_MAX - 1) * sizeof seen->holes[0]);
+                seen->hole_count--;
+        }
+        seen->holes[seen->hole_count++] = (struct crdt_hole){low, high};
+}
+
+/* Before the first stamp or position of this life, which will be `high` or later. */
+static void life_begin(struct keyspace *keyspace, uint64_t high)
+{
+        if (keyspace->issued)
+                return;
+        keyspace->recovered = keyspace_recovered(keyspace);
+        keyspace->issued = true;
+        keyspace->first = high;
+        hole_open(keyspace, keyspace->recovered, high);
+}
+
+struct stamp keyspace_issue(struct keyspace *keyspace, uint64_t wall_ms)
+{
+        region_id self = keyspace->config.origin;
+        uint64_t hlc = hlc_now(&keyspace->hlc, wall_ms);
+        CHECK(hlc > vector_get(&keyspace->seen.vector, self));
+        life_begin(keyspace, hlc);
+        vector_advance(&keyspace->seen.vector, self, hlc);
+        return (struct stamp){hlc, self};
+}
+
+uint64_t keyspace_idle(struct keyspace *keyspace, uint64_t wall_ms)
+{
+        region_id self = keyspace->config.origin;
+        uint64_t wall = hlc_of_ms(wall_ms);
+        keyspace->hlc.last = wall > keyspace->hlc.last ? wall : keyspace->hlc.last;
+        life_begin(keyspace, keyspace->hlc.last + 1);
+        vector_advance(&keyspace->seen.vector, self, keyspace->hlc.last);
+        return vector_get(&keyspace->seen.vector, self);
+}
+
+const struct vector *keyspace_positions(const struct keyspace *keyspace)
+{
+        return &keyspace->seen.vector;
+}
+
+uint64_t keyspace_recovered(const struct keyspace *keyspace)
+{
+        return keyspace->issued ? keyspace->recovered
+                                : vector_get(&keyspace->seen.vector, keyspace->config.origin);
+}
+
+uint64_t keyspace_ring_first(const struct keyspace *keyspace)
+{
+        return ring_first(&keyspace->ring);
+}
+
+uint64_t keyspace_ring_last(const struct keyspace *keyspace)
+{
+        return keyspace->ring.count == 0 ? 0 : keyspace->ring.last;
+}
+
+static struct keyspace_key key_of(const struct entry *entry)
+{
+        struct crdt room;
+        const struct crdt *crdt = entry_look(entry, &room);
+        return (struct keyspace_key){.name = entry_name(entry),
+                                     .type = entry_type(entry),
+                                     .expire_at_ms = crdt_expire_at(crdt),
+                                     .stamp = crdt_stamp(crdt)};
+}
+
+bool keyspace_find(const struct keyspace *keyspace, struct crdt_name name, struct keyspace_key *ret)
+{
+        struct node *node = NULL;
+        if (name_fits(name))
+                node = table_look(&keyspace->env, &keyspace->table, (uint16_t)name.db, name.key);
+        if (node == NULL) {
+                *ret = (struct keyspace_key){.name = name, .type = CRDT_NONE};
+                return false;
+        }
+        *ret = key_of(entry_of(node));
+        return true;
+}
+
+struct each {
+        void (*each)(void *context, const struct keyspace_key *key);
+        void *context;
+};
+
+static void each_entry(void *context, struct node *node)
+{
+        const struct each *each = context;
+        struct keyspace_key key = key_of(entry_of(node));
+        each->each(each->context, &key);
+}
+
+uint64_t keyspace_each(const struct keyspace *keyspace, uint64_t cursor, size_t steps,
+                       void (*each)(void *context, const struct keyspace_key *key), void *context)
+{
+        struct each wrap = {each, context};
+        for (size_t i = 0; i < steps; i++) {
+                cursor = table_scan(&keyspace->table, cursor, each_entry, &wrap);
+                if (cursor == 0)
+                        break;
+        }
+        return cursor;
+}
+
+uint64_t keyspace_digest(const struct keyspace *keyspace)
+{
+        uint64_t sum = 0;
+        struct table_walk walk = {0};
+        struct node *node = table_next(&keyspace->table, &walk);
+        for (; node != NULL; node = table_next(&keyspace->table, &walk)) {
+                struct crdt room;
+                struct entry *entry = entry_of(node);
+                sum += crdt_digest(entry_look(entry, &room), entry_name(entry), false);
+        }
+        return sum;
+}
+
+struct keyspace_stats keyspace_stats(const struct keyspace *keyspace)
+{
+        struct keyspace_stats stats = keyspace->stats;
+        stats.bytes = keyspace->heap->used_bytes;
+        stats.ring_bytes = keyspace->ring.head - keyspace->ring.tail;
+        stats.ring_count = keyspace->ring.count;
+        return stats;
+}
+
+enum err keyspace_key_gone(struct keyspace *keyspace, struct crdt_name name)
+{
+        struct entry *entry = name_fits(name) ? entry_find(keyspace, name) : NULL;
+        if (entry == NULL || entry_type(entry) == CRDT_NONE)
+                return ERR_NONE;
+        struct crdt *crdt = entry_full(keyspace, entry);
+        if (crdt == NULL)
+                return ERR_NOMEM;
+        enum crdt_type was = crdt_type(crdt);
+        crdt_evict(&keyspace->env, crdt);
+        entry_count(keyspace, was, crdt_type(crdt));
+        return ERR_NONE;
+}
+
+/* ---- tombstones */
+
+enum err keyspace_members(struct keyspace *keyspace, const region_id *regions, size_t count)
+{
+        uint64_t members = 0;
+        for (size_t i = 0; i < count; i++) {
+                if (!region_valid(regions[i]))
+                        return ERR_INVALID;
+                members |= 1ull << (regions[i] - 1);
+        }
+        keyspace->members = members | 1ull << (keyspace->config.origin - 1);
+        return ERR_NONE;
+}
+
+void keyspace_acked(struct keyspace *keyspace, region_id region, uint64_t position)
+{
+        if (region_valid(region))
+                vector_advance(&keyspace->known[region], keyspace->config.origin, position);
+}
+
+static bool member_is(const struct keyspace *keyspace, unsigned region)
+{
+        return (keyspace->members >> (region - 1) & 1) != 0;
+}
+
+static uint64_t member_knows(const struct keyspace *keyspace, region_id member, region_id origin)
+{
+        if (member == origin || member == keyspace->config.origin)
+                return vector_get(&keyspace->seen.vector, origin);
+        return vector_get(&keyspace->known[member], origin);
+}
+
+uint64_t keyspace_stable(const struct keyspace *keyspace)
+{
+        uint64_t stable = keyspace->members == 0
+                                  ? 0
+                                  : vector_get(&keyspace->seen.vector, keyspace->config.origin);
+        for (unsigned member = 1; member <= CLOCK_REGIONS_MAX; member++) {
+                if (!member_is(keyspace, member))
+                        continue;
+                for (unsigned origin = 1; origin <= CLOCK_REGIONS_MAX; origin++) {
+                        if (!member_is(keyspace, origin))
+                                continue;
+                        uint64_t known =
+                                member_knows(keyspace, (region_id)member, (region_id)origin);
+                        stable = known < stable ? known : stable;
+                }
+        }
+        return stable;
+}
+
+enum {
+        COLLECT_BATCH = 64,
+};
+
+struct collect {
+        struct keyspace *keyspace;
+        uint64_t stable;
+        uint64_t collected;
+        unsigned count;
+        struct entry *forget[COLLECT_BATCH];
+};
+
+static void collect_entry(void *context, struct node *node)
+{
+        struct collect *collect = context;
+        struct keyspace *keyspace = collect->keyspace;
+        struct entry *entry = entry_of(node);
+        struct crdt_env env = keyspace_env(keyspace, NULL, entry_name(entry));
+        struct crdt room;
+        if (entry->node.kind == ENTRY_FULL)
+                collect->collected += crdt_collect(&env, entry->crdt, collect->stable);
+        if (collect->count < COLLECT_BATCH &&
+            crdt_forgettable(&env, entry_look(entry, &room), collect->stable))
+                collect->forget[collect->count++] = entry;
+}
+
+uint64_t keyspace_collect(struct keyspace *keyspace, size_t steps)
+{
+        struct collect collect = {.keyspace = keyspace, .stable = keyspace_stable(keyspace)};
+        if (collect.stable == 0)
+                return 0;
+        for (size_t i = 0; i < steps; i++) {
+                keyspace->collect_cursor = table_scan(&keyspace->table, keyspace->collect_cursor,
+                                                      collect_entry, &collect);
+                for (; collect.count > 0; collect.collected++)
+                        entry_remove(keyspace, collect.forget[--collect.count]);
+                if (keyspace->collect_cursor == 0)
+                        break;
+        }
+        keyspace->stats.collected += collect.collected;
+        return collect.collected;
+}

@@ -1,0 +1,118 @@
+/* keyspace_priv.h - what the files of keyspace/ share. */
+#ifndef MERIDIAN_KEYSPACE_KEYSPACE_PRIV_H
+#define MERIDIAN_KEYSPACE_KEYSPACE_PRIV_H
+
+#include "keyspace/keyspace.h"
+#include "keyspace/ring.h"
+
+/* How a key is kept: most are plain strings, which need no more than their stamp. */
+enum entry_kind {
+        ENTRY_STRING, /* only SET: stamp is the SET's, `more` its expiry time */
+        ENTRY_DEAD,   /* SET, then deleted: stamp is the kill's, (more, more_origin) the SET's */
+        ENTRY_FULL,   /* `crdt` says all */
+};
+
+struct entry {
+        struct node node; /* space: the database; kind: enum entry_kind */
+        uint64_t hlc;
+        union {
+                uint64_t more;
+                struct crdt *crdt;
+        };
+        region_id origin;
+        region_id more_origin;
+        uint8_t round; /* of the state transfer that mentioned it last */
+        uint8_t key[];
+};
+
+/* A state transfer that is being received. */
+struct transfer {
+        struct crdt_seen sender; /* what it had seen at the begin */
+        uint64_t table_id;
+        uint64_t next; /* cursor of the part that must come */
+        uint8_t round;
+        bool under_way; /* every part since the first has come in order */
+        bool whole;     /* the last one too */
+};
+
+struct keyspace {
+        struct heap *heap;
+        struct keyspace_config config;
+        struct table_env env;
+        struct table table;
+        struct hlc hlc;
+        struct crdt_seen seen; /* positions, and what a crash took from our own stream */
+        struct vector known[CLOCK_REGIONS_MAX + 1]; /* positions of the others, as they told */
+        uint64_t members;                           /* bit per region; 0: not told */
+        struct ring ring;
+        struct buffer delta; /* of the change being made */
+        struct buffer text;
+        bool issued;    /* a stamp was given out since load */
+        uint64_t first; /* that one */
+        uint64_t given; /* the largest position that readers of this life may know */
+        uint64_t recovered;
+        uint64_t told_ms;   /* when we last told what we know */
+        struct vector told; /* and what it was */
+        struct transfer transfer;
+        uint64_t collect_cursor;
+        struct keyspace_stats stats; /* what is counted; the rest is filled in by keyspace_stats */
+};
+
+static inline struct entry *entry_of(struct node *node)
+{
+        return (struct entry *)node;
+}
+
+static inline struct stamp entry_stamp(const struct entry *entry)
+{
+        return (struct stamp){entry->hlc, entry->origin};
+}
+
+static inline struct crdt_name entry_name(const struct entry *entry)
+{
+        return (struct crdt_name){entry->node.space, node_key(&entry->node)};
+}
+
+struct entry *entry_find(struct keyspace *keyspace, struct crdt_name name);
+
+/* Finds or makes it (ENTRY_STRING with stamp 0: nothing known). NULL: out of memory. */
+struct entry *entry_get(struct keyspace *keyspace, struct crdt_name name);
+void entry_remove(struct keyspace *keyspace, struct entry *entry);
+
+/* The metadata of an entry: its own when full, else written to *room. Not to be freed or changed.
+ */
+const struct crdt *entry_look(const struct entry *entry, struct crdt *room);
+enum crdt_type entry_type(const struct entry *entry);
+
+/* Makes it ENTRY_FULL; NULL: out of memory. */
+struct crdt *entry_full(struct keyspace *keyspace, struct entry *entry);
+
+/* Makes it small again where it can be. */
+void entry_pack(struct keyspace *keyspace, struct entry *entry);
+
+/* Keeps the counts of keys and tombstones: `was` is the type before a change. */
+void entry_count(struct keyspace *keyspace, enum crdt_type was, enum crdt_type now);
+
+struct crdt_env keyspace_env(const struct keyspace *keyspace, const struct crdt_native *native,
+                             struct crdt_name name);
+
+/* A new own stamp; the position moves with it. */
+struct stamp keyspace_issue(struct keyspace *keyspace, uint64_t wall_ms);
+
+/* Moves the position of the idle stream up to the clock; returns it. */
+uint64_t keyspace_idle(struct keyspace *keyspace, uint64_t wall_ms);
+
+/* Merges one decoded delta of any origin. */
+MUST_USE enum err keyspace_merge(struct keyspace *keyspace, const struct crdt_native *native,
+                                 const struct crdt_delta *delta);
+
+/* Up to here every member has everything. */
+uint64_t keyspace_stable(const struct keyspace *keyspace);
+
+/* Positions and holes, as states and saves carry them. A failed read leaves *ret alone. */
+void seen_encode(const struct crdt_seen *seen, struct buffer *buffer);
+void seen_decode(struct cursor *cursor, region_id self, struct crdt_seen *ret);
+
+bool name_fits(struct crdt_name name);
+
+#endif

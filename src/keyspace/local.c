@@ -1,0 +1,489 @@
+/* Changes made here. Each is encoded as the delta that others will get, then merged like theirs,
+ * but with no native behind it: so this replica remembers exactly what the others will. A SET or
+ * DEL of a plain string takes a short way to the same result. */
+#include "keyspace/keyspace_priv.h"
+
+#include "base/check.h"
+
+static uint8_t *write_u64(uint8_t *at, uint64_t value)
+{
+        for (unsigned i = 0; i < 8; i++)
+                *at++ = (uint8_t)(value >> (8 * i));
+        return at;
+}
+
+static uint8_t *write_varint(uint8_t *at, uint64_t value)
+{
+        for (; value >= 0x80; value >>= 7)
+                *at++ = (uint8_t)(value | 0x80);
+        *at++ = (uint8_t)value;
+        return at;
+}
+
+static uint8_t *write_bytes(uint8_t *at, struct bytes data)
+{
+        if (data.len > 0)
+                memcpy(at, data.ptr, data.len);
+        return at + data.len;
+}
+
+static size_t varint_len(uint64_t value)
+{
+        size_t len = 1;
+        for (; value >= 0x80; value >>= 7)
+                len++;
+        return len;
+}
+
+/* Puts the delta that is in the scratch buffer into the ring. */
+static void change_publish(struct keyspace *keyspace, struct stamp stamp,
+                           struct keyspace_change *ret)
+{
+        struct bytes delta = buffer_view(&keyspace->delta);
+        uint8_t *at = ring_append(&keyspace->ring, stamp.hlc, delta.len);
+        if (at != NULL) {
+                memcpy(at, delta.ptr, delta.len);
+                delta.ptr = at;
+        }
+        keyspace->stats.local++;
+        *ret = (struct keyspace_change){.stamp = stamp, .delta = delta};
+}
+
+/* The short way of SET: straight into the ring. */
+static enum err set_publish(struct keyspace *keyspace, struct stamp stamp, struct crdt_name name,
+                            struct bytes value, uint64_t expire_at_ms, struct keyspace_change *ret)
+{
+        size_t len = 8 + 1 + varint_len(name.db) + varint_len(name.key.len) + name.key.len +
+                     (expire_at_ms == 0 ? 0 : varint_len(expire_at_ms)) + value.len;
+        uint8_t *at = ring_append(&keyspace->ring, stamp.hlc, len);
+        if (at == NULL) {
+                buffer_reset(&keyspace->delta);
+                at = buffer_reserve(&keyspace->delta, len);
+                if (at == NULL)
+                        return ERR_NOMEM;
+        }
+        uint8_t *from = at;
+        at = write_u64(at, stamp.hlc);
+        *at++ = expire_at_ms == 0 ? CRDT_OP_SET : CRDT_OP_SET | CRDT_FLAG_EXPIRY;
+        at = write_varint(at, name.db);
+        at = write_varint(at, name.key.len);
+        at = write_bytes(at, name.key);
+        if (expire_at_ms != 0)
+                at = write_varint(at, expire_at_ms);
+        at = write_bytes(at, value);
+        CHECK((size_t)(at - from) == len);
+        keyspace->stats.local++;
+        *ret = (struct keyspace_change){.stamp = stamp, .delta = bytes_of(from, len)};
+        return ERR_NONE;
+}
+
+/* Begins a delta in the scratch buffer. */
+static struct buffer *delta_begin(struct keyspace *keyspace, struct stamp stamp, enum crdt_op op,
+                                  uint8_t flags, struct crdt_name name)
+{
+        buffer_reset(&keyspace->delta);
+        crdt_delta_head(&keyspace->delta, stamp.hlc, op, flags, name);
+        return &keyspace->delta;
+}
+
+/* Merges what is in the scratch buffer and publishes it. */
+static enum err delta_end(struct keyspace *keyspace, struct entry *entry, struct stamp stamp,
+                          struct bytes text_before, struct keyspace_change *ret)
+{
+        struct crdt_delta delta;
+        if (keyspace->delta.err != ERR_NONE)
+                return keyspace->delta.err;
+        enum err err = crdt_delta_decode(buffer_view(&keyspace->delta), stamp.origin, &delta);
+        CHECK(err == ERR_NONE);
+        struct crdt *crdt = entry_full(keyspace, entry);
+        if (crdt == NULL)
+                return ERR_NOMEM;
+        struct crdt_env env = keyspace_env(keyspace, NULL, entry_name(entry));
+        env.text_before = text_before;
+        enum crdt_type was = crdt_type(crdt);
+        crdt_apply(&env, crdt, &delta);
+        entry_count(keyspace, was, crdt_type(crdt));
+        entry_pack(keyspace, entry);
+        if (env.err != ERR_NONE)
+                return env.err;
+        change_publish(keyspace, stamp, ret);
+        return ERR_NONE;
+}
+
+static enum err change_nothing(struct keyspace_change *ret)
+{
+        *ret = (struct keyspace_change){.nothing = true};
+        return ERR_NONE;
+}
+
+/* A key without content forgets the expiry of what it had. */
+static uint8_t created_flag(const struct entry *entry)
+{
+        if (entry->node.kind != ENTRY_FULL)
+                return 0;
+        bool created = crdt_type(entry->crdt) == CRDT_NONE && entry->crdt->expire_at_ms != 0;
+        return created ? CRDT_FLAG_CREATED : 0;
+}
+
+static uint8_t known_flag(enum crdt_type was, enum crdt_type now)
+{
+        return was != CRDT_NONE && was != now ? CRDT_FLAG_KNOWN : 0;
+}
+
+static uint64_t expiry_kept(const struct entry *entry, uint64_t expire_at_ms)
+{
+        struct crdt room;
+        return expire_at_ms == KEYSPACE_TTL_KEEP ? crdt_expire_at(entry_look(entry, &room))
+                                                 : expire_at_ms;
+}
+
+static enum err value_publish(struct keyspace *keyspace, uint64_t wall_ms, struct entry *entry,
+                              enum crdt_op op, struct bytes value, uint64_t expire_at_ms,
+                              struct keyspace_change *ret)
+{
+        struct crdt *crdt = entry_full(keyspace, entry);
+        if (crdt == NULL)
+                return ERR_NOMEM;
+        bool string = op == CRDT_OP_SET;
+        uint8_t flags = known_flag(crdt_type(crdt), string ? CRDT_STRING : CRDT_OPAQUE);
+        flags |= expire_at_ms != 0 ? CRDT_FLAG_EXPIRY : 0;
+        flags |= string && crdt_has_cuts(crdt) ? CRDT_FLAG_CUTS : 0;
+        struct stamp stamp = keyspace_issue(keyspace, wall_ms);
+        struct buffer *delta = delta_begin(keyspace, stamp, op, flags, entry_name(entry));
+        if (expire_at_ms != 0)
+                buffer_varint(delta, expire_at_ms);
+        if ((flags & CRDT_FLAG_CUTS) != 0)
+                crdt_cuts_encode(crdt, delta);
+        buffer_bytes(delta, value);
+        return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
+}
+
+enum err keyspace_local_set(struct keyspace *keyspace, uint64_t wall_ms, struct crdt_name name,
+                            struct bytes value, uint64_t expire_at_ms, struct keyspace_change *ret)
+{
+        if (!name_fits(name) || value.len > CRDT_NAME_LEN_MAX)
+                return ERR_LIMIT;
+        struct entry *entry = entry_get(keyspace, name);
+        if (entry == NULL)
+                return ERR_NOMEM;
+        if (expire_at_ms == KEYSPACE_TTL_KEEP)
+                expire_at_ms = expiry_kept(entry, expire_at_ms);
+        if (entry->node.kind == ENTRY_FULL)
+                return value_publish(keyspace, wall_ms, entry, CRDT_OP_SET, value, expire_at_ms,
+                                     ret);
+        struct stamp stamp = keyspace_issue(keyspace, wall_ms);
+        entry_count(keyspace, entry_type(entry), CRDT_STRING);
+        entry->node.kind = ENTRY_STRING;
+        entry->hlc = stamp.hlc;
+        entry->origin = stamp.origin;
+        entry->more = expire_at_ms;
+        entry->more_origin = 0;
+        return set_publish(keyspace, stamp, name, value, expire_at_ms, ret);
+}
+
+enum err keyspace_local_opaque(struct keyspace *keyspace, uint64_t wall_ms, struct crdt_name name,
+                               struct bytes value, uint64_t expire_at_ms,
+                               struct keyspace_change *ret)
+{
+        if (!name_fits(name) || value.len > CRDT_NAME_LEN_MAX)
+                return ERR_LIMIT;
+        struct entry *entry = entry_get(keyspace, name);
+        if (entry == NULL)
+                return ERR_NOMEM;
+        return value_publish(keyspace, wall_ms, entry, CRDT_OP_OPAQUE, value,
+                             expiry_kept(entry, expire_at_ms), ret);
+}
+
+/* ---- counters */
+
+/* The next totals of this origin, and the cut that belongs to them. A part that others may have
+ * forgotten, or that a write of another type has killed, does not come back by a new increment. */
+static struct crdt_delta count_next(const struct keyspace *keyspace, const struct crdt *crdt,
+                                    struct stamp stamp, int64_t whole, double part)
+{
+        struct crdt_delta next = {.total = {(uint64_t)whole, part}};
+        const struct crdt_count *own = crdt_count_of(crdt, keyspace->config.origin);
+        if (own == NULL || own->hlc == 0) {
+                next.cut_hlc = stamp.hlc - 1;
+                return next;
+        }
+        next.total.whole += own->total.whole;
+        next.total.part += own->total.part;
+        bool dead = own->hlc > own->cut_hlc && !crdt_counted(crdt, own);
+        next.cut_hlc = dead ? own->hlc : own->cut_hlc;
+        next.cut = dead ? own->total : own->cut;
+        return next;
+}
+
+static enum err count_publish(struct keyspace *keyspace, uint64_t wall_ms, struct entry *entry,
+                              int64_t whole, double part, struct bytes text_before,
+                              struct keyspace_change *ret)
+{
+        struct crdt *crdt = entry_full(keyspace, entry);
+        if (crdt == NULL)
+                return ERR_NOMEM;
+        uint8_t flags = created_flag(entry);
+        struct stamp stamp = keyspace_issue(keyspace, wall_ms);
+        struct crdt_delta next = count_next(keyspace, crdt, stamp, whole, part);
+        flags |= next.cut_hlc != 0 ? CRDT_FLAG_CUTS : 0;
+        struct buffer *delta =
+                delta_begin(keyspace, stamp, CRDT_OP_COUNT, flags, entry_name(entry));
+        crdt_totals_encode(delta, next.total);
+        if (next.cut_hlc != 0) {
+                buffer_u64(delta, next.cut_hlc);
+                crdt_totals_encode(delta, next.cut);
+        }
+        return delta_end(keyspace, entry, stamp, text_before, ret);
+}
+
+static enum err change_text(struct keyspace *keyspace, const struct crdt *crdt,
+                            struct keyspace_change *ret)
+{
+        ret->rewrite = crdt_text(crdt, &keyspace->text);
+        ret->text = buffer_view(&keyspace->text);
+        return keyspace->text.err;
+}
+
+enum err keyspace_local_increment(struct keyspace *keyspace, uint64_t wall_ms,
+                                  struct crdt_name name, int64_t amount, int64_t value_after,
+                                  struct keyspace_change *ret)
+{
+        if (!name_fits(name))
+                return ERR_LIMIT;
+        struct entry *entry = entry_get(keyspace, name);
+        if (entry == NULL)
+                return ERR_NOMEM;
+        struct crdt room;
+        const struct crdt *crdt = entry_look(entry, &room);
+        struct bytes before = {0};
+        if (crdt->base_kind == CRDT_BASE_NATIVE || crdt->base_kind == CRDT_BASE_LOST) {
+                buffer_reset(&keyspace->text);
+                buffer_format(&keyspace->text, "%lld",
+                              (long long)((uint64_t)value_after - (uint64_t)amount));
+                before = buffer_view(&keyspace->text);
+        }
+        enum err err = count_publish(keyspace, wall_ms, entry, amount, 0, before, ret);
+        if (err != ERR_NONE)
+                return err;
+        int64_t sum = 0;
+        CHECK(entry->node.kind == ENTRY_FULL);
+        if (crdt_sum_whole(entry->crdt, &sum) && sum == value_after)
+                return ERR_NONE;
+        return change_text(keyspace, entry->crdt, ret);
+}
+
+enum err keyspace_local_increment_float(struct keyspace *keyspace, uint64_t wall_ms,
+                                        struct crdt_name name, double amount,
+                                        struct bytes value_before, struct keyspace_change *ret)
+{
+        double before = 0;
+        if (!name_fits(name))
+                return ERR_LIMIT;
+        if ((value_before.len > 0 && !crdt_number(value_before, &before)) ||
+            !__builtin_isfinite(before + amount))
+                return ERR_INVALID;
+        struct entry *entry = entry_get(keyspace, name);
+        if (entry == NULL)
+                return ERR_NOMEM;
+        if (value_before.len == 0)
+                value_before = BYTES("0");
+        enum err err = count_publish(keyspace, wall_ms, entry, 0, amount, value_before, ret);
+        return err != ERR_NONE ? err : change_text(keyspace, entry->crdt, ret);
+}
+
+/* ---- gone, expiry */
+
+static bool entry_holds(const struct entry *entry)
+{
+        return entry != NULL && (entry_type(entry) != CRDT_NONE ||
+                                 (entry->node.kind == ENTRY_FULL && entry->crdt->evicted));
+}
+
+static uint8_t observed_flags(const struct crdt *crdt)
+{
+        return (uint8_t)((crdt_has_cuts(crdt) ? CRDT_FLAG_CUTS : 0) |
+                         (crdt_has_bounds(crdt) ? CRDT_FLAG_BOUNDS : 0));
+}
+
+static void observed_encode(const struct crdt *crdt, uint8_t flags, struct buffer *delta)
+{
+        if ((flags & CRDT_FLAG_CUTS) != 0)
+                crdt_cuts_encode(crdt, delta);
+        if ((flags & CRDT_FLAG_BOUNDS) != 0)
+                crdt_bounds_encode(crdt, delta);
+}
+
+static void stamp_encode(struct buffer *buffer, struct stamp stamp)
+{
+        buffer_u64(buffer, stamp.hlc);
+        buffer_u8(buffer, stamp.origin);
+}
+
+enum err keyspace_local_delete(struct keyspace *keyspace, uint64_t wall_ms, struct crdt_name name,
+                               struct keyspace_change *ret)
+{
+        struct crdt room;
+        struct entry *entry = name_fits(name) ? entry_find(keyspace, name) : NULL;
+        if (!entry_holds(entry))
+                return change_nothing(ret);
+        const struct crdt *crdt = entry_look(entry, &room);
+        uint8_t flags = observed_flags(crdt);
+        struct stamp stamp = keyspace_issue(keyspace, wall_ms);
+        struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_DEL, flags, name);
+        observed_encode(crdt, flags, delta);
+        if (entry->node.kind == ENTRY_FULL)
+                return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
+        if (delta->err != ERR_NONE)
+                return delta->err;
+        entry_count(keyspace, CRDT_STRING, CRDT_NONE);
+        entry->node.kind = ENTRY_DEAD;
+        entry->more = entry->hlc;
+        entry->more_origin = entry->origin;
+        entry->hlc = stamp.hlc;
+        entry->origin = stamp.origin;
+        change_publish(keyspace, stamp, ret);
+        return ERR_NONE;
+}
+
+enum err keyspace_local_expired(struct keyspace *keyspace, uint64_t wall_ms, struct crdt_name name,
+                                struct keyspace_change *ret)
+{
+        struct crdt room;
+        struct entry *entry = name_fits(name) ? entry_find(keyspace, name) : NULL;
+        if (!entry_holds(entry))
+                return change_nothing(ret);
+        const struct crdt *crdt = entry_look(entry, &room);
+        uint8_t flags = observed_flags(crdt);
+        struct stamp stamp = keyspace_issue(keyspace, wall_ms);
+        struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_EXPIRED, flags, name);
+        stamp_encode(delta, crdt_observed(crdt));
+        stamp_encode(delta, crdt->ttl);
+        observed_encode(crdt, flags, delta);
+        return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
+}
+
+enum err keyspace_local_expire(struct keyspace *keyspace, uint64_t wall_ms, struct crdt_name name,
+                               uint64_t expire_at_ms, struct keyspace_change *ret)
+{
+        struct entry *entry = name_fits(name) ? entry_find(keyspace, name) : NULL;
+        if (!entry_holds(entry))
+                return change_nothing(ret);
+        struct stamp stamp = keyspace_issue(keyspace, wall_ms);
+        struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_EXPIRE, 0, name);
+        buffer_varint(delta, expire_at_ms);
+        return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
+}
+
+/* ---- hashes, sets */
+
+static bool names_fit(struct crdt_name name, const struct bytes *names, size_t count)
+{
+        bool fit = name_fits(name);
+        for (size_t i = 0; i < count; i++)
+                fit = fit && names[i].len <= CRDT_NAME_LEN_MAX;
+        return fit;
+}
+
+enum err keyspace_local_hash_set(struct keyspace *keyspace, uint64_t wall_ms, struct crdt_name name,
+                                 const struct keyspace_pair *pairs, size_t count,
+                                 struct keyspace_change *ret)
+{
+        CHECK(count > 0);
+        bool fit = name_fits(name);
+        for (size_t i = 0; i < count; i++)
+                fit = fit && pairs[i].field.len <= CRDT_NAME_LEN_MAX &&
+                      pairs[i].value.len <= CRDT_NAME_LEN_MAX;
+        if (!fit)
+                return ERR_LIMIT;
+        struct entry *entry = entry_get(keyspace, name);
+        if (entry == NULL)
+                return ERR_NOMEM;
+        uint8_t flags = created_flag(entry);
+        struct stamp stamp = keyspace_issue(keyspace, wall_ms);
+        struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_HSET, flags, name);
+        buffer_varint(delta, count);
+        for (size_t i = 0; i < count; i++) {
+                buffer_slice(delta, pairs[i].field);
+                buffer_slice(delta, pairs[i].value);
+        }
+        return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
+}
+
+static enum err names_publish(struct keyspace *keyspace, uint64_t wall_ms, struct crdt_name name,
+                              enum crdt_op op, const struct bytes *names, size_t count,
+                              struct keyspace_change *ret)
+{
+        CHECK(count > 0);
+        if (!names_fit(name, names, count))
+                return ERR_LIMIT;
+        struct entry *entry = entry_get(keyspace, name);
+        struct crdt *crdt = entry == NULL ? NULL : entry_full(keyspace, entry);
+        if (crdt == NULL)
+                return ERR_NOMEM;
+        uint8_t flags = op == CRDT_OP_SADD ? created_flag(entry) : 0;
+        struct stamp stamp = keyspace_issue(keyspace, wall_ms);
+        struct buffer *delta = delta_begin(keyspace, stamp, op, flags, name);
+        buffer_varint(delta, count);
+        for (size_t i = 0; i < count; i++) {
+                buffer_slice(delta, names[i]);
+                if (op == CRDT_OP_SREM)
+                        crdt_dots_encode(&keyspace->env, crdt, names[i], delta);
+        }
+        return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
+}
+
+enum err keyspace_local_hash_delete(struct keyspace *keyspace, uint64_t wall_ms,
+                                    struct crdt_name name, const struct bytes *fields, size_t count,
+                                    struct keyspace_change *ret)
+{
+        return names_publish(keyspace, wall_ms, name, CRDT_OP_HDEL, fields, count, ret);
+}
+
+enum err keyspace_local_set_add(struct keyspace *keyspace, uint64_t wall_ms, struct crdt_name name,
+                                const struct bytes *members, size_t count,
+                                struct keyspace_change *ret)
+{
+        return names_publish(keyspace, wall_ms, name, CRDT_OP_SADD, members, count, ret);
+}
+
+enum err keyspace_local_set_remove(struct keyspace *keyspace, uint64_t wall_ms,
+                                   struct crdt_name name, const struct bytes *members, size_t count,
+                                   struct keyspace_change *ret)
+{
+        return names_publish(keyspace, wall_ms, name, CRDT_OP_SREM, members, count, ret);
+}
+
+/* ---- the idle stream */
+
+enum {
+        TELL_MS = 1000,
+};
+
+/* What the others must know to collect their tombstones. */
+static void tell_seen(struct keyspace *keyspace, uint64_t wall_ms, struct keyspace_change *ret)
+{
+        struct vector now = keyspace->seen.vector;
+        region_id self = keyspace->config.origin;
+        now.hlc[self] = keyspace->told.hlc[self];
+        if (keyspace->members == 0 || wall_ms - keyspace->told_ms < TELL_MS ||
+            vector_includes(&keyspace->told, &now))
+                return;
+        struct stamp stamp = keyspace_issue(keyspace, wall_ms);
+        struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_SEEN, 0, (struct crdt_name){0});
+        vector_encode(&keyspace->seen.vector, delta);
+        if (delta->err != ERR_NONE)
+                return; /* told another time */
+        change_publish(keyspace, stamp, ret);
+        keyspace->told = now;
+        keyspace->told_ms = wall_ms;
+}
+
+uint64_t keyspace_heartbeat(struct keyspace *keyspace, uint64_t wall_ms,
+                            struct keyspace_change *ret)
+{
+        *ret = (struct keyspace_change){.nothing = true};
+        tell_seen(keyspace, wall_ms, ret);
+        uint64_t position = keyspace_idle(keyspace, wall_ms);
+        keyspace->given = position > keyspace->given ? position : keyspace->given;
+        return position;
+}

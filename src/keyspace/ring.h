@@ -1,0 +1,56 @@
+/* ring.h - the newest own deltas, oldest dropped first. Private to keyspace/.
+ *
+ * A circular buffer of length-prefixed deltas; none is cut at the end of the buffer, so that what
+ * does not fit there leaves a gap and starts at the begin. A mark every few kilobytes (clock,
+ * place) makes finding a position a binary search. */
+#ifndef MERIDIAN_KEYSPACE_RING_H
+#define MERIDIAN_KEYSPACE_RING_H
+
+#include "base/bytes.h"
+#include "base/heap.h"
+
+struct ring_mark {
+        uint64_t hlc;
+        uint64_t at;
+};
+
+/* Places count up for ever; a place modulo size is where it is in `data`. */
+struct ring {
+        uint8_t *data;
+        uint64_t size;
+        uint64_t head; /* where the next delta goes */
+        uint64_t tail; /* of the oldest */
+        uint64_t seam; /* the place where the gap at the end begins, where seamed */
+        bool seamed;
+        uint64_t count;
+        uint64_t last;    /* clock of the newest delta ever appended */
+        uint64_t dropped; /* clock of the newest delta that is not here any more */
+        struct ring_mark *marks;
+        uint64_t mark_size;
+        uint64_t mark_head;
+        uint64_t mark_tail;
+};
+
+MUST_USE bool ring_init(struct ring *ring, struct heap *heap, uint64_t size);
+void ring_fini(struct ring *ring, struct heap *heap);
+
+/* Room for a delta of `len` bytes whose first 8 are its clock `hlc`, larger than all before: write
+ * exactly that many. NULL: it is larger than the ring, which is then empty. */
+uint8_t *ring_append(struct ring *ring, uint64_t hlc, size_t len);
+
+/* Drops everything: readers must be at `hlc` (>= the newest) or later. */
+void ring_forget(struct ring *ring, uint64_t hlc);
+
+struct ring_read {
+        struct bytes parts[2];
+        uint64_t last;
+        uint64_t count;
+};
+
+/* Deltas with clocks > `after`, at least one where there is one, else about `bytes_max`. */
+struct ring_read ring_read(const struct ring *ring, uint64_t after, size_t bytes_max);
+
+/* The clock of the oldest delta, 0 where there is none. */
+uint64_t ring_first(const struct ring *ring);
+
+#endif

@@ -1,0 +1,305 @@
+/* State transfer: the sender walks its table, the receiver merges key by key.
+ *
+ * A part of a state:
+ *
+ *      u8      format version
+ *      u8      origin of the sender
+ *      u64     name of the sender's table: parts with different names are of different scans
+ *      u64     cursor from which this part was made, 0: the first
+ *      u64     cursor to go on with, 0: the last
+ *      u64     the sender's clock: no stamp in this part is later
+ *      holes   varint count, (u64 low, u64 high) each
+ *      vector  the sender's positions now
+ *      keys    as in crdt/state.c, to the end
+ *
+ * Each part is judged by the vector that came with it. The vector of the first part is what the
+ * receiver takes over at the end, since every later part includes it. A key that no part has
+ * mentioned is not at the sender, whether never, or deleted and collected: of its content here,
+ * what the sender had seen at the begin is dead, and the rest stays. This holds only if every part
+ * has been merged in order, which the cursors prove. */
+#include "base/check.h"
+#include "keyspace/keyspace_priv.h"
+
+enum {
+        TRANSFER_VERSION = 1,
+        TRANSFER_TO_AT = 18, /* offset of the second cursor */
+        SCAN_STEPS_MAX = 4096,
+        ROUND_MAX = 255,
+};
+
+static uint64_t table_id(const struct keyspace *keyspace)
+{
+        uint64_t incarnation = keyspace->config.incarnation;
+        return hash_sip(keyspace->config.hash_key, bytes_of(&incarnation, sizeof incarnation));
+}
+
+static void holes_encode(const struct crdt_seen *seen, struct buffer *buffer)
+{
+        buffer_varint(buffer, seen->hole_count);
+        for (unsigned i = 0; i < seen->hole_count; i++) {
+                buffer_u64(buffer, seen->holes[i].low);
+                buffer_u64(buffer, seen->holes[i].high);
+        }
+}
+
+void seen_encode(const struct crdt_seen *seen, struct buffer *buffer)
+{
+        holes_encode(seen, buffer);
+        vector_encode(&seen->vector, buffer);
+}
+
+void seen_decode(struct cursor *cursor, region_id self, struct crdt_seen *ret)
+{
+        struct crdt_seen seen = {.self = self};
+        seen.hole_count = (uint8_t)cursor_varint_max(cursor, CRDT_HOLES_MAX);
+        for (unsigned i = 0; i < seen.hole_count; i++) {
+                seen.holes[i].low = cursor_u64(cursor);
+                seen.holes[i].high = cursor_u64(cursor);
+        }
+        vector_decode(cursor, &seen.vector);
+        if (!cursor_failed(cursor))
+                *ret = seen;
+}
+
+/* ---- the sender */
+
+struct scan {
+        struct keyspace *keyspace;
+        const struct crdt_native *native;
+        struct buffer *buffer;
+        enum err err;
+};
+
+static void scan_entry(void *context, struct node *node)
+{
+        struct scan *scan = context;
+        struct crdt room;
+        struct entry *entry = entry_of(node);
+        if (scan->err != ERR_NONE)
+                return;
+        struct crdt_env env = keyspace_env(scan->keyspace, scan->native, entry_name(entry));
+        scan->err =
+                crdt_state_encode(&env, entry_look(entry, &room), CRDT_STATE_VALUES, scan->buffer);
+}
+
+enum err keyspace_scan(struct keyspace *keyspace, const struct crdt_native *native,
+                       uint64_t *cursor, size_t bytes_max, struct buffer *buffer)
+{
+        size_t begin = buffer->len;
+        struct scan scan = {keyspace, native, buffer, ERR_NONE};
+        uint64_t at = *cursor;
+        buffer_u8(buffer, TRANSFER_VERSION);
+        buffer_u8(buffer, keyspace->config.origin);
+        buffer_u64(buffer, table_id(keyspace));
+        buffer_u64(buffer, at);
+        buffer_u64(buffer, 0);
+        buffer_u64(buffer, keyspace->hlc.last);
+        seen_encode(&keyspace->seen, buffer);
+        for (unsigned i = 0; i < SCAN_STEPS_MAX && scan.err == ERR_NONE; i++) {
+                at = table_scan(&keyspace->table, at, scan_entry, &scan);
+                if (at == 0 || buffer->len - begin >= bytes_max)
+                        break;
+        }
+        if (scan.err != ERR_NONE || buffer->err != ERR_NONE)
+                return ERR_NOMEM;
+        buffer_patch_u32(buffer, begin + TRANSFER_TO_AT, (uint32_t)at);
+        buffer_patch_u32(buffer, begin + TRANSFER_TO_AT + 4, (uint32_t)(at >> 32));
+        *cursor = at;
+        return ERR_NONE;
+}
+
+/* ---- the receiver */
+
+struct part {
+        struct crdt_seen sender;
+        uint64_t table_id;
+        uint64_t from;
+        uint64_t to;
+        uint64_t hlc;
+};
+
+static enum err part_decode(struct cursor *cursor, struct part *ret)
+{
+        struct part part = {0};
+        uint8_t version = cursor_u8(cursor);
+        if (!cursor_failed(cursor) && version != TRANSFER_VERSION)
+                return ERR_VERSION;
+        region_id origin = cursor_u8(cursor);
+        part.table_id = cursor_u64(cursor);
+        part.from = cursor_u64(cursor);
+        part.to = cursor_u64(cursor);
+        part.hlc = cursor_u64(cursor);
+        seen_decode(cursor, origin, &part.sender);
+        if (!cursor_failed(cursor) && !region_valid(origin))
+                cursor_fail(cursor, ERR_MALFORMED);
+        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++) {
+                if (part.sender.vector.hlc[i] > part.hlc)
+                        cursor_fail(cursor, ERR_MALFORMED);
+        }
+        *ret = part;
+        return cursor->err;
+}
+
+static bool round_clear(void *context, struct node *node)
+{
+        (void)context;
+        entry_of(node)->round = 0;
+        return false;
+}
+
+static void transfer_begin(struct keyspace *keyspace, const struct part *part)
+{
+        struct transfer *transfer = &keyspace->transfer;
+        uint8_t round = transfer->round;
+        if (round == ROUND_MAX) {
+                table_sweep(&keyspace->table, round_clear, NULL);
+                round = 0;
+        }
+        *transfer = (struct transfer){.sender = part->sender,
+                                      .table_id = part->table_id,
+                                      .round = (uint8_t)(round + 1),
+                                      .under_way = true};
+}
+
+/* Whether this part is the next of the scan that is being received. */
+static bool transfer_follows(const struct transfer *transfer, const struct part *part)
+{
+        return transfer->under_way && !transfer->whole && transfer->next == part->from &&
+               transfer->table_id == part->table_id && transfer->sender.self == part->sender.self &&
+               vector_includes(&part->sender.vector, &transfer->sender.vector);
+}
+
+static enum err merge_key(struct keyspace *keyspace, const struct crdt_native *native,
+                          struct cursor *cursor, const struct part *part,
+                          struct keyspace_result *ret)
+{
+        struct crdt_state state;
+        if (!crdt_state_decode(cursor, CRDT_STATE_VALUES, part->hlc, &state))
+                return cursor->err == ERR_REFUSED ? ERR_MALFORMED : cursor->err;
+        struct entry *entry = entry_get(keyspace, state.name);
+        struct crdt *crdt = entry == NULL ? NULL : entry_full(keyspace, entry);
+        if (crdt == NULL)
+                return ERR_NOMEM;
+        entry->round = keyspace->transfer.round;
+        struct crdt_env env = keyspace_env(keyspace, native, state.name);
+        enum crdt_type was = crdt_type(crdt);
+        crdt_merge(&env, crdt, &state, &part->sender);
+        ret->applied++;
+        ret->conflicts += env.conflicts;
+        keyspace->stats.conflicts += env.conflicts;
+        entry_count(keyspace, was, crdt_type(crdt));
+        entry_pack(keyspace, entry);
+        return env.err;
+}
+
+enum err keyspace_merge_state(struct keyspace *keyspace, const struct crdt_native *native,
+                              uint64_t wall_ms, struct bytes state, struct keyspace_result *ret)
+{
+        struct part part;
+        struct transfer *transfer = &keyspace->transfer;
+        struct cursor cursor = cursor_of(state);
+        *ret = (struct keyspace_result){0};
+        enum err err = part_decode(&cursor, &part);
+        if (err != ERR_NONE)
+                return err;
+        if (part.sender.self == keyspace->config.origin)
+                return ERR_INVALID;
+        err = hlc_observe(&keyspace->hlc, part.hlc, wall_ms, keyspace->config.drift_max_ms);
+        if (err != ERR_NONE) {
+                keyspace->stats.refused++;
+                return err;
+        }
+        if (part.from == 0)
+                transfer_begin(keyspace, &part);
+        else
+                transfer->under_way = transfer_follows(transfer, &part);
+        while (err == ERR_NONE && cursor_left(&cursor) > 0)
+                err = merge_key(keyspace, native, &cursor, &part, ret);
+        transfer->next = part.to;
+        transfer->under_way = transfer->under_way && err == ERR_NONE;
+        transfer->whole = transfer->under_way && part.to == 0;
+        ret->position = vector_get(&keyspace->seen.vector, part.sender.self);
+        return err;
+}
+
+struct absent {
+        struct keyspace *keyspace;
+        const struct crdt_native *native;
+        struct keyspace_result *result;
+        enum err err;
+};
+
+/* The content of a key that the sender does not have. */
+static bool absent_entry(void *context, struct node *node)
+{
+        struct absent *absent = context;
+        struct keyspace *keyspace = absent->keyspace;
+        const struct transfer *transfer = &keyspace->transfer;
+        struct entry *entry = entry_of(node);
+        bool mentioned = entry->round == transfer->round;
+        entry->round = 0;
+        enum crdt_type was = entry_type(entry);
+        if (mentioned || was == CRDT_NONE || absent->err != ERR_NONE)
+                return false;
+        if (entry->node.kind == ENTRY_STRING &&
+            !crdt_seen_covers(&transfer->sender, entry_stamp(entry)))
+                return false;
+        struct crdt *crdt = entry_full(keyspace, entry);
+        if (crdt == NULL) {
+                absent->err = ERR_NOMEM;
+                return false;
+        }
+        struct crdt_env env = keyspace_env(keyspace, absent->native, entry_name(entry));
+        struct crdt_state nothing = {.name = env.name, .kind = CRDT_STATE_VALUES};
+        crdt_merge(&env, crdt, &nothing, &transfer->sender);
+        absent->result->applied++;
+        absent->err = env.err;
+        entry_count(keyspace, was, crdt_type(crdt));
+        entry_pack(keyspace, entry);
+        return false;
+}
+
+/* Own stamps up to `position` have come back: what a crash took below it is filled. But they are
+ * not in the ring, and a reader that never had them may be past them by now: so nobody may go on
+ * from there without a state transfer. */
+static void holes_fill(struct keyspace *keyspace, uint64_t position)
+{
+        struct crdt_seen *seen = &keyspace->seen;
+        unsigned kept = 0;
+        bool filled = position > keyspace_recovered(keyspace);
+        for (unsigned i = 0; i < seen->hole_count; i++) {
+                struct crdt_hole hole = seen->holes[i];
+                hole.low = position > hole.low ? position : hole.low;
+                if (hole.low + 1 < hole.high)
+                        seen->holes[kept++] = hole;
+        }
+        seen->hole_count = (uint8_t)kept;
+        if (!filled)
+                return;
+        keyspace->recovered = position;
+        vector_advance(&seen->vector, seen->self, position);
+        ring_forget(&keyspace->ring, vector_get(&seen->vector, seen->self));
+}
+
+enum err keyspace_adopt(struct keyspace *keyspace, const struct crdt_native *native,
+                        const struct vector *positions, struct keyspace_result *ret)
+{
+        struct transfer *transfer = &keyspace->transfer;
+        const struct vector *theirs = &transfer->sender.vector;
+        *ret = (struct keyspace_result){0};
+        if (!transfer->whole)
+                return ERR_REFUSED;
+        if (positions != NULL && !vector_includes(theirs, positions))
+                return ERR_INVALID;
+        struct absent absent = {keyspace, native, ret, ERR_NONE};
+        table_sweep(&keyspace->table, absent_entry, &absent);
+        transfer->whole = false;
+        transfer->under_way = false;
+        if (absent.err != ERR_NONE)
+                return absent.err;
+        holes_fill(keyspace, vector_get(theirs, keyspace->config.origin));
+        vector_merge(&keyspace->seen.vector, theirs);
+        vector_merge(&keyspace->known[transfer->sender.self], theirs);
+        ret->position = vector_get(&keyspace->seen.vector, transfer->sender.self);
+        return ERR_NONE;
+}
