@@ -73,6 +73,7 @@ struct consensus {
         struct outgoing *queue;
         size_t queue_count;
         size_t queue_size;
+        bool answering_old_term;
         size_t released; /* of the queue's head: handed out by the last take */
         struct consensus_message *messages;
         size_t messages_size;

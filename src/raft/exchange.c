@@ -123,8 +123,11 @@ void exchange_send(struct consensus *consensus, const struct raft_message *from_
                 message.type = MESSAGE_APPEND_RESULT;
                 message.term = from_library->append_entries_result.term;
                 message.append_result.rejected = from_library->append_entries_result.rejected;
+                /* Answering an older term, the library leaves this one uninitialized. */
                 message.append_result.last_index =
-                        from_library->append_entries_result.last_log_index;
+                        consensus->answering_old_term
+                                ? 0
+                                : from_library->append_entries_result.last_log_index;
                 message.append_result.features = from_library->append_entries_result.features;
                 message.append_result.capacity = from_library->append_entries_result.capacity;
                 break;
@@ -274,6 +277,7 @@ static enum err receive_append(struct consensus *consensus, struct raft_event *e
 {
         if (second_leader(consensus, message))
                 return ERR_MALFORMED;
+        consensus->answering_old_term = message->term < raft_current_term(&consensus->raft);
         append_skip(consensus, message);
         struct raft_append_entries *append = &event->receive.message->append_entries;
         struct raft_entry *entries = NULL;
@@ -286,11 +290,14 @@ static enum err receive_append(struct consensus *consensus, struct raft_event *e
         append->n_entries = (unsigned)message->append.count;
         if (message->append.count > 0) {
                 entries = append_entries(message, &block);
-                if (entries == NULL)
+                if (entries == NULL) {
+                        consensus->answering_old_term = false;
                         return ERR_NOMEM;
+                }
         }
         append->entries = entries;
         int rv = consensus_step(consensus, event);
+        consensus->answering_old_term = false;
         if (rv != 0)
                 raft_free(block);
         raft_free(entries);
@@ -399,6 +406,7 @@ static enum err receive_install(struct consensus *consensus, struct raft_event *
         enum err err = install_copy(consensus, message);
         if (err != ERR_NONE)
                 return err;
+        consensus->answering_old_term = message->term < raft_current_term(&consensus->raft);
         /* The library only passes data and configuration on, so it gets a token for the one and nothing
          * for the other. */
         void *token = raft_malloc(8);
@@ -413,6 +421,7 @@ static enum err receive_install(struct consensus *consensus, struct raft_event *
                 .data = {.base = token, .len = 8},
         };
         (void)consensus_step(consensus, event);
+        consensus->answering_old_term = false;
         if (!consensus->raft.snapshot.installing)
                 snapshot_fini(consensus, &consensus->install);
         return ERR_NONE;
