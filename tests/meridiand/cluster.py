@@ -1,0 +1,230 @@
+#!/usr/bin/python3
+"""Three real daemons on 127.97.0.1 to .3: they find each other, elect, grant locks, lose one, go on,
+and have it back. Prints TAP. Needs no server but meridiand.
+
+    cluster.py MERIDIAND MAKE_PKI [--keep]
+"""
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+REGIONS = ["us-east", "eu-west", "ap-southeast"]
+WAIT_S = 30
+count = 0
+failures = 0
+
+
+def check(good, what, why=""):
+    global count, failures
+    count += 1
+    failures += not good
+    print(f"{'ok' if good else 'not ok'} {count} - {what}", flush=True)
+    if not good and why:
+        print(f"# {why}", flush=True)
+    return good
+
+
+def wait_for(ask, what, seconds=WAIT_S):
+    """Asks until the answer is true; a failed question is a no."""
+    end = time.monotonic() + seconds
+    last = ""
+    while time.monotonic() < end:
+        try:
+            if ask():
+                return check(True, what)
+            last = "not so"
+        except (OSError, ValueError, KeyError) as error:
+            last = repr(error)
+        time.sleep(0.05)
+    return check(False, what, last)
+
+
+class Node:
+    def __init__(self, root, daemon, index):
+        self.root, self.daemon, self.index = root, daemon, index
+        self.region, self.number = REGIONS[index], index + 1
+        self.host = f"127.97.0.{self.number}"
+        self.dir = os.path.join(root, self.region)
+        self.conf = os.path.join(self.dir, "meridiand.conf")
+        self.process = None
+        os.makedirs(self.dir)
+        pki = f"{root}/pki/{self.region}-{self.number}"
+        with open(self.conf, "w", encoding="utf-8") as file:
+            file.write(f"""cluster test; region {self.region}; node {self.number};
+topology "{root}/topology.conf"; data_dir "data"; run_dir "run";
+pki {{ ca "{pki}/ca.crt"; cert "{pki}/node.crt"; key "{pki}/node.key" }}
+listen {{ link {self.host}:7401; admin {self.host}:7400; locks {self.host}:7402 }}
+lab {{ impairments on }}
+""")
+
+    def start(self):
+        log = open(os.path.join(self.dir, "log"), "ab")
+        self.process = subprocess.Popen([self.daemon, "-c", self.conf], stderr=log)
+        log.close()
+
+    def stop(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        status = self.process.wait(timeout=10)
+        self.process = None
+        return status
+
+    def log(self):
+        with open(os.path.join(self.dir, "log"), encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    def get(self, path):
+        with urllib.request.urlopen(f"http://{self.host}:7400{path}", timeout=3) as answer:
+            return answer.read()
+
+    def status(self):
+        return json.loads(self.get("/status"))
+
+    def post(self, path, body):
+        request = urllib.request.Request(f"http://{self.host}:7400{path}",
+                                         data=json.dumps(body).encode(), method="POST")
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.status
+
+    def command(self, *words, seconds=8):
+        """One RESP command to the locks; the raw first answer, as text."""
+        text = f"*{len(words)}\r\n" + "".join(f"${len(w)}\r\n{w}\r\n" for w in words)
+        with socket.create_connection((self.host, 7402), timeout=seconds) as door:
+            door.sendall(text.encode())
+            return door.recv(4096).decode()
+
+
+def topology_write(root):
+    with open(f"{root}/topology.conf", "w", encoding="utf-8") as file:
+        file.write("cluster = test\nepoch = 1\n")
+        for index, region in enumerate(REGIONS):
+            host = f"127.97.0.{index + 1}"
+            file.write(f"""region {region} {{
+    id = {index + 1}; latitude = {10 * index}; longitude = 20; a = ["{host}"]
+    node {region}-1 {{
+        id = {index + 1}; link = "{host}:7401"; admin = "{host}:7400"; locks = "{host}:7402"
+    }}
+}}
+""")
+
+
+def token_of(answer):
+    """The token in `[token, ttl]`, or None."""
+    lines = answer.split("\r\n")
+    return int(lines[1][1:]) if lines[0] == "*2" and lines[1].startswith(":") else None
+
+
+def leaders(nodes):
+    return {node.status().get("leader") for node in nodes}
+
+
+def agreed(nodes):
+    found = leaders(nodes)
+    return len(found) == 1 and None not in found
+
+
+def run(nodes):
+    for node in nodes:
+        check(subprocess.run([node.daemon, "-c", node.conf, "--check"], check=False,
+                             stdout=subprocess.DEVNULL).returncode == 0,
+              f"the configuration of {node.region} is good")
+        node.start()
+    wait_for(lambda: agreed(nodes), "all three know the same leader")
+    wait_for(lambda: all(n.status()["majority"] for n in nodes), "all see a majority")
+    wait_for(lambda: all(r["rtt_ms"].get(o) is not None for r in nodes[0].status()["regions"]
+                         for o in REGIONS if o != r["name"]),
+             "round trips between all regions are known to the first")
+    wait_for(lambda: all(os.path.getsize(f"{n.dir}/run/view") > 0 for n in nodes),
+             "each has a view")
+
+    first = token_of(nodes[0].command("LOCK.ACQUIRE", "global:config", "me", "30000"))
+    check(first is not None, "a global lock is granted")
+    check(nodes[1].command("LOCK.ACQUIRE", "global:config", "you", "30000")[:3] in ("$-1", "*-1"),
+          "and held for everybody else")
+    wait_for(lambda: token_of(nodes[1].command("LOCK.ACQUIRE", "eu-west:x", "me", "30000")),
+             "a regional lock is granted in its region")
+    wait_for(lambda: token_of(nodes[0].command("LOCK.ACQUIRE", "eu-west:y", "me", "30000")),
+             "and from another region")
+
+    second = subprocess.run([nodes[0].daemon, "-c", nodes[0].conf], check=False,
+                            stderr=subprocess.PIPE, text=True, timeout=10)
+    check(second.returncode == 1 and "in use by process" in second.stderr,
+          "a second daemon may not have the same data", second.stderr)
+
+    leader = next(n for n in nodes if n.region == nodes[0].status()["leader"])
+    rest = [n for n in nodes if n is not leader]
+    leader.stop(signal.SIGKILL)
+    wait_for(lambda: agreed(rest) and leaders(rest) != {leader.region},
+             "the leader is killed: the others elect another")
+    wait_for(lambda: token_of(rest[0].command("LOCK.ACQUIRE", "global:after", "me", "30000")),
+             "global locks are granted again")
+    check(rest[1].command("LOCK.ACQUIRE", "global:config", "you", "30000")[:3] in ("$-1", "*-1"),
+          "the lock from before is still held")
+    wait_for(lambda: any(r["name"] == leader.region and r["state"] == "down"
+                         for r in rest[0].status()["regions"]),
+             "its region is down")
+    leader.start()
+    wait_for(lambda: agreed(nodes), "it comes back")
+    wait_for(lambda: any(r["name"] == leader.region and r["state"] == "active"
+                         for r in rest[0].status()["regions"]),
+             "and its region is active again")
+
+    for other in nodes[1:]:
+        nodes[0].post("/lab/link", {"region": other.region, "cut": True})
+    wait_for(lambda: not nodes[0].status()["majority"], "cut off, the first has no majority")
+    answer = nodes[0].command("LOCK.ACQUIRE", "global:cut", "me", "30000")
+    check(answer.startswith("-NOMAJORITY"), "and says so to who asks for a global lock", answer)
+    check(token_of(nodes[0].command("LOCK.ACQUIRE", "us-east:cut", "me", "30000")) is not None,
+          "it still grants its own region's")
+    wait_for(lambda: token_of(nodes[1].command("LOCK.ACQUIRE", "global:two", "me", "30000")),
+             "the two others go on")
+    for other in nodes[1:]:
+        nodes[0].post("/lab/link", {"region": other.region})
+    wait_for(lambda: agreed(nodes) and nodes[0].status()["majority"], "healed, all agree")
+
+    for node in nodes:
+        check(node.stop() == 0, f"{node.region} stops in order")
+    for node in nodes:
+        node.start()
+    wait_for(lambda: agreed(nodes), "after a stop of all, they agree again")
+    answer = nodes[2].command("LOCK.INFO", "global:config")
+    check(f":{first}\r\n" in answer, "and remember the lock with its token", answer)
+
+
+def main():
+    arguments = [a for a in sys.argv[1:] if a != "--keep"]
+    daemon, make_pki = (os.path.abspath(a) for a in arguments)
+    root = tempfile.mkdtemp(prefix="meridian-cluster-")
+    subprocess.run([make_pki, f"{root}/pki", "test"]
+                   + [f"{region}/{i + 1}" for i, region in enumerate(REGIONS)], check=True)
+    topology_write(root)
+    nodes = [Node(root, daemon, index) for index in range(3)]
+    try:
+        run(nodes)
+    finally:
+        for node in nodes:
+            if node.process is not None:
+                node.process.kill()
+                node.process.wait()
+        if failures:
+            for node in nodes:
+                print(f"# log of {node.region}, its end:")
+                for line in node.log().splitlines()[-25:]:
+                    print(f"#   {line}")
+        if "--keep" in sys.argv:
+            print(f"# kept: {root}")
+        else:
+            shutil.rmtree(root)
+    print(f"1..{count}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
