@@ -243,7 +243,7 @@ static void append_skip(const struct consensus *consensus, struct message *messa
 
 /* The library's array of entries. Their data lie in one block, 8-byte aligned, which the library frees
  * or hands to store_entries. NULL: memory ran out. */
-static struct raft_entry *append_entries(struct message *message, void **ret_block)
+static struct raft_entry *append_entries(struct message *message)
 {
         size_t size = 8;
         struct bytes items = message->append.items;
@@ -268,7 +268,6 @@ static struct raft_entry *append_entries(struct message *message, void **ret_blo
                         memcpy(block + at, entry.data.ptr, entry.data.len);
                 at += (entry.data.len + 7) & ~(size_t)7;
         }
-        *ret_block = block;
         return entries;
 }
 
@@ -281,7 +280,6 @@ static enum err receive_append(struct consensus *consensus, struct raft_event *e
         append_skip(consensus, message);
         struct raft_append_entries *append = &event->receive.message->append_entries;
         struct raft_entry *entries = NULL;
-        void *block = NULL;
         event->receive.message->type = RAFT_APPEND_ENTRIES;
         append->term = message->term;
         append->prev_log_index = message->append.previous_index;
@@ -289,17 +287,15 @@ static enum err receive_append(struct consensus *consensus, struct raft_event *e
         append->leader_commit = message->append.commit_index;
         append->n_entries = (unsigned)message->append.count;
         if (message->append.count > 0) {
-                entries = append_entries(message, &block);
+                entries = append_entries(message);
                 if (entries == NULL) {
                         consensus->answering_old_term = false;
                         return ERR_NOMEM;
                 }
         }
         append->entries = entries;
-        int rv = consensus_step(consensus, event);
+        (void)consensus_step(consensus, event); /* frees the block or hands it on, also on errors */
         consensus->answering_old_term = false;
-        if (rv != 0)
-                raft_free(block);
         raft_free(entries);
         return ERR_NONE;
 }
