@@ -121,7 +121,7 @@ static void lock_pass_on(struct lock_table *table, struct lock *lock)
         struct waiter *waiter = lock->waiter_first;
         if (waiter == NULL) {
                 garbage_add(table, lock->key);
-                table_remove(table, lock);
+                lock_slots_remove(table, lock);
                 return;
         }
         struct lock_origin origin = waiter->origin;
@@ -184,8 +184,8 @@ static void acquire_free(struct lock_table *table, const struct lock_command *co
                 answer(table, command, LOCK_LIMIT);
                 return;
         }
-        struct lock *lock = table_insert(table, command->key, command->owner, token_next(table),
-                                         table->time_ms + command->ttl_ms);
+        struct lock *lock = lock_slots_insert(table, command->key, command->owner,
+                                              token_next(table), table->time_ms + command->ttl_ms);
         if (lock == NULL) {
                 table->fatal = true;
                 answer(table, command, LOCK_LIMIT);
@@ -239,7 +239,7 @@ static void acquire_wait(struct lock_table *table, const struct lock_command *co
 
 static void lock_acquire(struct lock_table *table, const struct lock_command *command)
 {
-        struct lock *lock = table_find(table, command->key);
+        struct lock *lock = lock_slots_find(table, command->key);
         if (lock == NULL) {
                 acquire_free(table, command);
                 return;
@@ -261,7 +261,7 @@ static void lock_acquire(struct lock_table *table, const struct lock_command *co
 /* The lock, if this owner holds it with this token. */
 static struct lock *lock_owned(struct lock_table *table, const struct lock_command *command)
 {
-        struct lock *lock = table_find(table, command->key);
+        struct lock *lock = lock_slots_find(table, command->key);
         if (lock == NULL || lock->timer.number != command->token.value ||
             !bytes_equal(lock->owner, command->owner))
                 return NULL;
@@ -292,7 +292,7 @@ static void lock_release(struct lock_table *table, const struct lock_command *co
 
 static void lock_cancel(struct lock_table *table, const struct lock_command *command)
 {
-        struct lock *lock = table_find(table, command->key);
+        struct lock *lock = lock_slots_find(table, command->key);
         struct waiter *waiter = lock == NULL ? NULL : waiter_find(lock, command->owner);
         if (waiter == NULL || !origin_equal(&waiter->origin, &command->cancelled)) {
                 answer(table, command, LOCK_FREE);
@@ -304,7 +304,7 @@ static void lock_cancel(struct lock_table *table, const struct lock_command *com
 
 static void lock_break(struct lock_table *table, const struct lock_command *command)
 {
-        struct lock *lock = table_find(table, command->key);
+        struct lock *lock = lock_slots_find(table, command->key);
         if (lock == NULL) {
                 answer(table, command, LOCK_FREE);
                 return;
@@ -410,7 +410,7 @@ static struct lock_info info_of(const struct lock_table *table, const struct loc
 
 bool lock_find(const struct lock_table *table, struct bytes key, struct lock_info *ret)
 {
-        const struct lock *lock = table_find(table, key);
+        const struct lock *lock = lock_slots_find(table, key);
         if (lock == NULL)
                 return false;
         *ret = info_of(table, lock);

@@ -110,11 +110,11 @@ static void lock_decode(struct cursor *cursor, struct lock_table *table)
         uint64_t before = table->last == NULL ? 0 : table->last->timer.number;
         if (cursor_failed(cursor))
                 return;
-        if (token <= before || table_find(table, key) != NULL) {
+        if (token <= before || lock_slots_find(table, key) != NULL) {
                 cursor_fail(cursor, ERR_MALFORMED);
                 return;
         }
-        struct lock *lock = table_insert(table, key, owner, token, deadline);
+        struct lock *lock = lock_slots_insert(table, key, owner, token, deadline);
         if (lock == NULL) {
                 cursor_fail(cursor, ERR_NOMEM);
                 return;

@@ -93,7 +93,7 @@ static struct lock **table_bucket(const struct lock_table *table, struct bytes k
         return &table->buckets[hash_sip(hash_key, key) & (table->bucket_count - 1)];
 }
 
-struct lock *table_find(const struct lock_table *table, struct bytes key)
+struct lock *lock_slots_find(const struct lock_table *table, struct bytes key)
 {
         if (table->bucket_count == 0)
                 return NULL;
@@ -152,10 +152,10 @@ static void bytes_free(struct lock_table *table, struct bytes data)
         heap_free(table->heap, (void *)(uintptr_t)data.ptr);
 }
 
-struct lock *table_insert(struct lock_table *table, struct bytes key, struct bytes owner,
-                          uint64_t token, uint64_t deadline)
+struct lock *lock_slots_insert(struct lock_table *table, struct bytes key, struct bytes owner,
+                               uint64_t token, uint64_t deadline)
 {
-        CHECK(table_find(table, key) == NULL);
+        CHECK(lock_slots_find(table, key) == NULL);
         CHECK(table->last == NULL || table->last->timer.number < token);
         if (!table_reserve(table) || !timers_reserve(table->heap, &table->leases))
                 return NULL;
@@ -225,7 +225,7 @@ struct bytes table_unwait(struct lock_table *table, struct waiter *waiter)
         return owner;
 }
 
-void table_remove(struct lock_table *table, struct lock *lock)
+void lock_slots_remove(struct lock_table *table, struct lock *lock)
 {
         CHECK(lock->waiter_count == 0);
         struct lock **link = table_bucket(table, lock->key);
@@ -360,7 +360,7 @@ void lock_table_check(const struct lock_table *table)
                 CHECK(lock->timer.number > token && lock->timer.number <= table->last_token);
                 CHECK(lock->timer.deadline > table->time_ms);
                 CHECK(table->leases.items[lock->timer.at] == &lock->timer);
-                CHECK(table_find(table, lock->key) == lock);
+                CHECK(lock_slots_find(table, lock->key) == lock);
                 waiters += waiters_check(table, lock);
                 token = lock->timer.number;
                 before = lock;

@@ -73,16 +73,16 @@ struct lock_table {
 };
 
 /* Puts a lock into every structure. `ret` is NULL when memory runs out; nothing changed then. */
-MUST_USE struct lock *table_insert(struct lock_table *table, struct bytes key, struct bytes owner,
-                                   uint64_t token, uint64_t deadline);
+MUST_USE struct lock *lock_slots_insert(struct lock_table *table, struct bytes key,
+                                        struct bytes owner, uint64_t token, uint64_t deadline);
 /* Puts a waiter at the end of a lock's queue. NULL as above. */
 MUST_USE struct waiter *table_wait(struct lock_table *table, struct lock *lock, struct bytes owner,
                                    uint64_t number, uint64_t deadline);
-struct lock *table_find(const struct lock_table *table, struct bytes key);
+struct lock *lock_slots_find(const struct lock_table *table, struct bytes key);
 /* Takes a waiter out; gives its owner's bytes. */
 struct bytes table_unwait(struct lock_table *table, struct waiter *waiter);
 /* Takes a lock without waiters out. Its key and owner belong to the caller now. */
-void table_remove(struct lock_table *table, struct lock *lock);
+void lock_slots_remove(struct lock_table *table, struct lock *lock);
 /* The lock goes to another owner (takes the bytes; the old ones belong to the caller) with a new
  * token and deadline. */
 void table_regrant(struct lock_table *table, struct lock *lock, struct bytes owner, uint64_t token,

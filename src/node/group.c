@@ -148,7 +148,7 @@ static void pump_outcomes(struct node *node, struct node_group *group,
                 if (outcome->kind == COUNCIL_REGION_EVENT)
                         region_changed(node, outcome);
                 else if (outcome->kind == COUNCIL_TOPOLOGY_EVENT)
-                        (void)node_adopt_topology(node, council_topology(group->council, NULL));
+                        node_adopt_topology(node, council_topology(group->council, NULL));
                 else if (outcome->origin.node == node->config.self &&
                          outcome->origin.incarnation == node->incarnation)
                         request_outcome(node, group, outcome);
@@ -167,7 +167,7 @@ static void pump_restore(struct node *node, struct node_group *group,
         }
         struct bytes document = council_topology(group->council, NULL);
         if (group->group == WORLD_GROUP_GLOBAL && document.len > 0)
-                (void)node_adopt_topology(node, document);
+                node_adopt_topology(node, document);
 }
 
 static void pump_commands(struct node *node, struct node_group *group,

@@ -84,17 +84,17 @@ static enum err peers_fill(struct node *node)
 
 /* Takes over a document that the council has agreed on. The voters of the groups stay those of the
  * start: moving them is an operation of its own. */
-bool node_adopt_topology(struct node *node, struct bytes document)
+void node_adopt_topology(struct node *node, struct bytes document)
 {
         struct topology_error error;
         if (!topology_parse(document, node->spare, &error)) {
                 node_note(node, "topology-unreadable", "The agreed topology cannot be read: %s",
                           error.what);
-                return false;
+                return;
         }
         if (topology_region_of_node(node->spare, node->config.self) == NULL) {
                 node_note(node, "topology-without-us", "The agreed topology is without this node.");
-                return false;
+                return;
         }
         struct topology *old = node->topology;
         node->topology = node->spare;
@@ -106,7 +106,6 @@ bool node_adopt_topology(struct node *node, struct bytes document)
                         node->failed = ERR_NOMEM;
                 regions_sync(node);
         }
-        return true;
 }
 
 /* ---- life ---- */
@@ -461,4 +460,9 @@ const struct council *node_council(const struct node *node, enum world_group gro
 struct node_counters node_counters(const struct node *node)
 {
         return node->counters;
+}
+
+struct replication_counters node_replication_counters(const struct node *node)
+{
+        return replication_counters(node->replication);
 }

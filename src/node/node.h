@@ -15,6 +15,7 @@
 #include "base/heap.h"
 #include "node/status.h"
 #include "raft/consensus.h"
+#include "replication/replication.h"
 #include "world/world.h"
 
 struct council;
@@ -92,5 +93,6 @@ struct node_counters {
         uint64_t elections_won, snapshots, proposals, region_changes, gossip_in;
 };
 struct node_counters node_counters(const struct node *node);
+struct replication_counters node_replication_counters(const struct node *node);
 
 #endif

@@ -157,7 +157,7 @@ struct node {
 void node_note(struct node *node, const char *name, const char *format, ...) PRINTF_LIKE(3, 4);
 struct node_peer *node_peer_of(struct node *node, node_id id);
 void node_send(struct node *node, node_id peer, const struct envelope *envelope);
-MUST_USE bool node_adopt_topology(struct node *node, struct bytes document);
+void node_adopt_topology(struct node *node, struct bytes document);
 const char *node_region_name(const struct node *node, region_id id);
 
 /* group.c */

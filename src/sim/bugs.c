@@ -1,0 +1,76 @@
+/* bugs.c - bugs planted on purpose, each by a switch of the room that it is in. The simulator must
+ * find every one within its budget of seeds, or it proves nothing. */
+#include "sim/sim_priv.h"
+
+struct planted {
+        struct sim_bug bug;
+        struct consensus_bugs raft;
+        unsigned node;
+        unsigned replication;
+};
+
+static const struct planted planted[] = {
+        {{"vote-volatile", "a vote is not written to the journal", 3000},
+         {.vote_volatile = true},
+         0,
+         0},
+        {{"term-volatile", "a term is not written to the journal", 3000},
+         {.term_volatile = true},
+         0,
+         0},
+        {{"ack-before-sync", "entries count as stored before they are synced", 3000},
+         {.ack_before_sync = true},
+         0,
+         0},
+        {{"send-before-sync", "promises leave before the journal is synced", 8000},
+         {.send_before_sync = true},
+         0,
+         0},
+        {{"suffix-kept", "a conflicting suffix of the log comes back at a restart", 8000},
+         {.suffix_kept = true},
+         0,
+         0},
+        {{"new-identity", "a repeated request is a new one", 3000}, {0}, NODE_BUG_NEW_IDENTITY, 0},
+        {{"early-answer", "a release is answered before it is decided", 3000},
+         {0},
+         NODE_BUG_EARLY_ANSWER,
+         0},
+        {{"local-clock", "the lock clock is the leader's own uptime", 3000},
+         {0},
+         NODE_BUG_LOCAL_CLOCK,
+         0},
+        {{"no-quorum", "one observer takes a region out", 3000}, {0}, NODE_BUG_NO_QUORUM, 0},
+        {{"never-return", "a recovered region stays out", 1000}, {0}, NODE_BUG_NEVER_RETURN, 0},
+        {{"early-return", "a region returns before its data has caught up", 3000},
+         {0},
+         NODE_BUG_EARLY_RETURN,
+         0},
+        {{"vector-after-scan", "the stream resumes from the scan's end", 5000},
+         {0},
+         0,
+         REPLICATION_BUG_VECTOR_AFTER_SCAN},
+        {{"no-pull", "the lost tail is not asked back", 5000}, {0}, 0, REPLICATION_BUG_NO_PULL},
+        {{"beat-ahead", "a heartbeat moves past batches under way", 5000},
+         {0},
+         0,
+         REPLICATION_BUG_BEAT_AHEAD},
+};
+
+void bug_apply(const struct sim *sim, struct node_config *config)
+{
+        if (sim->options.bug < 0 || (size_t)sim->options.bug >= COUNT_OF(planted))
+                return;
+        const struct planted *bug = &planted[sim->options.bug];
+        config->raft_bugs = bug->raft;
+        config->bugs = bug->node;
+        config->replication_bugs = bug->replication;
+}
+
+const struct sim_bug *sim_bugs(size_t *ret_count)
+{
+        static struct sim_bug bugs[COUNT_OF(planted)];
+        for (size_t i = 0; i < COUNT_OF(planted); i++)
+                bugs[i] = planted[i].bug;
+        *ret_count = COUNT_OF(planted);
+        return bugs;
+}

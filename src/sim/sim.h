@@ -1,0 +1,90 @@
+/* sim.h - a whole cluster in one process, from one seed: the same node code that runs on real
+ * machines, with simulated clocks, network, disks, Redis servers and clients, and with faults.
+ *
+ * A run has three parts: faults and load, then the faults end and everything heals, then the load
+ * ends and all must converge. Checkers watch throughout; the first broken promise ends the run. The
+ * same seed gives the same run, event by event. */
+#ifndef MERIDIAN_SIM_SIM_H
+#define MERIDIAN_SIM_SIM_H
+
+#include "base/bytes.h"
+
+#include <stdint.h>
+
+#define SIM_VIOLATION_MAX 512
+
+/* States that must be seen sometimes over many seeds, or the generator is blind. */
+#define SIM_COVER_LIST(X)                                                                          \
+        X(COVER_LEADER_CHANGES, "a second leader of the global group")                             \
+        X(COVER_CRASH, "a node crashed")                                                           \
+        X(COVER_CRASH_UNSYNCED, "a crash lost journal bytes that were not synced")                 \
+        X(COVER_CRASH_TORN, "a crash left a damaged journal end")                                  \
+        X(COVER_CRASH_LEADER, "the leader of the global group crashed")                            \
+        X(COVER_PAUSE, "a node was paused beyond an election timeout")                             \
+        X(COVER_CUT, "a link was cut in both directions")                                          \
+        X(COVER_CUT_ONE_WAY, "a link was cut in one direction")                                    \
+        X(COVER_RESET, "a connection was reset with messages under way")                           \
+        X(COVER_CLOCK_JUMP, "a wall clock jumped")                                                 \
+        X(COVER_DISK_FAILED, "a journal failed")                                                   \
+        X(COVER_SNAPSHOT, "a journal was replaced by a snapshot")                                  \
+        X(COVER_CRASH_REPLACE, "a crash while a journal was being replaced")                       \
+        X(COVER_NO_MAJORITY, "a request was refused for want of a majority")                       \
+        X(COVER_TIMEOUT, "a request timed out")                                                    \
+        X(COVER_FORWARDED, "a lock of another region was granted")                                 \
+        X(COVER_LOCK_WAITED, "a lock was granted after a wait")                                    \
+        X(COVER_LOCK_EXPIRED, "a lock went to another owner because its lease ended")              \
+        X(COVER_LOCK_FENCED, "a holder that was late was refused by the resource")                 \
+        X(COVER_MINORITY_SERVES, "a region cut off granted its own locks and refused global ones") \
+        X(COVER_REGION_DOWN, "a region left the view")                                             \
+        X(COVER_REGION_BACK, "a region returned to the view")                                      \
+        X(COVER_DRAINED, "a region was drained by an operator")                                    \
+        X(COVER_REDIS_CRASH, "a Redis crashed")                                                    \
+        X(COVER_REDIS_TAIL_LOST, "a Redis lost the end of its log")                                \
+        X(COVER_PULL, "a lost tail was asked back from a peer")                                    \
+        X(COVER_STATE_TRANSFER, "a state transfer was completed")                                  \
+        X(COVER_GAP, "a ring began later than asked")                                              \
+        X(COVER_WINDOW_FULL, "a window of unacknowledged batches was full")                        \
+        X(COVER_EXPIRED_KEY, "a key expired")                                                      \
+        X(COVER_FIVE_REGIONS, "five regions ran")                                                  \
+        X(COVER_WITNESS, "a witness region voted")                                                 \
+        X(COVER_REGION_OF_THREE, "a region had three nodes")                                       \
+        X(COVER_CALM, "a run had no fault but light packet loss")
+
+enum sim_cover {
+#define SIM_COVER_ENUM(name, text) name,
+        SIM_COVER_LIST(SIM_COVER_ENUM)
+#undef SIM_COVER_ENUM
+        COVER_COUNT
+};
+
+/* A planted bug: which switch, and what it breaks. */
+struct sim_bug {
+        const char *name;
+        const char *breaks;
+        uint32_t budget; /* seeds within which it must be found */
+};
+
+#define SIM_BUG_NONE (-1)
+
+struct sim_options {
+        uint64_t seed;
+        int bug;    /* index into sim_bugs, or SIM_BUG_NONE */
+        bool trace; /* a line for each event on stdout */
+};
+
+struct sim_result {
+        bool violated;
+        char violation[SIM_VIOLATION_MAX];
+        uint64_t hash; /* of the whole history */
+        uint64_t events;
+        uint64_t virtual_us;
+        uint64_t cover[COVER_COUNT];
+};
+
+/* Runs one seed. Cost: some milliseconds. */
+void sim_run(const struct sim_options *options, struct sim_result *ret);
+
+const struct sim_bug *sim_bugs(size_t *ret_count);
+const char *sim_cover_text(enum sim_cover cover);
+
+#endif

@@ -1,0 +1,414 @@
+/* sim_priv.h - what the files of this room share. Times are microseconds of the one true clock,
+ * which no node sees. */
+#ifndef MERIDIAN_SIM_SIM_PRIV_H
+#define MERIDIAN_SIM_SIM_PRIV_H
+
+#include "base/buffer.h"
+#include "base/check.h"
+#include "base/hash.h"
+#include "base/heap.h"
+#include "base/rng.h"
+#include "council/request.h"
+#include "keyspace/keyspace.h"
+#include "node/node.h"
+#include "sim/sim.h"
+#include "world/world.h"
+
+#define HOSTS_MAX     8
+#define REGIONS_MAX   5
+#define LOCK_CLIENTS  6
+#define LOCK_KEYS     8
+#define TERMS_MAX     4096
+#define INDEX_MAX     8192
+#define WITNESSES_MAX 1024
+#define MS            1000ull
+#define SECOND        1000000ull
+#define WALL_START_US 1700000000000000ull
+#define DRIFT_MAX_MS  10000
+
+/* One stream of randomness a subsystem, so that taking one away leaves the others as they are. */
+enum sim_stream {
+        STREAM_SETUP,
+        STREAM_NETWORK,
+        STREAM_DISK,
+        STREAM_CLOCK,
+        STREAM_FAULTS,
+        STREAM_LOCKS,
+        STREAM_REDIS,
+        STREAM_DATA,
+        STREAM_COUNT,
+};
+
+enum event_kind {
+        EVENT_STEP,        /* a world event for a node: data */
+        EVENT_TIMER,       /* a node's wake */
+        EVENT_LINK,        /* a connection comes up */
+        EVENT_LINK_CHECK,  /* a cut connection is noticed */
+        EVENT_SYNC,        /* a journal's sync ends */
+        EVENT_RESTART,     /* a crashed node starts */
+        EVENT_REDIS_START, /* a crashed Redis starts */
+        EVENT_REDIS_SYNC,  /* its log is synced */
+        EVENT_REDIS_BEAT,  /* keys expire, tombstones go */
+        EVENT_TAIL_END,    /* a blocked tail ends */
+        EVENT_PROBE,       /* a node looks at its parts */
+        EVENT_LOCK_CLIENT,
+        EVENT_LOCK_TIMEOUT,
+        EVENT_DATA_CLIENT,
+        EVENT_FAULT,
+        EVENT_HEAL_LINKS,
+        EVENT_CHECK,
+};
+
+/* A world event on its way, with the bytes that it points at. */
+struct parcel {
+        struct world_event event;
+        struct world_position positions[REGIONS_MAX];
+        uint64_t link_epoch;
+        bool from_link;
+        size_t len;
+        uint8_t bytes[];
+};
+
+struct sim_event {
+        uint64_t at_us;
+        uint64_t sequence;
+        enum event_kind kind;
+        uint32_t a, b;
+        uint64_t generation;
+        struct parcel *parcel; /* owned */
+};
+
+struct queue {
+        struct heap *heap;
+        struct sim_event *items;
+        size_t count, size;
+        uint64_t sequence;
+};
+
+void queue_init(struct queue *queue, struct heap *heap);
+void queue_fini(struct queue *queue);
+void queue_push(struct queue *queue, const struct sim_event *event);
+bool queue_pop(struct queue *queue, struct sim_event *ret);
+
+/* A journal: bytes written, and how many of them are durable. `next` is a replacement that has not
+ * been confirmed. */
+struct sim_journal {
+        struct buffer bytes;
+        uint64_t generation;
+        size_t synced;
+        bool syncing;
+        size_t sync_to;
+        uint64_t sync_id; /* of the sync under way; an older one is void */
+        bool replacing;
+        struct buffer next;
+        uint64_t next_generation;
+};
+
+struct host {
+        uint32_t index;
+        node_id id;
+        uint32_t region; /* index into regions */
+        struct heap heap;
+        struct node *node;   /* NULL: not running */
+        uint64_t generation; /* of the process: events of older ones are void */
+        uint64_t incarnation;
+        uint64_t wake_at_us;
+        uint64_t wake_id;
+        uint64_t paused_until_us;
+        bool disk_broken;
+        bool dead;         /* the whole region is gone: nothing restarts it until the faults end */
+        uint64_t rate_ppm; /* of the monotonic clock; 1,000,000 is true */
+        uint64_t mono_offset_us;
+        int64_t wall_offset_us;
+        struct sim_journal journals[WORLD_GROUP_COUNT];
+        uint64_t group_applied[WORLD_GROUP_COUNT];
+        uint64_t seen_up[REGIONS_MAX];
+        bool view_routable[REGIONS_MAX];
+        bool redis_told; /* the node was told that Redis is up */
+        uint64_t redis_told_incarnation;
+};
+
+struct sim_link {
+        bool up[2];  /* as told to the lower and to the higher host */
+        bool cut[2]; /* lower to higher, higher to lower: nothing passes */
+        uint64_t cut_since_us;
+        uint64_t epoch;
+        uint64_t busy_us[2][WORLD_CLASS_COUNT]; /* the last delivery, for order */
+        uint64_t slow_us;
+        uint64_t clog_until_us;
+};
+
+/* ---- Redis ---- */
+
+enum log_kind {
+        LOG_LOCAL,
+        LOG_BATCH,
+        LOG_STATE,
+        LOG_ADOPT,
+};
+
+struct log_entry {
+        struct log_entry *next;
+        enum log_kind kind;
+        region_id origin;
+        uint64_t last;
+        struct vector vector;
+        size_t len;
+        uint8_t bytes[];
+};
+
+struct model_item {
+        uint8_t *field;
+        size_t field_len;
+        uint8_t *value;
+        size_t value_len;
+};
+
+struct model_key {
+        uint32_t db;
+        uint8_t name[16];
+        size_t name_len;
+        enum crdt_type type;
+        uint8_t *text;
+        size_t text_len;
+        uint64_t expire_at_ms;
+        struct model_item *items;
+        size_t item_count, item_size;
+};
+
+struct tail_wait {
+        bool used;
+        node_id peer;
+        uint64_t after;
+        uint32_t bytes_max;
+        uint64_t id;
+};
+
+struct scan_run {
+        bool used;
+        node_id peer;
+        struct vector vector;
+};
+
+struct sim_redis {
+        uint32_t region;
+        struct sim *sim;
+        bool up;
+        bool exists;
+        uint64_t incarnation;
+        struct keyspace *keyspace;
+        struct crdt_native native;
+        struct model_key *keys;
+        size_t key_count, key_size;
+        struct log_entry *log_first, **log_tail, *log_synced; /* NULL: nothing synced */
+        struct tail_wait tails[HOSTS_MAX];
+        struct scan_run scans[HOSTS_MAX];
+        uint64_t tail_id;
+};
+
+void redis_init(struct sim *sim, uint32_t region);
+void redis_fini(struct sim_redis *redis);
+void redis_crash(struct sim_redis *redis);
+void redis_start(struct sim_redis *redis);
+void redis_effect(struct sim_redis *redis, struct host *host, const struct world_effect *effect);
+void redis_tell(struct sim_redis *redis);
+void redis_synced(struct sim_redis *redis);
+void redis_beat(struct sim_redis *redis);
+void redis_tail_end(struct sim_redis *redis, uint32_t slot, uint64_t id);
+void redis_client(struct sim *sim);
+/* Checks. */
+void redis_check_converged(struct sim *sim);
+bool redis_all_equal(struct sim *sim);
+
+/* model.c: what the clients see. */
+struct model_key *model_find(struct sim_redis *redis, struct crdt_name name);
+void model_clear(struct sim_redis *redis);
+void model_native(struct sim_redis *redis);
+uint64_t model_digest(struct sim_redis *redis);
+bool model_has_member(struct sim_redis *redis, struct crdt_name name, struct bytes member);
+struct bytes model_text(const struct model_key *key);
+
+/* A change that a client was told of, to be found again at the end. */
+struct witness {
+        region_id origin;
+        uint64_t hlc;
+        bool counted; /* an increment of the counter, else a member of the set */
+        uint32_t number;
+        bool at_risk; /* was in a log's end that a crash lost */
+        bool must;    /* must be there at the end */
+};
+
+/* ---- lock clients ---- */
+
+enum client_state {
+        CLIENT_IDLE,
+        CLIENT_ACQUIRING,
+        CLIENT_HOLDING,
+        CLIENT_RENEWING,
+        CLIENT_RELEASING,
+};
+
+struct lock_client {
+        uint32_t index;
+        enum client_state state;
+        uint32_t key;
+        uint32_t host;
+        uint64_t request; /* 0: none is open */
+        uint64_t invoked_us;
+        uint64_t token_floor;
+        uint64_t token;
+        uint64_t ttl_ms;
+        uint64_t wait_ms;
+        uint64_t until_us; /* believes to hold until then, by its own conservative clock */
+        uint64_t generation;
+        uint32_t tries;
+        uint64_t rate_ppm;
+};
+
+struct lock_key {
+        char name[32];
+        int region;         /* index; -1: global */
+        uint64_t token_max; /* largest answered */
+        uint32_t token_owner;
+        uint64_t fence; /* of the resource */
+        int holder;     /* client that believes to hold; -1: none */
+};
+
+/* What this seed does. */
+struct swarm {
+        uint32_t region_count;
+        bool witness;
+        bool region_of_three;
+        bool calm;     /* light loss only: nothing may flap */
+        unsigned loss; /* per mille of messages that are late by a resend */
+        uint64_t delay_us, jitter_us;
+        unsigned crashes, cuts, one_ways, resets, pauses, jumps, clogs, redis_crashes, disk_fails,
+                isolations, deaths;
+        uint64_t sync_us, sync_jitter_us;
+        bool small_snapshots;
+        bool small_windows;
+        bool small_ring;
+        bool rates;
+        bool deaths_only;
+        uint64_t fault_every_us;
+        uint64_t faults_end_us, load_end_us, end_us;
+        uint32_t lock_clients;
+        uint64_t data_every_us;
+};
+
+struct sim {
+        struct sim_options options;
+        struct sim_result *result;
+        struct heap heap;
+        struct rng rng[STREAM_COUNT];
+        struct swarm swarm;
+        struct queue queue;
+        uint64_t now_us;
+        uint64_t hash;
+        uint64_t events;
+        bool over;
+        bool healing;
+        char topology[8192];
+        struct host hosts[HOSTS_MAX];
+        uint32_t host_count;
+        struct sim_link links[HOSTS_MAX][HOSTS_MAX]; /* [low][high] */
+        struct sim_redis redis[REGIONS_MAX];
+        struct lock_client clients[LOCK_CLIENTS];
+        struct lock_key keys[LOCK_KEYS];
+        uint32_t key_count;
+        uint64_t request_last;
+        /* Checkers. */
+        uint16_t leader_of[1 + REGIONS_MAX][TERMS_MAX];
+        uint64_t digests[1 + REGIONS_MAX][INDEX_MAX];
+        uint64_t applied_max[1 + REGIONS_MAX];
+        uint64_t applied_at_heal[1 + REGIONS_MAX];
+        uint32_t leader_changes;
+        uint64_t dead_since_us; /* of the region that died last */
+        uint64_t undrain_us;
+        struct witness witnesses[WITNESSES_MAX];
+        uint32_t witness_count;
+        uint32_t member_next;
+        int isolated; /* host that is cut from all others; -1: none */
+        uint64_t isolated_since_us;
+        uint64_t state_changes; /* of regions, after the start */
+        bool settled;           /* all regions were active once */
+        uint64_t settled_us;
+        uint64_t converged_us;
+        bool minority_global_refused, minority_region_granted;
+        uint64_t probe_global, probe_region; /* requests; 0: none */
+        uint64_t probe_us, probe_generation;
+        uint64_t last_state[REGIONS_MAX];
+};
+
+/* sim.c */
+void sim_violation(struct sim *sim, const char *format, ...) PRINTF_LIKE(2, 3);
+void sim_trace(struct sim *sim, const char *format, ...) PRINTF_LIKE(2, 3);
+void sim_at(struct sim *sim, uint64_t after_us, enum event_kind kind, uint32_t a, uint32_t b,
+            uint64_t generation);
+struct parcel *parcel_new(struct sim *sim, const struct world_event *event, struct bytes data);
+/* Hands a parcel to a host's node after a while; it takes the parcel. */
+void sim_post(struct sim *sim, struct host *host, uint64_t after_us, struct parcel *parcel);
+static inline void sim_cover(struct sim *sim, enum sim_cover cover)
+{
+        sim->result->cover[cover]++;
+}
+static inline uint64_t sim_below(struct sim *sim, enum sim_stream stream, uint64_t bound)
+{
+        return rng_below(&sim->rng[stream], bound);
+}
+static inline bool sim_chance(struct sim *sim, enum sim_stream stream, unsigned per_mille)
+{
+        return rng_chance(&sim->rng[stream], per_mille);
+}
+
+/* host.c */
+void host_init(struct sim *sim, uint32_t index, node_id id, uint32_t region);
+void host_fini(struct host *host);
+void host_start(struct sim *sim, struct host *host);
+void host_crash(struct sim *sim, struct host *host);
+void host_step(struct sim *sim, struct host *host, struct world_event *event);
+void host_timer(struct sim *sim, struct host *host, uint64_t id);
+void host_probe(struct sim *sim, struct host *host);
+uint64_t host_mono_us(const struct sim *sim, const struct host *host);
+uint64_t host_wall_us(const struct sim *sim, const struct host *host);
+
+/* disk.c */
+void disk_append(struct sim *sim, struct host *host, const struct world_effect *effect);
+void disk_sync_done(struct sim *sim, struct host *host, uint32_t group, uint64_t id);
+void disk_crash(struct sim *sim, struct host *host);
+
+/* network.c */
+void network_send(struct sim *sim, struct host *from, const struct world_effect *effect);
+void network_connect(struct sim *sim, uint32_t a, uint32_t b, uint64_t after_us);
+void network_up(struct sim *sim, uint32_t a, uint32_t b, uint64_t epoch);
+void network_break(struct sim *sim, uint32_t a, uint32_t b);
+void network_cut(struct sim *sim, uint32_t a, uint32_t b, bool forth, bool back);
+void network_cut_check(struct sim *sim, uint32_t a, uint32_t b);
+void network_host_down(struct sim *sim, struct host *host);
+void network_heal(struct sim *sim);
+struct sim_link *network_link(struct sim *sim, uint32_t a, uint32_t b);
+
+/* clients.c */
+void clients_init(struct sim *sim);
+void lock_client_step(struct sim *sim, uint32_t index, uint64_t generation);
+void lock_client_timeout(struct sim *sim, uint32_t index, uint64_t request);
+void clients_reply(struct sim *sim, struct host *host, uint64_t request, struct bytes data);
+void clients_host_down(struct sim *sim, struct host *host);
+uint64_t clients_ask(struct sim *sim, struct host *host, const struct request *request);
+
+/* faults.c */
+void swarm_draw(struct sim *sim);
+void faults_step(struct sim *sim);
+void faults_end(struct sim *sim);
+void faults_heal_link(struct sim *sim, uint32_t a, uint32_t b);
+
+/* check.c */
+void check_host(struct sim *sim, struct host *host);
+void check_periodic(struct sim *sim);
+void check_end(struct sim *sim);
+bool check_converged(struct sim *sim, char *why, size_t size);
+
+/* bugs.c */
+void bug_apply(const struct sim *sim, struct node_config *config);
+
+#endif
