@@ -314,7 +314,7 @@ static void on_failed(void *user, struct journal *journal, enum err err)
                 "journal-failed",
                 "cannot write %s: %s; this node takes no more part in agreement. %s, then restart "
                 "meridiand",
-                journal->path, strerror(errno),
+                journal->path, uv_strerror(-errno),
                 err == ERR_NOSPACE ? "Free some space on the disk"
                                    : "Check the disk and its file system");
         struct world_event event = {.kind = WORLD_JOURNAL_FAILED,
@@ -392,38 +392,48 @@ static void handles_init(struct io_driver *driver)
         uv_prepare_start(&driver->prepare, on_prepare);
 }
 
+/* Opens both journals; their bytes are to be freed by the caller in every case. */
+static enum err journals_open(struct io_driver *driver, const struct io_config *config,
+                              uint8_t *data[WORLD_GROUP_COUNT], struct world_event *start,
+                              struct io_error *error)
+{
+        enum err err = ERR_NONE;
+        for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++)
+                driver->journals[i].fd = -1;
+        for (unsigned i = 0; err == ERR_NONE && i < WORLD_GROUP_COUNT; i++) {
+                struct journal *journal = &driver->journals[i];
+                size_t len = 0;
+                err = journal_open(journal, config->loop, config->heap, config->data_dir,
+                                   (enum world_group)i, &data[i], &len, error);
+                journal->synced = on_synced;
+                journal->fail = on_failed;
+                journal->user = driver;
+                start->start.journals[i] = bytes_of(data[i], len);
+        }
+        return err;
+}
+
 enum err io_driver_new(const struct io_config *config, struct io_driver **ret_driver,
                        struct io_error *error)
 {
         uint8_t *data[WORLD_GROUP_COUNT] = {NULL};
-        size_t len[WORLD_GROUP_COUNT] = {0};
         struct world_event start = {.kind = WORLD_START};
+        start.start.seed = config->seed;
+        start.start.incarnation = config->incarnation;
         struct io_driver *driver = heap_alloc(config->heap, sizeof *driver);
-        enum err err =
-                driver == NULL ? io_fail(error, ERR_NOMEM, "no memory for the driver") : ERR_NONE;
-        for (unsigned i = 0; driver != NULL && i < WORLD_GROUP_COUNT; i++)
-                driver->journals[i].fd = -1;
-        for (unsigned i = 0; err == ERR_NONE && i < WORLD_GROUP_COUNT; i++) {
-                struct journal *journal = &driver->journals[i];
-                err = journal_open(journal, config->loop, config->heap, config->data_dir,
-                                   (enum world_group)i, &data[i], &len[i], error);
-                journal->synced = on_synced;
-                journal->fail = on_failed;
-                journal->user = driver;
-                start.start.journals[i] = bytes_of(data[i], len[i]);
-        }
+        if (driver == NULL)
+                return io_fail(error, ERR_NOMEM, "no memory for the driver");
+        driver->loop = config->loop;
+        driver->heap = config->heap;
+        driver->node = config->node;
+        driver->ports = config->ports;
+        driver->wake_us = UINT64_MAX;
+        enum err err = journals_open(driver, config, data, &start, error);
         if (err == ERR_NONE) {
-                driver->loop = config->loop;
-                driver->heap = config->heap;
-                driver->node = config->node;
-                driver->ports = config->ports;
-                driver->wake_us = UINT64_MAX;
                 handles_init(driver);
-                start.start.seed = config->seed;
-                start.start.incarnation = config->incarnation;
                 *ret_driver = driver;
                 turn(driver, &start);
-        } else if (driver != NULL) {
+        } else {
                 driver_free_parts(driver);
                 heap_free(config->heap, driver);
         }

@@ -51,7 +51,7 @@ static enum err fail_errno(struct io_error *error, const char *doing, const char
                                    ? "; check who owns it"
                                    : "";
         return io_fail(error, io_err_of_errno(number), "cannot %s %s: %s%s", doing, path,
-                       strerror(number), hint);
+                       uv_strerror(-number), hint);
 }
 
 bool io_write_all(int fd, struct bytes data, uint64_t offset)

@@ -48,7 +48,7 @@ enum err journal_open(struct journal *journal, uv_loop_t *loop, struct heap *hea
         journal->fd = open(journal->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
         if (journal->fd < 0 || !io_dir_sync(dir))
                 return io_fail(error, io_err_of_errno(errno), "cannot open the journal %s: %s",
-                               journal->path, strerror(errno));
+                               journal->path, uv_strerror(-errno));
         enum err err =
                 io_file_read(heap, journal->path, JOURNAL_BYTES_MAX, ret_data, ret_len, error);
         if (err == ERR_NONE)

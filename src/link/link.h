@@ -138,7 +138,7 @@ size_t link_room(struct link *link, node_id peer, enum world_class class);
 
 /* Breaks the connection to a peer (it is dialled again); `down` is called with `why` from the loop.
  */
-void link_drop(struct link *link, node_id peer, const char *why);
+void link_drop(struct link *link, node_id id, const char *why);
 
 /* The topology changed: peers that are gone are dropped, new ones dialled, those with another
  * address or region are connected anew. */
@@ -146,11 +146,11 @@ MUST_USE enum err link_set_peers(struct link *link, const struct link_peer *peer
 
 /* Impairs what is sent to a peer from now on. ERR_NOT_FOUND: no such peer; ERR_REFUSED: the
  * configuration does not allow it; ERR_INVALID: out of range. Stays over reconnects. */
-MUST_USE enum err link_impair(struct link *link, node_id peer,
+MUST_USE enum err link_impair(struct link *link, node_id id,
                               const struct link_impairment *impairment);
 
 /* ERR_NOT_FOUND for an unknown peer. */
-MUST_USE enum err link_status_get(struct link *link, node_id peer, struct link_status *ret_status);
+MUST_USE enum err link_status_get(struct link *link, node_id id, struct link_status *ret_status);
 
 /* Closes everything; no callback of link_callbacks comes any more. `closed` is called when the loop
  * holds nothing of it; call link_free then or later. */

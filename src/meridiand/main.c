@@ -35,6 +35,7 @@ static bool arguments_parse(int argc, char **argv, struct arguments *arguments, 
         };
         int option;
         *ret_status = 2;
+        /* NOLINTNEXTLINE(concurrency-mt-unsafe): no other thread runs yet */
         while ((option = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
                 if (option == 'c') {
                         arguments->config = optarg;

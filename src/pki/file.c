@@ -68,7 +68,7 @@ enum err pki_dir_make(const char *dir, struct pki_error *error)
                 part[i] = '\0';
                 if (!dir_make_one(part))
                         return pki_fail(error, ERR_IO, "cannot create the folder %s: %s", part,
-                                        strerror(errno));
+                                        strerrordesc_np(errno));
         }
         if (stat(dir, &info) != 0 || !S_ISDIR(info.st_mode))
                 return pki_fail(error, ERR_IO, "%s is not a folder: move it away", dir);
@@ -117,12 +117,13 @@ enum err pki_file_write(const char *path, unsigned mode, bool (*fill)(FILE *file
         unlink(aside);
         int fd = open(aside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, (mode_t)mode);
         if (fd < 0)
-                return pki_fail(error, ERR_IO, "cannot create %s: %s", aside, strerror(errno));
+                return pki_fail(error, ERR_IO, "cannot create %s: %s", aside,
+                                strerrordesc_np(errno));
         if (!file_fill(fd, fill, what) || rename(aside, path) != 0 || !dir_sync(path)) {
                 int number = errno;
                 unlink(aside);
                 return pki_fail(error, number == ENOSPC ? ERR_NOSPACE : ERR_IO,
-                                "cannot write %s: %s", path, strerror(number));
+                                "cannot write %s: %s", path, strerrordesc_np(number));
         }
         return ERR_NONE;
 }
@@ -131,13 +132,14 @@ enum err pki_file_append(const char *path, const char *line, struct pki_error *e
 {
         int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
         if (fd < 0)
-                return pki_fail(error, ERR_IO, "cannot open %s: %s", path, strerror(errno));
+                return pki_fail(error, ERR_IO, "cannot open %s: %s", path, strerrordesc_np(errno));
         size_t len = strlen(line);
         bool written = write(fd, line, len) == (ssize_t)len && fsync(fd) == 0;
         int number = errno;
         close(fd);
         if (!written)
-                return pki_fail(error, ERR_IO, "cannot write %s: %s", path, strerror(number));
+                return pki_fail(error, ERR_IO, "cannot write %s: %s", path,
+                                strerrordesc_np(number));
         return ERR_NONE;
 }
 
@@ -148,7 +150,7 @@ enum err pki_certificate_load(const char *path, X509 **ret_certificate, struct p
                 return pki_fail(error, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO,
                                 "cannot read the certificate %s: %s; make it with `meridian cert` "
                                 "or correct the path",
-                                path, strerror(errno));
+                                path, strerrordesc_np(errno));
         X509 *certificate = PEM_read_X509(file, NULL, NULL, NULL);
         fclose(file);
         if (certificate == NULL)
@@ -159,6 +161,7 @@ enum err pki_certificate_load(const char *path, X509 **ret_certificate, struct p
 }
 
 /* A key without a password: one that has a password is refused, never asked for on a terminal. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): the type is OpenSSL's */
 static int password_none(char *buffer, int size, int writing, void *user)
 {
         (void)buffer;
@@ -174,7 +177,7 @@ enum err pki_key_load(const char *path, EVP_PKEY **ret_key, struct pki_error *er
         FILE *file = fopen(path, "re");
         if (file == NULL)
                 return pki_fail(error, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO,
-                                "cannot read the key %s: %s", path, strerror(errno));
+                                "cannot read the key %s: %s", path, strerrordesc_np(errno));
         if (fstat(fileno(file), &info) != 0 || (info.st_mode & 077) != 0) {
                 fclose(file);
                 return pki_fail(error, ERR_REFUSED,
