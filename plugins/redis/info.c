@@ -1,4 +1,4 @@
-/* info.c - the section `meridian_meridian` of INFO (the server puts the module's name before it). */
+/* info.c - the section `meridian` of INFO. The server puts the module's name before each field. */
 #include "plugin.h"
 
 #include <stdio.h>
@@ -31,7 +31,7 @@ void info_write(struct redis_info *info, int crash)
                 {"commands_refused", plugin.refused},
                 {"stamped_anew", plugin.stamped_anew},
         };
-        redis.InfoAddSection(info, "meridian");
+        redis.InfoAddSection(info, "");
         for (size_t i = 0; i < COUNT_OF(rows); i++)
                 redis.InfoAddFieldULongLong(info, rows[i].name, rows[i].value);
         for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++) {

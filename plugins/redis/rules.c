@@ -144,6 +144,7 @@ bool rules_init(struct redis_context *ctx, const char **ret_why)
                 fits = fits && name != NULL && add_refused(name, len);
         }
         redis.FreeCallReply(reply);
-        *ret_why = "the server has more or longer write commands than the table holds";
+        if (!fits)
+                *ret_why = "the server has more or longer write commands than the table holds";
         return fits;
 }

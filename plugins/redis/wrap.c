@@ -184,6 +184,9 @@ int wrap_refuse(struct redis_context *ctx, struct redis_string **argv, int argc)
                 name[i] = (char)(given.ptr[i] >= 'A' && given.ptr[i] <= 'Z' ? given.ptr[i] | 0x20
                                                                             : given.ptr[i]);
         plugin.refused++;
+        if (strcmp(name, "config") == 0)
+                return redis.ReplyWithError(ctx, "MERIDIAN aof-use-rdb-preamble must stay 'yes': a "
+                                                 "rewritten AOF would lose the metadata");
         snprintf(text, sizeof(text),
                  "MERIDIAN '%s' is not replicated between regions yet; refused so that regions "
                  "cannot differ",

@@ -1,0 +1,144 @@
+#!/usr/bin/python3
+"""The Redis module beside the same server without it, in one run.
+
+Two fresh servers with the same settings (AOF everysec), one with the module, are driven by turns
+(A B A B ...) with redis-benchmark. Each pair gives one ratio; medians and spread of the ratios are
+printed, with the raw rates and the server's own CPU time for each operation, which a busy machine
+disturbs less than the rate.
+
+    bench/redis/bench.py [--seconds 0.7] [--rounds 3] [--depths 1,16,64] [--tests set,get,...]
+                         [--size 100] [--module build/plugins/redis/meridian.so] [--json FILE]
+"""
+import argparse
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+ADDRESS = "127.92.0.9"
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def options():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seconds", type=float, default=0.7, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="pairs for each row")
+    parser.add_argument("--depths", default="1,16,64")
+    parser.add_argument("--tests", default="set,get,incr,sadd,hset")
+    parser.add_argument("--size", type=int, default=100, help="bytes of a value")
+    parser.add_argument("--keys", type=int, default=100000)
+    parser.add_argument("--module", default=os.path.join(ROOT, "build/plugins/redis/meridian.so"))
+    parser.add_argument("--server", default=os.environ.get("REDIS_SERVER") or "redis-server")
+    parser.add_argument("--client", default="redis-benchmark")
+    parser.add_argument("--json", help="write the raw numbers there")
+    return parser.parse_args()
+
+
+class Server:
+    def __init__(self, folder, server, port, module):
+        self.port = port
+        self.folder = os.path.join(folder, str(port))
+        os.mkdir(self.folder)
+        command = [server, "--bind", ADDRESS, "--port", str(port), "--dir", self.folder,
+                   "--appendonly", "yes", "--appendfsync", "everysec", "--save", "",
+                   "--auto-aof-rewrite-percentage", "0", "--logfile", self.folder + "/log"]
+        if module:
+            command += ["--loadmodule", module, "origin", "1"]
+        self.process = subprocess.Popen(command)
+        self.wait()
+
+    def wait(self):
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                with socket.create_connection((ADDRESS, self.port), 1) as connection:
+                    connection.sendall(b"PING\r\n")
+                    if connection.recv(16).startswith(b"+PONG"):
+                        return
+            except OSError:
+                pass
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        sys.exit(f"bench/redis: the server does not start: {open(self.folder + '/log').read()}")
+
+    def cpu_seconds(self):
+        with open(f"/proc/{self.process.pid}/stat") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / TICK
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+def run(arguments, server, test, depth, count):
+    """Requests a second, and the server's CPU microseconds for each."""
+    before = server.cpu_seconds()
+    done = subprocess.run(
+        [arguments.client, "-h", ADDRESS, "-p", str(server.port), "-t", test, "-n", str(count),
+         "-P", str(depth), "-d", str(arguments.size), "-r", str(arguments.keys), "--csv"],
+        capture_output=True, text=True, check=True)
+    rate = float(done.stdout.strip().splitlines()[-1].split(",")[1].strip('"'))
+    return rate, (server.cpu_seconds() - before) * 1e6 / count
+
+
+def measure(arguments, plain, module, test, depth):
+    rate, _ = run(arguments, plain, test, depth, 2000 * depth)  # warms up, and finds the length
+    run(arguments, module, test, depth, 2000 * depth)
+    count = max(int(rate * arguments.seconds), 1000)
+    row = {"test": test, "depth": depth, "plain": [], "module": []}
+    for _ in range(arguments.rounds):
+        row["plain"].append(run(arguments, plain, test, depth, count))
+        row["module"].append(run(arguments, module, test, depth, count))
+    return row
+
+
+def show(row):
+    ratios = [m[0] / p[0] for p, m in zip(row["plain"], row["module"])]
+    cpu_plain = statistics.median(p[1] for p in row["plain"])
+    cpu_module = statistics.median(m[1] for m in row["module"])
+    row["ratio"] = statistics.median(ratios)
+    row["cpu_ratio"] = cpu_plain / cpu_module if cpu_module else 1.0
+    goal = 0.98 if row["test"] == "get" else 0.95 if row["depth"] == 1 else 0.85
+    print(f"{row['test']:5} {row['depth']:3}  {row['ratio']:5.2f}  "
+          f"{min(ratios):4.2f}..{max(ratios):4.2f}  {goal:4.2f}   "
+          f"{statistics.median(p[0] for p in row['plain']):9.0f} "
+          f"{statistics.median(m[0] for m in row['module']):9.0f}   "
+          f"{cpu_plain:6.2f} {cpu_module:6.2f}  {row['cpu_ratio']:5.2f}", flush=True)
+
+
+def main():
+    arguments = options()
+    for needed in (arguments.server, arguments.client):
+        if not shutil.which(needed):
+            sys.exit(f"bench/redis: {needed} is not installed")
+    if not os.path.exists(arguments.module):
+        sys.exit(f"bench/redis: {arguments.module} is not built; run make")
+    folder = tempfile.mkdtemp(prefix="meridian-bench-")
+    servers = []
+    rows = []
+    try:
+        servers.append(Server(folder, arguments.server, 7901, None))
+        servers.append(Server(folder, arguments.server, 7902, arguments.module))
+        print("test  depth ratio  spread     goal    plain/s  module/s   cpu us/op     cpu ratio")
+        for test in arguments.tests.split(","):
+            for depth in arguments.depths.split(","):
+                rows.append(measure(arguments, *servers, test, int(depth)))
+                show(rows[-1])
+    finally:
+        for server in servers:
+            server.stop()
+        shutil.rmtree(folder)
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump(rows, file, indent=1)
+
+
+main()
