@@ -1,5 +1,6 @@
 """The groups: one function each. A group gets a Place, which makes servers and ends them."""
 import random
+import socket
 import time
 
 import redis
@@ -195,9 +196,12 @@ def refused(place):
 def clients(place):
     """What the usual clients open with."""
     region = place.region(1)
-    raw = region.connect()
-    hello = raw.execute_command("HELLO", "3")
-    check(hello, "HELLO 3")
+    with socket.create_connection((ADDRESS, region.port), 5) as raw:
+        raw.sendall(b"HELLO 3\r\n")
+        check(raw.recv(4096).startswith(b"%"), "HELLO 3 answers with a map")
+        raw.sendall(b"SADD m 1 2\r\nSPOP m 2\r\n")
+        time.sleep(0.1)
+        check(raw.recv(4096).startswith(b":2\r\n~2\r\n"), "SPOP answers with a set")
     check("error" in str(region.run("CLIENT", "NO-SUCH-THING")), "an unknown CLIENT subcommand")
     check_equal(region.run("PING"), b"PONG", "the connection lives on")
     check(region.run("INFO"), "INFO")
@@ -302,9 +306,6 @@ def convergence(place):
         if step % 1500 == 1499:
             shuttle.settle()
             same_everywhere(regions, f"seed {place.seed} step {step}")
-    for region in regions:
-        total = sum(1 for _ in range(0))
-        check(total == 0, "")
 
 
 def counters_exact(place):
