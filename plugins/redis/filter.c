@@ -75,31 +75,34 @@ static void stash_command(struct redis_filter_context *ctx, const struct rule *r
                           argument_is_value(rule->kind, i));
 }
 
-/* A repeated SADD raises no notification, yet must win over a concurrent remove. Nothing is to do
- * where every member stands by a dot that nobody else can have seen. */
-static bool set_add_is_fresh(struct redis_filter_context *ctx, int argc)
-{
-        struct crdt_name name = {0, plugin_bytes(redis.CommandFilterArgGet(ctx, 1))};
-        for (int i = 2; i < argc; i++) {
-                struct bytes member = plugin_bytes(redis.CommandFilterArgGet(ctx, i));
-                if (!keyspace_set_fresh(plugin.keyspace, name, member, plugin.shipped))
-                        return false;
-        }
-        return true;
-}
-
+/* A SADD of a new member raises a notification. One of members that are all there does not, yet must
+ * win over a concurrent remove: it is wrapped, unless every member stands by a dot that nobody else
+ * can have seen. */
 static void filter_set_add(struct redis_filter_context *ctx, const struct rule *rule, int argc)
 {
-        if (!plugin.many_dbs && set_add_is_fresh(ctx, argc))
-                return;
-        wrap(ctx, plugin.wrap_names[rule->wrap]);
+        struct crdt_name name = {0, plugin_bytes(redis.CommandFilterArgGet(ctx, 1))};
+        bool fresh = true;
+        for (int i = 2; i < argc; i++) {
+                struct bytes member = plugin_bytes(redis.CommandFilterArgGet(ctx, i));
+                if (fresh && keyspace_set_fresh(plugin.keyspace, name, member, plugin.shipped))
+                        continue;
+                fresh = false;
+                if (!keyspace_set_has(plugin.keyspace, name, member)) {
+                        stash_command(ctx, rule, argc);
+                        return;
+                }
+        }
+        if (!fresh)
+                wrap(ctx, plugin.wrap_names[rule->wrap]);
 }
 
 static void filter_write(struct redis_filter_context *ctx, const struct rule *rule, int argc)
 {
         if (argc < rule->args_min)
                 return;
-        if (rule->always || plugin.multi_open > 0)
+        bool blind =
+                rule->kind == RULE_SADD && plugin.many_dbs; /* the database is not known here */
+        if (rule->always || blind || plugin.multi_open > 0)
                 wrap(ctx, plugin.wrap_names[rule->wrap]);
         else if (rule->kind == RULE_SADD)
                 filter_set_add(ctx, rule, argc);

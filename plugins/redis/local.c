@@ -8,6 +8,7 @@
  * Fails only by running out of memory, which stops the server. */
 #include "plugin.h"
 
+#include <stdlib.h>
 #include <strings.h>
 
 enum {
@@ -143,22 +144,37 @@ static bool stash_amount(const struct redis_string *key, long long *ret)
         return true;
 }
 
+/* The first increment after a SET: the keyspace has to know what it was added to. */
+static enum err increment_known(struct redis_context *ctx, struct crdt_name name,
+                                struct redis_string *key, long long amount,
+                                struct keyspace_change *ret)
+{
+        struct redis_reply *reply = redis.Call(ctx, "GET", "s", key);
+        size_t len = 0;
+        const char *text = reply == NULL ? NULL : redis.CallReplyStringPtr(reply, &len);
+        char number[32] = "";
+        if (text != NULL && len < sizeof(number))
+                memcpy(number, text, len);
+        long long value = strtoll(number, NULL, 10);
+        if (reply != NULL)
+                redis.FreeCallReply(reply);
+        return keyspace_local_increment(plugin.keyspace, plugin_now_ms(), name, amount, value, ret);
+}
+
 static void on_increment(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
 {
-        (void)ctx;
         long long amount;
         if (!stash_amount(key, &amount)) {
                 local_dirty(&plugin.dirty, name);
                 return;
         }
         struct keyspace_change change;
-        plugin_must(keyspace_local_increment(plugin.keyspace, plugin_now_ms(), name, amount, amount,
-                                             &change),
-                    "an increment");
+        enum err err = keyspace_local_add(plugin.keyspace, plugin_now_ms(), name, amount, &change);
+        if (err == ERR_NOT_FOUND)
+                err = increment_known(ctx, name, key, amount, &change);
+        plugin_must(err, "an increment");
         local_changed(&change);
         plugin.stash.used = true;
-        if (change.rewrite)
-                local_dirty(&plugin.dirty, name);
 }
 
 static void hash_set(struct crdt_name name, const struct keyspace_pair *pairs, size_t count)

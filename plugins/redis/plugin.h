@@ -120,7 +120,8 @@ void local_adopt_all(struct redis_context *ctx);
 /* Kills what expired during a merge and has not come back. */
 void local_expire_listed(struct redis_context *ctx);
 
-/* Kills what has expired without the store noticing (it does not load expired keys). */
+/* Kills what has expired without the store noticing (it does not load expired keys).
+ * Also learns which databases are in use. */
 void local_expire_unloaded(struct redis_context *ctx);
 
 /* ---- wrap.c: commands that cannot be followed by their notification alone */

@@ -192,6 +192,7 @@ void local_adopt_all(struct redis_context *ctx)
 static void expire_due(void *context, const struct keyspace_key *key)
 {
         (void)context;
+        plugin.many_dbs = plugin.many_dbs || key->name.db != 0;
         if (key->expire_at_ms != 0 && key->expire_at_ms <= plugin_now_ms())
                 local_dirty(&plugin.expired, key->name);
 }
@@ -199,6 +200,7 @@ static void expire_due(void *context, const struct keyspace_key *key)
 void local_expire_unloaded(struct redis_context *ctx)
 {
         uint64_t cursor = 0;
+        plugin.many_dbs = false;
         do
                 cursor = keyspace_each(plugin.keyspace, cursor, 1024, expire_due, NULL);
         while (cursor != 0);

@@ -95,8 +95,10 @@ static void popped(struct crdt_name name, struct redis_reply *reply)
         heap_free(&plugin.heap, members);
 }
 
-/* The keyspace adds up; where its sum is written otherwise than Redis wrote it, Redis gets ours. */
-static void float_added(struct redis_context *ctx, struct redis_string **argv, struct bytes before)
+/* The keyspace adds up in doubles, the same in every region; where Redis rounds otherwise, Redis gets
+ * what the keyspace has. */
+static void float_added(struct redis_context *ctx, struct redis_string **argv, struct bytes before,
+                        struct bytes after)
 {
         double amount;
         struct keyspace_change change;
@@ -108,6 +110,14 @@ static void float_added(struct redis_context *ctx, struct redis_string **argv, s
                 return;
         }
         local_changed(&change);
+        if (!change.rewrite || bytes_equal(change.text, after))
+                return;
+        plugin.applying = true;
+        struct redis_reply *reply = redis.Call(ctx, "SET", "!sbc", argv[1], change.text.ptr,
+                                               change.text.len, "KEEPTTL");
+        plugin.applying = false;
+        if (reply != NULL)
+                redis.FreeCallReply(reply);
 }
 
 static int run_float(struct redis_context *ctx, const struct rule *rule, struct redis_string **argv,
@@ -124,7 +134,9 @@ static int run_float(struct redis_context *ctx, const struct rule *rule, struct 
                 struct bytes text = bytes_of(NULL, 0);
                 if (before != NULL && redis.CallReplyType(before) == REDIS_REPLY_STRING)
                         text.ptr = (const uint8_t *)redis.CallReplyStringPtr(before, &text.len);
-                float_added(ctx, argv, text);
+                struct bytes after = bytes_of(NULL, 0);
+                after.ptr = (const uint8_t *)redis.CallReplyStringPtr(reply, &after.len);
+                float_added(ctx, argv, text, after);
         }
         int status = redis.ReplyWithCallReply(ctx, reply);
         redis.FreeCallReply(reply);

@@ -324,6 +324,22 @@ bool crdt_number(struct bytes text, double *ret);
 /* The same as crdt_text where it is an integer without a float part: the sum, saturated. */
 bool crdt_sum_whole(const struct crdt *crdt, int64_t *ret);
 
+/* ---- questions of a store on its hot path ---------------------------------------------------- */
+
+/* True where `member` is a visible member. */
+bool crdt_set_has(const struct table_env *env, const struct crdt *crdt, struct bytes member);
+
+/* True where it is, and by a dot of `origin` with a clock beyond `shipped`. */
+bool crdt_set_fresh(const struct table_env *env, const struct crdt *crdt, struct bytes member,
+                    region_id origin, uint64_t shipped);
+
+/* True where the next increment has to know the value that the native holds. */
+bool crdt_increment_asks(const struct crdt *crdt);
+
+/* The part of `origin` where one more increment changes nothing but its total, its clock and
+ * last[CRDT_STRING]: a live counter, no content of other types. NULL where it is not so plain. */
+struct crdt_count *crdt_increment_plain(struct crdt *crdt, region_id origin);
+
 /* ---- the state as bytes: state transfer and saving ------------------------------------------- */
 
 enum crdt_state_kind {

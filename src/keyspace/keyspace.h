@@ -73,12 +73,16 @@ MUST_USE enum err keyspace_local_set(struct keyspace *keyspace, uint64_t wall_ms
                                      struct crdt_name name, struct bytes value,
                                      uint64_t expire_at_ms, struct keyspace_change *ret);
 
-/* INCR, DECR, INCRBY, DECRBY that succeeded: by `amount`, and the string is now `value_after`, which
- * is looked at only where the key was not known as a string before the call: a store that cannot
- * read it cheaply passes `amount` (an unknown string started from nothing). */
+/* INCR, DECR, INCRBY, DECRBY that succeeded: by `amount`, and the string is now `value_after`. */
 MUST_USE enum err keyspace_local_increment(struct keyspace *keyspace, uint64_t wall_ms,
                                            struct crdt_name name, int64_t amount,
                                            int64_t value_after, struct keyspace_change *ret);
+
+/* The same by a store that cannot read the value cheaply. ERR_NOT_FOUND: nothing has changed, this
+ * one increment (the first after a SET) must be told by keyspace_local_increment. */
+MUST_USE enum err keyspace_local_add(struct keyspace *keyspace, uint64_t wall_ms,
+                                     struct crdt_name name, int64_t amount,
+                                     struct keyspace_change *ret);
 
 /* INCRBYFLOAT: called *instead of* the native change. `value_before` is the present text, len 0 for
  * an absent key. The new text is in ret->text, ret->rewrite is true. ERR_INVALID: the present value
@@ -122,10 +126,13 @@ MUST_USE enum err keyspace_local_set_add(struct keyspace *keyspace, uint64_t wal
                                          struct crdt_name name, const struct bytes *members,
                                          size_t count, struct keyspace_change *ret);
 
+/* True where `member` is visible: SADD of it is no change to Redis, but one to us. */
+bool keyspace_set_has(const struct keyspace *keyspace, struct crdt_name name, struct bytes member);
+
 /* True where `member` is visible and stands by a dot of this region with a clock beyond `shipped`: no
  * other region can have seen that dot, so adding the member again changes nothing. */
-bool keyspace_set_fresh(const struct keyspace *keyspace, struct crdt_name name,
-                        struct bytes member, uint64_t shipped);
+bool keyspace_set_fresh(const struct keyspace *keyspace, struct crdt_name name, struct bytes member,
+                        uint64_t shipped);
 
 /* SREM, SPOP: these members are gone; so is the key where they were the last. */
 MUST_USE enum err keyspace_local_set_remove(struct keyspace *keyspace, uint64_t wall_ms,
