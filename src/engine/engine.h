@@ -9,7 +9,7 @@
  *   keeper   a control connection (POSITIONS at its begin, then MERGE, MERGESTATE, ACKED, pipelined),
  *            one for SCAN, and one for each peer whose deltas are asked for (TAIL blocks).
  *            The control connection decides: WORLD_REDIS_UP when it stands and the module has
- *            answered, WORLD_REDIS_DOWN when it breaks. Reconnects after 100 ms, doubling to 2 s.
+ *            answered, WORLD_REDIS_DOWN when it breaks. Reconnects after 100 ms, doubling to 1 s.
  *            A broken tail connection is made again and its TAIL asked again, unseen by the node.
  *
  * A Redis without the module is up for PING, but reported as unhealthy with a text that says so. */
@@ -86,8 +86,8 @@ struct engine_status {
 
 void engine_status(const struct engine *engine, struct engine_status *ret);
 
-/* Stops. `closed` is called from the loop when the loop holds nothing of it; then engine_free. No
- * event comes after this call. */
+/* Stops. `closed` is called when the loop holds nothing of it (at once, if it was never started);
+ * it may call engine_free. No event comes after this call. */
 void engine_close(struct engine *engine, void (*closed)(void *user), void *user);
 
 /* After `closed`, or without engine_start. NULL is fine. */

@@ -1,0 +1,202 @@
+/* engine_priv.h - the parts of the engine, as its files share them. */
+#ifndef MERIDIAN_ENGINE_ENGINE_PRIV_H
+#define MERIDIAN_ENGINE_ENGINE_PRIV_H
+
+#include "base/check.h"
+#include "base/rng.h"
+#include "engine/engine.h"
+
+/* <hiredis/async.h> leaves struct dict and timeval to others. */
+#include <sys/time.h>
+
+#include <hiredis/async.h>
+#include <hiredis/hiredis.h>
+
+enum {
+        HOST_HEADER_SIZE = TOPOLOGY_ENDPOINT_TEXT,
+        DNS_QUERY_MAX = 320,
+        HTTP_STATUS_LINE_MAX = 64,
+        SCAN_PARTS_MAX = TOPOLOGY_REGION_ID_MAX,
+};
+
+/* ---- connection.c: one connection to Redis that is made again when it breaks ---- */
+
+struct connection;
+
+/* One command under way. */
+struct call {
+        struct connection *connection;
+        void (*done)(struct call *call, const redisReply *reply); /* reply NULL: it broke */
+        uint64_t ticket;  /* TAIL: stale answers are dropped */
+        node_id peer;     /* SCAN */
+        region_id origin; /* MERGE */
+};
+
+struct poller;
+
+struct connection {
+        struct engine *engine;
+        struct poller *poller;
+        redisAsyncContext *context; /* NULL: none */
+        uv_timer_t timer;           /* until the next attempt; while it stands, the owner's */
+        bool timer_open;
+        bool wanted;
+        bool ready; /* connected and authenticated */
+        uint32_t wait_ms;
+        uint32_t wait_ms_max;
+        uint32_t pending;   /* commands without an answer */
+        uint32_t slack_ms;  /* a command may take this long beyond STALL_MS: TAIL blocks */
+        uint64_t moved_ms;  /* when it last made progress */
+        char why[128];      /* why it is being broken off */
+        char why_last[128]; /* why it broke the last time */
+        void (*up)(struct connection *connection);
+        void (*down)(struct connection *connection);  /* only after up */
+        void (*retry)(struct connection *connection); /* connection_retry's time has come */
+        void *user;
+};
+
+void connection_init(struct connection *connection, struct engine *engine, uint32_t wait_ms_max);
+
+/* Wants it to stand from now on. */
+void connection_open(struct connection *connection);
+
+/* Breaks it off; it is made again while wanted. */
+void connection_kick(struct connection *connection, const char *why);
+
+/* Ends it for good; its handles close by themselves. */
+void connection_close(struct connection *connection);
+
+/* Calls `retry` in `ms`, if it still stands then. */
+void connection_retry(struct connection *connection, uint32_t ms);
+
+/* Breaks it off when nothing has moved for too long. */
+void connection_watch(struct connection *connection);
+
+/* Sends a command; `call` is copied. False: it does not stand, or there is no memory. */
+bool connection_send(struct connection *connection, const struct call *call, size_t argc,
+                     const struct bytes *argv);
+
+/* ---- reply.c: what the module answers ---- */
+
+enum reply_kind {
+        REPLY_GOOD,
+        REPLY_GAP,     /* *ret_position is where the stream stands */
+        REPLY_REFUSED, /* an error; see reply_err */
+        REPLY_STRANGE, /* of no form that the module has */
+};
+
+struct positions {
+        struct world_position items[TOPOLOGY_REGION_ID_MAX];
+        size_t count;
+};
+
+/* MERIDIAN.POSITIONS. */
+enum reply_kind reply_positions(const redisReply *reply, region_id *ret_origin,
+                                struct world_event *ret_event, struct positions *ret_positions);
+
+/* MERIDIAN.TAIL. Slices point into the reply. */
+enum reply_kind reply_tail(const redisReply *reply, struct world_event *ret_event);
+
+/* MERIDIAN.MERGE and MERGESTATE. */
+enum reply_kind reply_merge(const redisReply *reply, struct world_event *ret_event);
+
+/* MERIDIAN.SCAN. */
+enum reply_kind reply_scan(const redisReply *reply, struct world_event *ret_event,
+                           struct positions *ret_positions);
+
+/* The world's error for an error that Redis answered. */
+enum err reply_err(const redisReply *reply);
+
+bool reply_is_unknown_command(const redisReply *reply);
+
+/* ---- dns.c ---- */
+
+/* Writes a query for the SOA of `name` (text). Returns its length, 0: the name does not fit. */
+size_t dns_query(uint16_t id, struct bytes name, uint8_t ret[static DNS_QUERY_MAX]);
+
+/* Is this the answer to the query, and a good one (NOERROR, some answer)? NULL: yes, it is well;
+ * else what is wrong, static. *ret_ours: it answers this query at all. */
+const char *dns_answer_fault(struct bytes answer, struct bytes query, bool *ret_ours);
+
+/* ---- http.c ---- */
+
+/* The status of a response that begins with these bytes: 100..599; 0: more bytes are needed; -1: it
+ * is no HTTP. */
+int http_status(struct bytes begin);
+
+/* ---- probe.c ---- */
+
+struct probe;
+
+/* Begins a look every interval. `path` is static; `path_else`, where the server does not know the
+ * first one (404), or NULL; a status up to `status_max` is well. */
+struct probe *probe_http(struct engine *engine, enum world_part part, uint32_t index,
+                         const struct topology_endpoint *endpoint, const char *path,
+                         const char *path_else, int status_max);
+struct probe *probe_dns(struct engine *engine, const struct topology_endpoint *endpoint);
+struct probe *probe_redis(struct engine *engine);
+void probe_close(struct probe *probe); /* NULL is fine; it frees itself */
+
+/* ---- keeper.c ---- */
+
+void keeper_init(struct engine *engine);
+void keeper_start(struct engine *engine);
+void keeper_close(struct engine *engine);
+void keeper_members(struct engine *engine);
+
+/* Frees what keeper_close has closed. */
+void keeper_fini(struct engine *engine);
+
+/* Why Redis is of no use although it answers, or NULL. */
+const char *keeper_refusal(const struct engine *engine);
+
+/* ---- engine.c ---- */
+
+struct tail;
+
+struct engine {
+        struct engine_config config;
+        char password[128];
+        struct rng rng;
+        bool started;
+        bool closing;
+        uint32_t handles; /* of libuv, not yet closed */
+        void (*closed)(void *user);
+        void *closed_user;
+
+        region_id region;
+        struct bytes members[TOPOLOGY_REGIONS_MAX]; /* as text, in member_text */
+        char member_text[TOPOLOGY_REGIONS_MAX][4];
+        size_t member_count;
+        char zone[TOPOLOGY_DOMAIN_SIZE];
+
+        struct probe *probe_redis;
+        struct probe *probe_dns;
+        struct probe *probe_edge;
+        uint32_t backend_count;
+        struct topology_endpoint backends[TOPOLOGY_BACKENDS_MAX];
+        struct probe *probe_backends[TOPOLOGY_BACKENDS_MAX];
+
+        uv_timer_t watch; /* looks for connections that hang */
+        struct connection control;
+        struct connection scan;
+        struct connection ping;
+        struct tail *tails;
+        bool redis_up;
+        bool module_missing;
+        region_id origin;
+        uint64_t incarnation;
+        char refusal[ENGINE_TEXT_SIZE];
+};
+
+/* Counts a handle that libuv holds; engine_handle_closed when its close callback came. */
+void engine_handle_opened(struct engine *engine);
+void engine_handle_closed(struct engine *engine);
+
+void engine_emit(struct engine *engine, const struct world_event *event);
+void engine_note(struct engine *engine, const char *name, const char *format, ...)
+        PRINTF_LIKE(3, 4);
+
+uint64_t engine_now_us(const struct engine *engine);
+
+#endif
