@@ -660,6 +660,9 @@ uint64_t crdt_digest(const struct crdt *crdt, struct crdt_name name, bool all)
         }
         if (!all)
                 return hash;
-        hash = digest_stamp(digest_stamp(hash, crdt->killed), crdt->ttl);
+        /* A kill before the base says nothing that the base does not say. */
+        bool moot = stamp_before(crdt->killed, crdt->base);
+        hash = digest_stamp(hash, moot ? (struct stamp){0} : crdt->killed);
+        hash = digest_stamp(hash, crdt->ttl);
         return hash_fnv_u64(hash, crdt->expire_at_ms);
 }

@@ -148,14 +148,15 @@ static int64_t count_whole(const struct crdt_count *count)
         return (int64_t)(count->total.whole - count->cut.whole);
 }
 
-static bool part_is(double part)
+static double count_part(const struct crdt_count *count)
 {
-        return part < 0 || part > 0;
+        return count->total.part - count->cut.part;
 }
 
 static bool count_has_part(const struct crdt_count *count)
 {
-        return part_is(count->total.part) || part_is(count->cut.part);
+        double part = count_part(count);
+        return part < 0 || part > 0;
 }
 
 bool crdt_sum_whole(const struct crdt *crdt, int64_t *ret)
@@ -196,7 +197,7 @@ static double sum_double(const struct crdt *crdt)
         for (unsigned i = 0; i < crdt->count_count; i++) {
                 const struct crdt_count *count = &crdt->counts[i];
                 if (crdt_counted(crdt, count))
-                        sum += (double)count_whole(count) + (count->total.part - count->cut.part);
+                        sum += (double)count_whole(count) + count_part(count);
         }
         if (sum > DBL_MAX)
                 return DBL_MAX;

@@ -182,7 +182,5 @@ enum err keyspace_load(struct keyspace *keyspace, struct bytes saved)
         /* A saved clock is never behind what was saved with it. */
         if (err == ERR_NONE && (keyspace->hlc.last < position || keyspace->ring.last > position))
                 err = ERR_CORRUPT;
-        if (err == ERR_NONE && keyspace->ring.last < position)
-                keyspace->ring.last = position;
         return err;
 }

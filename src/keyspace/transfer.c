@@ -259,25 +259,26 @@ static bool absent_entry(void *context, struct node *node)
         return false;
 }
 
-/* Own stamps up to `position` have come back: what a crash took below it is filled. But they are
- * not in the ring, and a reader that never had them may be past them by now: so nobody may go on
- * from there without a state transfer. */
+/* Own stamps up to `position` have come back: what a crash took below it is filled. But where it was
+ * a crash that took them, they are not in the ring, and a reader that never had them may be past them
+ * by now: so nobody goes on from there without a state transfer. */
 static void holes_fill(struct keyspace *keyspace, uint64_t position)
 {
         struct crdt_seen *seen = &keyspace->seen;
         unsigned kept = 0;
-        bool filled = position > keyspace_recovered(keyspace);
+        bool lost = position > vector_get(&seen->vector, seen->self);
         for (unsigned i = 0; i < seen->hole_count; i++) {
                 struct crdt_hole hole = seen->holes[i];
+                lost = lost || (position > hole.low && position < hole.high);
                 hole.low = position > hole.low ? position : hole.low;
                 if (hole.low + 1 < hole.high)
                         seen->holes[kept++] = hole;
         }
         seen->hole_count = (uint8_t)kept;
-        if (!filled)
-                return;
-        keyspace->recovered = position;
         vector_advance(&seen->vector, seen->self, position);
+        if (!lost)
+                return;
+        keyspace->recovered = position > keyspace->recovered ? position : keyspace->recovered;
         ring_forget(&keyspace->ring, vector_get(&seen->vector, seen->self));
 }
 

@@ -1,0 +1,299 @@
+/* model.h - a store of values for tests: what Redis is to the keyspace. It stops the test when the
+ * keyspace asks for what the contract of struct crdt_native forbids. */
+#ifndef MERIDIAN_TESTS_KEYSPACE_MODEL_H
+#define MERIDIAN_TESTS_KEYSPACE_MODEL_H
+
+#include "base/check.h"
+#include "keyspace/keyspace.h"
+
+#include <stdio.h>
+
+enum {
+        MODEL_KEYS = 24,
+        MODEL_ITEMS = 24,
+        MODEL_TEXT = 400,
+        MODEL_NAME = 32,
+};
+
+struct model_text {
+        size_t len;
+        uint8_t data[MODEL_TEXT];
+};
+
+struct model_item {
+        bool used;
+        struct model_text name;
+        struct model_text value;
+};
+
+struct model_key {
+        enum crdt_type type; /* CRDT_NONE: the slot is free */
+        uint32_t db;
+        struct model_text name;
+        struct model_text value;
+        uint64_t expire_at_ms;
+        struct model_item items[MODEL_ITEMS];
+};
+
+struct model {
+        struct model_key keys[MODEL_KEYS];
+};
+
+static inline void text_set(struct model_text *text, struct bytes data)
+{
+        CHECK(data.len <= MODEL_TEXT);
+        text->len = data.len;
+        if (data.len > 0)
+                memcpy(text->data, data.ptr, data.len);
+}
+
+static inline struct bytes text_get(const struct model_text *text)
+{
+        return bytes_of(text->data, text->len);
+}
+
+static inline void model_init(struct model *model)
+{
+        memset(model, 0, sizeof *model);
+        for (size_t i = 0; i < MODEL_KEYS; i++)
+                model->keys[i].type = CRDT_NONE;
+}
+
+static inline struct model_key *model_find(struct model *model, struct crdt_name name)
+{
+        for (size_t i = 0; i < MODEL_KEYS; i++) {
+                struct model_key *key = &model->keys[i];
+                if (key->type != CRDT_NONE && key->db == name.db &&
+                    bytes_equal(text_get(&key->name), name.key))
+                        return key;
+        }
+        return NULL;
+}
+
+static inline struct model_key *model_get(struct model *model, struct crdt_name name,
+                                          enum crdt_type type)
+{
+        struct model_key *key = model_find(model, name);
+        if (key != NULL)
+                return key;
+        for (size_t i = 0; i < MODEL_KEYS; i++) {
+                key = &model->keys[i];
+                if (key->type != CRDT_NONE)
+                        continue;
+                memset(key, 0, sizeof *key);
+                key->type = type;
+                key->db = name.db;
+                text_set(&key->name, name.key);
+                return key;
+        }
+        UNREACHABLE("the model has room for the keys of a test");
+}
+
+static inline void model_drop(struct model_key *key)
+{
+        memset(key, 0, sizeof *key);
+        key->type = CRDT_NONE;
+}
+
+static inline struct model_item *model_item(struct model_key *key, struct bytes name)
+{
+        for (size_t i = 0; i < MODEL_ITEMS; i++) {
+                if (key->items[i].used && bytes_equal(text_get(&key->items[i].name), name))
+                        return &key->items[i];
+        }
+        return NULL;
+}
+
+static inline void model_item_set(struct model_key *key, struct bytes name, struct bytes value)
+{
+        struct model_item *item = model_item(key, name);
+        for (size_t i = 0; item == NULL && i < MODEL_ITEMS; i++) {
+                if (!key->items[i].used)
+                        item = &key->items[i];
+        }
+        CHECK(item != NULL);
+        item->used = true;
+        text_set(&item->name, name);
+        text_set(&item->value, value);
+}
+
+static inline size_t model_item_count(const struct model_key *key)
+{
+        size_t count = 0;
+        for (size_t i = 0; i < MODEL_ITEMS; i++)
+                count += key->items[i].used;
+        return count;
+}
+
+static inline void model_item_drop(struct model_key *key, struct bytes name)
+{
+        struct model_item *item = model_item(key, name);
+        CHECK(item != NULL);
+        memset(item, 0, sizeof *item);
+        if (model_item_count(key) == 0)
+                model_drop(key);
+}
+
+static inline bool model_string_get(void *context, struct crdt_name name, struct bytes *ret)
+{
+        struct model_key *key = model_find(context, name);
+        if (key == NULL || key->type != CRDT_STRING)
+                return false;
+        *ret = text_get(&key->value);
+        return true;
+}
+
+static inline void model_whole_set(struct model *model, struct crdt_name name, enum crdt_type type,
+                                   struct bytes value, uint64_t expire_at_ms)
+{
+        struct model_text copy;
+        text_set(&copy, value);
+        struct model_key *key = model_find(model, name);
+        if (key != NULL)
+                model_drop(key);
+        key = model_get(model, name, type);
+        key->value = copy;
+        key->expire_at_ms = expire_at_ms;
+}
+
+static inline void model_string_set(void *context, struct crdt_name name, struct bytes value,
+                                    uint64_t expire_at_ms)
+{
+        model_whole_set(context, name, CRDT_STRING, value, expire_at_ms);
+}
+
+static inline void model_key_delete(void *context, struct crdt_name name)
+{
+        struct model_key *key = model_find(context, name);
+        if (key != NULL)
+                model_drop(key);
+}
+
+static inline void model_expire_set(void *context, struct crdt_name name, uint64_t expire_at_ms)
+{
+        struct model_key *key = model_find(context, name);
+        CHECK(key != NULL);
+        key->expire_at_ms = expire_at_ms;
+}
+
+static inline void model_hash_set(void *context, struct crdt_name name, struct bytes field,
+                                  struct bytes value)
+{
+        struct model_key *key = model_get(context, name, CRDT_HASH);
+        CHECK(key->type == CRDT_HASH);
+        model_item_set(key, field, value);
+}
+
+static inline void model_hash_delete(void *context, struct crdt_name name, struct bytes field)
+{
+        struct model_key *key = model_find(context, name);
+        CHECK(key != NULL);
+        CHECK(key->type == CRDT_HASH);
+        model_item_drop(key, field);
+}
+
+static inline bool model_hash_get(void *context, struct crdt_name name, struct bytes field,
+                                  struct bytes *ret)
+{
+        struct model_key *key = model_find(context, name);
+        struct model_item *item = key == NULL ? NULL : model_item(key, field);
+        if (item == NULL || key->type != CRDT_HASH)
+                return false;
+        *ret = text_get(&item->value);
+        return true;
+}
+
+static inline void model_set_add(void *context, struct crdt_name name, struct bytes member)
+{
+        struct model_key *key = model_get(context, name, CRDT_SET);
+        CHECK(key->type == CRDT_SET);
+        model_item_set(key, member, BYTES(""));
+}
+
+static inline void model_set_remove(void *context, struct crdt_name name, struct bytes member)
+{
+        struct model_key *key = model_find(context, name);
+        CHECK(key != NULL);
+        CHECK(key->type == CRDT_SET);
+        model_item_drop(key, member);
+}
+
+static inline bool model_opaque_get(void *context, struct crdt_name name, struct bytes *ret)
+{
+        struct model_key *key = model_find(context, name);
+        if (key == NULL || key->type != CRDT_OPAQUE)
+                return false;
+        *ret = text_get(&key->value);
+        return true;
+}
+
+static inline void model_opaque_set(void *context, struct crdt_name name, struct bytes value,
+                                    uint64_t expire_at_ms)
+{
+        model_whole_set(context, name, CRDT_OPAQUE, value, expire_at_ms);
+}
+
+static inline struct crdt_native model_native(struct model *model)
+{
+        return (struct crdt_native){
+                .context = model,
+                .string_get = model_string_get,
+                .string_set = model_string_set,
+                .key_delete = model_key_delete,
+                .expire_set = model_expire_set,
+                .hash_set = model_hash_set,
+                .hash_delete = model_hash_delete,
+                .hash_get = model_hash_get,
+                .set_add = model_set_add,
+                .set_remove = model_set_remove,
+                .opaque_get = model_opaque_get,
+                .opaque_set = model_opaque_set,
+        };
+}
+
+static inline uint64_t model_key_digest(const struct model_key *key)
+{
+        uint64_t sum = 0;
+        uint64_t hash = hash_fnv(HASH_FNV_START, text_get(&key->name));
+        hash = hash_fnv_u64(hash_fnv_u64(hash, key->db), key->type);
+        hash = hash_fnv_u64(hash_fnv(hash, text_get(&key->value)), key->expire_at_ms);
+        for (size_t i = 0; i < MODEL_ITEMS; i++) {
+                if (!key->items[i].used)
+                        continue;
+                uint64_t item = hash_fnv(HASH_FNV_START, text_get(&key->items[i].name));
+                item = hash_fnv_u64(item, 0x5a);
+                sum += hash_fnv(item, text_get(&key->items[i].value));
+        }
+        return hash_fnv_u64(hash, sum);
+}
+
+/* Equal for equal visible content. */
+static inline uint64_t model_digest(const struct model *model)
+{
+        uint64_t sum = 0;
+        for (size_t i = 0; i < MODEL_KEYS; i++) {
+                if (model->keys[i].type != CRDT_NONE)
+                        sum += model_key_digest(&model->keys[i]);
+        }
+        return sum;
+}
+
+static inline void model_print(const struct model *model)
+{
+        for (size_t i = 0; i < MODEL_KEYS; i++) {
+                const struct model_key *key = &model->keys[i];
+                if (key->type == CRDT_NONE)
+                        continue;
+                printf("#   %u:%.*s type %d value '%.*s' expiry %llu", key->db,
+                       BYTES_ARGS(text_get(&key->name)), (int)key->type,
+                       BYTES_ARGS(text_get(&key->value)), (unsigned long long)key->expire_at_ms);
+                for (size_t j = 0; j < MODEL_ITEMS; j++) {
+                        if (key->items[j].used)
+                                printf(" %.*s=%.*s", BYTES_ARGS(text_get(&key->items[j].name)),
+                                       BYTES_ARGS(text_get(&key->items[j].value)));
+                }
+                printf("\n");
+        }
+}
+
+#endif
