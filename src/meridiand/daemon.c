@@ -182,6 +182,36 @@ static bool api_open(struct daemon *daemon)
         return err == ERR_NONE;
 }
 
+static struct topology_endpoint endpoint_of(const struct config_address *address)
+{
+        struct topology_endpoint endpoint = {0};
+        if (address->host[0] == '\0')
+                return endpoint;
+        bool parsed = topology_address_parse(bytes_of_str(address->host), &endpoint.address);
+        CHECK(parsed); /* the configuration takes nothing else */
+        endpoint.port = address->port;
+        return endpoint;
+}
+
+static bool engine_open(struct daemon *daemon)
+{
+        struct engine_config config = {
+                .loop = &daemon->loop,
+                .heap = &daemon->heap,
+                .seed = system_seed(),
+                .redis = endpoint_of(&daemon->config.redis),
+                .dns = endpoint_of(&daemon->config.dns),
+                .edge = endpoint_of(&daemon->config.edge),
+                .user = daemon,
+                .event = wire_engine_event,
+                .note = wire_engine_note,
+        };
+        enum err err = engine_new(&config, &daemon->engine);
+        if (err != ERR_NONE)
+                LOG_ERROR("engine", "the region's servers cannot be looked at: %s", err_text(err));
+        return err == ERR_NONE;
+}
+
 static void step(void *node, const struct world_event *event, struct world_effects *ret_effects)
 {
         node_step(node, event, ret_effects);
@@ -256,7 +286,8 @@ static bool daemon_open(struct daemon *daemon)
         }
         daemon->loop_open = true;
         return folders_open(daemon) && node_open(daemon) && view_open(daemon) && geo_open(daemon) &&
-               link_open(daemon) && api_open(daemon) && driver_open(daemon) && handles_open(daemon);
+               link_open(daemon) && api_open(daemon) && engine_open(daemon) &&
+               driver_open(daemon) && handles_open(daemon);
 }
 
 /* ---- the end ---- */
@@ -271,6 +302,12 @@ static void on_link_closed(void *user)
 {
         struct daemon *daemon = user;
         daemon->link_closed = true;
+}
+
+static void on_engine_closed(void *user)
+{
+        struct daemon *daemon = user;
+        daemon->engine_closed = true;
 }
 
 static void on_api_closed(void *context)
@@ -299,6 +336,8 @@ void daemon_stop(struct daemon *daemon, int exit_status)
                 io_driver_close(daemon->driver, on_driver_closed, daemon);
         if (daemon->link != NULL)
                 link_close(daemon->link, on_link_closed, daemon);
+        if (daemon->engine_started)
+                engine_close(daemon->engine, on_engine_closed, daemon);
         if (daemon->api != NULL)
                 api_close(daemon->api, on_api_closed, daemon);
         uv_timer_stop(&daemon->second);
@@ -316,8 +355,10 @@ static void daemon_close(struct daemon *daemon)
         }
         CHECK(IMPLIES(daemon->driver != NULL, daemon->driver_closed));
         CHECK(IMPLIES(daemon->link != NULL, daemon->link_closed));
+        CHECK(IMPLIES(daemon->engine_started, daemon->engine_closed));
         io_driver_free(daemon->driver);
         link_free(daemon->link);
+        engine_free(daemon->engine);
         geo_free(daemon->geo);
         view_writer_close(daemon->view);
         node_free(daemon->node);
@@ -342,6 +383,8 @@ int daemon_run(struct daemon *daemon)
                          daemon->config.link.port, daemon->config.admin.host,
                          daemon->config.admin.port, daemon->config.locks.host,
                          daemon->config.locks.port);
+                engine_start(daemon->engine);
+                daemon->engine_started = true;
                 system_notify("READY=1");
                 daemon_turn(daemon);
         }

@@ -16,6 +16,7 @@
 
 #include "api/api.h"
 #include "base/heap.h"
+#include "engine/engine.h"
 #include "geo/geo.h"
 #include "io/io.h"
 #include "link/link.h"
@@ -39,6 +40,7 @@ struct daemon {
         struct link *link;
         struct view_writer *view;
         struct api *api;
+        struct engine *engine;
         struct geo *geo;
         uv_timer_t second;
         uv_signal_t signals[2];
@@ -46,6 +48,8 @@ struct daemon {
         bool stopping;
         bool driver_closed;
         bool link_closed;
+        bool engine_started;
+        bool engine_closed;
         int exit_status;
         bool publish_due;
         bool published_failed;               /* said so already */
@@ -72,6 +76,10 @@ void daemon_stop(struct daemon *daemon, int exit_status);
 struct io_ports wire_ports(struct daemon *daemon);
 struct link_callbacks wire_link(struct daemon *daemon);
 struct api_host wire_api(struct daemon *daemon);
+
+/* The two callbacks of engine_config. */
+void wire_engine_event(void *user, const struct world_event *event);
+void wire_engine_note(void *user, const char *name, const char *text);
 
 /* The nodes of a topology that this one links to, into daemon->peers; returns their count. */
 size_t wire_peers(struct daemon *daemon, const struct topology *topology);

@@ -174,6 +174,21 @@ struct api_host wire_api(struct daemon *daemon)
         };
 }
 
+void wire_engine_event(void *user, const struct world_event *event)
+{
+        struct daemon *daemon = user;
+        /* The node waits for this answer: without it, a stream would stand still for ever. */
+        if (!event_give(daemon, event) && event->kind != WORLD_PROBED)
+                daemon_stop(daemon, 1);
+}
+
+void wire_engine_note(void *user, const char *name, const char *text)
+{
+        struct daemon *daemon = user;
+        LOG_INFO(name, "%s", text);
+        note(daemon, name, text);
+}
+
 /* ---- from the node ---- */
 
 static void port_send(void *user, node_id peer, enum world_class class, struct bytes data)
@@ -212,8 +227,8 @@ static void port_note(void *user, uint64_t wall_us, const char *name, struct byt
 
 static void port_redis(void *user, const struct world_effect *effect)
 {
-        (void)user;
-        (void)effect;
+        struct daemon *daemon = user;
+        engine_redis(daemon->engine, effect);
 }
 
 /* ---- what follows from a turn ---- */
@@ -249,6 +264,10 @@ static void topology_follow(struct daemon *daemon)
         enum err err = link_set_peers(daemon->link, daemon->peers, wire_peers(daemon, topology));
         if (err != ERR_NONE)
                 LOG_ERROR("topology", "the link cannot follow the topology: %s", err_text(err));
+        const struct topology_region *own = topology_region_of_node(topology, daemon->config.node);
+        err = own == NULL ? ERR_NONE : engine_topology(daemon->engine, topology, own->id);
+        if (err != ERR_NONE)
+                LOG_ERROR("topology", "some backends are not looked at: %s", err_text(err));
         if (topology->epoch != daemon->topology_epoch)
                 LOG_INFO("topology", "epoch %llu is in force", (unsigned long long)topology->epoch);
         daemon->topology_set = topology;

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Three real daemons on 127.97.0.1 to .3: they find each other, elect, grant locks, lose one, go on,
-and have it back. Prints TAP. Needs no server but meridiand.
+and have it back; with a redis-server and its module, data follows. Prints TAP.
 
-    cluster.py MERIDIAND MAKE_PKI [--keep]
+    cluster.py MERIDIAND MAKE_PKI [MERIDIAN_SO] [--keep]
 """
 import json
 import os
@@ -47,8 +47,44 @@ def wait_for(ask, what, seconds=WAIT_S):
     return check(False, what, last)
 
 
+def resp(host, port, *words, seconds=8):
+    """One RESP command; the raw first answer, as text."""
+    text = f"*{len(words)}\r\n" + "".join(f"${len(w)}\r\n{w}\r\n" for w in words)
+    with socket.create_connection((host, port), timeout=seconds) as door:
+        door.sendall(text.encode())
+        return door.recv(65536).decode()
+
+
+class Redis:
+    """The Redis of a region."""
+
+    def __init__(self, node, module):
+        self.node, self.module, self.process = node, module, None
+        self.dir = os.path.join(node.dir, "redis")
+        os.makedirs(self.dir)
+
+    def start(self):
+        log = open(os.path.join(self.node.dir, "redis.log"), "ab")
+        self.process = subprocess.Popen(
+            ["redis-server", "--bind", self.node.host, "--port", "6379", "--dir", self.dir,
+             "--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--loadmodule",
+             self.module, "origin", str(self.node.number)], stdout=log, stderr=log)
+        log.close()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def ask(self, *words):
+        return resp(self.node.host, 6379, *words)
+
+    def get(self, key):
+        lines = self.ask("GET", key).split("\r\n")
+        return lines[1] if lines[0].startswith("$") and lines[0] != "$-1" else None
+
+
 class Node:
-    def __init__(self, root, daemon, index):
+    def __init__(self, root, daemon, index, with_redis):
         self.root, self.daemon, self.index = root, daemon, index
         self.region, self.number = REGIONS[index], index + 1
         self.host = f"127.97.0.{self.number}"
@@ -63,6 +99,7 @@ topology "{root}/topology.conf"; data_dir "data"; run_dir "run";
 pki {{ ca "{pki}/ca.crt"; cert "{pki}/node.crt"; key "{pki}/node.key" }}
 listen {{ link {self.host}:7401; admin {self.host}:7400; locks {self.host}:7402 }}
 lab {{ impairments on }}
+{f"redis {self.host}:6379;" if with_redis else ""}
 """)
 
     def start(self):
@@ -93,12 +130,8 @@ lab {{ impairments on }}
         with urllib.request.urlopen(request, timeout=5) as answer:
             return answer.status
 
-    def command(self, *words, seconds=8):
-        """One RESP command to the locks; the raw first answer, as text."""
-        text = f"*{len(words)}\r\n" + "".join(f"${len(w)}\r\n{w}\r\n" for w in words)
-        with socket.create_connection((self.host, 7402), timeout=seconds) as door:
-            door.sendall(text.encode())
-            return door.recv(4096).decode()
+    def command(self, *words):
+        return resp(self.host, 7402, *words)
 
 
 def topology_write(root):
@@ -128,6 +161,45 @@ def leaders(nodes):
 def agreed(nodes):
     found = leaders(nodes)
     return len(found) == 1 and None not in found
+
+
+def run_redis(nodes, redis):
+    """Data: written in each region, read in all; over a cut; over a kill of each kind."""
+    wait_for(lambda: all(r["redis"]["up"] for r in nodes[0].status()["regions"]),
+             "every Redis is up, as the first node sees it")
+    for server in redis:
+        server.ask("SET", f"from-{server.node.region}", server.node.region)
+        server.ask("INCRBY", "sum", "5")
+    wait_for(lambda: all(s.get(f"from-{r}") == r for s in redis for r in REGIONS),
+             "what is written in a region is read in all")
+    wait_for(lambda: all(s.get("sum") == "15" for s in redis), "counters add up")
+
+    for other in nodes[1:]:
+        nodes[0].post("/lab/link", {"region": other.region, "cut": True})
+    for server in redis:
+        server.ask("INCRBY", "sum", "1")
+        server.ask("SADD", "members", server.node.region)
+    wait_for(lambda: [s.get("sum") for s in redis] == ["16", "17", "17"],
+             "cut off, each side counts for itself")
+    for other in nodes[1:]:
+        nodes[0].post("/lab/link", {"region": other.region})
+    wait_for(lambda: all(s.get("sum") == "18" for s in redis), "healed, all is counted once")
+    wait_for(lambda: all(s.ask("SCARD", "members") == ":3\r\n" for s in redis),
+             "and sets hold what both sides added")
+
+    nodes[1].stop(signal.SIGKILL)
+    redis[0].ask("INCRBY", "sum", "10")
+    redis[1].ask("INCRBY", "sum", "10")
+    nodes[1].start()
+    wait_for(lambda: all(s.get("sum") == "38" for s in redis),
+             "a daemon is killed and comes back: it goes on where it was")
+
+    time.sleep(1.2)  # appendfsync everysec
+    redis[2].kill()
+    redis[0].ask("INCRBY", "sum", "100")
+    redis[2].start()
+    wait_for(lambda: all(s.get("sum") == "138" for s in redis),
+             "a Redis is killed and comes back: it catches up")
 
 
 def run(nodes):
@@ -200,15 +272,25 @@ def run(nodes):
 
 def main():
     arguments = [a for a in sys.argv[1:] if a != "--keep"]
-    daemon, make_pki = (os.path.abspath(a) for a in arguments)
+    daemon, make_pki, *modules = (os.path.abspath(a) for a in arguments)
+    with_redis = bool(modules) and shutil.which("redis-server") is not None
     root = tempfile.mkdtemp(prefix="meridian-cluster-")
     subprocess.run([make_pki, f"{root}/pki", "test"]
                    + [f"{region}/{i + 1}" for i, region in enumerate(REGIONS)], check=True)
     topology_write(root)
-    nodes = [Node(root, daemon, index) for index in range(3)]
+    nodes = [Node(root, daemon, index, with_redis) for index in range(3)]
+    redis = [Redis(node, modules[0]) for node in nodes] if with_redis else []
     try:
+        for server in redis:
+            server.start()
         run(nodes)
+        if with_redis:
+            run_redis(nodes, redis)
+        for node in nodes:
+            check(node.stop() == 0, f"{node.region} stops at the end")
     finally:
+        for server in redis:
+            server.kill()
         for node in nodes:
             if node.process is not None:
                 node.process.kill()
