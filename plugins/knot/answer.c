@@ -35,6 +35,18 @@ static int best_of_last_resort(const struct view *view, const struct routing_que
         return fail_open ? -1 : best;
 }
 
+/* An entry is the upper 56 bits of the question's hash, and the answer: region index + 1. */
+static uint64_t question_hash(const struct view *view, uint8_t family, struct routing_place place)
+{
+        uint64_t hash =
+                (uint64_t)(uint32_t)place.latitude_udeg << 32 | (uint32_t)place.longitude_udeg;
+        hash ^= view->generation * 0x9e3779b97f4a7c15u;
+        hash += (uint64_t)family << 1 | place.known;
+        hash = (hash ^ hash >> 30) * 0xbf58476d1ce4e5b9u;
+        hash = (hash ^ hash >> 27) * 0x94d049bb133111ebu;
+        return hash ^ hash >> 31;
+}
+
 static int region_choose(const struct view *view, const struct view_name *name, uint8_t family,
                          struct routing_place place)
 {
@@ -52,8 +64,25 @@ static int region_choose(const struct view *view, const struct view_name *name, 
         return best >= 0 && fail_open ? best_of_last_resort(view, &query, family) : best;
 }
 
+static int nearest_choose(const struct view *view, const struct view_name *name, uint8_t family,
+                          struct routing_place place, struct answer_cache *cache)
+{
+        if (cache == NULL)
+                return region_choose(view, name, family, place);
+        uint64_t hash = question_hash(view, family, place);
+        _Atomic uint64_t *entry = &cache->entries[hash % ANSWER_CACHE_ENTRIES];
+        uint64_t tag = hash & ~UINT64_C(0xff);
+        uint64_t have = atomic_load_explicit(entry, memory_order_relaxed);
+        if ((have & ~UINT64_C(0xff)) == tag && have != 0)
+                return (int)(have & 0xff) - 1;
+        int index = region_choose(view, name, family, place);
+        atomic_store_explicit(entry, tag | (uint64_t)(index + 1), memory_order_relaxed);
+        return index;
+}
+
 struct answer answer_make(const struct view *view, const struct view_name *name, uint8_t family,
-                          struct geo *geo, unsigned shard, const struct answer_client *client)
+                          struct geo *geo, struct answer_cache *cache, unsigned shard,
+                          const struct answer_client *client)
 {
         struct answer answer = {.kind = ANSWER_PASS, .family = family};
         if (name == NULL)
@@ -64,9 +93,14 @@ struct answer answer_make(const struct view *view, const struct view_name *name,
                 return answer;
 
         struct geo_place place = {0};
-        if (name->policy == TOPOLOGY_POLICY_NEAREST && geo != NULL)
-                place = geo_find(geo, shard, &client->address);
-        int index = region_choose(view, name, family, place_of(&place));
+        int index;
+        if (name->policy == TOPOLOGY_POLICY_NEAREST) {
+                if (geo != NULL)
+                        place = geo_find(geo, shard, &client->address);
+                index = nearest_choose(view, name, family, place_of(&place), cache);
+        } else {
+                index = region_choose(view, name, family, (struct routing_place){0});
+        }
         if (index < 0 || address_count(&view->regions[index], family) == 0)
                 return answer;
         const struct view_region *region = &view->regions[index];

@@ -50,6 +50,7 @@ struct module {
         pthread_cond_t wake;
         bool stopping;
         bool thread_started;
+        struct answer_cache cache;
 };
 
 /* Looking after the files. */
@@ -233,9 +234,10 @@ static struct answer answer_find(const struct view *view, struct module *module,
         unsigned shard = qdata->params->thread_id;
         if (name == NULL || family == 0)
                 return (struct answer){.kind = name == NULL ? ANSWER_PASS : ANSWER_EMPTY};
-        struct answer answer = answer_make(view, name, family, module->geo, shard, client);
+        struct answer answer =
+                answer_make(view, name, family, module->geo, &module->cache, shard, client);
         if (answer.kind == ANSWER_EMPTY && type == KNOT_RRTYPE_ANY)
-                answer = answer_make(view, name, 6, module->geo, shard, client);
+                answer = answer_make(view, name, 6, module->geo, &module->cache, shard, client);
         return answer;
 }
 

@@ -10,6 +10,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <math.h>
 #include <maxminddb.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,10 +24,24 @@ struct file_identity {
         struct timespec changed;
 };
 
+#define CACHE_ENTRIES 4096u
+
+/* Words of the cache: key is CACHE_USED, located, country and offset; coordinates are millionths of
+ * a degree, latitude in the upper half. */
+#define CACHE_USED    (UINT64_C(1) << 63)
+#define CACHE_LOCATED (UINT64_C(1) << 62)
+
+struct cache_entry {
+        _Atomic uint64_t key;
+        _Atomic uint64_t coordinates;
+        _Atomic uint64_t check;
+};
+
 struct geo {
         char *path;
         struct swap swap;
         MMDB_s databases[SWAP_SLOTS];
+        struct cache_entry *caches[SWAP_SLOTS]; /* CACHE_ENTRIES each */
         bool opened[SWAP_SLOTS];
         struct file_identity identity; /* of the current one */
 };
@@ -49,11 +64,15 @@ struct geo *geo_new(const char *path)
         memset(geo, 0, sizeof *geo);
         swap_init(&geo->swap);
         geo->path = strdup(path);
-        if (geo->path == NULL) {
-                free(geo);
-                return NULL;
+        bool made = geo->path != NULL;
+        for (size_t slot = 0; slot < SWAP_SLOTS; slot++) {
+                geo->caches[slot] = calloc(CACHE_ENTRIES, sizeof *geo->caches[slot]);
+                made = made && geo->caches[slot] != NULL;
         }
-        return geo;
+        if (made)
+                return geo;
+        geo_free(geo);
+        return NULL;
 }
 
 void geo_free(struct geo *geo)
@@ -63,6 +82,7 @@ void geo_free(struct geo *geo)
         for (size_t slot = 0; slot < SWAP_SLOTS; slot++) {
                 if (geo->opened[slot])
                         MMDB_close(&geo->databases[slot]);
+                free(geo->caches[slot]);
         }
         free(geo->path);
         free(geo);
@@ -112,6 +132,13 @@ static void slot_close(struct geo *geo, int slot)
         geo->opened[slot] = false;
 }
 
+/* Nobody reads it yet. */
+static void cache_clear(struct cache_entry *cache)
+{
+        for (size_t i = 0; i < CACHE_ENTRIES; i++)
+                atomic_store_explicit(&cache[i].key, 0u, memory_order_relaxed);
+}
+
 /* Closes what nobody reads any more, so that a replaced file does not stay mapped for long. */
 static void slots_sweep(struct geo *geo)
 {
@@ -146,6 +173,7 @@ enum err geo_refresh(struct geo *geo, bool *ret_changed, char *why, size_t why_s
                 say(why, why_size, geo->path, MMDB_strerror(status));
                 return err_of_database(status);
         }
+        cache_clear(geo->caches[slot]);
         geo->opened[slot] = true;
         geo->identity = identity;
         swap_set(&geo->swap, slot);
@@ -226,27 +254,121 @@ static void place_read(MMDB_entry_s *entry, struct geo_place *place)
                 memcpy(place->country, data.utf8_string, 2);
 }
 
+static uint64_t load(const _Atomic uint64_t *word)
+{
+        return atomic_load_explicit(word, memory_order_relaxed);
+}
+
+static void store(_Atomic uint64_t *word, uint64_t value)
+{
+        atomic_store_explicit(word, value, memory_order_relaxed);
+}
+
+/* Multipliers of splitmix64: any two odd numbers with well mixed bits would do. */
+static uint64_t cache_check(uint64_t key, uint64_t coordinates)
+{
+        uint64_t mixed = key * 0xbf58476d1ce4e5b9u;
+        mixed ^= mixed >> 31;
+        return (mixed ^ coordinates) * 0x94d049bb133111ebu;
+}
+
+static struct cache_entry *cache_entry_of(struct cache_entry *cache, uint32_t offset)
+{
+        return &cache[(offset * 0x9e3779b1u) >> 20 & (CACHE_ENTRIES - 1)];
+}
+
+static bool cache_find(struct cache_entry *cache, uint32_t offset, struct geo_place *place)
+{
+        const struct cache_entry *entry = cache_entry_of(cache, offset);
+        uint64_t key = load(&entry->key);
+        uint64_t coordinates = load(&entry->coordinates);
+        if ((uint32_t)key != offset || (key & CACHE_USED) == 0 ||
+            load(&entry->check) != cache_check(key, coordinates))
+                return false;
+        place->located = (key & CACHE_LOCATED) != 0;
+        place->latitude = (int32_t)(coordinates >> 32) / 1e6;
+        place->longitude = (int32_t)(uint32_t)coordinates / 1e6;
+        place->country[0] = (char)(key >> 40);
+        place->country[1] = (char)(key >> 32);
+        return true;
+}
+
+/* Writes also what was just read as it will be found, so that both are alike to the last bit. */
+static void cache_put(struct cache_entry *cache, uint32_t offset, struct geo_place *place)
+{
+        struct cache_entry *entry = cache_entry_of(cache, offset);
+        int32_t latitude = (int32_t)lrint(place->latitude * 1e6);
+        int32_t longitude = (int32_t)lrint(place->longitude * 1e6);
+        uint64_t coordinates = (uint64_t)(uint32_t)latitude << 32 | (uint32_t)longitude;
+        uint64_t country = (uint64_t)(uint8_t)place->country[0] << 40 |
+                           (uint64_t)(uint8_t)place->country[1] << 32;
+        uint64_t key = CACHE_USED | (place->located ? CACHE_LOCATED : 0) | country | offset;
+        place->latitude = latitude / 1e6;
+        place->longitude = longitude / 1e6;
+        store(&entry->key, key);
+        store(&entry->coordinates, coordinates);
+        store(&entry->check, cache_check(key, coordinates));
+}
+
+/* One record of a node, big-endian; of 28 bits, the middle byte has the upper four of both. */
+static uint32_t record_read(const MMDB_s *database, uint32_t node, unsigned side)
+{
+        size_t size = database->full_record_byte_size;
+        const uint8_t *at = database->file_content + node * size;
+        uint32_t middle;
+        switch (database->metadata.record_size) {
+        case 24:
+                at += side * 3u;
+                return (uint32_t)at[0] << 16 | (uint32_t)at[1] << 8 | at[2];
+        case 28:
+                middle = side == 0 ? at[3] >> 4 : at[3] & 0x0fu;
+                at += side * 4u;
+                return middle << 24 | (uint32_t)at[0] << 16 | (uint32_t)at[1] << 8 | at[2];
+        default:
+                at += side * 4u;
+                return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+        }
+}
+
+/* Descends the tree from a node, as libmaxminddb does, only without a call for each bit (a third of
+ * its time). Returns the record that is no node, and counts the bits. */
+static uint32_t tree_descend(const MMDB_s *database, uint32_t node, const uint8_t *ip,
+                             unsigned bits, unsigned *ret_depth)
+{
+        unsigned bit = 0;
+        for (; bit < bits && node < database->metadata.node_count; bit++) {
+                unsigned side = (unsigned)ip[bit / 8] >> (7 - bit % 8) & 1u;
+                node = record_read(database, node, side);
+        }
+        *ret_depth = bit;
+        return node;
+}
+
 /* The leaf of the tree: its depth counts in the address family asked for. */
-static struct geo_place leaf_find(const MMDB_s *database, const struct geo_address *address)
+static struct geo_place leaf_find(const MMDB_s *database, struct cache_entry *cache,
+                                  const struct geo_address *address)
 {
         struct geo_place place = {0};
-        struct sockaddr_in v4 = {.sin_family = AF_INET};
-        struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
+        unsigned depth = 0;
+        uint32_t root = 0;
         bool is_v4 = address->family == GEO_FAMILY_V4;
-        memcpy(&v4.sin_addr, address->ip, 4);
-        memcpy(&v6.sin6_addr, address->ip, 16);
-        const void *socket_address = is_v4 ? (const void *)&v4 : (const void *)&v6;
-
-        int status = MMDB_SUCCESS;
-        MMDB_lookup_result_s found = MMDB_lookup_sockaddr(database, socket_address, &status);
-        if (status != MMDB_SUCCESS)
+        if (!is_v4 && database->metadata.ip_version == 4)
                 return place;
-        unsigned depth = found.netmask;
         if (is_v4 && database->metadata.ip_version == 6)
-                depth = depth > 96 ? depth - 96 : 0;
+                root = database->ipv4_start_node.node_value;
+        uint32_t record = tree_descend(database, root, address->ip, is_v4 ? 32 : 128, &depth);
         place.prefix_len = (uint8_t)depth;
-        if (found.found_entry)
-                place_read(&found.entry, &place);
+
+        /* Behind the nodes: one value for "nothing", 16 for the separator, then the data. */
+        uint32_t nodes = database->metadata.node_count;
+        if (record < nodes || record - nodes < 16 ||
+            record - nodes - 16 >= database->data_section_size)
+                return place;
+        MMDB_entry_s entry = {.mmdb = database, .offset = record - nodes - 16};
+        if (!cache_find(cache, entry.offset, &place)) {
+                place_read(&entry, &place);
+                cache_put(cache, entry.offset, &place);
+        }
         return place;
 }
 
@@ -260,15 +382,16 @@ struct geo_place geo_find(struct geo *geo, unsigned shard, const struct geo_addr
                 return place;
 
         const MMDB_s *database = &geo->databases[slot];
+        struct cache_entry *cache = geo->caches[slot];
         struct geo_address inner;
         unsigned bits = 0;
         if (address->family == GEO_FAMILY_V4) {
-                place = leaf_find(database, address);
+                place = leaf_find(database, cache, address);
         } else if (embedded(address, &inner, &bits)) {
-                place = leaf_find(database, &inner);
+                place = leaf_find(database, cache, &inner);
                 place.prefix_len = (uint8_t)(place.prefix_len + bits);
         } else {
-                place = leaf_find(database, address);
+                place = leaf_find(database, cache, address);
                 if (place.prefix_len < bits)
                         place.prefix_len = (uint8_t)bits;
         }

@@ -170,7 +170,7 @@ static bool record_is_leaf(uint32_t record)
 
 static unsigned bit_at(const uint8_t *ip, unsigned bit)
 {
-        return (ip[bit / 8] >> (7 - bit % 8)) & 1u;
+        return (unsigned)ip[bit / 8] >> (7 - bit % 8) & 1u;
 }
 
 /* Descends to the record of the network's last bit, making nodes on the way. A prefix of length 0
