@@ -84,7 +84,7 @@ int daemon_positions(struct redis_context *ctx, struct redis_string **argv, int 
         reply_u64(ctx, plugin.config.origin);
         reply_u64(ctx, plugin.config.incarnation);
         reply_u64(ctx, keyspace_recovered(plugin.keyspace));
-        reply_u64(ctx, keyspace_ring_first(plugin.keyspace));
+        reply_u64(ctx, keyspace_first(plugin.keyspace));
         reply_u64(ctx, keyspace_ring_last(plugin.keyspace));
         reply_vector(ctx, keyspace_positions(plugin.keyspace));
         return REDIS_OK;

@@ -86,7 +86,7 @@ enum reply_kind reply_positions(const redisReply *reply, region_id *ret_origin,
         *ret_event = (struct world_event){.kind = WORLD_REDIS_UP};
         ret_event->redis_up.incarnation = (uint64_t)reply->element[1]->integer;
         ret_event->redis_up.recovered = (uint64_t)reply->element[2]->integer;
-        ret_event->redis_up.ring_first = (uint64_t)reply->element[3]->integer;
+        ret_event->redis_up.first = (uint64_t)reply->element[3]->integer;
         ret_event->redis_up.positions = ret_positions->items;
         ret_event->redis_up.count = ret_positions->count;
         return REPLY_GOOD;

@@ -250,6 +250,11 @@ uint64_t keyspace_recovered(const struct keyspace *keyspace)
                                 : vector_get(&keyspace->seen.vector, keyspace->config.origin);
 }
 
+uint64_t keyspace_first(const struct keyspace *keyspace)
+{
+        return keyspace->issued ? keyspace->first : 0;
+}
+
 uint64_t keyspace_ring_first(const struct keyspace *keyspace)
 {
         return ring_first(&keyspace->ring);

@@ -212,6 +212,10 @@ const struct vector *keyspace_positions(const struct keyspace *keyspace);
  * heartbeat, raised by a state transfer that fills the lost tail. */
 uint64_t keyspace_recovered(const struct keyspace *keyspace);
 
+/* The first own stamp or position of this life; 0 before there is one. What lies between the
+ * recovered position and this was ours in an older life, and is lost here if a peer holds it. */
+uint64_t keyspace_first(const struct keyspace *keyspace);
+
 /* ---- state transfer -------------------------------------------------------------------------- */
 
 /* Appends the next part of the whole state to `buffer`, about `bytes_max` long (a large key is not

@@ -118,7 +118,7 @@ static void redis_came(struct replication *r, const struct world_event *event)
         r->own_position = 0;
         r->recovered = event->redis_up.recovered;
         r->tail_known = r->recovered;
-        r->first = event->redis_up.ring_first;
+        r->first = event->redis_up.first;
         for (size_t i = 0; i < event->redis_up.count; i++) {
                 const struct world_position *position = &event->redis_up.positions[i];
                 struct peer *peer = peer_by_region(r, position->origin);

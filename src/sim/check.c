@@ -220,13 +220,16 @@ void check_periodic(struct sim *sim)
         char why[128];
         if (sim->now_us < sim->swarm.load_end_us)
                 return;
-        if (check_converged(sim, why, sizeof why))
+        if (check_converged(sim, why, sizeof why)) {
                 sim->converged_us = sim->now_us;
-        else if (sim->now_us >= sim->swarm.end_us)
-                sim_violation(
-                        sim, "liveness: %llu s after the faults ended %s",
-                        (unsigned long long)((sim->now_us - sim->swarm.faults_end_us) / SECOND),
-                        why);
+                return;
+        }
+        if (sim->now_us < sim->swarm.end_us)
+                return;
+        redis_explain(sim);
+        sim_violation(sim, "liveness: %llu s after the faults ended %s",
+                      (unsigned long long)((sim->now_us - sim->swarm.faults_end_us) / SECOND),
+                      why);
 }
 
 /* ---- in the end ---- */

@@ -232,6 +232,8 @@ void redis_crash(struct sim_redis *redis)
         region_id origin = (region_id)(redis->region + 1);
         if (lost)
                 sim_cover(sim, COVER_REDIS_TAIL_LOST);
+        sim_trace(sim, "Redis of region %u has recovered %llu", redis->region + 1,
+                  (unsigned long long)vector_get(keyspace_positions(redis->keyspace), origin));
         witnesses_crash(sim, origin, vector_get(keyspace_positions(redis->keyspace), origin));
 }
 
@@ -269,7 +271,7 @@ void redis_tell(struct sim_redis *redis)
         struct world_event event = {.kind = WORLD_REDIS_UP};
         event.redis_up.incarnation = redis->incarnation;
         event.redis_up.recovered = keyspace_recovered(redis->keyspace);
-        event.redis_up.ring_first = keyspace_ring_first(redis->keyspace);
+        event.redis_up.first = keyspace_first(redis->keyspace);
         struct parcel *parcel = parcel_new(sim, &event, bytes_of(NULL, 0));
         parcel->event.redis_up.positions = parcel->positions;
         parcel->event.redis_up.count =
@@ -389,6 +391,10 @@ static enum err merge_state(struct sim_redis *redis, const struct world_effect *
 
 static void take_merge(struct sim_redis *redis, const struct world_effect *effect)
 {
+        sim_trace(redis->sim, "Redis of region %u merges from %u: %llu to %llu%s", redis->region + 1,
+                  effect->merge.origin, (unsigned long long)effect->merge.after,
+                  (unsigned long long)effect->merge.last,
+                  effect->merge.state_end ? ", end of state" : effect->merge.state ? ", state" : "");
         struct keyspace_result result = {0};
         struct world_event event = {.kind = WORLD_REDIS_MERGED};
         event.merged.origin = effect->merge.origin;
@@ -724,6 +730,40 @@ bool redis_all_equal(struct sim *sim)
                 }
         }
         return true;
+}
+
+/* For a person who looks for the cause. */
+void redis_explain(struct sim *sim)
+{
+        for (uint32_t i = 0; i < sim->swarm.region_count && sim->options.trace; i++) {
+                struct sim_redis *redis = &sim->redis[i];
+                if (!redis->exists)
+                        continue;
+                sim_trace(sim, "Redis of region %u: values %016llx, metadata %016llx", i + 1,
+                          (unsigned long long)model_digest(redis),
+                          (unsigned long long)keyspace_digest(redis->keyspace));
+                const struct vector *vector = keyspace_positions(redis->keyspace);
+                for (uint32_t k = 1; k <= sim->swarm.region_count; k++)
+                        sim_trace(sim, "    position of %u: %llu", k,
+                                  (unsigned long long)vector->hlc[k]);
+                for (uint32_t k = 0; k < sim->witness_count; k++) {
+                        const struct witness *witness = &sim->witnesses[k];
+                        char text[16];
+                        if (!witness->counted &&
+                            !model_has_member(redis, name_of(WITNESS_NAME),
+                                              member_of(witness, text)))
+                                sim_trace(sim, "    lacks member %u of region %u, written at %llu",
+                                          witness->number, witness->origin,
+                                          (unsigned long long)witness->hlc);
+                }
+                for (size_t k = 0; k < redis->key_count; k++) {
+                        const struct model_key *key = &redis->keys[k];
+                        sim_trace(sim, "    %.*s type %d expires %llu: %.*s, %zu items",
+                                  (int)key->name_len, (const char *)key->name, (int)key->type,
+                                  (unsigned long long)key->expire_at_ms, (int)key->text_len,
+                                  (const char *)key->text, key->item_count);
+                }
+        }
 }
 
 static void check_counter(struct sim *sim, struct sim_redis *redis)

@@ -219,6 +219,7 @@ void redis_client(struct sim *sim);
 /* Checks. */
 void redis_check_converged(struct sim *sim);
 bool redis_all_equal(struct sim *sim);
+void redis_explain(struct sim *sim);
 
 /* model.c: what the clients see. */
 struct model_key *model_find(struct sim_redis *redis, struct crdt_name name);

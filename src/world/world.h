@@ -131,8 +131,7 @@ struct world_event {
                         uint64_t
                                 recovered; /* own position recovered at load: what came after it in
                                             * an older incarnation is lost here, if a peer saw it */
-                        uint64_t ring_first; /* first own delta that the ring holds; 0: it is empty
-                                              */
+                        uint64_t first; /* first own clock of this incarnation; 0: none yet */
                 } redis_up;
                 struct {
                         node_id peer; /* as asked */
