@@ -163,12 +163,15 @@ class Redis:
         raise AssertionError("redis-server does not answer")
 
     def ask(self, *words):
+        return self.ask_all(*words).split(b"\r\n")[0]
+
+    def ask_all(self, *words):
         with socket.create_connection((HOST, self.port), timeout=LIMIT) as connection:
             text = b"*%d\r\n" % len(words)
             for word in words:
                 text += b"$%d\r\n%s\r\n" % (len(word), word.encode())
             connection.sendall(text)
-            return connection.recv(65536).split(b"\r\n")[0]
+            return connection.recv(65536)
 
     def kill(self):
         if self.process is not None and self.process.poll() is None:
@@ -303,7 +306,7 @@ def test_redis_password(tool_path, folder):
     right = Tool(tool_path, folder, topology(), 1, "redis=" + redis.address, "password=secret")
     wrong = Tool(tool_path, folder, topology(), 1, "redis=" + redis.address, "password=other")
     try:
-        tool.wait(r"note redis-refused .* refuses: NOAUTH .*")
+        tool.wait(r"probed redis 0 bad Redis answers: NOAUTH .*")
         right.wait(r"note redis-no-module .*")
         wrong.wait(r"probed redis 0 bad cannot connect to Redis: Redis refuses the password")
         for each in (tool, right, wrong):
@@ -358,14 +361,27 @@ def test_redis_module(tool_path, folder, module):
         b.say("stateend 1 %s %s" % (scanned[2], scanned[1]))
         b.wait(r"merged 1 0 0 ok")
 
+        # The connection of a tail alone is cut: the node sees nothing, the tail goes on.
+        a.now()
+        clients = left.ask_all("CLIENT", "LIST").decode()
+        tails = re.findall(r"^id=(\d+) .* cmd=meridian.tail ", clients, re.MULTILINE)
+        assert len(tails) == 2, clients
+        for client in tails:
+            assert left.ask("CLIENT", "KILL", "ID", client) == b":1"
+        left.ask("SET", "greeting", "once more")
+        told = a.wait(r"tailed 2 0 %s (\d+) ([0-9a-f]+)" % idle[1])
+        assert b"once more".hex() in told[2]
+        assert "down" not in a.lines[-5:]
+        a.say("tail 2 %s 65536 60000" % told[1])
+
         # Every connection is cut: Redis counts as gone until the control connection stands again.
         a.now()
         left.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         a.wait(r"down")
         a.wait(r"up .*")
-        a.say("tail 2 %s 65536 60000" % idle[1])
+        a.say("tail 2 %s 65536 60000" % told[1])
         left.ask("SET", "greeting", "again")
-        a.wait(r"tailed 2 0 %s \d+ [0-9a-f]+" % idle[1])
+        a.wait(r"tailed 2 0 %s \d+ [0-9a-f]+" % told[1])
 
         # Redis dies with a tail waiting, and comes back empty: another incarnation.
         a.say("tail 2 99999999999999999 65536 60000")

@@ -1,6 +1,6 @@
 /* The document: what is read, every rule that refuses one (with its line and place), damage of any
  * kind, and the round trip through the canonical text. */
-#include "topology/topology.h"
+#include "topology/topology_priv.h"
 
 #include "base/rng.h"
 
@@ -15,6 +15,8 @@ static struct topology_error error;
 #define NODE(id, address)   "node n" #id " { id = " #id "; link = \"" address ":7401\" }"
 #define REGION(id, address) "region r" #id " { id = " #id "; " NODE(id, address) " }\n"
 #define HEAD                "cluster = lab; epoch = 1;\n"
+
+static const char *example_path;
 
 static const char lab[] =
         "# the lab\n"
@@ -266,6 +268,34 @@ static void test_round_trip(void **state)
         assert_int_equal(heap.used_bytes, 0);
 }
 
+/* The example in docs/ (its path is the first argument) is one, and shows every key. */
+static void test_example(void **state)
+{
+        (void)state;
+        static char text[65536];
+        if (example_path == NULL)
+                skip();
+        FILE *file = fopen(example_path, "rb");
+        assert_non_null(file);
+        size_t len = fread(text, 1, sizeof text - 1, file);
+        (void)fclose(file);
+        text[len] = 0;
+        must_parse(text, &topology);
+        must_parse(
+                "cluster = c; epoch = 1; region r { id = 1; node n { id = 1; link = 1.0.0.1:1 } }",
+                &other);
+        assert_memory_equal(&topology.timing, &other.timing, sizeof other.timing);
+        for (size_t s = 0; s < SECTION_COUNT; s++) {
+                for (size_t i = 0; i < section_rows[s].field_count; i++) {
+                        char key[64];
+                        (void)snprintf(key, sizeof key, " %s =", section_rows[s].fields[i].key);
+                        if (strstr(text, key) == NULL && strstr(text, key + 1) == NULL)
+                                fail_msg("%s shows no '%s'", example_path,
+                                         section_rows[s].fields[i].key);
+                }
+        }
+}
+
 /* Every prefix of a good document is refused or is itself a good one; never read beyond its end. */
 static void test_truncated(void **state)
 {
@@ -437,14 +467,21 @@ static void test_write_without_memory(void **state)
         }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+        example_path = argc > 1 ? argv[1] : NULL;
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_lab),        cmocka_unit_test(test_names),
-                cmocka_unit_test(test_broken),     cmocka_unit_test(test_round_trip),
-                cmocka_unit_test(test_truncated),  cmocka_unit_test(test_damaged),
-                cmocka_unit_test(test_limits),     cmocka_unit_test(test_diff),
-                cmocka_unit_test(test_may_follow), cmocka_unit_test(test_write_without_memory),
+                cmocka_unit_test(test_lab),
+                cmocka_unit_test(test_names),
+                cmocka_unit_test(test_broken),
+                cmocka_unit_test(test_round_trip),
+                cmocka_unit_test(test_example),
+                cmocka_unit_test(test_truncated),
+                cmocka_unit_test(test_damaged),
+                cmocka_unit_test(test_limits),
+                cmocka_unit_test(test_diff),
+                cmocka_unit_test(test_may_follow),
+                cmocka_unit_test(test_write_without_memory),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
