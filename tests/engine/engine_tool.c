@@ -41,7 +41,7 @@ static void on_event(void *user, const struct world_event *event)
                 break;
         case WORLD_REDIS_UP:
                 printf("up %" PRIu64 " %" PRIu64 " %" PRIu64, event->redis_up.incarnation,
-                       event->redis_up.recovered, event->redis_up.ring_first);
+                       event->redis_up.recovered, event->redis_up.first);
                 print_positions(event->redis_up.positions, event->redis_up.count);
                 break;
         case WORLD_REDIS_DOWN:
