@@ -10,6 +10,14 @@ enum {
         COMMAND_VERSION = 1,
 };
 
+/* Its origin is the command's, which is written already. */
+static void lock_encode(const struct lock_command *command, struct buffer *out)
+{
+        struct lock_command lock = *command;
+        lock.origin = (struct lock_origin){0};
+        lock_command_encode(&lock, out);
+}
+
 void council_command_encode(const struct council_command *command, struct buffer *out)
 {
         buffer_u8(out, COMMAND_VERSION);
@@ -32,7 +40,7 @@ void council_command_encode(const struct council_command *command, struct buffer
                 buffer_slice(out, command->region.evidence);
                 return;
         case COUNCIL_LOCK:
-                lock_command_encode(&command->lock, out);
+                lock_encode(&command->lock, out);
                 return;
         case COUNCIL_NOOP:
         case COUNCIL_COMMAND_COUNT:
