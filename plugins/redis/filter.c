@@ -69,6 +69,8 @@ static bool argument_is_value(enum rule_kind kind, int at)
 
 static void stash_command(struct redis_filter_context *ctx, const struct rule *rule, int argc)
 {
+        struct crdt_name name = {0, plugin_bytes(redis.CommandFilterArgGet(ctx, 1))};
+        keyspace_prefetch(plugin.keyspace, name);
         stash_begin(&plugin.stash, rule);
         for (int i = 1; i < argc; i++)
                 stash_add(&plugin.stash, redis.CommandFilterArgGet(ctx, i),

@@ -24,7 +24,9 @@ uint64_t plugin_now_ms(void)
 {
         struct timespec now;
         clock_gettime(CLOCK_REALTIME, &now);
-        return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+        plugin.now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+        plugin.now_uses = 0;
+        return plugin.now_ms;
 }
 
 void plugin_must(enum err err, const char *what)
@@ -216,6 +218,7 @@ static void turn(struct redis_context *ctx, struct redis_event event, uint64_t s
 {
         (void)event;
         (void)data;
+        plugin.now_uses = PLUGIN_NOW_USES_MAX;
         if (sub != REDIS_LOOP_BEFORE_SLEEP || plugin.loading || plugin.replica)
                 return;
         if (plugin.recover)

@@ -45,7 +45,7 @@ static bool stash_is(enum rule_kind kind, unsigned at, const struct redis_string
 static void set_value(struct crdt_name name, struct bytes value, bool keep_ttl)
 {
         struct keyspace_change change;
-        plugin_must(keyspace_local_set(plugin.keyspace, plugin_now_ms(), name, value,
+        plugin_must(keyspace_local_set(plugin.keyspace, plugin_stamp_ms(), name, value,
                                        keep_ttl ? KEYSPACE_TTL_KEEP : 0, &change),
                     "a write");
         local_changed(&change);
@@ -158,7 +158,8 @@ static enum err increment_known(struct redis_context *ctx, struct crdt_name name
         long long value = strtoll(number, NULL, 10);
         if (reply != NULL)
                 redis.FreeCallReply(reply);
-        return keyspace_local_increment(plugin.keyspace, plugin_now_ms(), name, amount, value, ret);
+        return keyspace_local_increment(plugin.keyspace, plugin_stamp_ms(), name, amount, value,
+                                        ret);
 }
 
 static void on_increment(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
@@ -169,7 +170,8 @@ static void on_increment(struct redis_context *ctx, struct crdt_name name, struc
                 return;
         }
         struct keyspace_change change;
-        enum err err = keyspace_local_add(plugin.keyspace, plugin_now_ms(), name, amount, &change);
+        enum err err =
+                keyspace_local_add(plugin.keyspace, plugin_stamp_ms(), name, amount, &change);
         if (err == ERR_NOT_FOUND)
                 err = increment_known(ctx, name, key, amount, &change);
         plugin_must(err, "an increment");
@@ -180,7 +182,7 @@ static void on_increment(struct redis_context *ctx, struct crdt_name name, struc
 static void hash_set(struct crdt_name name, const struct keyspace_pair *pairs, size_t count)
 {
         struct keyspace_change change;
-        plugin_must(keyspace_local_hash_set(plugin.keyspace, plugin_now_ms(), name, pairs, count,
+        plugin_must(keyspace_local_hash_set(plugin.keyspace, plugin_stamp_ms(), name, pairs, count,
                                             &change),
                     "a hash");
         local_changed(&change);
@@ -244,7 +246,7 @@ static void change_members(members_change call, struct crdt_name name, unsigned 
         for (unsigned i = 0; i < count; i++)
                 members[i] = stash_bytes(&plugin.stash, first + i);
         struct keyspace_change change;
-        plugin_must(call(plugin.keyspace, plugin_now_ms(), name, members, count, &change),
+        plugin_must(call(plugin.keyspace, plugin_stamp_ms(), name, members, count, &change),
                     "members");
         local_changed(&change);
         plugin.stash.used = true;
@@ -311,7 +313,7 @@ static void on_del(struct redis_context *ctx, struct crdt_name name, struct redi
             stash_is(RULE_SMOVE, 0, key) || stash_is(RULE_HDEL, 0, key))
                 return;
         struct keyspace_change change;
-        plugin_must(keyspace_local_delete(plugin.keyspace, plugin_now_ms(), name, &change),
+        plugin_must(keyspace_local_delete(plugin.keyspace, plugin_stamp_ms(), name, &change),
                     "a delete");
         local_changed(&change);
 }
@@ -319,7 +321,7 @@ static void on_del(struct redis_context *ctx, struct crdt_name name, struct redi
 static void expire(struct crdt_name name, uint64_t at_ms)
 {
         struct keyspace_change change;
-        plugin_must(keyspace_local_expire(plugin.keyspace, plugin_now_ms(), name, at_ms, &change),
+        plugin_must(keyspace_local_expire(plugin.keyspace, plugin_stamp_ms(), name, at_ms, &change),
                     "an expiry");
         local_changed(&change);
 }
@@ -348,7 +350,7 @@ static void on_expired(struct redis_context *ctx, struct crdt_name name, struct 
         (void)ctx;
         (void)key;
         struct keyspace_change change;
-        plugin_must(keyspace_local_expired(plugin.keyspace, plugin_now_ms(), name, &change),
+        plugin_must(keyspace_local_expired(plugin.keyspace, plugin_stamp_ms(), name, &change),
                     "an expiry");
         local_changed(&change);
 }

@@ -28,6 +28,7 @@ enum {
         PLUGIN_PENDING_BYTES_MAX = 1 << 20, /* a longer LOG is propagated within the turn */
         PLUGIN_BATCH_BYTES_MAX = 64 << 20,
         PLUGIN_TAIL_MS_MAX = 60000,
+        PLUGIN_NOW_USES_MAX = 16, /* writes of one turn that may share a reading of the clock */
 };
 
 /* An argument as it was when the command came. Redis re-encodes short values in place, which frees
@@ -64,6 +65,8 @@ struct plugin {
         uint64_t refused;       /* commands refused by the filter */
         uint64_t stamped_anew;  /* keys that had lost their LOG */
         uint64_t collect_ms;
+        uint64_t now_ms;
+        unsigned now_uses;
         bool loading;
         bool replica;
         bool quiet;            /* a log is replayed: Redis has the values already */
@@ -79,6 +82,12 @@ extern struct plugin plugin;
 
 /* Unix milliseconds. */
 uint64_t plugin_now_ms(void);
+
+/* The same for a stamp: read once for a few writes of one turn, which take microseconds. */
+static inline uint64_t plugin_stamp_ms(void)
+{
+        return plugin.now_uses++ < PLUGIN_NOW_USES_MAX ? plugin.now_ms : plugin_now_ms();
+}
 
 /* Stops the server with a reason on a failure from which only a restart recovers (no memory). */
 void plugin_must(enum err err, const char *what);

@@ -23,7 +23,7 @@ static uint64_t rotate_left(uint64_t value, unsigned by)
         return value << by | value >> (64 - by);
 }
 
-static void sip_round(uint64_t v[4])
+__attribute__((always_inline)) static inline void sip_round(uint64_t v[4])
 {
         v[0] += v[1];
         v[1] = rotate_left(v[1], 13) ^ v[0];

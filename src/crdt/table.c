@@ -114,6 +114,16 @@ struct node *table_look(const struct table_env *env, const struct table *table, 
         return NULL;
 }
 
+void table_prefetch(const struct table_env *env, const struct table *table, uint16_t space,
+                    struct bytes key)
+{
+        if (table->count == 0)
+                return;
+        uint64_t hash = table_hash(env, space, key);
+        const struct node *node = table->buckets[0][hash & (table->size[0] - 1)];
+        __builtin_prefetch(node);
+}
+
 struct node *table_find(const struct table_env *env, struct table *table, uint16_t space,
                         struct bytes key)
 {

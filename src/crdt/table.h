@@ -46,6 +46,10 @@ struct node *table_find(const struct table_env *env, struct table *table, uint16
 struct node *table_look(const struct table_env *env, const struct table *table, uint16_t space,
                         struct bytes key);
 
+/* Asks the processor to fetch what table_find of that key will read first. Changes nothing. */
+void table_prefetch(const struct table_env *env, const struct table *table, uint16_t space,
+                    struct bytes key);
+
 /* Adds a node whose key is not in the table. False: out of memory (only for the first buckets). */
 MUST_USE bool table_insert(const struct table_env *env, struct table *table, struct node *node);
 

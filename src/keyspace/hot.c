@@ -11,6 +11,11 @@ static const struct crdt *look(const struct keyspace *keyspace, struct crdt_name
         return ((const struct entry *)node)->crdt;
 }
 
+void keyspace_prefetch(const struct keyspace *keyspace, struct crdt_name name)
+{
+        table_prefetch(&keyspace->env, &keyspace->table, (uint16_t)name.db, name.key);
+}
+
 bool keyspace_set_has(const struct keyspace *keyspace, struct crdt_name name, struct bytes member)
 {
         const struct crdt *crdt = look(keyspace, name);

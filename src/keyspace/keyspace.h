@@ -126,6 +126,10 @@ MUST_USE enum err keyspace_local_set_add(struct keyspace *keyspace, uint64_t wal
                                          struct crdt_name name, const struct bytes *members,
                                          size_t count, struct keyspace_change *ret);
 
+/* A local change of that key will follow soon: its metadata may be fetched into the cache while the
+ * store is at work. Only a hint. */
+void keyspace_prefetch(const struct keyspace *keyspace, struct crdt_name name);
+
 /* True where `member` is visible: SADD of it is no change to Redis, but one to us. */
 bool keyspace_set_has(const struct keyspace *keyspace, struct crdt_name name, struct bytes member);
 
