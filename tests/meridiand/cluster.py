@@ -202,6 +202,50 @@ def run_redis(nodes, redis):
              "a Redis is killed and comes back: it catches up")
 
 
+def fault(node, what, status, says):
+    """The daemon does not start: it ends with a status and a sentence."""
+    ended = subprocess.run([node.daemon, "-c", node.conf], check=False, stderr=subprocess.PIPE,
+                           text=True, timeout=10)
+    check(ended.returncode == status and says in ended.stderr, f"does not start: {what}",
+          ended.stderr)
+
+
+def text_of(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def fault_by_text(node, path, before, after, status, says):
+    """The same after a change in a file, which is undone."""
+    text = text_of(path)
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text.replace(before, after))
+        fault(node, f"{os.path.basename(path)} with '{after}'", status, says)
+    finally:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def run_faults(node, root):
+    for port in (7401, 7400, 7402):
+        with socket.create_server((node.host, port)):
+            fault(node, f"port {port} is in use", 1, f"{node.host} port {port}")
+    key = f"{root}/pki/{node.region}-{node.number}/node.key"
+    os.chmod(key, 0o644)
+    fault(node, "others can read the key", 2, "chmod 600")
+    os.chmod(key, 0o600)
+    topology = f"{root}/topology.conf"
+    fault_by_text(node, topology, node.region, "us-west", 2, "has no node 1 in region 'us-east'")
+    fault_by_text(node, topology, "cluster = test", "cluster = other", 2, "make them the same")
+    fault_by_text(node, topology, "epoch = 1", "epok = 1", 2, "epok")
+    fault_by_text(node, node.conf, "node 1;", "nod 1;", 2, "unknown key 'nod'")
+    fault_by_text(node, node.conf, "node 1;", "node 2;", 2, "has no node 2 in region 'us-east'")
+    fault_by_text(node, node.conf, "us-east-1/node.crt", "eu-west-2/node.crt", 2,
+                  "does not belong to the certificate")
+    fault_by_text(node, f"{node.dir}/data/incarnation", "\n", "x", 1, "holds no number of starts")
+
+
 def run(nodes):
     for node in nodes:
         check(subprocess.run([node.daemon, "-c", node.conf, "--check"], check=False,
@@ -283,6 +327,7 @@ def main():
     try:
         for server in redis:
             server.start()
+        run_faults(nodes[0], root)
         run(nodes)
         if with_redis:
             run_redis(nodes, redis)
