@@ -91,6 +91,7 @@ void change_begin(struct crdt_env *env, const struct crdt *crdt)
         env->string_new = false;
         env->fresh = env->was == CRDT_NONE;
         env->written = false;
+        env->rival_was = crdt_rival(crdt, CRDT_STRING);
         for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++)
                 env->floor_was[i] = crdt_floor(crdt, (enum crdt_type)i);
 }
@@ -106,7 +107,8 @@ void change_settle(struct crdt_env *env, struct crdt *crdt)
                 fields_sweep(env, crdt);
         if (crdt->members != NULL && (floor_rose(env, crdt, CRDT_SET) || crdt->bound_count > 0))
                 members_sweep(env, crdt);
-        if (floor_rose(env, crdt, CRDT_STRING))
+        if (floor_rose(env, crdt, CRDT_STRING) ||
+            stamp_before(env->rival_was, crdt_rival(crdt, CRDT_STRING)))
                 env->string_dirty = true;
         bool gone = (env->was == CRDT_STRING && !string_exists(crdt)) ||
                     (env->was == CRDT_OPAQUE && !opaque_alive(crdt));

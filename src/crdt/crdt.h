@@ -272,6 +272,7 @@ struct crdt_env {
         enum crdt_type was; /* from here on: this room's own, for the time of one call */
         uint64_t expiry_was;
         struct stamp floor_was[CRDT_TYPE_COUNT];
+        struct stamp rival_was; /* of the string: increments die by it alone */
         bool string_dirty;
         bool string_new;
         bool fresh;

@@ -363,6 +363,17 @@ static void merge_last(struct crdt_env *env, struct crdt *crdt, const struct crd
                 crdt->last[i] = stamp_max(crdt->last[i], state->head.last[i]);
 }
 
+static void merge_ttl(struct crdt_env *env, struct crdt *crdt, const struct crdt_state *state,
+                      const struct crdt_seen *sender)
+{
+        struct stamp told = state->head.ttl;
+        struct stamp own = crdt->ttl;
+        if (stamp_before(told, own) && crdt_seen_covers(sender, own))
+                ttl_join(crdt, own, 0);
+        else if (stamp_is(told) && !(stamp_before(own, told) && env_seen(env, told)))
+                ttl_join(crdt, told, state->head.expire_at_ms);
+}
+
 static void merge_bounds(struct crdt_env *env, struct crdt *crdt, const struct crdt_state *state)
 {
         struct cursor cursor = cursor_of(state->bounds);
@@ -498,8 +509,7 @@ void crdt_merge(struct crdt_env *env, struct crdt *crdt, const struct crdt_state
         change_begin(env, crdt);
         merge_last(env, crdt, state);
         crdt->killed = stamp_max(crdt->killed, state->head.killed);
-        if (stamp_is(state->head.ttl))
-                ttl_join(crdt, state->head.ttl, state->head.expire_at_ms);
+        merge_ttl(env, crdt, state, sender);
         merge_opaque(env, crdt, state, opaque, sender);
         merge_bounds(env, crdt, state);
         merge_base(env, crdt, state, sender);
