@@ -25,6 +25,7 @@ struct file_identity {
 };
 
 #define CACHE_ENTRIES 4096u
+#define SHORTCUT_BITS 16u
 
 /* Words of the cache: key is CACHE_USED, located, country and offset; coordinates are millionths of
  * a degree, latitude in the upper half. */
@@ -42,6 +43,7 @@ struct geo {
         struct swap swap;
         MMDB_s databases[SWAP_SLOTS];
         struct cache_entry *caches[SWAP_SLOTS]; /* CACHE_ENTRIES each */
+        uint32_t *shortcuts[SWAP_SLOTS]; /* node or record after the first SHORTCUT_BITS of IPv4 */
         bool opened[SWAP_SLOTS];
         struct file_identity identity; /* of the current one */
 };
@@ -67,7 +69,8 @@ struct geo *geo_new(const char *path)
         bool made = geo->path != NULL;
         for (size_t slot = 0; slot < SWAP_SLOTS; slot++) {
                 geo->caches[slot] = calloc(CACHE_ENTRIES, sizeof *geo->caches[slot]);
-                made = made && geo->caches[slot] != NULL;
+                geo->shortcuts[slot] = calloc(1u << SHORTCUT_BITS, sizeof *geo->shortcuts[slot]);
+                made = made && geo->caches[slot] != NULL && geo->shortcuts[slot] != NULL;
         }
         if (made)
                 return geo;
@@ -83,6 +86,7 @@ void geo_free(struct geo *geo)
                 if (geo->opened[slot])
                         MMDB_close(&geo->databases[slot]);
                 free(geo->caches[slot]);
+                free(geo->shortcuts[slot]);
         }
         free(geo->path);
         free(geo);
@@ -148,6 +152,69 @@ static void slots_sweep(struct geo *geo)
         }
 }
 
+/* One record of a node, big-endian; of 28 bits, the middle byte has the upper four of both. */
+static uint32_t record_read(const MMDB_s *database, uint32_t node, unsigned side)
+{
+        size_t size = database->full_record_byte_size;
+        const uint8_t *at = database->file_content + node * size;
+        uint32_t middle;
+        switch (database->metadata.record_size) {
+        case 24:
+                at += side * 3u;
+                return (uint32_t)at[0] << 16 | (uint32_t)at[1] << 8 | at[2];
+        case 28:
+                middle = side == 0 ? at[3] >> 4 : at[3] & 0x0fu;
+                at += side * 4u;
+                return middle << 24 | (uint32_t)at[0] << 16 | (uint32_t)at[1] << 8 | at[2];
+        default:
+                at += side * 4u;
+                return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+        }
+}
+
+static uint32_t root_of_v4(const MMDB_s *database)
+{
+        return database->metadata.ip_version == 6 ? database->ipv4_start_node.node_value : 0;
+}
+
+/* Descends the tree from a node, as libmaxminddb does, only without a call for each bit (a third of
+ * its time). Returns the record that is no node, and counts the bits. */
+static uint32_t tree_descend(const MMDB_s *database, uint32_t node, const uint8_t *ip,
+                             unsigned bits, unsigned *ret_depth)
+{
+        unsigned bit = 0;
+        for (; bit < bits && node < database->metadata.node_count; bit++) {
+                unsigned side = (unsigned)ip[bit / 8] >> (7 - bit % 8) & 1u;
+                node = record_read(database, node, side);
+        }
+        *ret_depth = bit;
+        return node;
+}
+
+/* Half of an IPv4 lookup, done in advance: a few milliseconds for all first two octets. */
+static void shortcuts_make(const MMDB_s *database, uint32_t *shortcuts)
+{
+        for (uint32_t head = 0; head < 1u << SHORTCUT_BITS; head++) {
+                uint8_t ip[2] = {(uint8_t)(head >> 8), (uint8_t)head};
+                unsigned depth;
+                shortcuts[head] =
+                        tree_descend(database, root_of_v4(database), ip, SHORTCUT_BITS, &depth);
+        }
+}
+
+/* As tree_descend from the root of IPv4. A leaf above the shortcut is found the long way, which is
+ * shorter than the shortcut then. */
+static uint32_t tree_descend_v4(const MMDB_s *database, const uint32_t *shortcuts,
+                                const uint8_t *ip, unsigned *ret_depth)
+{
+        uint32_t node = shortcuts[(uint32_t)ip[0] << 8 | ip[1]];
+        if (node >= database->metadata.node_count)
+                return tree_descend(database, root_of_v4(database), ip, 32, ret_depth);
+        node = tree_descend(database, node, ip + 2, 32 - SHORTCUT_BITS, ret_depth);
+        *ret_depth += SHORTCUT_BITS;
+        return node;
+}
+
 enum err geo_refresh(struct geo *geo, bool *ret_changed, char *why, size_t why_size)
 {
         if (ret_changed != NULL)
@@ -174,6 +241,7 @@ enum err geo_refresh(struct geo *geo, bool *ret_changed, char *why, size_t why_s
                 return err_of_database(status);
         }
         cache_clear(geo->caches[slot]);
+        shortcuts_make(&geo->databases[slot], geo->shortcuts[slot]);
         geo->opened[slot] = true;
         geo->identity = identity;
         swap_set(&geo->swap, slot);
@@ -310,53 +378,21 @@ static void cache_put(struct cache_entry *cache, uint32_t offset, struct geo_pla
         store(&entry->check, cache_check(key, coordinates));
 }
 
-/* One record of a node, big-endian; of 28 bits, the middle byte has the upper four of both. */
-static uint32_t record_read(const MMDB_s *database, uint32_t node, unsigned side)
-{
-        size_t size = database->full_record_byte_size;
-        const uint8_t *at = database->file_content + node * size;
-        uint32_t middle;
-        switch (database->metadata.record_size) {
-        case 24:
-                at += side * 3u;
-                return (uint32_t)at[0] << 16 | (uint32_t)at[1] << 8 | at[2];
-        case 28:
-                middle = side == 0 ? at[3] >> 4 : at[3] & 0x0fu;
-                at += side * 4u;
-                return middle << 24 | (uint32_t)at[0] << 16 | (uint32_t)at[1] << 8 | at[2];
-        default:
-                at += side * 4u;
-                return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
-        }
-}
-
-/* Descends the tree from a node, as libmaxminddb does, only without a call for each bit (a third of
- * its time). Returns the record that is no node, and counts the bits. */
-static uint32_t tree_descend(const MMDB_s *database, uint32_t node, const uint8_t *ip,
-                             unsigned bits, unsigned *ret_depth)
-{
-        unsigned bit = 0;
-        for (; bit < bits && node < database->metadata.node_count; bit++) {
-                unsigned side = (unsigned)ip[bit / 8] >> (7 - bit % 8) & 1u;
-                node = record_read(database, node, side);
-        }
-        *ret_depth = bit;
-        return node;
-}
-
 /* The leaf of the tree: its depth counts in the address family asked for. */
-static struct geo_place leaf_find(const MMDB_s *database, struct cache_entry *cache,
+static struct geo_place leaf_find(const struct geo *geo, int slot,
                                   const struct geo_address *address)
 {
         struct geo_place place = {0};
+        const MMDB_s *database = &geo->databases[slot];
+        struct cache_entry *cache = geo->caches[slot];
         unsigned depth = 0;
-        uint32_t root = 0;
-        bool is_v4 = address->family == GEO_FAMILY_V4;
-        if (!is_v4 && database->metadata.ip_version == 4)
+        uint32_t record;
+        if (address->family == GEO_FAMILY_V4)
+                record = tree_descend_v4(database, geo->shortcuts[slot], address->ip, &depth);
+        else if (database->metadata.ip_version == 6)
+                record = tree_descend(database, 0, address->ip, 128, &depth);
+        else
                 return place;
-        if (is_v4 && database->metadata.ip_version == 6)
-                root = database->ipv4_start_node.node_value;
-        uint32_t record = tree_descend(database, root, address->ip, is_v4 ? 32 : 128, &depth);
         place.prefix_len = (uint8_t)depth;
 
         /* Behind the nodes: one value for "nothing", 16 for the separator, then the data. */
@@ -381,17 +417,15 @@ struct geo_place geo_find(struct geo *geo, unsigned shard, const struct geo_addr
         if (slot == SWAP_NONE)
                 return place;
 
-        const MMDB_s *database = &geo->databases[slot];
-        struct cache_entry *cache = geo->caches[slot];
         struct geo_address inner;
         unsigned bits = 0;
         if (address->family == GEO_FAMILY_V4) {
-                place = leaf_find(database, cache, address);
+                place = leaf_find(geo, slot, address);
         } else if (embedded(address, &inner, &bits)) {
-                place = leaf_find(database, cache, &inner);
+                place = leaf_find(geo, slot, &inner);
                 place.prefix_len = (uint8_t)(place.prefix_len + bits);
         } else {
-                place = leaf_find(database, cache, address);
+                place = leaf_find(geo, slot, address);
                 if (place.prefix_len < bits)
                         place.prefix_len = (uint8_t)bits;
         }
