@@ -169,13 +169,55 @@ bool edge_choose(const struct view *view, const struct edge_marks *marks, uint64
         return false;
 }
 
+/* Without an order, which nearly every request can do without. */
+static size_t count_routable(const struct view *view)
+{
+        size_t count = 0;
+        for (uint32_t i = 0; i < view->region_count; i++) {
+                bool usable = view->hints[i].routable && view->regions[i].data;
+                count += (size_t)__builtin_popcountll(eligible(view, i, TIER_ROUTABLE, usable));
+        }
+        return count;
+}
+
 size_t edge_count(const struct view *view)
 {
         struct routing_route route;
-        size_t count = 0;
-        route_make(view, &route);
-        (void)tier_find(view, &route, &count);
+        size_t count = count_routable(view);
+        if (count == 0) {
+                route_make(view, &route);
+                (void)tier_find(view, &route, &count);
+        }
         return count < EDGE_TRIES_MAX ? count : EDGE_TRIES_MAX;
+}
+
+/* Decimal digits of a number below 100000, from `at` on; returns what comes after. */
+static char *digits_put(char *at, unsigned value)
+{
+        char digits[5];
+        unsigned count = 0;
+        do {
+                digits[count++] = (char)('0' + value % 10);
+                value /= 10;
+        } while (value > 0);
+        while (count > 0)
+                *at++ = digits[--count];
+        return at;
+}
+
+size_t edge_backend_text(const struct topology_endpoint *backend,
+                         char text[static TOPOLOGY_ENDPOINT_TEXT])
+{
+        if (backend->address.family != 4)
+                return strlen(topology_endpoint_text(backend, text));
+        char *at = text;
+        for (unsigned i = 0; i < 4; i++) {
+                at = digits_put(at, backend->address.bytes[i]);
+                *at++ = i < 3 ? '.' : ':';
+        }
+        at = digits_put(at, backend->port);
+        *at = '\0';
+        return (size_t)(at - text);
 }
 
 /* Takes away what has run out. */

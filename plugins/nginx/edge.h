@@ -50,6 +50,11 @@ bool edge_choose(const struct view *view, const struct edge_marks *marks, uint64
 /* How many backends edge_choose would give one after the other, at most EDGE_TRIES_MAX. */
 size_t edge_count(const struct view *view);
 
+/* The backend as "192.0.2.1:80" or "[2001:db8::1]:80" with a NUL; returns its length. Done for each
+ * request, so IPv4 takes no printf. */
+size_t edge_backend_text(const struct topology_endpoint *backend,
+                         char text[static TOPOLOGY_ENDPOINT_TEXT]);
+
 /* A failed backend is passed over until now_ms + EDGE_MARK_MS; a good one no longer. */
 void edge_mark(struct edge_marks *marks, const struct topology_endpoint *backend, uint64_t now_ms);
 void edge_unmark(struct edge_marks *marks, const struct topology_endpoint *backend);

@@ -146,13 +146,12 @@ static ngx_int_t name_set(struct peer_state *peer, ngx_peer_connection_t *connec
 {
         struct {
                 ngx_str_t name;
-                u_char text[NGX_SOCKADDR_STRLEN];
+                char text[TOPOLOGY_ENDPOINT_TEXT];
         } *made = ngx_palloc(peer->pool, sizeof *made);
         if (made == NULL)
                 return NGX_ERROR;
-        made->name.data = made->text;
-        made->name.len = ngx_sock_ntop(connection->sockaddr, connection->socklen, made->text,
-                                       NGX_SOCKADDR_STRLEN, 1);
+        made->name.len = edge_backend_text(&peer->choice.backend, made->text);
+        made->name.data = (u_char *)made->text;
         connection->name = &made->name;
         return NGX_OK;
 }
