@@ -52,7 +52,7 @@ static bool more_urgent_ready(const struct stream *stream)
         return false;
 }
 
-/* NOLINTNEXTLINE(readability-non-const-parameter): the type is nghttp2's */
+/* NOLINTBEGIN(readability-non-const-parameter): the type is nghttp2's */
 static ssize_t stream_read(nghttp2_session *h2, int32_t id, uint8_t *buffer, size_t size,
                            uint32_t *flags, nghttp2_data_source *source, void *user)
 {
@@ -69,6 +69,7 @@ static ssize_t stream_read(nghttp2_session *h2, int32_t id, uint8_t *buffer, siz
         stream->conn->peer->status.sent_bytes[stream->class] += len;
         return (ssize_t)len;
 }
+/* NOLINTEND(readability-non-const-parameter) */
 
 static nghttp2_data_provider provider_of(struct stream *stream)
 {

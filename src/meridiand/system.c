@@ -40,6 +40,7 @@ void system_signals_ignore(void)
 
 void system_notify(const char *state)
 {
+        /* NOLINTNEXTLINE(concurrency-mt-unsafe): nobody here changes the environment */
         const char *path = getenv("NOTIFY_SOCKET");
         struct sockaddr_un to = {.sun_family = AF_UNIX};
         if (path == NULL || path[0] == '\0' || strlen(path) >= sizeof to.sun_path)
