@@ -31,8 +31,23 @@ void local_changed(const struct keyspace_change *change)
 {
         if (change->nothing)
                 return;
-        buffer_slice(&plugin.pending, change->delta);
-        plugin_must(plugin.pending.err, "the log");
+        log_frame(change->delta, false);
+}
+
+/* A long value is in the log already, by the native command. Not so for what may be a number: an
+ * increment in the same turn changes it, and the SET before it must be remembered as it was. */
+static bool value_is_told(struct bytes value)
+{
+        return value.len > LOG_VALUE_LEN &&
+               memchr("0123456789+-. \tinfINF", value.ptr[0], 22) == NULL;
+}
+
+static void set_changed(const struct keyspace_change *change, struct bytes value)
+{
+        struct bytes delta = change->delta;
+        bool told = value_is_told(value);
+        delta.len -= told ? value.len : 0; /* a SET ends with its value */
+        log_frame(delta, told);
 }
 
 static bool stash_is(enum rule_kind kind, unsigned at, const struct redis_string *key)
@@ -48,7 +63,7 @@ static void set_value(struct crdt_name name, struct bytes value, bool keep_ttl)
         plugin_must(keyspace_local_set(plugin.keyspace, plugin_stamp_ms(), name, value,
                                        keep_ttl ? KEYSPACE_TTL_KEEP : 0, &change),
                     "a write");
-        local_changed(&change);
+        set_changed(&change, value);
         plugin.stash.used = true;
 }
 
@@ -355,13 +370,12 @@ static void on_expired(struct redis_context *ctx, struct crdt_name name, struct 
         local_changed(&change);
 }
 
-/* In the log, an empty delta and then the key. */
 static void on_evicted(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
 {
         (void)ctx;
         (void)key;
         plugin_must(keyspace_key_gone(plugin.keyspace, name), "an eviction");
-        buffer_slice(&plugin.pending, bytes_of(NULL, 0));
+        log_frame(bytes_of(NULL, 0), false);
         local_dirty(&plugin.pending, name);
 }
 

@@ -1,6 +1,7 @@
 /* log.c - MERIDIAN.LOG: the metadata of local changes, for the AOF and for replicas.
  *
- *   varint len, delta      a delta of this region
+ *   varint len << 1, delta        a delta of this region
+ *   varint len << 1 | 1, delta    a SET without its value: it is what Redis holds
  *   varint 0, u32 db, slice key   the key was evicted
  *
  * The native commands stand in the log before it and have made the values; the record adds what the
@@ -28,19 +29,50 @@ static enum err replay_gone(struct cursor *cursor)
         return cursor_failed(cursor) ? cursor->err : keyspace_key_gone(plugin.keyspace, name);
 }
 
+void log_frame(struct bytes delta, bool cut)
+{
+        buffer_varint(&plugin.pending, (uint64_t)delta.len << 1 | cut);
+        buffer_bytes(&plugin.pending, delta);
+        plugin_must(plugin.pending.err, "the log");
+}
+
+/* Where the key was written again later, the value is the later one's, and so is its stamp. */
+static enum err replay_cut(const struct crdt_native *native, struct bytes delta)
+{
+        struct crdt_delta decoded;
+        struct keyspace_result result;
+        struct bytes value = {0};
+        enum err err = crdt_delta_decode(delta, plugin.config.origin, &decoded);
+        if (err != ERR_NONE || decoded.op != CRDT_OP_SET)
+                return ERR_MALFORMED;
+        struct buffer whole;
+        buffer_init(&whole, &plugin.heap);
+        buffer_bytes(&whole, delta);
+        if (native->string_get(native->context, decoded.name, &value))
+                buffer_bytes(&whole, value);
+        plugin_must(whole.err, "a value");
+        err = keyspace_replay(plugin.keyspace, native, buffer_view(&whole), &result);
+        buffer_fini(&whole);
+        return err;
+}
+
 static enum err replay(struct redis_context *ctx, struct bytes record)
 {
+        const struct crdt_native *native = native_of(ctx);
         struct cursor cursor = cursor_of(record);
         enum err err = ERR_NONE;
         while (err == ERR_NONE && cursor_left(&cursor) > 0) {
-                struct bytes delta = cursor_slice(&cursor);
                 struct keyspace_result result;
+                uint64_t head = cursor_varint(&cursor);
+                struct bytes delta = cursor_bytes(&cursor, head >> 1);
                 if (cursor_failed(&cursor))
                         break;
-                if (delta.len == 0)
+                if (head == 0)
                         err = replay_gone(&cursor);
+                else if ((head & 1) != 0)
+                        err = replay_cut(native, delta);
                 else
-                        err = keyspace_replay(plugin.keyspace, native_of(ctx), delta, &result);
+                        err = keyspace_replay(plugin.keyspace, native, delta, &result);
         }
         return err != ERR_NONE ? err : cursor.err;
 }

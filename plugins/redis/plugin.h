@@ -27,6 +27,7 @@ enum {
         PLUGIN_DRIFT_MAX_MS = 5000,
         PLUGIN_PENDING_BYTES_MAX = 1 << 20, /* a longer LOG is propagated within the turn */
         PLUGIN_BATCH_BYTES_MAX = 64 << 20,
+        LOG_VALUE_LEN = 64, /* longer values are not told twice */
         PLUGIN_TAIL_MS_MAX = 60000,
         PLUGIN_NOW_USES_MAX = 16, /* writes of one turn that may share a reading of the clock */
 };
@@ -142,6 +143,9 @@ int wrap_refuse(struct redis_context *ctx, struct redis_string **argv, int argc)
 
 /* Propagates `pending`, unless clients are paused. True where nothing is pending after it. */
 bool log_flush(struct redis_context *ctx);
+
+/* Appends one frame to `pending`. `cut`: a SET whose value, its tail, is left out. */
+void log_frame(struct bytes delta, bool cut);
 int log_command(struct redis_context *ctx, struct redis_string **argv, int argc);
 
 /* ---- native.c: how a merge changes Redis */

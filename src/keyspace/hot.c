@@ -85,6 +85,9 @@ enum err keyspace_local_add(struct keyspace *keyspace, uint64_t wall_ms, struct 
         if (entry == NULL)
                 return ERR_NOMEM;
         if (entry->node.kind == ENTRY_FULL) {
+                const char *lines = (const char *)entry->crdt;
+                for (size_t i = 64; i < sizeof *entry->crdt; i += 64)
+                        __builtin_prefetch(lines + i); /* together instead of one by one */
                 struct crdt_count *count =
                         crdt_increment_plain(entry->crdt, keyspace->config.origin);
                 if (count != NULL)

@@ -463,8 +463,15 @@ def state_transfer(place):
 
 def replica(place):
     """A replica inside the region follows by records, and can take over."""
-    a, b = place.region(1), place.region(2)
+    a = place.region(1, arguments=("--repl-diskless-sync-delay", "0"))
+    b = place.region(2)
+    for _ in range(100):
+        a.run(*a_command(place.random))
     r = place.region(1, arguments=("--replicaof", f"{ADDRESS} {a.port}"))
+    for _ in range(500):
+        if b"master_link_status:up" in r.run("INFO", "replication"):
+            break
+        time.sleep(0.02)
     for step in range(600):
         a.run(*a_command(place.random))
         b.run(*a_command(place.random))
