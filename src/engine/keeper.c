@@ -7,8 +7,8 @@
  *      tail:     one for each peer; broke alone -> made again, the same TAIL is asked again
  *      scan:     broke alone -> the SCAN is answered with ERR_CLOSED
  *
- * TAIL is idempotent, so asking again is safe. MERGE is not asked again here: the node does so, from
- * the positions of the next WORLD_REDIS_UP. */
+ * TAIL is idempotent, so asking again is safe. MERGE is not asked again here: the node does so,
+ * from the positions of the next WORLD_REDIS_UP. */
 #include "engine/engine_priv.h"
 
 #include <stdio.h>

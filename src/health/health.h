@@ -118,15 +118,15 @@ struct health_peer {
 
 /* Private. This node's own opinion of a region. */
 struct health_region {
-        uint8_t id;
-        enum health_verdict opinion;
-        bool ever_heard;
         uint64_t started_us; /* when this node began to listen for it */
         uint64_t heard_us;
         uint64_t streak_us; /* unbroken hearing since then; 0: none */
         uint64_t since_us;  /* of the opinion */
-        uint32_t falls;     /* for the penalty */
         uint64_t calm_us;   /* when `falls` was last counted up or down */
+        uint32_t falls;     /* for the penalty */
+        enum health_verdict opinion;
+        uint8_t id;
+        bool ever_heard;
 };
 
 /* All of it; about 60 kB, no pointers. The caller owns it; keep it on a heap. */

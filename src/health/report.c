@@ -1,10 +1,10 @@
 /* The report on the wire:
  *
- *      u8 version (1), varint node, u8 parts known, u8 parts down, u8 backends up, u8 backends known,
- *      u8 count, then for each region: u8 id, u8 opinion, varint age in ms
+ *      u8 version (1), varint node, u8 parts known, u8 parts down, u8 backends up,
+ *      u8 backends known, u8 count, then for each region: u8 id, u8 opinion, varint age in ms
  *
- * Anything else - another version, a part or opinion out of range, a region twice, bytes left over -
- * is refused as a whole. */
+ * Anything else - another version, a part or opinion out of range, a region twice, bytes left
+ * over - is refused as a whole. */
 #include "health/health.h"
 
 #include "base/cursor.h"

@@ -1,10 +1,10 @@
 /* Compiling, ordering, explaining. Every region gets a rank of two integers (a class, then a value
- * in it) for the client; ordering is a sort by rank and then id. Nothing here fails: what is unknown
- * ranks last, and where nobody is routable all are (fail open).
+ * in it) for the client; ordering is a sort by rank and then id. Nothing here fails: what is
+ * unknown ranks last, and where nobody is routable all are (fail open).
  *
  * A distance is compared as a chord: for unit vectors, 1 - dot grows with the angle. It is cut to
  * 2^-44, which is about two metres near zero and far less elsewhere, so noise in the last bits of a
- * double decides nothing. With a bias the angle itself is needed, since the bias stretches metres. */
+ * double decides nothing. With a bias the angle itself is needed, for the bias stretches it. */
 #include "routing/routing.h"
 
 #include "base/check.h"
@@ -21,10 +21,10 @@ struct vector {
 
 /* Lower is nearer to the front. */
 struct rank {
-        uint8_t tier; /* 0 usable, 1 full, 2 unroutable */
-        uint8_t class;
         int64_t value;
         enum routing_reason reason;
+        uint8_t tier; /* 0 usable, 1 full, 2 unroutable; then the class, then the value */
+        uint8_t class;
 };
 
 enum rank_class {
@@ -222,7 +222,7 @@ static enum routing_reason reason_of(const struct rank *rank, bool fail_open)
 void routing_order(const struct routing_table *table, const struct routing_hint *hints,
                    const struct routing_query *query, struct routing_route *ret)
 {
-        struct rank ranks[TOPOLOGY_REGIONS_MAX];
+        struct rank ranks[TOPOLOGY_REGIONS_MAX] = {0};
         struct origin origin = origin_of(table, query);
         memset(ret, 0, sizeof *ret);
         for (uint32_t i = 0; i < table->count; i++) {

@@ -334,7 +334,7 @@ static bool store_address(struct parser *parser, const struct field_row *row, vo
                         return FAIL(parser, token, "name each address once", "%.*s is given twice",
                                     SHOWN(token));
         }
-        uint32_t index;
+        uint32_t index = 0;
         if (!list_grow(parser, row, base, token, &index))
                 return false;
         list[index] = address;
@@ -376,7 +376,7 @@ static bool store_endpoints(struct parser *parser, const struct field_row *row, 
                         return FAIL(parser, token, "name each one once", "%.*s is given twice",
                                     SHOWN(token));
         }
-        uint32_t index;
+        uint32_t index = 0;
         if (!list_grow(parser, row, base, token, &index))
                 return false;
         list[index] = endpoint;
@@ -412,7 +412,7 @@ static bool store_region(struct parser *parser, const struct field_row *row, voi
                         return FAIL(parser, token, "name each region once", "%.*s is given twice",
                                     SHOWN(token));
         }
-        uint32_t index;
+        uint32_t index = 0;
         if (!list_grow(parser, row, base, token, &index))
                 return false;
         name->order[index] = mention;

@@ -6,11 +6,10 @@
 #define LIST(type, member, m)  .offset_count = offsetof(struct type, member), .max = (m)
 #define RANGE(l, h, otherwise) .low = (l), .high = (h), .absent = (otherwise)
 
-enum {
-        SECOND_MS = 1000,
-        DAY_S = 86400,
-        UDEG = 1000000,
-};
+/* 64 bits wide, as the ranges are. */
+#define SECOND_MS              INT64_C(1000)
+#define DAY_S                  INT64_C(86400)
+#define UDEG                   INT64_C(1000000)
 
 static const struct field_row root_fields[] = {
         {"cluster", FIELD_NAME, true, OF(topology, cluster)},

@@ -381,6 +381,7 @@ static void diff_names(struct diff *diff)
                 if (name_named(diff->before, zone, name->label) == NULL)
                         diff_line(diff, '+', "name", full, "");
         }
+        diff->name = "";
 }
 
 size_t topology_diff(const struct topology *before, const struct topology *after,

@@ -1,5 +1,5 @@
-/* The forms of what servers answer: module replies, DNS answers, HTTP status lines; good ones, other
- * ones and damaged ones. */
+/* The forms of what servers answer: module replies, DNS answers, HTTP status lines; good ones,
+ * other ones and damaged ones. */
 #include "engine/engine_priv.h"
 
 #include "../cmocka_all.h"
