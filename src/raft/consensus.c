@@ -354,12 +354,20 @@ void consensus_synced(struct consensus *consensus, uint64_t now_ms, uint64_t gen
         consensus_advance(consensus);
 }
 
+/* Not while a state from the leader is on its way to the disk; nor before our own disk has what the
+ * others have committed: the library counts what it has stored entry by entry. */
+static bool snapshot_must_wait(const struct consensus *consensus)
+{
+        return consensus->raft.snapshot.installing ||
+               consensus->raft.last_stored < consensus->applied;
+}
+
 enum err consensus_snapshot(struct consensus *consensus, struct bytes state)
 {
         consensus_begin(consensus, consensus->now_ms);
         if (!consensus_active(consensus) || consensus->applied_taken <= consensus->snapshot.index)
                 return ERR_NONE;
-        if (consensus->raft.snapshot.installing)
+        if (snapshot_must_wait(consensus))
                 return ERR_BUSY;
         if (state.len > CONSENSUS_MESSAGE_BYTES_MAX - 65536)
                 return ERR_LIMIT;
@@ -388,7 +396,7 @@ enum err consensus_transfer(struct consensus *consensus, uint64_t now_ms, uint32
 /* Wished when the log is long enough to matter beside the state that would be written. */
 static bool snapshot_wished(const struct consensus *consensus)
 {
-        if (!consensus_active(consensus) || consensus->raft.snapshot.installing ||
+        if (!consensus_active(consensus) || snapshot_must_wait(consensus) ||
             consensus->applied <= consensus->snapshot.index)
                 return false;
         uint64_t grown = consensus->written - consensus->base;

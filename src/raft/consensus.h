@@ -175,8 +175,8 @@ void consensus_synced(struct consensus *consensus, uint64_t now_ms, uint64_t gen
 void consensus_failed(struct consensus *consensus);
 
 /* Gives the state that results from all commands of all takes so far, so that the log before can
- * go. Copied. Does nothing when no entry was applied since the last one. ERR_BUSY: a state from
- * the leader is on its way to the disk, try later; ERR_LIMIT: larger than a message may be. */
+ * go. Copied. Does nothing when no entry was applied since the last one. ERR_BUSY: the
+ * disk has to catch up first (snapshot_wished comes again); ERR_LIMIT: larger than a message may be. */
 MUST_USE enum err consensus_snapshot(struct consensus *consensus, struct bytes state);
 
 /* Hands leadership to `peer` (0: any voter that is up to date). ERR_NOT_LEADER, ERR_NOT_FOUND,

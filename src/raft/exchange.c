@@ -224,14 +224,14 @@ static bool second_leader(const struct consensus *consensus, const struct messag
 }
 
 /* A leader that restarts its probing may send entries that we have compacted away. They are committed,
- * so they are the same as ours: begin behind our snapshot. */
-static void append_skip(const struct consensus *consensus, struct message *message)
+ * so they are the same as ours: begin behind our snapshot. False: what follows does not fit it. */
+static bool append_skip(const struct consensus *consensus, struct message *message)
 {
         const struct snapshot *snapshot = &consensus->snapshot;
         if (consensus->raft.snapshot.installing ||
             message->append.previous_index >= snapshot->index ||
             message->append.previous_index >= consensus->raft.trail.offset)
-                return;
+                return true;
         while (message->append.count > 0 && message->append.previous_index < snapshot->index) {
                 (void)message_entry(&message->append.items);
                 message->append.previous_index++;
@@ -239,6 +239,8 @@ static void append_skip(const struct consensus *consensus, struct message *messa
         }
         message->append.previous_index = snapshot->index;
         message->append.previous_term = snapshot->term;
+        struct bytes rest = message->append.items;
+        return message->append.count == 0 || message_entry(&rest).term >= snapshot->term;
 }
 
 /* The library's array of entries. Their data lie in one block, 8-byte aligned, which the library frees
@@ -276,8 +278,9 @@ static enum err receive_append(struct consensus *consensus, struct raft_event *e
 {
         if (second_leader(consensus, message))
                 return ERR_MALFORMED;
+        if (!append_skip(consensus, message))
+                return ERR_MALFORMED;
         consensus->answering_old_term = message->term < raft_current_term(&consensus->raft);
-        append_skip(consensus, message);
         struct raft_append_entries *append = &event->receive.message->append_entries;
         struct raft_entry *entries = NULL;
         event->receive.message->type = RAFT_APPEND_ENTRIES;
