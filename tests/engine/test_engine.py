@@ -32,8 +32,8 @@ class Tool:
     """A running engine-tool: its lines, with waiting for one that fits."""
 
     def __init__(self, path, folder, topology, region, *servers):
-        name = os.path.join(folder, "topology.conf")
-        with open(name, "w") as file:
+        handle, name = tempfile.mkstemp(suffix=".conf", dir=folder)
+        with open(handle, "w") as file:
             file.write(topology)
         self.lines = []
         self.more = threading.Condition()
