@@ -319,6 +319,10 @@ bool crdt_counted(const struct crdt *crdt, const struct crdt_count *count);
  * (or nothing). `buffer` is emptied first. */
 bool crdt_text(const struct crdt *crdt, struct buffer *buffer);
 
+/* True where an increment has to be told the present text: there is a base whose value is not
+ * remembered here. */
+bool crdt_base_open(const struct crdt *crdt);
+
 /* A finite decimal number, as a float base or amount may be. */
 bool crdt_number(struct bytes text, double *ret);
 

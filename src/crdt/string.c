@@ -97,13 +97,17 @@ struct crdt_count *count_slot(struct crdt_env *env, struct crdt *crdt, region_id
         return &counts[at];
 }
 
+bool crdt_base_open(const struct crdt *crdt)
+{
+        return (crdt->base_kind == CRDT_BASE_NATIVE || crdt->base_kind == CRDT_BASE_LOST) &&
+               base_alive(crdt);
+}
+
 /* The first increment on a base whose value only the native has. */
 static void base_ask(struct crdt_env *env, struct crdt *crdt)
 {
         struct bytes value = env->text_before;
-        bool kind_open = crdt->base_kind == CRDT_BASE_NATIVE ||
-                         (crdt->base_kind == CRDT_BASE_LOST && value.ptr != NULL);
-        if (!kind_open || !base_alive(crdt))
+        if (!crdt_base_open(crdt) || (crdt->base_kind == CRDT_BASE_LOST && value.ptr == NULL))
                 return;
         if (value.ptr == NULL && env->native != NULL &&
             !env->native->string_get(env->native->context, env->name, &value))

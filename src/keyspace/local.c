@@ -256,7 +256,7 @@ enum err keyspace_local_increment(struct keyspace *keyspace, uint64_t wall_ms,
         struct crdt room;
         const struct crdt *crdt = entry_look(entry, &room);
         struct bytes before = {0};
-        if (crdt->base_kind == CRDT_BASE_NATIVE || crdt->base_kind == CRDT_BASE_LOST) {
+        if (crdt_base_open(crdt)) {
                 buffer_reset(&keyspace->text);
                 buffer_format(&keyspace->text, "%lld",
                               (long long)((uint64_t)value_after - (uint64_t)amount));
