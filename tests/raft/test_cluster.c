@@ -450,6 +450,14 @@ static void world_open(struct world *w, uint64_t seed, struct consensus_bugs bug
         w->crash_per_mille = rng_chance(&w->rng, 800) ? (unsigned)rng_below(&w->rng, 80) : 0;
         w->cut_per_mille = rng_chance(&w->rng, 600) ? (unsigned)rng_below(&w->rng, 60) : 0;
         w->reset_per_mille = rng_chance(&w->rng, 500) ? (unsigned)rng_below(&w->rng, 200) : 0;
+        static const struct consensus_bugs none;
+        if (memcmp(&bugs, &none, sizeof none) != 0) {
+                /* Planted bugs show at slow disks and frequent crashes. */
+                w->delay_ms = 1 + rng_below(&w->rng, 30);
+                w->disk_ms = 20 + rng_below(&w->rng, 80);
+                w->crash_per_mille = 100;
+                w->cut_per_mille = 10;
+        }
         for (unsigned i = 0; i < NODES; i++) {
                 struct node *node = &w->nodes[i];
                 heap_init(&node->heap, 0);
