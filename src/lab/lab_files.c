@@ -308,7 +308,6 @@ static void knot_conf_text(const struct lab *lab, const struct lab_region *regio
                       "  - id: default\n"
                       "    view: \"%s/%s/run/view\"\n"
                       "    geo: \"%s/geo.mmdb\"\n"
-                      "    ttl: 5\n"
                       "\n"
                       "template:\n"
                       "  - id: default\n"
