@@ -1,16 +1,17 @@
 /* engine.h - what a node does with its own servers, by libuv on one loop: it looks at them
- * (probes), and keeps the connections to the local Redis over which deltas flow. It decides nothing:
- * each result is one event of world/world.h for the node, and what the node wants of Redis comes as the
- * effects WORLD_REDIS_*.
+ * (probes), and keeps the connections to the local Redis over which deltas flow (keeper). It decides
+ * nothing: each result is one event of world/world.h for the node, and what the node wants of Redis
+ * comes as the effects WORLD_REDIS_*.
  *
  *   probes   Redis PING, DNS query by UDP, HTTP GET to the edge and to each backend; every
  *            `interval_ms` (each with a jitter of a tenth), given up after `timeout_ms`. Each look
  *            is one WORLD_PROBED; counting looks up and down is the node's business (health).
  *   keeper   a control connection (POSITIONS at its begin, then MERGE, MERGESTATE, ACKED,
  *            pipelined), one for SCAN, and one for each peer whose deltas are asked for (TAIL
- *            blocks). The control connection decides: WORLD_REDIS_UP when it stands and the module has
- *            answered, WORLD_REDIS_DOWN when it breaks. Reconnects after 100 ms, doubling to 1 s.
- *            A broken tail connection is made again and its TAIL asked again, unseen by the node.
+ *            blocks). The control connection decides: WORLD_REDIS_UP when it stands and the module
+ *            has answered, WORLD_REDIS_DOWN when it breaks. Reconnects after 100 ms, doubling to
+ *            1 s. A broken tail connection is made again and its TAIL asked again, unseen by the
+ *            node.
  *
  * A Redis without the module is up for PING, but reported as unhealthy with a text that says so. */
 #ifndef MERIDIAN_ENGINE_ENGINE_H

@@ -308,6 +308,28 @@ static void test_one_link_cut(void **state)
         assert_non_null(strstr(text, "suspect: not heard by 1 of 2 regions needed: r2 for "));
 }
 
+/* A region that is not trusted again yet has no vote, however fresh its word is. */
+static void test_no_vote_while_recovering(void **state)
+{
+        (void)state;
+        world_start(3, 1);
+        world_run(2 * SECOND_US);
+        world.dead[1] = true;
+        world_run(3 * SECOND_US);
+        struct health *health = &world.nodes[0];
+        struct health_report report = {.node = 2, .region_count = 1};
+        report.regions[0].region = 3;
+        report.regions[0].opinion = HEALTH_DOWN;
+        report.regions[0].age_ms = 5000;
+        assert_int_equal(verdict_at(0, 2), HEALTH_DOWN);
+        (void)health_reported(health, &report, world.now_us);
+        struct health_evidence evidence;
+        assert_true(health_evidence(health, 3, world.now_us, &evidence));
+        assert_int_equal(evidence.votes_down, 0);
+        assert_false(evidence.observers[1].fresh);
+        assert_int_equal(verdict_at(0, 3), HEALTH_UP);
+}
+
 /* Two regions: neither may decide about the other. Five: three of them may. */
 static void test_majorities(void **state)
 {
@@ -637,6 +659,7 @@ int main(void)
                 cmocka_unit_test(test_lost_heartbeats),
                 cmocka_unit_test(test_minority_decides_nothing),
                 cmocka_unit_test(test_one_link_cut),
+                cmocka_unit_test(test_no_vote_while_recovering),
                 cmocka_unit_test(test_majorities),
                 cmocka_unit_test(test_many_nodes),
                 cmocka_unit_test(test_own_pause),
