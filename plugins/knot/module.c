@@ -29,7 +29,7 @@ static const yp_name_t item_geo[] = "\x03"
 static const yp_item_t module_items[] = {
         {item_view, YP_TSTR, YP_VNONE},
         {item_geo, YP_TSTR, YP_VNONE},
-        {NULL},
+        {.name = NULL},
 };
 
 /* What was logged last about a file, so that it is said once. */
@@ -384,6 +384,8 @@ static int module_check(knotd_conf_check_args_t *args)
         args->err_str = "'view' is missing: the path of the file that meridiand publishes";
         return KNOT_EINVAL;
 }
+
+extern const knotd_mod_api_t knotd_mod_api;
 
 KNOTD_MOD_API(meridian, KNOTD_MOD_FLAG_SCOPE_ZONE, module_load, module_unload, module_items,
               module_check);

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 /* libmaxminddb 1.7 forgets some of its memory when metadata is damaged. */
-const char *__lsan_default_suppressions(void);
+__attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void)
 {
         return "leak:libmaxminddb";
