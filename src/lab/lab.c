@@ -171,6 +171,11 @@ bool lab_find(char *path, size_t size)
 {
         char at[LAB_PATH_MAX];
         char self[LAB_PATH_MAX];
+        const char *named = getenv("MERIDIAN_LAB");
+        if (named != NULL && named[0] != '\0') {
+                int len = snprintf(path, size, "%s", named);
+                return (size_t)len < size && access(path, F_OK) == 0;
+        }
         if (getcwd(at, sizeof at) == NULL)
                 at[0] = '\0';
         while (at[0] != '\0') {
@@ -194,9 +199,15 @@ bool lab_find(char *path, size_t size)
 
 static bool lab_open(struct lab *lab)
 {
+        const char *named = getenv("MERIDIAN_LAB");
         *lab = (struct lab){0};
-        return self_find(lab->self) && root_find(lab->self, lab->root) &&
-               lab_path(lab->dir, "%s/.lab", lab->root);
+        if (!self_find(lab->self) || !root_find(lab->self, lab->root))
+                return false;
+        if (named == NULL || named[0] == '\0')
+                return lab_path(lab->dir, "%s/.lab", lab->root);
+        if (named[0] != '/')
+                return lab_error("MERIDIAN_LAB is \"%s\": write a whole path", named);
+        return lab_path(lab->dir, "%s", named);
 }
 
 /* Ordinary users' PATH often lacks the folders of system programs. */

@@ -130,6 +130,20 @@ static void read_word(const char *path, char *text, size_t size)
         fclose(file);
 }
 
+/* Cuts a folder down to the lab that it lies in; false where it lies in none. */
+static bool lab_of(char *dir)
+{
+        char mark[LAB_PATH_MAX + 16];
+        for (char *slash = strrchr(dir, '/'); slash != NULL && slash != dir;
+             slash = strrchr(dir, '/')) {
+                snprintf(mark, sizeof mark, "%s/started", dir);
+                if (access(mark, F_OK) == 0)
+                        return true;
+                *slash = '\0';
+        }
+        return false;
+}
+
 /* "redis-server, pid 12, of the lab in /home/u/other": what is known of who has a port. */
 static void owner_describe(const struct lab *lab, pid_t pid, char *text, size_t size)
 {
@@ -145,21 +159,24 @@ static void owner_describe(const struct lab *lab, pid_t pid, char *text, size_t 
         snprintf(path, sizeof path, "/proc/%d/cwd", (int)pid);
         ssize_t len = readlink(path, cwd, sizeof cwd - 1);
         cwd[len > 0 ? len : 0] = '\0';
-        char *mark = strstr(cwd, "/.lab/");
-        if (mark == NULL) {
+        if (!lab_of(cwd)) {
                 snprintf(text, size, "%s, pid %d: end it", name, (int)pid);
                 return;
         }
-        *mark = '\0';
-        bool own = strcmp(cwd, lab->root) == 0;
-        snprintf(text, size, "%s, pid %d, of the lab in %s: run `make -C %s lab-down`%s", name,
-                 (int)pid, cwd, cwd, own ? ", or end it" : "");
+        size_t len_root = strlen(cwd) - strlen("/.lab");
+        if (strlen(cwd) > strlen("/.lab") && strcmp(cwd + len_root, "/.lab") == 0)
+                snprintf(text, size, "%s, pid %d, of the lab in %.*s: run `make -C %.*s lab-down`",
+                         name, (int)pid, (int)len_root, cwd, (int)len_root, cwd);
+        else
+                snprintf(text, size,
+                         "%s, pid %d, of the lab in %s: run `MERIDIAN_LAB=%s %s lab down`", name,
+                         (int)pid, cwd, cwd, lab->self);
 }
 
 static bool port_free(const struct lab *lab, const struct lab_region *region,
                       const struct port_row *row)
 {
-        char who[LAB_PATH_MAX * 3];
+        char who[LAB_PATH_MAX * 4];
         if (lab_process_alive(lab, region, row->part))
                 return true;
         int number = bind_try(region->address, row->port, row->udp);

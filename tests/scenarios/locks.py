@@ -1,0 +1,148 @@
+"""Locks over RESP, as any Redis client uses them."""
+import threading
+import time
+
+import redis
+
+from lab import ADDRESSES, Failure, REGIONS, eventually, expect, expect_true
+
+
+def acquire(lab, region, key, owner, ttl_ms=20000, wait_ms=None):
+    words = ["LOCK.ACQUIRE", key, owner, ttl_ms]
+    if wait_ms is not None:
+        words += ["WAIT", wait_ms]
+    return lab.locks(region).execute_command(*words)
+
+
+def release(lab, region, key, owner, token):
+    return lab.locks(region).execute_command("LOCK.RELEASE", key, owner, token)
+
+
+def info(lab, region, key):
+    """What is known of a lock, or None."""
+    words = lab.locks(region).execute_command("LOCK.INFO", key)
+    return words and dict(zip(words[::2], words[1::2]))
+
+
+def scenario_a_lock_has_one_owner(lab):
+    token, ttl = acquire(lab, "us-east", "global:config", "ann")
+    expect_true(0 < ttl <= 20000, "it has a time to live")
+    expect(acquire(lab, "eu-west", "global:config", "ben"), None, "held: nil")
+    known = info(lab, "ap-southeast", "global:config")
+    expect((known["owner"], known["token"]), ("ann", token), "owner and token, asked elsewhere")
+    expect(release(lab, "eu-west", "global:config", "ben", token), 0, "not his to release")
+    expect(release(lab, "us-east", "global:config", "ann", token), 1, "hers")
+    again, _ = acquire(lab, "eu-west", "global:config", "ben")
+    expect_true(again > token, "the token grows")
+    expect(release(lab, "eu-west", "global:config", "ben", again), 1, "his")
+    expect(info(lab, "us-east", "global:config"), None, "free")
+
+
+def scenario_a_lost_answer_may_be_asked_for_again(lab):
+    first = acquire(lab, "us-east", "global:retry", "ann")
+    second = acquire(lab, "us-east", "global:retry", "ann")
+    expect(second[0], first[0], "the same owner gets the same token")
+    release(lab, "us-east", "global:retry", "ann", first[0])
+
+
+def scenario_a_lease_runs_out(lab):
+    token, _ = acquire(lab, "us-east", "us-east:order:1", "ann", 400)
+    expect(acquire(lab, "us-east", "us-east:order:1", "ben", 400), None, "held")
+    later = eventually("the lease is over",
+                       lambda: acquire(lab, "us-east", "us-east:order:1", "ben", 5000), 5)
+    expect_true(later[0] > token, "the token grows")
+    try:
+        lab.locks("us-east").execute_command("LOCK.RENEW", "us-east:order:1", "ann", token, 5000)
+        raise Failure("the former owner could renew")
+    except redis.ResponseError as error:
+        expect_true(str(error).startswith("NOTOWNER"), f"the former owner is told: {error}")
+    release(lab, "us-east", "us-east:order:1", "ben", later[0])
+
+
+def scenario_renewing_prolongs(lab):
+    token, _ = acquire(lab, "eu-west", "eu-west:job", "ann", 1000)
+    for _ in range(4):
+        ttl = lab.locks("eu-west").execute_command("LOCK.RENEW", "eu-west:job", "ann", token, 1000)
+        expect_true(0 < ttl <= 1000, "the new time to live")
+        time.sleep(0.4)
+        expect(acquire(lab, "eu-west", "eu-west:job", "ben", 1000), None, "still held")
+    release(lab, "eu-west", "eu-west:job", "ann", token)
+
+
+def scenario_a_waiting_client_gets_it_when_it_is_released(lab):
+    token, _ = acquire(lab, "us-east", "us-east:queue", "ann")
+    got = []
+    waiter = threading.Thread(
+        target=lambda: got.append(acquire(lab, "us-east", "us-east:queue", "ben", 5000, 8000)))
+    waiter.start()
+    eventually("somebody waits", lambda: info(lab, "us-east", "us-east:queue")["waiters"] == 1)
+    expect(got, [], "nobody has got it yet")
+    release(lab, "us-east", "us-east:queue", "ann", token)
+    waiter.join(10)
+    expect_true(got and got[0] and got[0][0] > token, f"the waiter has got it: {got}")
+    release(lab, "us-east", "us-east:queue", "ben", got[0][0])
+
+
+def scenario_a_wait_may_be_in_vain(lab):
+    token, _ = acquire(lab, "us-east", "us-east:busy", "ann")
+    expect(acquire(lab, "us-east", "us-east:busy", "ben", 1000, 300), None, "nil after the wait")
+    release(lab, "us-east", "us-east:busy", "ann", token)
+
+
+def scenario_a_waiter_that_leaves_does_not_get_it(lab):
+    token, _ = acquire(lab, "us-east", "us-east:gone", "ann")
+    client = redis.Redis(host=ADDRESSES["us-east"], port=7402, socket_timeout=0.5)
+    try:
+        client.execute_command("LOCK.ACQUIRE", "us-east:gone", "ghost", 60000, "WAIT", 60000)
+        raise Failure("it was granted while held")
+    except redis.TimeoutError:
+        client.connection_pool.disconnect()
+    eventually("nobody waits", lambda: info(lab, "us-east", "us-east:gone")["waiters"] == 0)
+    release(lab, "us-east", "us-east:gone", "ann", token)
+    ben = acquire(lab, "us-east", "us-east:gone", "ben", 1000)
+    expect_true(ben, "it is free, not the ghost's")
+
+
+def scenario_regional_locks_can_be_asked_for_anywhere(lab):
+    token, _ = acquire(lab, "ap-southeast", "us-east:far", "ann")
+    expect(acquire(lab, "us-east", "us-east:far", "ben"), None, "held")
+    expect(release(lab, "ap-southeast", "us-east:far", "ann", token), 1, "released from afar")
+
+
+def scenario_tokens_only_grow(lab):
+    tokens = []
+    for turn in range(12):
+        region = REGIONS[turn % 3]
+        token, _ = acquire(lab, region, "global:turns", f"owner-{turn}")
+        tokens.append(token)
+        release(lab, region, "global:turns", f"owner-{turn}", token)
+    expect(tokens, sorted(set(tokens)), "strictly growing")
+
+
+def scenario_many_want_one(lab):
+    granted = []
+    key = "us-east:race"
+
+    def race(owner):
+        answer = acquire(lab, "us-east", key, owner, 20000)
+        if answer:
+            granted.append((owner, answer[0]))
+    threads = [threading.Thread(target=race, args=(f"racer-{index}",)) for index in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(15)
+    expect(len(granted), 1, "owners")
+    release(lab, "us-east", key, *granted[0])
+
+
+def scenario_the_command_line_does_the_same(lab):
+    out = lab.meridian("lock", "acquire", "us-east:cli", "me", "30s")
+    token = out.split("token ")[1].split(",")[0]
+    status, _, err = lab.run("lock", "acquire", "us-east:cli", "you", "30s")
+    expect_true(status == 1 and "held by somebody else" in err, f"held: {err}")
+    expect_true("me" in lab.meridian("lock", "info", "us-east:cli"), "info names the owner")
+    lab.meridian("lock", "renew", "us-east:cli", "me", token, "1m")
+    expect_true("us-east:cli" in lab.meridian("lock", "list", "us-east:"), "list has it")
+    lab.meridian("lock", "release", "us-east:cli", "me", token)
+    expect_true("is free" in lab.meridian("lock", "info", "us-east:cli"), "free")
