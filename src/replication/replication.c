@@ -113,6 +113,8 @@ static void redis_came(struct replication *r, const struct world_event *event)
                 r->peers[i].sender.tail_out = r->peers[i].sender.scan_out = false;
                 r->peers[i].sender.tail_stale = r->peers[i].sender.scan_stale = false;
                 r->peers[i].sender.acked = 0;
+                r->peers[i].sender.told = false;
+                r->peers[i].sender.needs_state = false;
                 r->peers[i].receiver.position = 0;
         }
         r->own_position = 0;
@@ -127,6 +129,8 @@ static void redis_came(struct replication *r, const struct world_event *event)
                 else if (peer != NULL)
                         peer->receiver.position = position->hlc;
         }
+        /* A Redis without a past has lost nothing. */
+        r->serve_us = r->own_position == 0 ? 0 : r->now_us + REPLICATION_WAIT_US;
         r->redis_up = true;
         for (size_t i = 0; i < r->peer_count; i++)
                 greet(r, &r->peers[i]);
@@ -227,12 +231,15 @@ void replication_step(struct replication *replication, const struct world_event 
         dispatch(replication, event);
         for (size_t i = 0; i < replication->peer_count; i++)
                 receiver_tick(replication, &replication->peers[i]);
+        senders_release(replication);
         replication->outbox = NULL;
 }
 
 uint64_t replication_wake_us(const struct replication *replication)
 {
         uint64_t wake_us = UINT64_MAX;
+        if (replication->redis_up && replication->now_us < replication->serve_us)
+                wake_us = replication->serve_us;
         for (size_t i = 0; i < replication->peer_count; i++) {
                 uint64_t peer_us = receiver_wake_us(replication, &replication->peers[i]);
                 if (peer_us < wake_us)

@@ -9,6 +9,7 @@
 #define REPLICATION_FLIGHT_MAX    128 /* batches and parts not acknowledged, of one peer */
 #define REPLICATION_QUEUE_MAX     256 /* batches and parts waiting for our Redis, of one peer */
 #define REPLICATION_RETRY_US      250000
+#define REPLICATION_WAIT_US       2000000
 
 enum replication_kind {
         REPLICATION_HELLO = 1, /* my Redis is up: subscribe */
@@ -50,7 +51,7 @@ struct replication_flight {
 
 enum sender_state {
         SENDER_OFF,    /* nobody subscribes */
-        SENDER_PULL,   /* the peer holds what we lost: we read its state first */
+        SENDER_WAIT,   /* until what our Redis lost is known, and read back */
         SENDER_SCAN,   /* our state, part by part */
         SENDER_STREAM, /* deltas */
 };
@@ -58,6 +59,8 @@ enum sender_state {
 struct sender {
         enum sender_state state;
         uint64_t sub;
+        bool told;     /* it has told its position since our Redis came */
+        uint64_t from; /* that position */
         uint64_t sent; /* position after all that was sent */
         uint64_t acked;
         uint64_t part;     /* of the last state part sent */
@@ -133,6 +136,7 @@ struct replication {
         uint64_t tail_known; /* of the tail lost: what peers have given back */
         uint64_t first;      /* a position from which on all is of this incarnation; 0: not known */
         uint64_t sub_last;
+        uint64_t serve_us;          /* then senders wait no longer for regions that are silent */
         struct peer *transfer_from; /* whose state is being merged; NULL: nobody's */
         struct buffer scratch;
         struct replication_counters counters;
@@ -152,6 +156,8 @@ void sender_acked(struct replication *r, struct peer *peer,
                   const struct replication_message *message);
 void sender_tailed(struct replication *r, struct peer *peer, const struct world_event *event);
 void sender_scanned(struct replication *r, struct peer *peer, const struct world_event *event);
+/* Serves those that wait, when nothing is to be waited for. */
+void senders_release(struct replication *r);
 /* The peer's whole state was merged here. */
 void sender_pulled(struct replication *r, struct peer *from);
 

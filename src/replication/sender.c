@@ -1,12 +1,17 @@
 /* sender.c - our stream, or our whole state, to one subscriber.
  *
- *   OFF --subscribe--> STREAM      it asks from a position that our ring holds
- *                      SCAN        the ring begins later, or it asks for the whole state
- *                      PULL        it holds a tail of our stream that our Redis lost
- *   PULL --its state is merged here--> SCAN
+ *   OFF --subscribe--> WAIT        until we know what our Redis lost, see below
+ *                      SCAN        it asks for the whole state
+ *   WAIT --nothing lost that it lacks--> STREAM
+ *   WAIT --something was lost--> SCAN
  *   SCAN --last part sent--> STREAM, from the vector taken before the scan
  *   STREAM --gap--> SCAN
  *   any --link or Redis down--> OFF
+ *
+ * After our Redis has come back, nobody is served before every other region has told its position
+ * (or the time for it is over), and what one of them holds of our lost tail has been read back from
+ * it: a reader that went past the lost part would take it for deleted when it comes later. Requests
+ * for the whole state are served at once, so two that lost a tail do not wait for each other.
  *
  * Deltas that were written during a scan come twice, in the state and in the stream; merging is
  * idempotent. What is in flight is bounded in bytes and in number; acknowledgements make room. */
@@ -130,21 +135,48 @@ void sender_subscribed(struct replication *r, struct peer *peer,
                 tell_acked(r, peer, message->after);
         bool pull = lost && message->after > r->tail_known &&
                     (r->config.bugs & REPLICATION_BUG_NO_PULL) == 0;
+        sender->told = true;
+        sender->from = message->after;
         if (pull) {
                 sender->pull_to = message->after;
                 r->counters.pulls++;
                 peer->receiver.whole = true;
                 receiver_subscribe(r, peer);
         }
-        if (message->whole) {
+        if (message->whole)
                 begin_scan(r, peer);
-        } else if (pull) {
-                sender->state = SENDER_PULL;
-        } else if ((lost || sender->needs_state) &&
-                   (r->config.bugs & REPLICATION_BUG_NO_PULL) == 0) {
-                begin_scan(r, peer);
-        } else {
-                begin_stream(r, peer, message->after);
+        else
+                sender->state = SENDER_WAIT;
+        senders_release(r);
+}
+
+static bool senders_wait(const struct replication *r)
+{
+        bool wait = false;
+        for (size_t i = 0; i < r->peer_count; i++) {
+                const struct sender *sender = &r->peers[i].sender;
+                if (sender->pull_to != 0 && r->peers[i].up)
+                        return true;
+                wait = wait || !sender->told;
+        }
+        return wait && r->now_us < r->serve_us;
+}
+
+void senders_release(struct replication *r)
+{
+        if (!r->redis_up || senders_wait(r))
+                return;
+        for (size_t i = 0; i < r->peer_count; i++) {
+                struct peer *peer = &r->peers[i];
+                struct sender *sender = &peer->sender;
+                if (sender->state != SENDER_WAIT)
+                        continue;
+                bool lost = position_lost(r, sender->from) &&
+                            (r->config.bugs & REPLICATION_BUG_NO_PULL) == 0;
+                if (lost || sender->needs_state)
+                        begin_scan(r, peer);
+                else
+                        begin_stream(r, peer, sender->from);
         }
 }
 
@@ -153,16 +185,15 @@ void sender_pulled(struct replication *r, struct peer *from)
         if (from->sender.pull_to > r->tail_known)
                 r->tail_known = from->sender.pull_to;
         from->sender.pull_to = 0;
-        if (from->sender.state == SENDER_PULL)
-                begin_scan(r, from);
         for (size_t i = 0; i < r->peer_count; i++) {
                 struct peer *peer = &r->peers[i];
+                peer->sender.needs_state = true;
                 if (peer == from)
                         continue;
-                peer->sender.needs_state = true;
                 if (peer->sender.state == SENDER_STREAM || peer->sender.state == SENDER_SCAN)
                         begin_scan(r, peer);
         }
+        senders_release(r);
 }
 
 static void flight_add(struct sender *sender, bool state, uint64_t mark, size_t bytes)

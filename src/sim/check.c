@@ -228,8 +228,7 @@ void check_periodic(struct sim *sim)
                 return;
         redis_explain(sim);
         sim_violation(sim, "liveness: %llu s after the faults ended %s",
-                      (unsigned long long)((sim->now_us - sim->swarm.faults_end_us) / SECOND),
-                      why);
+                      (unsigned long long)((sim->now_us - sim->swarm.faults_end_us) / SECOND), why);
 }
 
 /* ---- in the end ---- */

@@ -2,6 +2,8 @@
  * (swarm testing): a run with all kinds at once hides what a run with one kind shows. */
 #include "sim/sim_priv.h"
 
+#define TAIL_APART_US (4 * SECOND)
+
 static unsigned some(struct sim *sim, unsigned per_mille, unsigned max)
 {
         bool on = sim_chance(sim, STREAM_SETUP, per_mille);
@@ -53,6 +55,13 @@ void swarm_draw(struct sim *sim)
                 swarm->crashes = swarm->cuts = swarm->one_ways = swarm->resets = 0;
                 swarm->pauses = swarm->jumps = swarm->clogs = swarm->redis_crashes = 0;
                 swarm->disk_fails = swarm->isolations = swarm->deaths = 0;
+        }
+        swarm->tail_loss = !swarm->calm && !swarm->deaths_only && !swarm->witness &&
+                           sim_chance(sim, STREAM_SETUP, 250);
+        if (swarm->tail_loss) {
+                swarm->redis_crashes = 5;
+                swarm->crashes = swarm->cuts = swarm->one_ways = swarm->pauses = 0;
+                swarm->clogs = swarm->disk_fails = swarm->isolations = swarm->deaths = 0;
         }
         if (swarm->calm)
                 sim_cover(sim, COVER_CALM);
@@ -165,12 +174,25 @@ static void fault_clog(struct sim *sim)
                 link->clog_until_us = sim->now_us + sim_below(sim, STREAM_FAULTS, 2 * SECOND);
 }
 
+/* A tail that is lost while its only holder is away, or lost twice before it is read back, is beyond
+ * what the keyspace promises: then one at a time. */
+static bool tail_may_go(const struct sim *sim)
+{
+        for (uint32_t i = 0; i < sim->swarm.region_count; i++)
+                if (sim->redis[i].exists && !sim->redis[i].up)
+                        return false;
+        return sim->now_us >= sim->redis_crash_us + TAIL_APART_US;
+}
+
 static void fault_redis(struct sim *sim)
 {
         struct sim_redis *redis =
                 &sim->redis[sim_below(sim, STREAM_FAULTS, sim->swarm.region_count)];
         if (!redis->exists || !redis->up)
                 return;
+        if (sim->swarm.tail_loss && !tail_may_go(sim))
+                return;
+        sim->redis_crash_us = sim->now_us;
         redis_crash(redis);
         sim_at(sim, 50 * MS + sim_below(sim, STREAM_FAULTS, 2 * SECOND), EVENT_REDIS_START,
                redis->region, 0, 0);

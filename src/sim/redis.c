@@ -115,6 +115,29 @@ static void log_cut(struct sim_redis *redis, struct log_entry **at)
         }
 }
 
+/* How many entries of a log's end must stay so that no peer holds more of our stream. */
+static uint64_t log_shipped(const struct sim_redis *redis, const struct log_entry *entry)
+{
+        const struct sim *sim = redis->sim;
+        uint64_t shipped = 0;
+        uint64_t count = 0;
+        uint64_t needed = 0;
+        for (uint32_t i = 0; i < sim->swarm.region_count; i++) {
+                const struct sim_redis *other = &sim->redis[i];
+                if (i == redis->region || !other->exists)
+                        continue;
+                uint64_t at = vector_get(keyspace_positions(other->keyspace),
+                                         (region_id)(redis->region + 1));
+                shipped = at > shipped ? at : shipped;
+        }
+        for (; entry != NULL; entry = entry->next) {
+                count++;
+                if (entry->kind == LOG_LOCAL && entry->last <= shipped)
+                        needed = count;
+        }
+        return needed;
+}
+
 /* Any prefix of what was not synced stays. True when something is lost. */
 static bool log_crash(struct sim_redis *redis)
 {
@@ -124,6 +147,8 @@ static bool log_crash(struct sim_redis *redis)
         for (struct log_entry *entry = *at; entry != NULL; entry = entry->next)
                 loose++;
         uint64_t kept = sim_below(redis->sim, STREAM_REDIS, loose + 1);
+        if (!redis->sim->swarm.tail_loss && kept < log_shipped(redis, *at))
+                kept = log_shipped(redis, *at);
         for (uint64_t i = 0; i < kept; i++) {
                 redis->log_synced = *at;
                 at = &(*at)->next;
@@ -292,7 +317,7 @@ static void tail_answer(struct sim_redis *redis, struct tail_wait *wait, bool en
                 struct keyspace_change change;
                 (void)keyspace_heartbeat(redis->keyspace, wall_ms(redis), &change);
                 if (!change.nothing)
-                        log_add(redis, LOG_LOCAL, 0, 0, NULL, change.delta);
+                        log_add(redis, LOG_LOCAL, 0, change.stamp.hlc, NULL, change.delta);
         }
         enum err err = keyspace_tail(redis->keyspace, wall_ms(redis), wait->after, wait->bytes_max,
                                      &batch);
@@ -391,10 +416,12 @@ static enum err merge_state(struct sim_redis *redis, const struct world_effect *
 
 static void take_merge(struct sim_redis *redis, const struct world_effect *effect)
 {
-        sim_trace(redis->sim, "Redis of region %u merges from %u: %llu to %llu%s", redis->region + 1,
-                  effect->merge.origin, (unsigned long long)effect->merge.after,
+        sim_trace(redis->sim, "Redis of region %u merges from %u: %llu to %llu%s",
+                  redis->region + 1, effect->merge.origin, (unsigned long long)effect->merge.after,
                   (unsigned long long)effect->merge.last,
-                  effect->merge.state_end ? ", end of state" : effect->merge.state ? ", state" : "");
+                  effect->merge.state_end ? ", end of state"
+                  : effect->merge.state   ? ", state"
+                                          : "");
         struct keyspace_result result = {0};
         struct world_event event = {.kind = WORLD_REDIS_MERGED};
         event.merged.origin = effect->merge.origin;
@@ -465,7 +492,7 @@ static void logged(struct sim_redis *redis, enum err err, const struct keyspace_
         must(redis, err, "a local change");
         if (err != ERR_NONE || change->nothing)
                 return;
-        log_add(redis, LOG_LOCAL, 0, 0, NULL, change->delta);
+        log_add(redis, LOG_LOCAL, 0, change->stamp.hlc, NULL, change->delta);
         wake_tails(redis);
 }
 
@@ -749,9 +776,8 @@ void redis_explain(struct sim *sim)
                 for (uint32_t k = 0; k < sim->witness_count; k++) {
                         const struct witness *witness = &sim->witnesses[k];
                         char text[16];
-                        if (!witness->counted &&
-                            !model_has_member(redis, name_of(WITNESS_NAME),
-                                              member_of(witness, text)))
+                        if (!witness->counted && !model_has_member(redis, name_of(WITNESS_NAME),
+                                                                   member_of(witness, text)))
                                 sim_trace(sim, "    lacks member %u of region %u, written at %llu",
                                           witness->number, witness->origin,
                                           (unsigned long long)witness->hlc);

@@ -291,6 +291,7 @@ struct swarm {
         bool small_ring;
         bool rates;
         bool deaths_only;
+        bool tail_loss; /* logs may lose what a peer holds already */
         uint64_t fault_every_us;
         uint64_t faults_end_us, load_end_us, end_us;
         uint32_t lock_clients;
@@ -326,6 +327,7 @@ struct sim {
         uint32_t leader_changes;
         uint64_t dead_since_us; /* of the region that died last */
         uint64_t undrain_us;
+        uint64_t redis_crash_us; /* the last one */
         struct witness witnesses[WITNESSES_MAX];
         uint32_t witness_count;
         uint32_t member_next;
