@@ -82,5 +82,6 @@ void gossip_came(struct node *node, struct node_peer *peer, struct bytes data)
         peer->gossip_known = true;
         peer->gossip_us = node->now_us;
         node->counters.gossip_in++;
-        (void)health_reported(node->health, &gossip->report, node->now_us);
+        if (health_reported(node->health, &gossip->report, node->now_us))
+                node->look = true;
 }

@@ -241,6 +241,8 @@ void group_pump(struct node *node, struct node_group *group)
                 pump_messages(node, group, &output);
                 pump_restore(node, group, &output);
                 pump_commands(node, group, &output);
+                if (output.restore || output.command_count > 0 || output.changed)
+                        node->look = true;
                 bool more = output.write_count > 0 || output.message_count > 0 || output.restore ||
                             output.command_count > 0 || output.changed;
                 if (output.snapshot_wished && !group->failed) {

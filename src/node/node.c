@@ -14,6 +14,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#define LOOK_EVERY_US 50000
+
 void node_note(struct node *node, const char *name, const char *format, ...)
 {
         struct node_status_note *note = &node->notes[node->note_count % NODE_STATUS_NOTES_MAX];
@@ -393,12 +395,20 @@ static void turn(struct node *node)
         request_tick(node);
         for (int i = 0; i < WORLD_GROUP_COUNT; i++)
                 group_tick(node, &node->groups[i]);
-        regions_tick(node);
+        /* Looking at all regions is the dearest part of a turn: only when something may be new. */
+        bool look = step.changed || node->gossip_wanted || node->look ||
+                    node->now_us >= node->look_next_us;
+        if (look) {
+                node->look = false;
+                node->look_next_us = node->now_us + LOOK_EVERY_US;
+                regions_tick(node);
+        }
         pump(node);
         node->health_next_us = step.next_us;
         if (step.changed || node->gossip_wanted || node->now_us >= node->gossip_next_us)
                 gossip_send(node);
-        regions_publish(node);
+        if (look || node->look)
+                regions_publish(node);
 }
 
 static uint64_t turn_next_us(const struct node *node)

@@ -143,6 +143,8 @@ struct node {
         uint64_t gossip_next_us;
         bool gossip_wanted;
         uint64_t health_next_us;
+        bool look; /* something of a region may have changed */
+        uint64_t look_next_us;
         bool redis_known, redis_up;
         uint64_t backends_up;
         uint64_t view_hash;

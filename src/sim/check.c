@@ -288,11 +288,10 @@ void check_end(struct sim *sim)
                         const struct council *council =
                                 node_council(host->node, (enum world_group)group);
                         lock_table_check(council_locks(council));
-                        sim->hash = hash_fnv_u64(sim->hash, council_digest(council));
+                        sim_mix(sim, council_digest(council));
                 }
         }
         for (uint32_t i = 0; i < sim->swarm.region_count; i++)
                 if (sim->redis[i].exists)
-                        sim->hash =
-                                hash_fnv_u64(sim->hash, keyspace_digest(sim->redis[i].keyspace));
+                        sim_mix(sim, keyspace_digest(sim->redis[i].keyspace));
 }

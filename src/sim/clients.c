@@ -190,12 +190,12 @@ static void replied(struct sim *sim, struct lock_client *client, const struct re
 void clients_reply(struct sim *sim, struct host *host, uint64_t request, struct bytes data)
 {
         struct reply reply;
-        (void)host;
+
         if (reply_decode(data, &reply, NULL, 0) != ERR_NONE) {
                 sim_violation(sim, "contract: a reply that cannot be read");
                 return;
         }
-        sim->hash = hash_fnv_u64(sim->hash, request ^ (uint64_t)reply.code << 48);
+        sim_mix(sim, request ^ (uint64_t)reply.code << 48);
         for (uint32_t i = 0; i < sim->swarm.lock_clients; i++) {
                 struct lock_client *client = &sim->clients[i];
                 if (client->request != request)
@@ -209,7 +209,8 @@ void clients_reply(struct sim *sim, struct host *host, uint64_t request, struct 
                 replied(sim, client, &reply);
                 return;
         }
-        if (request == sim->probe_global && reply.code == REPLY_OK)
+        if (request == sim->probe_global && reply.code == REPLY_OK &&
+            sim->isolated == (int)host->index)
                 sim_violation(sim, "minority: node %u, cut off, granted a global lock", host->id);
         if (request == sim->probe_global && reply.code == REPLY_NO_MAJORITY)
                 sim->minority_global_refused = true;

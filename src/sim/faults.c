@@ -98,6 +98,8 @@ static void fault_cut(struct sim *sim, bool one_way)
         uint32_t b = (uint32_t)sim_below(sim, STREAM_FAULTS, sim->host_count - 1);
         if (b >= a)
                 b++;
+        if (sim->isolated == (int)a || sim->isolated == (int)b)
+                return;
         sim_trace(sim, "cut %u %s %u", sim->hosts[a].id, one_way ? "-/>" : "</>", sim->hosts[b].id);
         sim_cover(sim, one_way ? COVER_CUT_ONE_WAY : COVER_CUT);
         network_cut(sim, a, b, true, !one_way);
@@ -333,7 +335,6 @@ void faults_end(struct sim *sim)
         for (uint32_t i = 0; i < sim->host_count; i++) {
                 struct host *host = &sim->hosts[i];
                 host->dead = false;
-                host->paused_until_us = 0;
                 if (host->disk_broken)
                         host_crash(sim, host);
                 if (host->node == NULL)

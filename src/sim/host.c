@@ -115,18 +115,18 @@ static void set_wake(struct sim *sim, struct host *host, uint64_t mono_us)
 
 static void carry_out(struct sim *sim, struct host *host, const struct world_effect *effect)
 {
-        sim->hash = hash_fnv_u64(sim->hash, effect->kind);
+        sim_mix(sim, effect->kind);
         switch (effect->kind) {
         case WORLD_WAKE:
                 set_wake(sim, host, effect->wake.at_us);
                 break;
         case WORLD_SEND:
-                sim->hash = hash_fnv_u64(sim->hash, effect->send.data.len);
+                sim_mix(sim, effect->send.data.len);
                 network_send(sim, host, effect);
                 break;
         case WORLD_JOURNAL_APPEND:
         case WORLD_JOURNAL_REPLACE:
-                sim->hash = hash_fnv_u64(sim->hash, hash_crc32c(0, effect->journal.data));
+                sim_mix(sim, hash_crc32c(0, effect->journal.data));
                 disk_append(sim, host, effect);
                 break;
         case WORLD_REPLY:
@@ -153,8 +153,7 @@ void host_step(struct sim *sim, struct host *host, struct world_event *event)
         struct world_effects effects;
         event->now_us = host_mono_us(sim, host);
         event->wall_us = host_wall_us(sim, host);
-        sim->hash = hash_fnv_u64(sim->hash, sim->now_us ^ ((uint64_t)host->index << 56) ^
-                                                    ((uint64_t)event->kind << 48));
+        sim_mix(sim, sim->now_us ^ ((uint64_t)host->index << 56) ^ ((uint64_t)event->kind << 48));
         node_step(host->node, event, &effects);
         for (size_t i = 0; i < effects.count && !sim->over; i++)
                 carry_out(sim, host, &effects.items[i]);

@@ -115,24 +115,14 @@ static void log_cut(struct sim_redis *redis, struct log_entry **at)
         }
 }
 
-/* How many entries of a log's end must stay so that no peer holds more of our stream. */
-static uint64_t log_shipped(const struct sim_redis *redis, const struct log_entry *entry)
+/* How many entries of a log's end must stay so that nobody was given more of our stream. */
+static uint64_t log_given(const struct sim_redis *redis, const struct log_entry *entry)
 {
-        const struct sim *sim = redis->sim;
-        uint64_t shipped = 0;
         uint64_t count = 0;
         uint64_t needed = 0;
-        for (uint32_t i = 0; i < sim->swarm.region_count; i++) {
-                const struct sim_redis *other = &sim->redis[i];
-                if (i == redis->region || !other->exists)
-                        continue;
-                uint64_t at = vector_get(keyspace_positions(other->keyspace),
-                                         (region_id)(redis->region + 1));
-                shipped = at > shipped ? at : shipped;
-        }
         for (; entry != NULL; entry = entry->next) {
                 count++;
-                if (entry->kind == LOG_LOCAL && entry->last <= shipped)
+                if (entry->kind == LOG_LOCAL && entry->last <= redis->given)
                         needed = count;
         }
         return needed;
@@ -147,8 +137,8 @@ static bool log_crash(struct sim_redis *redis)
         for (struct log_entry *entry = *at; entry != NULL; entry = entry->next)
                 loose++;
         uint64_t kept = sim_below(redis->sim, STREAM_REDIS, loose + 1);
-        if (!redis->sim->swarm.tail_loss && kept < log_shipped(redis, *at))
-                kept = log_shipped(redis, *at);
+        if (!redis->sim->swarm.tail_loss && kept < log_given(redis, *at))
+                kept = log_given(redis, *at);
         for (uint64_t i = 0; i < kept; i++) {
                 redis->log_synced = *at;
                 at = &(*at)->next;
@@ -330,6 +320,8 @@ static void tail_answer(struct sim_redis *redis, struct tail_wait *wait, bool en
                 sim_cover(sim, COVER_GAP);
         else if (batch.last > wait->after)
                 event.tailed.last = batch.last;
+        if (event.tailed.last > redis->given)
+                redis->given = event.tailed.last;
         if (!end && !event.tailed.gap && event.tailed.last == wait->after)
                 return;
         struct buffer deltas;
@@ -448,6 +440,7 @@ static void take_merge(struct sim_redis *redis, const struct world_effect *effec
 static void take_scan(struct sim_redis *redis, const struct world_effect *effect)
 {
         struct sim *sim = redis->sim;
+        redis->given = UINT64_MAX;
         struct scan_run *run = &redis->scans[slot_of(sim, effect->scan.peer)];
         if (effect->scan.cursor == 0) {
                 run->peer = effect->scan.peer;

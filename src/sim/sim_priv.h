@@ -204,6 +204,7 @@ struct sim_redis {
         struct tail_wait tails[HOSTS_MAX];
         struct scan_run scans[HOSTS_MAX];
         uint64_t tail_id;
+        uint64_t given; /* the largest own clock that a tail or a scan has handed out */
 };
 
 void redis_init(struct sim *sim, uint32_t region);
@@ -344,6 +345,11 @@ struct sim {
 };
 
 /* sim.c */
+static inline void sim_mix(struct sim *sim, uint64_t value)
+{
+        sim->hash = (sim->hash ^ value) * 0x9e3779b97f4a7c15u;
+        sim->hash ^= sim->hash >> 29;
+}
 void sim_violation(struct sim *sim, const char *format, ...) PRINTF_LIKE(2, 3);
 void sim_trace(struct sim *sim, const char *format, ...) PRINTF_LIKE(2, 3);
 void sim_at(struct sim *sim, uint64_t after_us, enum event_kind kind, uint32_t a, uint32_t b,
