@@ -1,7 +1,7 @@
 /* engine.h - what a node does with its own servers, by libuv on one loop: it looks at them
- * (probes), and keeps the connections to the local Redis over which deltas flow (keeper). It decides
- * nothing: each result is one event of world/world.h for the node, and what the node wants of Redis
- * comes as the effects WORLD_REDIS_*.
+ * (probes), and keeps the connections to the local Redis over which deltas flow (keeper). It
+ * decides nothing: each result is one event of world/world.h for the node, and what the node wants
+ * of Redis comes as the effects WORLD_REDIS_*.
  *
  *   probes   Redis PING, DNS query by UDP, HTTP GET to the edge and to each backend; every
  *            `interval_ms` (each with a jitter of a tenth), given up after `timeout_ms`. Each look

@@ -160,6 +160,7 @@ class Redis:
             except OSError:
                 time.sleep(0.02)
             assert self.process.poll() is None, "redis-server does not start"
+        self.kill()
         raise AssertionError("redis-server does not answer")
 
     def ask(self, *words):
