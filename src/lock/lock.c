@@ -52,7 +52,8 @@ static void garbage_add(struct lock_table *table, struct bytes data)
                 struct bytes *garbage =
                         heap_resize(table->heap, table->garbage, size * sizeof *garbage);
                 if (garbage == NULL) {
-                        table->fatal = true; /* and the bytes leak: nothing may borrow freed ones */
+                        heap_free(table->heap, (void *)(uintptr_t)data.ptr);
+                        table->fatal = true; /* so no result is shown that borrows them */
                         return;
                 }
                 table->garbage = garbage;
@@ -361,7 +362,7 @@ const struct lock_result *lock_apply(struct lock_table *table, uint64_t index,
                 operation->run(table, command);
         else
                 answer(table, command, LOCK_INVALID);
-        *ret_count = table->result_count;
+        *ret_count = table->fatal ? 0 : table->result_count;
         *ret_fatal = table->fatal;
         return table->results;
 }

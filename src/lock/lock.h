@@ -85,7 +85,7 @@ enum lock_result_kind {
         LOCK_FREE,      /* BREAK, CANCEL: there was nothing to do */
         LOCK_CANCELLED, /* a wait was given up, or its owner asked again */
         LOCK_INVALID,   /* an argument out of range */
-        LOCK_LIMIT,     /* too many locks or waiters, or memory ran out */
+        LOCK_LIMIT,     /* too many locks or waiters */
         LOCK_RESULT_COUNT,
 };
 
@@ -116,8 +116,9 @@ void lock_table_free(struct lock_table *table);
 
 /* Applies the command of log entry `index`. Results stay valid until the next call on the table;
  * the first of them with the command's origin is its answer, and there is exactly one of those but
- * for LOCK_TIME without one. Never fails: what is refused is a result. When memory runs out the
- * answer is LOCK_LIMIT and, as replicas may then differ, `*ret_fatal` is set: stop this replica. */
+ * for LOCK_TIME without one. Never fails: what is refused is a result. When
+ * memory runs out `*ret_fatal` is set and there are no results: replicas may differ then, so this
+ * one must stop. */
 const struct lock_result *lock_apply(struct lock_table *table, uint64_t index,
                                      const struct lock_command *command, size_t *ret_count,
                                      bool *ret_fatal);

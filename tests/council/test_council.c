@@ -509,6 +509,7 @@ static void test_memory(void **state)
                 }
                 assert_int_equal(told, fail != 0);
                 council_free(council);
+                assert_int_equal(small.used_bytes, 0);
                 if (fail == 0)
                         calls = small.calls;
         }

@@ -339,7 +339,7 @@ static void test_memory(void **state)
                                         .op = i < 9 ? LOCK_ACQUIRE : LOCK_TIME,
                                         .now_ms = i < 9 ? 0 : i * 10,
                                         .key = i % 2 == 0 ? BYTES("a") : BYTES("b"),
-                                        .owner = bytes_of("abcdefghijkl" + i, 1),
+                                        .owner = bytes_of(&"abcdefghijkl"[i], 1),
                                         .ttl_ms = 85,
                                         .wait_ms = 1000,
                                         .origin = {1, 1, i}};
@@ -354,6 +354,7 @@ static void test_memory(void **state)
                 }
                 if (fail == 0)
                         calls = small.calls;
+                assert_int_equal(small.used_bytes, 0);
                 if (fail != 0)
                         assert_true(small.calls >= fail);
         }
