@@ -44,30 +44,71 @@ void keyspace_names(struct bytes deltas, void (*each)(void *context, struct crdt
         }
 }
 
-/* The delta is as count_publish in local.c makes it, and the merge of it is what crdt_apply does to a
- * counter that is nothing else. */
+static uint8_t *put_u64(uint8_t *at, uint64_t value)
+{
+        for (unsigned i = 0; i < 8; i++)
+                at[i] = (uint8_t)(value >> (8 * i));
+        return at + 8;
+}
+
+static uint8_t *put_varint(uint8_t *at, uint64_t value)
+{
+        for (; value >= 0x80; value >>= 7)
+                *at++ = (uint8_t)(value | 0x80);
+        *at++ = (uint8_t)value;
+        return at;
+}
+
+/* Totals without a float part: a zero byte, then the zigzag varint. */
+static uint8_t *put_whole(uint8_t *at, uint64_t whole)
+{
+        *at++ = 0;
+        return put_varint(at, whole << 1 ^ (uint64_t)((int64_t)whole >> 63));
+}
+
+/* Writes the delta that count_publish in local.c makes, without a float part. */
+static enum err add_encode(struct buffer *delta, uint64_t hlc, struct crdt_name name,
+                           const struct crdt_count *count)
+{
+        enum {
+                HEAD_MAX = 8 + 1 + 5 + 5,
+                TAIL_MAX = 11 + 8 + 11,
+        };
+        buffer_reset(delta);
+        uint8_t *from = buffer_reserve(delta, HEAD_MAX + name.key.len + TAIL_MAX);
+        if (from == NULL)
+                return ERR_NOMEM;
+        uint8_t *at = put_u64(from, hlc);
+        *at++ = (uint8_t)(CRDT_OP_COUNT | (count->cut_hlc != 0 ? CRDT_FLAG_CUTS : 0));
+        at = put_varint(at, name.db);
+        at = put_varint(at, name.key.len);
+        if (name.key.len > 0)
+                memcpy(at, name.key.ptr, name.key.len);
+        at = put_whole(at + name.key.len, count->total.whole);
+        if (count->cut_hlc != 0)
+                at = put_whole(put_u64(at, count->cut_hlc), count->cut.whole);
+        buffer_commit(delta, (size_t)(at - from));
+        return ERR_NONE;
+}
+
+static bool has_part(const struct crdt_count *count)
+{
+        return count->total.part < 0 || count->total.part > 0 || count->cut.part < 0 ||
+               count->cut.part > 0;
+}
+
+/* What crdt_apply of that delta does to a counter that is nothing else. */
 static enum err add_plain(struct keyspace *keyspace, uint64_t wall_ms, struct entry *entry,
                           struct crdt_count *count, int64_t amount, struct keyspace_change *ret)
 {
-        struct crdt *crdt = entry->crdt;
-        struct buffer *delta = &keyspace->delta;
         struct stamp stamp = keyspace_issue(keyspace, wall_ms);
-        struct crdt_totals total = count->total;
-        total.whole += (uint64_t)amount;
-        buffer_reset(delta);
-        crdt_delta_head(delta, stamp.hlc, CRDT_OP_COUNT, count->cut_hlc != 0 ? CRDT_FLAG_CUTS : 0,
-                        entry_name(entry));
-        crdt_totals_encode(delta, total);
-        if (count->cut_hlc != 0) {
-                buffer_u64(delta, count->cut_hlc);
-                crdt_totals_encode(delta, count->cut);
-        }
-        if (delta->err != ERR_NONE)
-                return delta->err;
-        count->total = total;
+        count->total.whole += (uint64_t)amount;
         count->hlc = stamp.hlc;
-        crdt->last[CRDT_STRING] = stamp;
-        struct bytes made = buffer_view(delta);
+        entry->crdt->last[CRDT_STRING] = stamp;
+        enum err err = add_encode(&keyspace->delta, stamp.hlc, entry_name(entry), count);
+        if (err != ERR_NONE)
+                return err;
+        struct bytes made = buffer_view(&keyspace->delta);
         uint8_t *at = ring_append(&keyspace->ring, stamp.hlc, made.len);
         if (at != NULL)
                 memcpy(at, made.ptr, made.len);
@@ -90,7 +131,7 @@ enum err keyspace_local_add(struct keyspace *keyspace, uint64_t wall_ms, struct 
                         __builtin_prefetch(lines + i); /* together instead of one by one */
                 struct crdt_count *count =
                         crdt_increment_plain(entry->crdt, keyspace->config.origin);
-                if (count != NULL)
+                if (count != NULL && !has_part(count))
                         return add_plain(keyspace, wall_ms, entry, count, amount, ret);
         }
         struct crdt room;

@@ -39,6 +39,7 @@ class Server:
         self.folder = tempfile.mkdtemp(prefix="meridian-test-redis-")
         self.arguments = ["--bind", ADDRESS, "--port", str(self.port), "--dir", self.folder,
                           "--logfile", self.folder + "/log", "--enable-debug-command", "yes",
+                          "--appendfsync", "no",
                           "--appendonly", "yes" if aof else "no", "--save", "3600 1" if rdb else ""]
         self.arguments += list(arguments)
         if origin is not None:
