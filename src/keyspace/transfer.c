@@ -105,6 +105,8 @@ enum err keyspace_scan(struct keyspace *keyspace, const struct crdt_native *nati
         buffer_patch_u32(buffer, begin + TRANSFER_TO_AT, (uint32_t)at);
         buffer_patch_u32(buffer, begin + TRANSFER_TO_AT + 4, (uint32_t)(at >> 32));
         *cursor = at;
+        uint64_t own = vector_get(&keyspace->seen.vector, keyspace->config.origin);
+        keyspace->given = own > keyspace->given ? own : keyspace->given;
         return ERR_NONE;
 }
 
