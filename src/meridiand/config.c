@@ -1,10 +1,11 @@
-/* Reads the daemon's configuration. The text is cut into words and marks; each key is looked up in
- * one table, which knows its section, its kind and where it goes. Parsing stops at the first fault,
+/* Reads the daemon's configuration. Each key of the text is looked up in one table, which knows its
+ * section, its kind and where it goes. Parsing stops at the first fault,
  * with the file, the line, the key and what to do. Whatever bytes come, nothing is read past their
  * end. */
 #include "meridiand/config.h"
 #include "base/check.h"
 #include "base/heap.h"
+#include "base/lexer.h"
 #include "io/io.h"
 
 #include <stdarg.h>
@@ -13,28 +14,8 @@
 
 #define CONFIG_BYTES_MAX ((size_t)1 << 20)
 
-/* ---- words and marks ---- */
-
-enum token_kind {
-        TOKEN_END,
-        TOKEN_WORD,
-        TOKEN_OPEN,
-        TOKEN_CLOSE,
-        TOKEN_ASSIGN,
-        TOKEN_STOP, /* ';' or ',' */
-        TOKEN_BAD,
-};
-
-struct token {
-        enum token_kind kind;
-        bool fresh_line; /* a newline lies before it */
-        unsigned line;
-        struct bytes text;
-};
-
 struct parser {
-        struct bytes left;
-        unsigned line;
+        struct lexer lexer;
         struct token token; /* the one to be looked at next */
         const char *path;
         struct config *config;
@@ -43,94 +24,9 @@ struct parser {
         uint64_t seen; /* bit i: key_rows[i] */
 };
 
-static uint8_t take(struct bytes *left)
-{
-        uint8_t byte = left->ptr[0];
-        *left = bytes_of(left->ptr + 1, left->len - 1);
-        return byte;
-}
-
-static bool blank(uint8_t byte)
-{
-        return byte == ' ' || byte == '\t' || byte == '\r' || byte == '\n';
-}
-
-static void blanks_skip(struct parser *parser)
-{
-        struct bytes *left = &parser->left;
-        bool comment = false;
-        while (left->len > 0 && (comment || blank(left->ptr[0]) || left->ptr[0] == '#')) {
-                uint8_t byte = take(left);
-                comment = (comment || byte == '#') && byte != '\n';
-                parser->line += byte == '\n';
-        }
-}
-
-static bool word_byte(uint8_t byte)
-{
-        return byte > ' ' && byte != 0x7f && strchr("{}=;,\"'#", byte) == NULL;
-}
-
-static struct token word_take(struct parser *parser, struct token token)
-{
-        struct bytes *left = &parser->left;
-        const uint8_t *begin = left->ptr;
-        while (left->len > 0 && word_byte(left->ptr[0]))
-                take(left);
-        token.kind = TOKEN_WORD;
-        token.text = bytes_of(begin, (size_t)(left->ptr - begin));
-        return token;
-}
-
-/* A string ends on its line and knows no escapes: no path needs one. */
-static struct token string_take(struct parser *parser, struct token token)
-{
-        struct bytes *left = &parser->left;
-        uint8_t quote = take(left);
-        const uint8_t *begin = left->ptr;
-        while (left->len > 0 && left->ptr[0] != quote && left->ptr[0] >= ' ')
-                take(left);
-        token.text = bytes_of(begin, (size_t)(left->ptr - begin));
-        token.kind = left->len > 0 && left->ptr[0] == quote ? TOKEN_WORD : TOKEN_BAD;
-        if (token.kind == TOKEN_WORD)
-                take(left);
-        return token;
-}
-
-static enum token_kind mark_kind(uint8_t byte)
-{
-        switch (byte) {
-        case '{':
-                return TOKEN_OPEN;
-        case '}':
-                return TOKEN_CLOSE;
-        case '=':
-                return TOKEN_ASSIGN;
-        case ';':
-        case ',':
-                return TOKEN_STOP;
-        default:
-                return TOKEN_BAD;
-        }
-}
-
 static void token_next(struct parser *parser)
 {
-        unsigned line = parser->line;
-        blanks_skip(parser);
-        struct token token = {TOKEN_END, parser->line != line, parser->line, {NULL, 0}};
-        if (parser->left.len > 0) {
-                uint8_t byte = parser->left.ptr[0];
-                token.kind = mark_kind(byte);
-                token.text = bytes_of(parser->left.ptr, 1);
-                if (byte == '"' || byte == '\'')
-                        token = string_take(parser, token);
-                else if (token.kind == TOKEN_BAD && word_byte(byte))
-                        token = word_take(parser, token);
-                else
-                        take(&parser->left);
-        }
-        parser->token = token;
+        parser->token = lexer_next(&parser->lexer);
 }
 
 /* ---- keys ---- */
@@ -199,6 +95,11 @@ static enum err fail(struct parser *parser, unsigned line, const char *format, .
         snprintf(parser->error->text, sizeof parser->error->text, "%.200s, line %u: %s",
                  parser->path, line, what);
         return ERR_MALFORMED;
+}
+
+static enum err fail_token(struct parser *parser, struct token token)
+{
+        return fail(parser, token.line, "%s; %s", token.fault, token.cure);
 }
 
 /* What stands before a key in a message: "pki ". */
@@ -326,7 +227,7 @@ static const char *kind_help(enum key_kind kind)
         case KEY_PATH:
                 return "use a path of at most 1000 bytes";
         case KEY_ADDRESS:
-                return "use an IP address and a port, as in 127.0.0.1:7401 or [::1]:7401";
+                return "use an IP address and a port, as in 127.0.0.1:7401 or \"[::1]:7401\"";
         case KEY_LEVEL:
                 return "use error, warn, info or debug";
         case KEY_SWITCH:
@@ -412,6 +313,8 @@ static enum err value_parse(struct parser *parser, struct token key)
                             row->key);
         parser->seen |= bit;
         struct token value = parser->token;
+        if (value.kind == TOKEN_BAD)
+                return fail_token(parser, value);
         if (value.kind != TOKEN_WORD)
                 return fail(parser, key.line, "the key '%s%s' has no value; %s", prefix, row->key,
                             kind_help(row->kind));
@@ -421,11 +324,11 @@ static enum err value_parse(struct parser *parser, struct token key)
                             (const char *)value.text.ptr, prefix, row->key, kind_help(row->kind));
         token_next(parser);
         bool ended = parser->token.fresh_line || parser->token.kind == TOKEN_END ||
-                     parser->token.kind == TOKEN_CLOSE || parser->token.kind == TOKEN_STOP;
+                     parser->token.kind == TOKEN_CLOSE || parser->token.kind == TOKEN_SEPARATOR;
         if (!ended)
                 return fail(parser, value.line, "more than one value for '%s%s'; end it with ';'",
                             prefix, row->key);
-        if (parser->token.kind == TOKEN_STOP)
+        if (parser->token.kind == TOKEN_SEPARATOR)
                 token_next(parser);
         return ERR_NONE;
 }
@@ -453,7 +356,7 @@ static enum err section_close(struct parser *parser)
                 return fail(parser, parser->token.line, "a '}' without its '{'; remove it");
         parser->section = &section_rows[0];
         token_next(parser);
-        if (parser->token.kind == TOKEN_STOP)
+        if (parser->token.kind == TOKEN_SEPARATOR)
                 token_next(parser);
         return ERR_NONE;
 }
@@ -463,6 +366,8 @@ static enum err entry_parse(struct parser *parser)
         struct token key = parser->token;
         if (key.kind == TOKEN_CLOSE)
                 return section_close(parser);
+        if (key.kind == TOKEN_BAD)
+                return fail_token(parser, key);
         if (key.kind != TOKEN_WORD)
                 return fail(parser, key.line, "a key is expected here; write `key value;`");
         /* `key: value` is one word with its colon. */
@@ -482,7 +387,7 @@ static enum err missing_check(struct parser *parser)
         for (size_t i = 0; i < COUNT_OF(key_rows); i++) {
                 const struct key_row *row = &key_rows[i];
                 if (row->required && (parser->seen & (uint64_t)1 << i) == 0)
-                        return fail(parser, parser->line, "the key '%s%s' is missing; %s",
+                        return fail(parser, parser->token.line, "the key '%s%s' is missing; %s",
                                     section_prefix(row->section, prefix), row->key,
                                     kind_help(row->kind));
         }
@@ -493,18 +398,15 @@ enum err config_parse(struct bytes text, const char *path, struct config *ret_co
                       struct config_error *error)
 {
         struct config config = {.log_level = LOG_LEVEL_INFO};
-        struct parser parser = {.left = text,
-                                .line = 1,
-                                .path = path,
-                                .config = &config,
-                                .error = error,
-                                .section = &section_rows[0]};
+        struct parser parser = {
+                .path = path, .config = &config, .error = error, .section = &section_rows[0]};
         enum err err = ERR_NONE;
+        lexer_init(&parser.lexer, text);
         token_next(&parser);
         while (err == ERR_NONE && parser.token.kind != TOKEN_END)
                 err = entry_parse(&parser);
         if (err == ERR_NONE && parser.section != &section_rows[0])
-                err = fail(&parser, parser.line, "the section '%s' has no end; add '}'",
+                err = fail(&parser, parser.token.line, "the section '%s' has no end; add '}'",
                            parser.section->name);
         if (err == ERR_NONE)
                 err = missing_check(&parser);

@@ -1,46 +1,10 @@
-/* topology_priv.h - what the files of this room share: the lexer, and the schema as tables. Parser,
+/* topology_priv.h - what the files of this room share: the schema as tables. Parser,
  * writer and diff all run over the same rows, so a key exists in all of them or in none. */
 #ifndef MERIDIAN_TOPOLOGY_TOPOLOGY_PRIV_H
 #define MERIDIAN_TOPOLOGY_TOPOLOGY_PRIV_H
 
+#include "base/lexer.h"
 #include "topology/topology.h"
-
-/* lex.c */
-
-enum token_kind {
-        TOKEN_END,
-        TOKEN_WORD, /* bare or quoted */
-        TOKEN_OPEN,
-        TOKEN_CLOSE,
-        TOKEN_LIST_OPEN,
-        TOKEN_LIST_CLOSE,
-        TOKEN_ASSIGN,
-        TOKEN_SEPARATOR, /* ";" or "," */
-        TOKEN_BAD,
-};
-
-struct token {
-        enum token_kind kind;
-        bool quoted;
-        bool fresh_line;   /* a newline lies between this token and the one before */
-        struct bytes text; /* borrowed; of a string without the quotes */
-        uint32_t line;
-        uint32_t column;
-        const char *fault; /* BAD: what is wrong; static */
-        const char *cure;
-};
-
-struct lexer {
-        const uint8_t *at;
-        const uint8_t *end;
-        const uint8_t *line_begin;
-        uint32_t line;
-};
-
-void lexer_init(struct lexer *lexer, struct bytes text);
-
-/* The next token; END for ever at the end. */
-struct token lexer_next(struct lexer *lexer);
 
 /* schema.c */
 

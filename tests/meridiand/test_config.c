@@ -21,7 +21,7 @@ static const char least[] = "cluster lab;\n"
                             "run_dir /run/meridian;\n"
                             "pki { ca ca.crt; cert node.crt; key node.key }\n"
                             "listen { link 127.97.0.1:7401; admin 127.97.0.1:7400\n"
-                            "         locks [::1]:7402 }\n";
+                            "         locks \"[::1]:7402\" }\n";
 
 static struct config config;
 static struct config_error error;
@@ -93,12 +93,13 @@ static const struct {
         {"redis 127.0.0.1:65536;", "is no value for 'redis'"},
         {"redis 127.0.0.256:1;", "is no value for 'redis'"},
         {"redis ::1:6379;", "is no value for 'redis'"},
-        {"redis [127.0.0.1]:6379;", "is no value for 'redis'"},
-        {"redis [::1:6379;", "is no value for 'redis'"},
+        {"redis \"[127.0.0.1]:6379\";", "is no value for 'redis'"},
+        {"redis \"[::1:6379\";", "is no value for 'redis'"},
         {"redis :6379;", "is no value for 'redis'"},
         {"geo '';", "'' is no value for 'geo'"},
-        {"geo 'open", "the key 'geo' has no value"},
-        {"geo 'two\nlines';", "the key 'geo' has no value"},
+        {"redis [::1]:6379;", "the key 'redis' has no value; use an IP address and a port"},
+        {"geo 'open", "a string has no end; add the missing quote"},
+        {"geo 'two\nlines';", "a string has a byte that no value can have; use printable text"},
         {"log_level loud;", "use error, warn, info or debug"},
         {"lab { impairments perhaps }",
          "'perhaps' is no value for 'lab impairments'; use on or off"},
@@ -189,7 +190,7 @@ static void test_damage(void **state)
         (void)state;
         struct rng rng;
         static char text[sizeof least];
-        size_t last = (size_t)(strstr(least, "locks") - least) + strlen("locks [::1]:7402");
+        size_t last = (size_t)(strstr(least, "locks") - least) + strlen("locks \"[::1]:7402\"");
         for (size_t cut = 0; cut < sizeof least - 1; cut++) {
                 memcpy(text, least, cut);
                 text[cut] = '\0';

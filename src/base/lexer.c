@@ -1,7 +1,7 @@
 /* Text to tokens. Knows blanks, comments (`#` to the end of the line, C comments), words, strings
  * and marks; knows nothing of keys. A byte that has no place here gives a BAD token, after which
  * the parser stops. A word may end in ":", which the parser takes for the assignment of a key. */
-#include "topology/topology_priv.h"
+#include "base/lexer.h"
 
 void lexer_init(struct lexer *lexer, struct bytes text)
 {
@@ -106,9 +106,9 @@ static struct token lexer_string(struct lexer *lexer, struct token token)
         uint8_t quote = *lexer->at++;
         const uint8_t *begin = lexer->at;
         while (lexer_left(lexer) > 0 && *lexer->at != quote) {
-                if (*lexer->at < ' ' || *lexer->at >= 0x7f || *lexer->at == '\\')
+                if (*lexer->at < ' ' || *lexer->at == 0x7f || *lexer->at == '\\')
                         return token_bad(token, "a string has a byte that no value can have",
-                                         "use printable ASCII without backslashes, and close the "
+                                         "use printable text without backslashes, and close the "
                                          "string on its line");
                 lexer->at++;
         }
