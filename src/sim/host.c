@@ -70,7 +70,7 @@ void host_start(struct sim *sim, struct host *host)
         }
         host->generation++;
         host->incarnation++;
-        host->redis_told = false;
+        host->redis_told = host->redis_ready = false;
         host->disk_broken = false;
         struct world_event event = {.kind = WORLD_START};
         for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++) {
@@ -142,7 +142,7 @@ static void carry_out(struct sim *sim, struct host *host, const struct world_eff
         case WORLD_REDIS_MERGE:
         case WORLD_REDIS_SCAN:
         case WORLD_REDIS_ACKED:
-                if (host->redis_told)
+                if (host->redis_ready)
                         redis_effect(&sim->redis[host->region], host, effect);
                 break;
         }

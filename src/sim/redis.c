@@ -236,7 +236,7 @@ void redis_crash(struct sim_redis *redis)
                 struct world_event event = {.kind = WORLD_REDIS_DOWN};
                 sim_post(sim, host, MS, parcel_new(sim, &event, bytes_of(NULL, 0)));
         }
-        host->redis_told = false;
+        host->redis_told = host->redis_ready = false;
         forget_connection(redis);
         bool lost = log_crash(redis);
         keyspace_free(redis->keyspace);

@@ -160,6 +160,12 @@ static bool parcel_held(struct sim *sim, const struct sim_event *event)
         return false;
 }
 
+/* False for the word of a connection that has broken meanwhile. */
+static bool redis_current(const struct sim_redis *redis, const struct parcel *parcel)
+{
+        return redis->up && redis->incarnation == parcel->event.redis_up.incarnation;
+}
+
 static void deliver(struct sim *sim, struct sim_event *event)
 {
         struct host *host = &sim->hosts[event->a];
@@ -178,6 +184,8 @@ static void deliver(struct sim *sim, struct sim_event *event)
                 queue_push(&sim->queue, event);
                 return;
         }
+        if (event->parcel->event.kind == WORLD_REDIS_UP)
+                host->redis_ready = redis_current(&sim->redis[host->region], event->parcel);
         host_step(sim, host, &event->parcel->event);
         heap_free(&sim->heap, event->parcel);
 }

@@ -124,7 +124,8 @@ struct host {
         uint64_t group_applied[WORLD_GROUP_COUNT];
         uint64_t seen_up[REGIONS_MAX];
         bool view_routable[REGIONS_MAX];
-        bool redis_told; /* the node was told that Redis is up */
+        bool redis_told;  /* the node was sent word that Redis is up */
+        bool redis_ready; /* and has taken it: its wishes reach the connection */
         uint64_t redis_told_incarnation;
 };
 
