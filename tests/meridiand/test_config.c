@@ -105,7 +105,7 @@ static const struct {
          "'perhaps' is no value for 'lab impairments'; use on or off"},
         {"= x;", "a key is expected here"},
         {"{ }", "a key is expected here"},
-        {"\"\x01\" x;", "a key is expected here"},
+        {"\"\x01\" x;", "a string has a byte that no value can have"},
 };
 
 static void test_faults(void **state)
