@@ -52,6 +52,7 @@ struct world {
         uint64_t now_ms;
         struct replica replicas[REPLICAS_MAX];
         struct batch stash[STASH];
+        uint64_t collected;
         bool settling;   /* only delivery from here on */
         int64_t counted; /* what was added to the counter that nothing else touches */
 };
@@ -509,7 +510,16 @@ static void beat(struct world *world, struct replica *replica)
         DEMAND(world, position == vector_get(keyspace_positions(replica->keyspace),
                                              replica->keyspace->config.origin));
         if ((world->faults & FAULT_COLLECT) != 0)
-                keyspace_collect(replica->keyspace, 16);
+                world->collected += keyspace_collect(replica->keyspace, 16);
+}
+
+static void beat_all(struct world *world)
+{
+        for (unsigned i = 0; i < world->count; i++) {
+                beat(world, &world->replicas[i]);
+                if ((world->faults & FAULT_COLLECT) != 0)
+                        ship(world, i, (i + 1) % world->count);
+        }
 }
 
 static void step(struct world *world)
@@ -518,7 +528,8 @@ static void step(struct world *world)
         unsigned b = (a + 1 + (unsigned)rng_below(&world->rng, world->count - 1)) % world->count;
         struct replica *replica = &world->replicas[a];
         uint64_t dice = rng_below(&world->rng, 100);
-        world->now_ms += rng_below(&world->rng, 20);
+        /* Tombstones go after seconds, everything else happens in milliseconds. */
+        world->now_ms += rng_below(&world->rng, (world->faults & FAULT_COLLECT) != 0 ? 600 : 20);
         if (dice < 45)
                 act(world, replica);
         else if (dice < 80)
@@ -526,7 +537,7 @@ static void step(struct world *world)
         else if (dice < 88)
                 ship_late(world);
         else if (dice < 92)
-                beat(world, replica);
+                beat_all(world);
         else if (dice < 95)
                 strike(world, replica);
         else if (dice < 96 && (world->faults & FAULT_TRANSFER) != 0)
@@ -621,6 +632,8 @@ static void compare(struct world *world)
         DEMAND(world, value == world->counted);
 }
 
+static uint64_t collected; /* in all histories of a profile */
+
 static void history(uint64_t seed, unsigned faults)
 {
         static struct world world;
@@ -647,6 +660,7 @@ static void history(uint64_t seed, unsigned faults)
                 buffer_fini(&world.replicas[i].saved);
         }
         DEMAND(&world, world.heap.used_bytes == 0);
+        collected += world.collected;
 }
 
 int main(int argc, char **argv)
@@ -674,8 +688,9 @@ int main(int argc, char **argv)
         for (size_t i = 0; i < COUNT_OF(profiles); i++) {
                 for (uint64_t seed = first; seed < first + count; seed++)
                         history(seed, profiles[i]);
-                printf("ok %zu - %llu histories with faults %u\n", i + 1, (unsigned long long)count,
-                       profiles[i]);
+                printf("ok %zu - %llu histories with faults %u, %llu tombstones collected\n", i + 1,
+                       (unsigned long long)count, profiles[i], (unsigned long long)collected);
+                collected = 0;
         }
         printf("1..%zu\n", COUNT_OF(profiles));
         return 0;
