@@ -683,7 +683,7 @@ int main(int argc, char **argv)
                         FAULT_TRANSFER | FAULT_SMALL_RING,
         };
         uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
-        uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : 150;
+        uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : 350;
         setvbuf(stdout, NULL, _IOLBF, 0);
         for (size_t i = 0; i < COUNT_OF(profiles); i++) {
                 for (uint64_t seed = first; seed < first + count; seed++)
