@@ -178,10 +178,10 @@ struct ring_read ring_read(const struct ring *ring, uint64_t after, size_t bytes
         uint64_t end = from;
         unsigned part = 0;
         while (place < ring->head && (read.count == 0 || place - from < bytes_max)) {
-                if (place != end) {
-                        part = 1; /* past the gap */
-                        from += place - end;
-                }
+                /* Past the gap, or past the end of the memory where a delta filled it exactly. */
+                if (read.count > 0 && place % ring->size == 0)
+                        part = 1;
+                from += place - end;
                 size_t len = 0;
                 const uint8_t *begin = ring->data + place % ring->size;
                 const uint8_t *body = delta_at(ring, place, &len);
