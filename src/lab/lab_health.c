@@ -13,6 +13,17 @@ static void text_add(char *text, size_t size, const char *word)
         snprintf(text + len, size - len, "%s%s", len == 0 ? "" : ", ", word);
 }
 
+/* What an operator took out stays out: that is no illness. */
+static bool operators_wish(const char *state)
+{
+        static const char *const states[] = {"draining", "drained", "isolated"};
+        for (size_t i = 0; i < COUNT_OF(states); i++) {
+                if (strcmp(state, states[i]) == 0)
+                        return true;
+        }
+        return false;
+}
+
 /* What a node says of its own region and of the others. */
 static void status_look(json_t *status, const struct lab_region *region, char *text, size_t size)
 {
@@ -27,7 +38,7 @@ static void status_look(json_t *status, const struct lab_region *region, char *t
                 const char *state = json_string_value(json_object_get(row, "state"));
                 if (name == NULL || state == NULL)
                         continue;
-                if (strcmp(state, "active") != 0) {
+                if (strcmp(state, "active") != 0 && !operators_wish(state)) {
                         snprintf(word, sizeof word, "%s is %s", name, state);
                         text_add(text, size, word);
                 }
