@@ -328,8 +328,9 @@ static bool stop_all(const struct lab *lab, const struct lab_region *region)
         if (signal_all(lab, region, 0) == 0)
                 return true;
         signal_all(lab, region, SIGTERM);
-        while (signal_all(lab, region, 0) > 0 && lab_now_ms() < until) {
-                lab_waiting("%d processes to end", signal_all(lab, region, 0));
+        for (int left = signal_all(lab, region, 0); left > 0 && lab_now_ms() < until;
+             left = signal_all(lab, region, 0)) {
+                lab_waiting("%d processes to end", left);
                 lab_sleep_ms(50);
         }
         lab_waited();
@@ -340,6 +341,15 @@ static bool stop_all(const struct lab *lab, const struct lab_region *region)
                lab_error("some processes of the lab in %s do not end", lab->dir);
 }
 
+/* Workers of a master that was killed hold its ports: they go first. */
+static void orphans_end(const struct lab *lab, const struct lab_region *region, enum lab_part part)
+{
+        uint64_t until = lab_now_ms() + STOP_TIMEOUT_MS;
+        while (!lab_process_alive(lab, region, part) &&
+               lab_process_signal(lab, region, part, SIGKILL) > 0 && lab_now_ms() < until)
+                lab_sleep_ms(5);
+}
+
 /* ---- beginning ---- */
 
 static bool region_start(const struct lab *lab, const struct lab_region *region)
@@ -347,8 +357,7 @@ static bool region_start(const struct lab *lab, const struct lab_region *region)
         for (enum lab_part part = 0; part < LAB_PARTS; part++) {
                 if (lab_process_alive(lab, region, part))
                         continue;
-                /* Workers of a master that was killed hold its ports. */
-                lab_process_signal(lab, region, part, SIGKILL);
+                orphans_end(lab, region, part);
                 if (!lab_process_start(lab, region, part))
                         return false;
         }
@@ -579,10 +588,8 @@ static int command_start(int argc, char **argv)
                 return usage("start REGION");
         if (region == NULL || !lab_open(&lab) || !programs_find(&lab) || !lock_take(&lab))
                 return 1;
-        for (enum lab_part part = 0; part < LAB_PARTS; part++) {
-                if (!lab_process_alive(&lab, region, part))
-                        lab_process_signal(&lab, region, part, SIGKILL);
-        }
+        for (enum lab_part part = 0; part < LAB_PARTS; part++)
+                orphans_end(&lab, region, part);
         if (!lab_ports_free(&lab, region) || !lab_files_write(&lab) || !lab_wan_load(&lab, &wan) ||
             !region_start(&lab, region) || !wan_apply(&lab, &wan, region))
                 return 1;

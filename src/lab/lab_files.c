@@ -189,7 +189,11 @@ static void topology_text(struct buffer *text)
         buffer_format(text,
                       "# The lab: three regions on one machine.\n"
                       "cluster = %s\n"
-                      "epoch = 1\n\n",
+                      "epoch = 1\n\n"
+                      "timing {\n"
+                      "        suspect_after = 1200ms\n"
+                      "        down_after = 1500ms\n"
+                      "}\n\n",
                       LAB_CLUSTER);
         for (size_t i = 0; i < LAB_REGIONS; i++)
                 topology_region_text(text, i);

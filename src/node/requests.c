@@ -286,7 +286,8 @@ static void lock_list(struct node *node, struct asker asker, struct node_group *
         struct lock_info info;
         size_t count = 0;
         while (count < limit && lock_next(council_locks(group->council), at, &key, &info)) {
-                reply_lock_of(key, &info, &items[count++]);
+                if (bytes_starts_with(key, request->list.key))
+                        reply_lock_of(key, &info, &items[count++]);
                 at = info.token;
         }
         reply.list.items = items;
@@ -330,13 +331,30 @@ static bool no_majority(struct node *node, struct asker asker, enum request_kind
         return true;
 }
 
+/* A list is asked for by what its keys begin with, "us-east:" at least. */
+static enum council_place place_of(const struct node *node, bool list, struct bytes key,
+                                   struct bytes *ret_region)
+{
+        struct bytes own = bytes_of_str(node->region->name);
+        uint8_t whole[REQUEST_NAME_BYTES_MAX + 1];
+        enum council_place place = council_group_of(key, own, ret_region);
+        if (place != COUNCIL_PLACE_INVALID || !list || key.len == 0 || key.len >= sizeof whole)
+                return place;
+        memcpy(whole, key.ptr, key.len);
+        whole[key.len] = 'x';
+        place = council_group_of(bytes_of(whole, key.len + 1), own, ret_region);
+        *ret_region =
+                place == COUNCIL_PLACE_INVALID ? *ret_region : bytes_of(key.ptr, ret_region->len);
+        return place;
+}
+
 static void lock_came(struct node *node, struct asker asker, const struct request *request,
                       struct bytes data)
 {
         bool list = request->kind == REQUEST_LOCK_LIST;
         struct bytes key = list ? request->list.key : request->lock.key;
         struct bytes region;
-        enum council_place place = council_group_of(key, bytes_of_str(node->region->name), &region);
+        enum council_place place = place_of(node, list, key, &region);
         uint64_t wait_ms = request->kind == REQUEST_LOCK_ACQUIRE ? request->lock.wait_ms : 0;
         if (place == COUNCIL_PLACE_INVALID) {
                 refuse(node, asker, request->kind, REPLY_BAD_REQUEST, council_place_help());

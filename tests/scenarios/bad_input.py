@@ -54,8 +54,8 @@ def scenario_a_topology_is_planned_then_applied(lab):
         with open(path, "w", encoding="utf-8") as file:
             file.write(good)
         expect(lab.meridian("plan", path).strip(), "no change", "the plan of the same document")
-        changed = good.replace("capacity = 100", "capacity = 90", 1)
-        expect_true(changed != good, "the document says capacities")
+        changed = good.replace("continent = EU", "continent = EU\n    capacity = 90", 1)
+        expect_true(changed != good, f"the document has a place for a capacity: {good}")
         with open(path, "w", encoding="utf-8") as file:
             file.write(changed)
         expect_true("capacity" in lab.meridian("plan", path), "the plan shows the change")

@@ -68,6 +68,14 @@ def expect_true(seen, what):
         raise Failure(f"not so: {what}")
 
 
+def ended(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[0] in "ZX"
+    except FileNotFoundError:
+        return True
+
+
 class Lab:
     def __init__(self, folder):
         self.folder = folder
@@ -115,7 +123,10 @@ class Lab:
             return int(file.read().split()[0])
 
     def kill_part(self, region, part):
-        os.kill(self.pid(region, part), signal.SIGKILL)
+        """kill -9, and its end is waited for."""
+        pid = self.pid(region, part)
+        os.kill(pid, signal.SIGKILL)
+        eventually(f"{part} of {region} has ended", lambda: ended(pid), 10)
 
     # ---- what a node knows
 
