@@ -8,7 +8,7 @@
 
 static bool kind_has_id(enum envelope_kind kind)
 {
-        return kind == ENVELOPE_FORWARD || kind == ENVELOPE_ANSWER;
+        return kind == ENVELOPE_FORWARD || kind == ENVELOPE_ANSWER || kind == ENVELOPE_RESULT;
 }
 
 void envelope_encode(const struct envelope *envelope, struct buffer *out)
@@ -17,6 +17,8 @@ void envelope_encode(const struct envelope *envelope, struct buffer *out)
         buffer_u8(out, (uint8_t)envelope->kind);
         if (kind_has_id(envelope->kind))
                 buffer_varint(out, envelope->id);
+        if (envelope->kind == ENVELOPE_RESULT)
+                buffer_varint(out, envelope->incarnation);
         if (envelope->kind == ENVELOPE_PROPOSE)
                 buffer_u8(out, (uint8_t)envelope->group);
         buffer_bytes(out, envelope->body);
@@ -36,6 +38,8 @@ enum err envelope_decode(struct bytes data, struct envelope *ret)
         struct envelope envelope = {.kind = (enum envelope_kind)kind};
         if (kind_has_id(envelope.kind))
                 envelope.id = cursor_varint(&cursor);
+        if (envelope.kind == ENVELOPE_RESULT)
+                envelope.incarnation = cursor_varint(&cursor);
         if (envelope.kind == ENVELOPE_PROPOSE) {
                 uint8_t group = cursor_u8(&cursor);
                 if (group >= WORLD_GROUP_COUNT)

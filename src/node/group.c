@@ -152,6 +152,8 @@ static void pump_outcomes(struct node *node, struct node_group *group,
                 else if (outcome->origin.node == node->config.self &&
                          outcome->origin.incarnation == node->incarnation)
                         request_outcome(node, group, outcome);
+                else if (group->leading)
+                        request_result_send(node, outcome);
         }
 }
 

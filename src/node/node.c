@@ -264,6 +264,9 @@ static void message_came(struct node *node, const struct world_event *event)
         case ENVELOPE_ANSWER:
                 request_answered(node, peer->id, envelope.id, envelope.body);
                 break;
+        case ENVELOPE_RESULT:
+                request_result_came(node, peer->id, &envelope);
+                break;
         case ENVELOPE_KIND_COUNT:
                 break;
         }

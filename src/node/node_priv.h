@@ -24,12 +24,14 @@ enum envelope_kind {
         ENVELOPE_PROPOSE, /* u8 group, command: for the leader */
         ENVELOPE_FORWARD, /* varint id, request: for a node of the region that decides */
         ENVELOPE_ANSWER,  /* varint id, reply */
+        ENVELOPE_RESULT, /* varint id, varint incarnation, reply: what came of a proposed lock command */
         ENVELOPE_KIND_COUNT,
 };
 
 struct envelope {
         enum envelope_kind kind;
-        uint64_t id;            /* FORWARD, ANSWER */
+        uint64_t id;            /* FORWARD, ANSWER; RESULT: the command's sequence */
+        uint64_t incarnation;   /* RESULT: of the node that proposed */
         enum world_group group; /* PROPOSE */
         struct bytes body;      /* borrowed */
 };
@@ -180,6 +182,9 @@ uint64_t group_wake_us(const struct node *node, const struct node_group *group);
 void request_came(struct node *node, uint64_t request, node_id from, uint64_t from_id,
                   struct bytes data);
 void request_gone(struct node *node, uint64_t request);
+/* Tells the node that proposed a lock command what came of it, ahead of its own log. */
+void request_result_send(struct node *node, const struct council_outcome *outcome);
+void request_result_came(struct node *node, node_id from, const struct envelope *envelope);
 void request_answered(struct node *node, node_id from, uint64_t id, struct bytes reply);
 void request_peer_down(struct node *node, node_id peer);
 void request_outcome(struct node *node, const struct node_group *group,

@@ -7,7 +7,8 @@
  *                  `-> forwarded to a node of the region that decides, which answers
  *
  * The answer comes when this node applies the command itself, so a leader that dies after the
- * decision costs nothing. No leader within an election timeout, and nothing was proposed: refused
+ * decision costs nothing; the result of a lock command also comes from the leader as soon as that
+ * has applied it, which saves the wait for the next message of the log. The first of both counts. No leader within an election timeout, and nothing was proposed: refused
  * with NOMAJORITY. Proposed, and nothing comes back in time: TIMEOUT, it may or may not have
  * happened. Every request is answered within its deadline. */
 #include "base/check.h"
@@ -561,6 +562,17 @@ static struct lock_answer lock_answer_of(enum lock_result_kind kind)
         return answers[kind];
 }
 
+static struct reply lock_reply_of(enum request_kind kind, const struct council_outcome *outcome)
+{
+        struct lock_answer said = lock_answer_of(outcome->lock.kind);
+        struct reply reply = {.kind = kind, .code = said.code, .text = bytes_of_str(said.text)};
+        reply.lock = (struct reply_lock){.key = outcome->lock.key,
+                                         .owner = outcome->lock.owner,
+                                         .token = outcome->lock.token.value,
+                                         .ttl_ms = outcome->lock.ttl_ms};
+        return reply;
+}
+
 static void lock_outcome(struct node *node, struct pending *pending,
                          const struct council_outcome *outcome)
 {
@@ -570,13 +582,41 @@ static void lock_outcome(struct node *node, struct pending *pending,
                 pending->retry_us = UINT64_MAX;
                 return;
         }
-        struct lock_answer said = lock_answer_of(outcome->lock.kind);
-        struct reply reply = {.kind = pending->kind, .code = said.code};
-        reply.text = bytes_of_str(said.text);
-        reply.lock = (struct reply_lock){.key = outcome->lock.key,
-                                         .owner = outcome->lock.owner,
-                                         .token = outcome->lock.token.value,
-                                         .ttl_ms = outcome->lock.ttl_ms};
+        struct reply reply = lock_reply_of(pending->kind, outcome);
+        pending_answer(node, pending, &reply);
+}
+
+void request_result_send(struct node *node, const struct council_outcome *outcome)
+{
+        const struct node_peer *peer = node_peer_of(node, outcome->origin.node);
+        if (outcome->kind != COUNCIL_LOCK_RESULT || outcome->lock.kind == LOCK_QUEUED ||
+            peer == NULL || !peer->up)
+                return;
+        struct reply reply = lock_reply_of(REQUEST_LOCK_ACQUIRE, outcome);
+        buffer_reset(&node->scratch2);
+        reply_encode(&reply, &node->scratch2);
+        if (node->scratch2.err != ERR_NONE)
+                return;
+        struct envelope envelope = {.kind = ENVELOPE_RESULT,
+                                    .id = outcome->origin.sequence,
+                                    .incarnation = outcome->origin.incarnation,
+                                    .body = buffer_view(&node->scratch2)};
+        node_send(node, outcome->origin.node, &envelope);
+}
+
+void request_result_came(struct node *node, node_id from, const struct envelope *envelope)
+{
+        struct pending *pending = pending_by_sequence(node, envelope->id);
+        if (envelope->incarnation != node->incarnation || pending == NULL || pending->elsewhere ||
+            node->groups[pending->group].status.leader != from)
+                return;
+        struct reply reply;
+        if (reply_decode(envelope->body, &reply, NULL, 0) != ERR_NONE ||
+            reply.kind != REQUEST_LOCK_ACQUIRE) {
+                node->counters.messages_malformed++;
+                return;
+        }
+        reply.kind = pending->kind;
         pending_answer(node, pending, &reply);
 }
 
