@@ -30,8 +30,9 @@ void host_init(struct sim *sim, uint32_t index, node_id id, uint32_t region)
         host->region = region;
         host->rate_ppm = sim->swarm.rates ? 800000 + sim_below(sim, STREAM_CLOCK, 400001) : 1000000;
         host->mono_offset_us = SECOND + sim_below(sim, STREAM_CLOCK, 1000 * SECOND);
+        uint64_t skew_us = sim->swarm.tail_loss ? 20 * MS : 200 * MS;
         host->wall_offset_us =
-                (int64_t)sim_below(sim, STREAM_CLOCK, 400 * MS) - (int64_t)(200 * MS);
+                (int64_t)sim_below(sim, STREAM_CLOCK, 2 * skew_us) - (int64_t)skew_us;
         heap_init(&host->heap, HOST_HEAP_BYTES);
         for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++) {
                 buffer_init(&host->journals[i].bytes, &sim->heap);
