@@ -309,7 +309,10 @@ static enum err receive_append_result(struct consensus *consensus, struct raft_e
         uint64_t rejected = message->append_result.rejected;
         uint64_t last_index = message->append_result.last_index;
         raft_index match = 0;
-        if (raft_match_index(&consensus->raft, message->from, &match) == 0 && rejected > 0) {
+        /* One of a later term makes a leader step down, whatever it says of indexes. */
+        bool ours = message->term == raft_current_term(&consensus->raft);
+        if (ours && rejected > 0 &&
+            raft_match_index(&consensus->raft, message->from, &match) == 0) {
                 /* What matched cannot be rejected: a late answer. Taken seriously it would set the next
                  * index below the matched one, and the library would stall. */
                 if (rejected <= match)

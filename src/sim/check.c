@@ -211,6 +211,28 @@ static void undrain(struct sim *sim)
         }
 }
 
+/* For a person who looks for the cause. */
+static void groups_explain(struct sim *sim)
+{
+        for (uint32_t i = 0; i < sim->host_count; i++) {
+                const struct host *host = &sim->hosts[i];
+                for (unsigned group = 0; group < WORLD_GROUP_COUNT && host->node != NULL; group++) {
+                        struct consensus_status status =
+                                node_group_status(host->node, (enum world_group)group);
+                        sim_trace(sim,
+                                  "node %u group %u: %s%s term %llu leader %u vote %u last %llu "
+                                  "stored %llu commit %llu applied %llu",
+                                  host->id, group_index(host, group),
+                                  consensus_role_name(status.role), status.failed ? " FAILED" : "",
+                                  (unsigned long long)status.term, status.leader, status.vote,
+                                  (unsigned long long)status.last_index,
+                                  (unsigned long long)status.stored_index,
+                                  (unsigned long long)status.commit_index,
+                                  (unsigned long long)status.applied_index);
+                }
+        }
+}
+
 void check_periodic(struct sim *sim)
 {
         check_settled(sim);
@@ -226,6 +248,7 @@ void check_periodic(struct sim *sim)
         }
         if (sim->now_us < sim->swarm.end_us)
                 return;
+        groups_explain(sim);
         redis_explain(sim);
         sim_violation(sim, "liveness: %llu s after the faults ended %s",
                       (unsigned long long)((sim->now_us - sim->swarm.faults_end_us) / SECOND), why);
