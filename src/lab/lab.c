@@ -21,6 +21,7 @@
 #define UP_TIMEOUT_MS    60000
 #define START_TIMEOUT_MS 60000
 #define STOP_TIMEOUT_MS  8000
+#define STAYS_MS         300
 #define DISK_BYTES_MIN   (200ull * 1024 * 1024)
 
 const struct lab_region lab_regions[LAB_REGIONS] = {
@@ -352,8 +353,21 @@ static void orphans_end(const struct lab *lab, const struct lab_region *region, 
 
 /* ---- beginning ---- */
 
+/* What a server that was killed wrote down of itself may name a stranger, or its own remains, by
+ * now: Knot would take it for a running server and refuse to start. */
+static bool remains_remove(const struct lab *lab, const struct lab_region *region)
+{
+        char path[LAB_PATH_MAX];
+        if (!lab_path(path, "%s/%s/run/knot/knot.pid", lab->dir, region->name))
+                return false;
+        return lab_process_alive(lab, region, LAB_KNOT) || unlink(path) == 0 || errno == ENOENT ||
+               lab_error("%s: %s", path, strerror(errno));
+}
+
 static bool region_start(const struct lab *lab, const struct lab_region *region)
 {
+        if (!remains_remove(lab, region))
+                return false;
         for (enum lab_part part = 0; part < LAB_PARTS; part++) {
                 if (lab_process_alive(lab, region, part))
                         continue;
@@ -579,6 +593,22 @@ static int command_kill(int argc, char **argv)
         return 0;
 }
 
+/* A server that cannot run says so and ends soon after its start. */
+static bool region_stays(const struct lab *lab, const struct lab_region *region)
+{
+        uint64_t until = lab_now_ms() + STAYS_MS;
+        while (lab_now_ms() < until) {
+                for (enum lab_part part = 0; part < LAB_PARTS; part++) {
+                        if (lab_process_alive(lab, region, part))
+                                continue;
+                        lab_process_log_show(lab, region, part);
+                        return lab_error("%s of %s has ended", lab_part_name(part), region->name);
+                }
+                lab_sleep_ms(20);
+        }
+        return true;
+}
+
 static int command_start(int argc, char **argv)
 {
         static struct lab lab;
@@ -591,7 +621,8 @@ static int command_start(int argc, char **argv)
         for (enum lab_part part = 0; part < LAB_PARTS; part++)
                 orphans_end(&lab, region, part);
         if (!lab_ports_free(&lab, region) || !lab_files_write(&lab) || !lab_wan_load(&lab, &wan) ||
-            !region_start(&lab, region) || !wan_apply(&lab, &wan, region))
+            !region_start(&lab, region) || !wan_apply(&lab, &wan, region) ||
+            !region_stays(&lab, region))
                 return 1;
         lab_step(region->name, "started; `meridian status` shows when it is active again");
         return 0;
