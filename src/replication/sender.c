@@ -26,6 +26,9 @@ void sender_stop(struct sender *sender)
         sender->flight_bytes = 0;
         sender->tail_stale = sender->tail_out;
         sender->scan_stale = sender->scan_out;
+        /* A pull that breaks off begins again when the peer tells its position again. */
+        if (sender->pull_to != 0)
+                sender->told = false;
         sender->pull_to = 0;
 }
 
