@@ -1,7 +1,7 @@
 /* api.c - the requests that wait for the node, the events, and the life of both doors.
  *
- * A request's number is (use << 16 | index) + 1 of an entry in a table; entries are used again, with
- * the next `use`, so an answer that comes after its client has gone matches no entry. */
+ * A request's number is (use << 16 | index) + 1 of an entry in a table; entries are used again,
+ * with the next `use`, so an answer that comes after its client has gone matches no entry. */
 #include "api/api_priv.h"
 
 #include "base/check.h"

@@ -451,8 +451,7 @@ static void print_table(void)
 static void print_try(void)
 {
         static const char *const lines[] = {
-                "redis-cli -h 127.10.0.1 set greeting hello && redis-cli -h 127.30.0.1 get "
-                "greeting",
+                "redis-cli -h 127.10.0.1 set word hello; redis-cli -h 127.30.0.1 get word",
                 "kdig @127.20.0.1 -p 5353 www.example.test +subnet=81.2.69.160/27 +short",
                 "curl -i http://127.20.0.1:8080/",
                 "build/meridian lock acquire global:config me 30s",

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define NAME_WIDTH   16
+#define NAME_WIDTH   24
 #define STATE_WIDTH  14
 #define CELL_WIDTH   14
 #define EVENTS_SHOWN 6
@@ -107,7 +107,7 @@ static void print_matrix(json_t *regions, const char *title, const char *key, co
         json_t *column = NULL;
         char cell[48];
         printf("\n  ");
-        term_cell(TERM_DIM, title, NAME_WIDTH + 10);
+        term_cell(TERM_DIM, title, NAME_WIDTH + 2);
         json_array_foreach(regions, column_index, column)
         {
                 term_cell(TERM_DIM, text_of(column, "name", "?"), CELL_WIDTH);
@@ -119,7 +119,7 @@ static void print_matrix(json_t *regions, const char *title, const char *key, co
                 if (inner != NULL)
                         values = json_object_get(values, inner);
                 printf("  ");
-                term_cell(TERM_PLAIN, text_of(row, "name", "?"), NAME_WIDTH + 10);
+                term_cell(TERM_PLAIN, text_of(row, "name", "?"), NAME_WIDTH + 2);
                 json_array_foreach(regions, column_index, column)
                 {
                         json_t *value = json_object_get(values, text_of(column, "name", ""));

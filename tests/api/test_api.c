@@ -1,5 +1,5 @@
-/* The doors with a node that the test plays: what clients send becomes requests, answers come in any
- * order, clients leave, HTTP is asked. Real sockets on 127.98.0.1, one loop, no threads. */
+/* The doors with a node that the test plays: what clients send becomes requests, answers come in
+ * any order, clients leave, HTTP is asked. Real sockets on 127.98.0.1, one loop, no threads. */
 #include "api/api.h"
 #include "base/buffer.h"
 #include "council/request.h"
