@@ -119,6 +119,20 @@ static bool position_lost(const struct replication *r, uint64_t position)
         return position > r->recovered && (r->first == 0 || position < r->first);
 }
 
+/* Asks a peer that holds our lost tail for its whole state. A request that stands is left alone: two
+ * that lost a tail ask each other, and each request is a subscription, which would call forth the
+ * next one for ever. */
+static void begin_pull(struct replication *r, struct peer *peer, uint64_t to)
+{
+        struct receiver *receiver = &peer->receiver;
+        peer->sender.pull_to = to;
+        if (receiver->whole && receiver->state == RECEIVER_OPEN)
+                return;
+        r->counters.pulls++;
+        receiver->whole = true;
+        receiver_subscribe(r, peer);
+}
+
 void sender_subscribed(struct replication *r, struct peer *peer,
                        const struct replication_message *message)
 {
@@ -140,12 +154,8 @@ void sender_subscribed(struct replication *r, struct peer *peer,
                     (r->config.bugs & REPLICATION_BUG_NO_PULL) == 0;
         sender->told = true;
         sender->from = message->after;
-        if (pull) {
-                sender->pull_to = message->after;
-                r->counters.pulls++;
-                peer->receiver.whole = true;
-                receiver_subscribe(r, peer);
-        }
+        if (pull)
+                begin_pull(r, peer, message->after);
         if (message->whole)
                 begin_scan(r, peer);
         else
@@ -287,7 +297,9 @@ void sender_tailed(struct replication *r, struct peer *peer, const struct world_
                 begin_scan(r, peer);
                 return;
         }
-        if (event->tailed.last > event->tailed.after)
+        /* An idle stream's position is for those who wait, not for Redis: merged, it would be taken for
+         * a lost tail when our Redis comes back, which has never logged it. */
+        if (event->tailed.deltas.len > 0)
                 send_batch(r, peer, event);
         else
                 send_beat(r, peer);
