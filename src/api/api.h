@@ -22,7 +22,7 @@
 
 #define API_CLIENTS_MAX 4096
 #define API_PENDING_MAX 1024
-#define API_OUTPUT_MAX  (1024 * 1024)
+#define API_OUTPUT_MAX  ((size_t)1024 * 1024)
 
 struct api;
 struct geo;

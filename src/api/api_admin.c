@@ -367,11 +367,10 @@ static void ask_run(struct ask *ask)
 
 static enum MHD_Result ask_respond(struct ask *ask)
 {
-        struct bytes out = buffer_view(&ask->out);
         if (ask->out.err != ERR_NONE)
                 return MHD_NO;
-        struct MHD_Response *response = MHD_create_response_from_buffer(
-                out.len, out.len == 0 ? NULL : (void *)(uintptr_t)out.ptr, MHD_RESPMEM_MUST_COPY);
+        struct MHD_Response *response =
+                MHD_create_response_from_buffer(ask->out.len, ask->out.ptr, MHD_RESPMEM_MUST_COPY);
         if (response == NULL)
                 return MHD_NO;
         MHD_add_response_header(response, "Content-Type", ask->type);
@@ -522,7 +521,7 @@ static int socket_listen(const char *host, uint16_t port, char *why, size_t why_
             bind(fd, (struct sockaddr *)&name, len) == 0 && listen(fd, 128) == 0)
                 return fd;
         snprintf(why, why_size, "admin: cannot listen on %s port %u: %s%s", host, port,
-                 strerror(errno),
+                 uv_strerror(uv_translate_sys_error(errno)),
                  errno == EADDRINUSE ? "; end what uses it, or set another one" : "");
         if (fd >= 0)
                 close(fd);
@@ -571,15 +570,18 @@ enum err api_admin_new(struct api *api, const char *host, uint16_t port,
 
 uint16_t api_admin_bound(const struct api_admin *admin)
 {
-        struct sockaddr_storage name;
+        union {
+                struct sockaddr any;
+                struct sockaddr_in v4;
+                struct sockaddr_in6 v6;
+        } name;
         socklen_t len = sizeof name;
         const union MHD_DaemonInfo *info =
                 MHD_get_daemon_info(admin->daemon, MHD_DAEMON_INFO_LISTEN_FD);
-        if (info == NULL || getsockname(info->listen_fd, (struct sockaddr *)&name, &len) != 0)
+        memset(&name, 0, sizeof name);
+        if (info == NULL || getsockname(info->listen_fd, &name.any, &len) != 0)
                 return 0;
-        if (name.ss_family == AF_INET6)
-                return ntohs(((struct sockaddr_in6 *)&name)->sin6_port);
-        return ntohs(((struct sockaddr_in *)&name)->sin_port);
+        return ntohs(name.any.sa_family == AF_INET6 ? name.v6.sin6_port : name.v4.sin_port);
 }
 
 void api_admin_close(struct api_admin *admin)

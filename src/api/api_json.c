@@ -22,7 +22,8 @@ static const struct {
 
 static json_t *milliseconds(bool known, uint64_t us)
 {
-        return known ? json_real((double)(us / 10) / 100) : json_null();
+        uint64_t hundredths = us / 10;
+        return known ? json_real((double)hundredths / 100) : json_null();
 }
 
 static json_t *text_or_null(const char *text)

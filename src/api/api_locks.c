@@ -16,7 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define INPUT_CHUNK (16 * 1024)
+#define INPUT_CHUNK ((size_t)16 * 1024)
 
 struct client;
 
@@ -198,19 +198,20 @@ static void write_done_reply(struct buffer *out, int protocol, const struct repl
 static void write_reply(struct buffer *out, int protocol, enum request_kind asked,
                         const struct reply *reply)
 {
-        if (reply->code == REPLY_OK && reply->kind == asked)
+        enum reply_code code = reply->code;
+        bool none = (asked == REQUEST_LOCK_ACQUIRE && code == REPLY_HELD) ||
+                    (asked == REQUEST_LOCK_INFO && code == REPLY_NOT_FOUND);
+        bool not_released = asked == REQUEST_LOCK_RELEASE &&
+                            (code == REPLY_NOT_OWNER || code == REPLY_NOT_FOUND);
+        if (code == REPLY_OK && reply->kind == asked)
                 write_done_reply(out, protocol, reply);
-        else if (asked == REQUEST_LOCK_ACQUIRE && reply->code == REPLY_HELD)
+        else if (none)
                 resp_write_null(out, protocol);
-        else if (asked == REQUEST_LOCK_INFO && reply->code == REPLY_NOT_FOUND)
-                resp_write_null(out, protocol);
-        else if (asked == REQUEST_LOCK_RELEASE &&
-                 (reply->code == REPLY_NOT_OWNER || reply->code == REPLY_NOT_FOUND))
+        else if (not_released)
                 resp_write_integer(out, 0);
         else
                 resp_write_error(out, "%s %.*s",
-                                 reply->code == REPLY_OK ? "INTERNAL"
-                                                         : reply_code_word(reply->code),
+                                 code == REPLY_OK ? "INTERNAL" : reply_code_word(code),
                                  BYTES_ARGS(reply->text));
 }
 
@@ -549,7 +550,7 @@ static void command_run(struct client *client, struct bytes input)
         else if (!fits)
                 resp_write_error(command.out, "ERR wrong number of arguments: %s %s", row->name,
                                  row->usage);
-        else if (row->request != NULL)
+        else if (slot != NULL)
                 command_ask(&command, row, slot);
         else
                 row->answer(&command);
@@ -607,7 +608,7 @@ static void input_alloc(uv_handle_t *handle, size_t size, uv_buf_t *buf)
         struct client *client = (struct client *)handle;
         uint8_t *room = buffer_reserve(&client->input, INPUT_CHUNK);
         (void)size;
-        *buf = uv_buf_init((char *)room, room == NULL ? 0 : INPUT_CHUNK);
+        *buf = uv_buf_init((char *)room, room == NULL ? 0 : (unsigned)INPUT_CHUNK);
 }
 
 static void input_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf)
@@ -791,7 +792,7 @@ enum err api_locks_new(struct api *api, const char *host, uint16_t port,
 
 uint16_t api_locks_bound(const struct api_locks *locks)
 {
-        struct sockaddr_storage name;
+        struct sockaddr_storage name = {0};
         int len = sizeof name;
         if (uv_tcp_getsockname(&locks->server, (struct sockaddr *)&name, &len) != 0)
                 return 0;

@@ -6,14 +6,14 @@
 #include "base/bytes.h"
 
 struct client_answer {
-        long status;       /* of HTTP; 0 where no answer came: see `error` */
-        char *body;        /* NUL-terminated, never NULL */
+        long status; /* of HTTP; 0 where no answer came: see `error` */
+        char *body;  /* NUL-terminated, never NULL */
         size_t body_len;
-        char error[256];   /* a sentence where status is 0 */
+        char error[256]; /* a sentence where status is 0 */
 };
 
 /* The most that is read of an answer. */
-#define CLIENT_BODY_MAX (8 * 1024 * 1024)
+#define CLIENT_BODY_MAX ((size_t)8 * 1024 * 1024)
 
 /* GET http://`node``path`; `node` is "host:port". True where any answer of HTTP came, even one of
  * refusal. Fini the answer in either case. */

@@ -13,7 +13,7 @@
 
 #define REQUEST_NAME_BYTES_MAX     64
 #define REQUEST_TEXT_BYTES_MAX     512
-#define REQUEST_DOCUMENT_BYTES_MAX (512 * 1024)
+#define REQUEST_DOCUMENT_BYTES_MAX ((size_t)512 * 1024)
 #define REQUEST_LIST_MAX           1000 /* locks in one answer */
 
 enum request_kind {

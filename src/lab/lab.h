@@ -1,7 +1,7 @@
 /* lab.h - three regions on one machine: what `meridian lab ...` does. Everything lives in one
- * folder, `.lab`, beside the checkout's Makefile (docs/architecture.md), or where MERIDIAN_LAB says;
- * a process is only ever signalled when its pid and its start time are those that the lab wrote
- * down. */
+ * folder, `.lab`, beside the checkout's Makefile (docs/architecture.md), or where MERIDIAN_LAB
+ * says; a process is only ever signalled when its pid and its start time are those that the lab
+ * wrote down. */
 #ifndef MERIDIAN_LAB_LAB_H
 #define MERIDIAN_LAB_LAB_H
 
@@ -45,9 +45,9 @@ struct lab_command {
 };
 extern const struct lab_command lab_commands[];
 
-/* Finds the folder of the nearest lab: what MERIDIAN_LAB names, else `.lab` in the current directory
- * or above it, else in the checkout of the running executable. Writes its path to `path` (`size` bytes). False where none
- * exists. */
+/* Finds the folder of the nearest lab: what MERIDIAN_LAB names, else `.lab` in the current
+ * directory or above it, else in the checkout of the running executable. Writes its path to `path`
+ * (`size` bytes). False where none exists. */
 MUST_USE bool lab_find(char *path, size_t size);
 
 #endif

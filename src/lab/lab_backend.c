@@ -218,7 +218,7 @@ static void signal_stop(uv_signal_t *handle, int number)
         uv_stop(handle->loop);
 }
 
-static int serve(const struct backend *backend, const char *host, int port)
+static int serve(struct backend *backend, const char *host, int port)
 {
         uv_loop_t loop;
         uv_tcp_t server;
@@ -227,7 +227,7 @@ static int serve(const struct backend *backend, const char *host, int port)
         uv_loop_init(&loop);
         uv_tcp_init(&loop, &server);
         uv_signal_init(&loop, &term);
-        server.data = (void *)(uintptr_t)backend;
+        server.data = backend;
         int err = uv_ip4_addr(host, port, &name);
         if (err == 0)
                 err = uv_tcp_bind(&server, (const struct sockaddr *)&name, 0);

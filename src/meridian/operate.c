@@ -93,9 +93,10 @@ static bool epoch_advance(const char *path, struct plan *plan)
                           (unsigned long long)plan->before->epoch);
                 return false;
         }
-        if (plan->after->epoch == plan->before->epoch &&
-            memcmp(plan->before, plan->after, sizeof *plan->before) != 0)
+        bool same_epoch = plan->after->epoch == plan->before->epoch;
+        if (same_epoch && topology_diff(plan->before, plan->after, &plan->differences) > 0)
                 plan->after->epoch++;
+        buffer_reset(&plan->differences);
         return true;
 }
 
