@@ -559,6 +559,7 @@ static struct lock_answer lock_answer_of(enum lock_result_kind kind)
                 [LOCK_EXPIRED] = {REPLY_INTERNAL, "An event is no answer."},
                 [LOCK_QUEUED] = {REPLY_INTERNAL, "Waiting is no answer."},
         };
+        CHECK((unsigned)kind < LOCK_RESULT_COUNT && answers[kind].text != NULL);
         return answers[kind];
 }
 
