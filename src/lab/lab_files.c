@@ -1,6 +1,7 @@
 /* lab_files.c - writes everything under .lab that the servers read: certificates, the geo database,
  * the topology, the zone, and each server's configuration in its own syntax. Configurations are
  * written anew at every start; certificates and data stay. */
+#include "base/hash.h"
 #include "base/heap.h"
 #include "geo/geo_write.h"
 #include "lab/lab_priv.h"
@@ -9,7 +10,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -284,11 +287,30 @@ static void zone_file_text(const struct lab *lab, const struct lab_region *regio
                       lab_regions[0].address, lab_regions[1].address, lab_regions[2].address);
 }
 
+/* Knot wants a socket for its control. The path of a socket has room for 107 bytes; where the lab
+ * lies deeper it is in /tmp. */
+static void knot_control(const struct lab *lab, const struct lab_region *region,
+                         char path[LAB_PATH_MAX])
+{
+        struct sockaddr_un socket;
+        int len = snprintf(path, LAB_PATH_MAX, "%s/%s/run/knot/knot.sock", lab->dir, region->name);
+        if (len < (int)sizeof socket.sun_path)
+                return;
+        uint64_t hash = hash_fnv(HASH_FNV_START, bytes_of_str(lab->dir));
+        snprintf(path, LAB_PATH_MAX, "/tmp/meridian-%016llx-%s.sock", (unsigned long long)hash,
+                 region->name);
+}
+
 static void knot_conf_text(const struct lab *lab, const struct lab_region *region, size_t index,
                            struct buffer *text)
 {
+        char control[LAB_PATH_MAX];
         (void)index;
+        knot_control(lab, region, control);
         buffer_format(text,
+                      "control:\n"
+                      "    listen: \"%s\"\n"
+                      "\n"
                       "server:\n"
                       "    rundir: \"%s/%s/run/knot\"\n"
                       "    listen: %s@%d\n"
@@ -323,8 +345,9 @@ static void knot_conf_text(const struct lab *lab, const struct lab_region *regio
                       "  - domain: example.test\n"
                       "    file: example.test.zone\n"
                       "    module: mod-meridian/default\n",
-                      lab->dir, region->name, region->address, LAB_PORT_DNS, lab->dir, region->name,
-                      lab->plugin_knot, lab->dir, region->name, lab->dir, lab->dir, region->name);
+                      control, lab->dir, region->name, region->address, LAB_PORT_DNS, lab->dir,
+                      region->name, lab->plugin_knot, lab->dir, region->name, lab->dir, lab->dir,
+                      region->name);
 }
 
 static void nginx_conf_text(const struct lab *lab, const struct lab_region *region, size_t index,
