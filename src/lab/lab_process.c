@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 struct part_row {
@@ -293,6 +294,8 @@ static int spawn(const struct command *command, const char *dir, const char *log
         if (pid > 0 && read(report[0], &number, sizeof number) != (ssize_t)sizeof number)
                 number = 0;
         close(report[0]);
+        if (pid > 0 && number != 0)
+                waitpid(pid, NULL, 0);
         return number;
 }
 
