@@ -32,7 +32,7 @@ struct api_event {
         uint64_t index; /* from 1 */
         uint64_t wall_us;
         const char *name;
-        char text[240];
+        char text[480];
 };
 
 struct api {

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -275,6 +276,18 @@ static bool disk_check(const struct lab *lab)
                          lab->root, room >> 20, DISK_BYTES_MIN >> 20);
 }
 
+/* Servers of one user can neither read nor replace what those of another, or root's, left there. */
+static bool owner_check(const struct lab *lab)
+{
+        struct stat info;
+        if (stat(lab->dir, &info) != 0 || info.st_uid == geteuid())
+                return true;
+        const struct passwd *owner = getpwuid(info.st_uid);
+        return lab_error("%s belongs to %s: start the lab as that user, or remove it first "
+                         "(`lab down --wipe` as that user, or root)",
+                         lab->dir, owner == NULL ? "another user" : owner->pw_name);
+}
+
 /* One command at a time. The lock goes when the process ends. */
 static bool lock_take(const struct lab *lab)
 {
@@ -451,11 +464,12 @@ static void print_table(void)
 static void print_try(void)
 {
         static const char *const lines[] = {
-                "redis-cli -h 127.10.0.1 set word hello; redis-cli -h 127.30.0.1 get word",
+                /* What one region has reaches another after the delay of the wide area. */
+                "redis-cli -h 127.10.0.1 set word hello; sleep 1; redis-cli -h 127.30.0.1 get word",
                 "kdig @127.20.0.1 -p 5353 www.example.test +subnet=81.2.69.160/27 +short",
                 "curl -i http://127.20.0.1:8080/",
                 "build/meridian lock acquire global:config me 30s",
-                "build/meridian lab kill us-east && build/meridian status",
+                "build/meridian lab kill us-east; sleep 3; build/meridian status",
         };
         printf("\n%sTry:%s\n", term_style(TERM_HEAD), term_style(TERM_PLAIN));
         for (size_t i = 0; i < COUNT_OF(lines); i++)
@@ -514,8 +528,8 @@ static int command_up(int argc, char **argv)
         (void)argc;
         (void)argv;
         uint64_t begin = lab_now_ms();
-        if (!lab_open(&lab) || !programs_find(&lab) || !disk_check(&lab) || !lock_take(&lab) ||
-            !up_earlier(&lab, &reuse))
+        if (!lab_open(&lab) || !owner_check(&lab) || !programs_find(&lab) || !disk_check(&lab) ||
+            !lock_take(&lab) || !up_earlier(&lab, &reuse))
                 return 1;
         if (reuse)
                 lab_step("earlier lab", "runs already, from this build");
@@ -615,7 +629,8 @@ static int command_start(int argc, char **argv)
         const struct lab_region *region = argc == 2 ? lab_region_find(argv[1]) : NULL;
         if (argc != 2)
                 return usage("start REGION");
-        if (region == NULL || !lab_open(&lab) || !programs_find(&lab) || !lock_take(&lab))
+        if (region == NULL || !lab_open(&lab) || !owner_check(&lab) || !programs_find(&lab) ||
+            !lock_take(&lab))
                 return 1;
         for (enum lab_part part = 0; part < LAB_PARTS; part++)
                 orphans_end(&lab, region, part);

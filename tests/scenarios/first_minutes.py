@@ -11,6 +11,16 @@ def scenario_the_lab_starts(lab):
     lab.wait_all_active()
 
 
+def scenario_what_it_says_to_try_works(lab):
+    tries = [line.strip() for line in lab.up().split("Try:")[1].splitlines() if line[:2] == "  "]
+    expect(len(tries), 5, "commands to try")
+    for command, word in zip(tries, ["hello", ADDRESSES["eu-west"], "200 OK", "acquired"]):
+        command = command.replace("build/meridian", MERIDIAN)
+        done = subprocess.run(["sh", "-c", command], env=lab.environment, capture_output=True,
+                              text=True, timeout=30, check=False)
+        expect_true(word in done.stdout, f"`{command}` shows {word!r}: {done.stdout}{done.stderr}")
+
+
 def scenario_starting_it_again_changes_nothing(lab):
     before = [lab.pid(region, "redis") for region in REGIONS]
     out = lab.up()
