@@ -90,7 +90,7 @@ enum err group_start(struct node *node, struct node_group *group, struct bytes j
         uint32_t voters[CONSENSUS_VOTERS_MAX];
         struct consensus_config config = {0};
         struct consensus_recovery recovery;
-        group_config(node, group->group, node->incarnation ^ node->config.self, &config);
+        group_config(node, group->group, node->seed, &config);
         config.voters = voters;
         config.voter_count = group_voters(node, group->group, voters);
         enum err err = consensus_new(node->heap, &config, &group->consensus);

@@ -212,6 +212,7 @@ static void node_start(struct node *node, const struct world_event *event)
 {
         CHECK(!node->started);
         node->incarnation = event->start.incarnation;
+        node->seed = event->start.seed;
         health_init(node->health, node->topology, node->config.self, node->now_us);
         node->started = true;
         regions_sync(node);

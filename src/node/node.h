@@ -24,7 +24,6 @@ struct topology;
 /* Planted bugs of this room; those of other rooms are passed on in their own fields. */
 enum node_bug {
         NODE_BUG_NONE = 0,
-        NODE_BUG_NEW_IDENTITY = 1,  /* a repeat of a request gets a new identity: not idempotent */
         NODE_BUG_EARLY_RETURN = 2,  /* a region returns before its data has caught up */
         NODE_BUG_NO_QUORUM = 4,     /* one observer is enough to take a region out */
         NODE_BUG_NEVER_RETURN = 8,  /* a recovered region stays out */

@@ -139,6 +139,7 @@ struct node {
         size_t pending_high;  /* slots ever used */
         uint64_t sequence;
         uint64_t incarnation;
+        uint64_t seed; /* from the world, another at each start and on each node */
         bool started;
         enum err failed;
         uint64_t now_us, wall_us;

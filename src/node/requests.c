@@ -133,10 +133,6 @@ static bool propose_here(struct node *node, struct pending *pending, struct node
         struct council_command command;
         if (council_command_decode(pending->command, &command) != ERR_NONE)
                 return false;
-        if (node->config.bugs & NODE_BUG_NEW_IDENTITY) {
-                pending->sequence = ++node->sequence;
-                command.origin.sequence = pending->sequence;
-        }
         return group_propose(node, group, &command);
 }
 

@@ -186,8 +186,7 @@ static void take_batch(struct replication *r, struct peer *peer,
                        const struct replication_message *message)
 {
         struct receiver *receiver = &peer->receiver;
-        if (message->after != receiver->expect &&
-            (r->config.bugs & REPLICATION_BUG_STALE_SUBSCRIPTION) == 0) {
+        if (message->after != receiver->expect) {
                 r->counters.gaps++;
                 retry_later(r, peer);
                 return;
@@ -196,8 +195,6 @@ static void take_batch(struct replication *r, struct peer *peer,
         receiver->transfer = false;
         if (message->last > receiver->end)
                 receiver->end = message->last;
-        if (r->config.bugs & REPLICATION_BUG_ACK_EARLY)
-                acknowledge(r, peer, message->last, receiver->part_merged);
         enqueue(r, peer, message);
 }
 
@@ -230,8 +227,6 @@ static void take_beat(struct replication *r, struct peer *peer,
         receiver->end = message->last;
         if (receiver->merging || receiver->first != NULL)
                 return;
-        if (r->config.bugs & REPLICATION_BUG_BEAT_AHEAD)
-                receiver->expect = message->last;
         if (message->last <= receiver->position) {
                 receiver->synced = true;
                 receiver->synced_us = r->now_us > message->age_us ? r->now_us - message->age_us : 0;
@@ -244,8 +239,7 @@ static bool ignore_message(struct replication *r, const struct receiver *receive
         if (receiver->state == RECEIVER_OPEN && message->sub == receiver->sub)
                 return false;
         r->counters.stale++;
-        return receiver->state != RECEIVER_OPEN ||
-               (r->config.bugs & REPLICATION_BUG_STALE_SUBSCRIPTION) == 0;
+        return true;
 }
 
 void receiver_took(struct replication *r, struct peer *peer,

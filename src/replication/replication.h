@@ -44,11 +44,8 @@
 /* Planted bugs, for the simulator's proof that it finds any. Never set in production. */
 enum replication_bug {
         REPLICATION_BUG_NONE = 0,
-        REPLICATION_BUG_VECTOR_AFTER_SCAN = 1,  /* resume from the position at the scan's end */
-        REPLICATION_BUG_NO_PULL = 2,            /* the lost tail is not asked for */
-        REPLICATION_BUG_STALE_SUBSCRIPTION = 4, /* messages of older subscriptions are taken */
-        REPLICATION_BUG_BEAT_AHEAD = 8,         /* a heartbeat moves past batches under way */
-        REPLICATION_BUG_ACK_EARLY = 16,         /* acknowledged before Redis has merged */
+        REPLICATION_BUG_RESUME_AT_END = 1, /* a stream resumes at its end, not where it broke off */
+        REPLICATION_BUG_NO_PULL = 2,       /* the lost tail is not asked for */
 };
 
 struct replication_peer {

@@ -62,6 +62,7 @@ struct sender {
         bool told;     /* it has told its position since our Redis came */
         uint64_t from; /* that position */
         uint64_t sent; /* position after all that was sent */
+        uint64_t said; /* what the next batch says that it follows; == sent */
         uint64_t acked;
         uint64_t part;     /* of the last state part sent */
         uint64_t part_end; /* the last of the scan under way; 0: not sent yet */

@@ -97,7 +97,9 @@ static void begin_stream(struct replication *r, struct peer *peer, uint64_t afte
 {
         struct sender *sender = &peer->sender;
         sender->state = SENDER_STREAM;
-        sender->sent = after;
+        sender->sent = sender->said = after;
+        if (r->config.bugs & REPLICATION_BUG_RESUME_AT_END)
+                sender->sent = r->own_position;
         sender->tail_stale = sender->tail_out;
         sender_go(r, peer);
 }
@@ -252,12 +254,12 @@ static uint64_t position_age_us(const struct replication *r, uint64_t position)
 static void send_batch(struct replication *r, struct peer *peer, const struct world_event *event)
 {
         struct replication_message message = {.kind = REPLICATION_BATCH, .sub = peer->sender.sub};
-        message.after = event->tailed.after;
+        message.after = peer->sender.said;
         message.last = event->tailed.last;
         message.age_us = position_age_us(r, event->tailed.last);
         message.data = event->tailed.deltas;
         replication_send(r, peer, &message);
-        peer->sender.sent = event->tailed.last;
+        peer->sender.sent = peer->sender.said = event->tailed.last;
         flight_add(&peer->sender, false, message.last, message.data.len);
         r->counters.batches_sent++;
         r->counters.bytes_sent += message.data.len;
@@ -267,8 +269,6 @@ static void send_beat(struct replication *r, struct peer *peer)
 {
         struct replication_message message = {.kind = REPLICATION_BEAT, .sub = peer->sender.sub};
         message.last = peer->sender.sent;
-        if (r->config.bugs & REPLICATION_BUG_BEAT_AHEAD)
-                message.last = r->own_position;
         replication_send(r, peer, &message);
 }
 
@@ -332,12 +332,6 @@ static void send_part(struct replication *r, struct peer *peer, const struct wor
                 memcpy(message.positions, sender->vector,
                        sender->vector_count * sizeof sender->vector[0]);
                 message.position_count = sender->vector_count;
-        }
-        if (message.end && (r->config.bugs & REPLICATION_BUG_VECTOR_AFTER_SCAN)) {
-                sender->scan_position = r->own_position;
-                for (size_t i = 0; i < message.position_count; i++)
-                        if (message.positions[i].origin == r->config.self)
-                                message.positions[i].hlc = r->own_position;
         }
         replication_send(r, peer, &message);
         flight_add(sender, true, message.part, message.data.len);

@@ -30,7 +30,6 @@ static const struct planted planted[] = {
          {.suffix_kept = true},
          0,
          0},
-        {{"new-identity", "a repeated request is a new one", 3000}, {0}, NODE_BUG_NEW_IDENTITY, 0},
         {{"early-answer", "a release is answered before it is decided", 3000},
          {0},
          NODE_BUG_EARLY_ANSWER,
@@ -45,15 +44,12 @@ static const struct planted planted[] = {
          {0},
          NODE_BUG_EARLY_RETURN,
          0},
-        {{"vector-after-scan", "the stream resumes from the scan's end", 5000},
+        {{"no-expiry", "leases of clients that died do not end", 1000}, {0}, NODE_BUG_NO_EXPIRY, 0},
+        {{"resume-at-end", "a stream resumes at its end, not where it broke off", 1000},
          {0},
          0,
-         REPLICATION_BUG_VECTOR_AFTER_SCAN},
+         REPLICATION_BUG_RESUME_AT_END},
         {{"no-pull", "the lost tail is not asked back", 5000}, {0}, 0, REPLICATION_BUG_NO_PULL},
-        {{"beat-ahead", "a heartbeat moves past batches under way", 5000},
-         {0},
-         0,
-         REPLICATION_BUG_BEAT_AHEAD},
 };
 
 void bug_apply(const struct sim *sim, struct node_config *config)

@@ -10,6 +10,7 @@
 #define ISOLATED_ANSWER_US (5 * SECOND / 2)
 #define DEAD_LEAVES_US     (4 * SECOND)
 #define SETTLE_US          (8 * SECOND)
+#define RETURN_LAG_MS      3500 /* lag_max by a slow clock, and the way of the decision */
 #define DIGEST_EVERY       4
 
 static unsigned group_index(const struct host *host, unsigned group)
@@ -62,9 +63,42 @@ static bool region_serves(const struct sim *sim, uint32_t region)
         return sim->redis[region].exists;
 }
 
+/* A region that died alone and came back: when it serves again, its data are not old. */
+static void region_returned(struct sim *sim, uint32_t region)
+{
+        sim_cover(sim, COVER_REGION_BACK);
+        if (!sim->swarm.deaths_only || !region_serves(sim, region))
+                return;
+        for (uint32_t i = 0; i < sim->host_count && !sim->over; i++) {
+                const struct host *other = &sim->hosts[i];
+                uint64_t old_ms = redis_lag_ms(sim, region, other->region);
+                if (other->region != region && old_ms > RETURN_LAG_MS)
+                        sim_violation(sim,
+                                      "returned: region %u serves with data of region %u that are "
+                                      "%llu ms old",
+                                      region + 1, other->region + 1, (unsigned long long)old_ms);
+        }
+}
+
+/* Light packet loss changes no state; one link that is cut takes nobody out. */
+static void check_flapping(struct sim *sim, const struct host *host, uint32_t region,
+                           enum region_state state)
+{
+        if (!sim->settled || !region_serves(sim, region))
+                return;
+        bool serves = region_state_serves(state) &&
+                      node_routable(host->node, (region_id)(region + 1), host_mono_us(sim, host));
+        if (sim->swarm.calm && (!serves || state != REGION_ACTIVE))
+                sim_violation(
+                        sim, "flapping: node %u holds region %u for %s with only light packet loss",
+                        host->id, region + 1, region_state_name(state));
+        if (sim->swarm.one_cut && !serves)
+                sim_violation(sim, "flapping: node %u holds region %u for %s for one link cut",
+                              host->id, region + 1, region_state_name(state));
+}
+
 static void check_view(struct sim *sim, struct host *host)
 {
-        uint64_t now_us = host_mono_us(sim, host);
         for (uint32_t i = 0; i < sim->swarm.region_count; i++) {
                 region_id id = (region_id)(i + 1);
                 uint64_t state = (uint64_t)node_region_state(host->node, id);
@@ -72,16 +106,10 @@ static void check_view(struct sim *sim, struct host *host)
                         if (state == REGION_DOWN)
                                 sim_cover(sim, COVER_REGION_DOWN);
                         if (state == REGION_ACTIVE && sim->last_state[i] == REGION_RECOVERING)
-                                sim_cover(sim, COVER_REGION_BACK);
+                                region_returned(sim, i);
                         sim->last_state[i] = state;
                 }
-                if (!sim->swarm.calm || !sim->settled || !region_serves(sim, i))
-                        continue;
-                if (state != REGION_ACTIVE || !node_routable(host->node, id, now_us))
-                        sim_violation(sim,
-                                      "flapping: node %u holds region %u for %s with only light "
-                                      "packet loss",
-                                      host->id, id, region_state_name((enum region_state)state));
+                check_flapping(sim, host, i, (enum region_state)state);
         }
 }
 
@@ -285,12 +313,27 @@ static bool groups_converged(struct sim *sim, char *why, size_t size)
         return true;
 }
 
+/* No client asks any more, so every lease has ended. */
+static bool locks_free(const struct sim *sim)
+{
+        for (uint32_t i = 0; i < sim->host_count; i++)
+                for (unsigned group = 0; group < WORLD_GROUP_COUNT; group++)
+                        if (!lock_table_idle(council_locks(
+                                    node_council(sim->hosts[i].node, (enum world_group)group))))
+                                return false;
+        return true;
+}
+
 bool check_converged(struct sim *sim, char *why, size_t size)
 {
         if (!groups_converged(sim, why, size))
                 return false;
         if (!all_active(sim)) {
                 (void)snprintf(why, size, "not all regions are active and routable everywhere");
+                return false;
+        }
+        if (!locks_free(sim)) {
+                (void)snprintf(why, size, "locks of clients that are gone are held");
                 return false;
         }
         if (!redis_all_equal(sim)) {

@@ -2,6 +2,8 @@
  * (swarm testing): a run with all kinds at once hides what a run with one kind shows. */
 #include "sim/sim_priv.h"
 
+#define ONE_CUT_APART_US (3 * SECOND)
+
 static unsigned some(struct sim *sim, unsigned per_mille, unsigned max)
 {
         bool on = sim_chance(sim, STREAM_SETUP, per_mille);
@@ -48,14 +50,20 @@ void swarm_draw(struct sim *sim)
         swarm->isolations = some(sim, 300, 4);
         swarm->deaths = some(sim, 250, 3);
         swarm->deaths_only = sim_chance(sim, STREAM_SETUP, 60);
-        if (swarm->calm || swarm->deaths_only) {
+        swarm->one_cut = !swarm->deaths_only && sim_chance(sim, STREAM_SETUP, 60);
+        if (swarm->deaths_only) {
+                /* A backlog that takes a while, so that coming back too early shows. */
+                swarm->small_windows = true;
+                swarm->data_every_us = 5 * MS;
+        }
+        if (swarm->calm || swarm->deaths_only || swarm->one_cut) {
                 swarm->loss = 1 + (unsigned)sim_below(sim, STREAM_SETUP, 10);
                 swarm->crashes = swarm->cuts = swarm->one_ways = swarm->resets = 0;
                 swarm->pauses = swarm->jumps = swarm->clogs = swarm->redis_crashes = 0;
                 swarm->disk_fails = swarm->isolations = swarm->deaths = 0;
         }
-        swarm->tail_loss = !swarm->calm && !swarm->deaths_only && !swarm->witness &&
-                           sim_chance(sim, STREAM_SETUP, 250);
+        swarm->tail_loss = !swarm->calm && !swarm->deaths_only && !swarm->one_cut &&
+                           !swarm->witness && sim_chance(sim, STREAM_SETUP, 250);
         if (swarm->tail_loss) {
                 /* A clock that goes back over a restart would stamp below what was lost. */
                 swarm->redis_crashes = 5;
@@ -67,6 +75,8 @@ void swarm_draw(struct sim *sim)
                 sim_cover(sim, COVER_CALM);
         else if (swarm->deaths_only)
                 swarm->deaths = 1;
+        else if (swarm->one_cut)
+                swarm->cuts = swarm->one_ways = 1;
         if (swarm->region_count == 5)
                 sim_cover(sim, COVER_FIVE_REGIONS);
         if (swarm->witness)
@@ -98,13 +108,16 @@ static void fault_cut(struct sim *sim, bool one_way)
         uint32_t b = (uint32_t)sim_below(sim, STREAM_FAULTS, sim->host_count - 1);
         if (b >= a)
                 b++;
+        if (sim->swarm.one_cut && sim->now_us < sim->one_cut_until_us)
+                return;
         if (sim->isolated == (int)a || sim->isolated == (int)b)
                 return;
         sim_trace(sim, "cut %u %s %u", sim->hosts[a].id, one_way ? "-/>" : "</>", sim->hosts[b].id);
         sim_cover(sim, one_way ? COVER_CUT_ONE_WAY : COVER_CUT);
         network_cut(sim, a, b, true, !one_way);
-        sim_at(sim, 200 * MS + sim_below(sim, STREAM_FAULTS, 4 * SECOND), EVENT_HEAL_LINKS, a, b,
-               0);
+        uint64_t heal_us = 200 * MS + sim_below(sim, STREAM_FAULTS, 4 * SECOND);
+        sim->one_cut_until_us = sim->now_us + heal_us + ONE_CUT_APART_US;
+        sim_at(sim, heal_us, EVENT_HEAL_LINKS, a, b, 0);
 }
 
 static void fault_isolate(struct sim *sim)
@@ -249,10 +262,12 @@ void faults_step(struct sim *sim)
         if (sim->healing)
                 return;
         unsigned weights[] = {
-                swarm->crashes,    swarm->cuts,          swarm->one_ways,
-                swarm->resets,     swarm->pauses,        swarm->jumps,
-                swarm->clogs,      swarm->redis_crashes, swarm->disk_fails,
-                swarm->isolations, swarm->deaths,        swarm->calm || swarm->deaths_only ? 0 : 1};
+                swarm->crashes,    swarm->cuts,
+                swarm->one_ways,   swarm->resets,
+                swarm->pauses,     swarm->jumps,
+                swarm->clogs,      swarm->redis_crashes,
+                swarm->disk_fails, swarm->isolations,
+                swarm->deaths,     swarm->calm || swarm->deaths_only || swarm->one_cut ? 0 : 1};
         unsigned sum = 0;
         for (size_t i = 0; i < COUNT_OF(weights); i++)
                 sum += weights[i];

@@ -752,6 +752,19 @@ bool redis_all_equal(struct sim *sim)
         return true;
 }
 
+/* How far behind one region is with the stream of another, by that one's clock. */
+uint64_t redis_lag_ms(struct sim *sim, uint32_t region, uint32_t origin)
+{
+        struct sim_redis *redis = &sim->redis[region];
+        struct sim_redis *other = &sim->redis[origin];
+        if (!redis->exists || !other->exists || region == origin)
+                return 0;
+        uint64_t at_ms =
+                hlc_ms(vector_get(keyspace_positions(redis->keyspace), (region_id)(origin + 1)));
+        uint64_t now_ms = wall_ms(other);
+        return now_ms > at_ms ? now_ms - at_ms : 0;
+}
+
 /* For a person who looks for the cause. */
 void redis_explain(struct sim *sim)
 {

@@ -222,6 +222,7 @@ void redis_client(struct sim *sim);
 void redis_check_converged(struct sim *sim);
 bool redis_all_equal(struct sim *sim);
 void redis_explain(struct sim *sim);
+uint64_t redis_lag_ms(struct sim *sim, uint32_t region, uint32_t origin);
 
 /* model.c: what the clients see. */
 struct model_key *model_find(struct sim_redis *redis, struct crdt_name name);
@@ -293,6 +294,7 @@ struct swarm {
         bool small_ring;
         bool rates;
         bool deaths_only;
+        bool one_cut;   /* one link is cut, then another: no region may go for that */
         bool tail_loss; /* logs may lose what a peer holds already */
         uint64_t fault_every_us;
         uint64_t faults_end_us, load_end_us, end_us;
@@ -330,6 +332,7 @@ struct sim {
         uint64_t dead_since_us; /* of the region that died last */
         uint64_t undrain_us;
         uint64_t redis_crash_us; /* the last one */
+        uint64_t one_cut_until_us;
         struct witness witnesses[WITNESSES_MAX];
         uint32_t witness_count;
         uint32_t member_next;

@@ -128,10 +128,9 @@ struct world_event {
                         size_t count;
                         uint64_t
                                 incarnation; /* changes whenever Redis lost what it had in memory */
-                        uint64_t
-                                recovered; /* own position recovered at load: what came after it in
+                        uint64_t recovered; /* own position recovered at load: what came after it in
                                             * an older incarnation is lost here, if a peer saw it */
-                        uint64_t first; /* first own clock of this incarnation; 0: none yet */
+                        uint64_t first;     /* first own clock of this incarnation; 0: none yet */
                 } redis_up;
                 struct {
                         node_id peer; /* as asked */
