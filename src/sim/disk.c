@@ -61,6 +61,7 @@ void disk_append(struct sim *sim, struct host *host, const struct world_effect *
         }
         CHECK(journal->bytes.err == ERR_NONE && journal->next.err == ERR_NONE);
         begin_sync(sim, host, group);
+        faults_while_writing(sim, host, journal->replacing);
 }
 
 static void swap(struct sim_journal *journal)

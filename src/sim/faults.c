@@ -90,9 +90,8 @@ static struct host *draw_host(struct sim *sim)
         return &sim->hosts[sim_below(sim, STREAM_FAULTS, sim->host_count)];
 }
 
-static void fault_crash(struct sim *sim)
+void faults_crash(struct sim *sim, struct host *host)
 {
-        struct host *host = draw_host(sim);
         if (host->node == NULL || host->dead)
                 return;
         host_crash(sim, host);
@@ -100,6 +99,15 @@ static void fault_crash(struct sim *sim)
                                     ? SECOND + sim_below(sim, STREAM_FAULTS, 3 * SECOND)
                                     : 10 * MS + sim_below(sim, STREAM_FAULTS, 600 * MS);
         sim_at(sim, after_us, EVENT_RESTART, host->index, 0, host->generation);
+}
+
+void faults_while_writing(struct sim *sim, struct host *host, bool replacing)
+{
+        if (sim->healing || sim->swarm.crashes == 0 ||
+            !sim_chance(sim, STREAM_FAULTS, replacing ? 50 : 1))
+                return;
+        sim_at(sim, sim_below(sim, STREAM_FAULTS, sim->swarm.sync_us + sim->swarm.sync_jitter_us),
+               EVENT_CRASH, host->index, 0, host->generation);
 }
 
 static void fault_cut(struct sim *sim, bool one_way)
@@ -281,7 +289,7 @@ void faults_step(struct sim *sim)
                 drawn -= weights[kind++];
         switch (kind) {
         case 0:
-                fault_crash(sim);
+                faults_crash(sim, draw_host(sim));
                 break;
         case 1:
                 fault_cut(sim, false);

@@ -26,7 +26,8 @@ static uint64_t draw_delay(struct sim *sim, const struct sim_link *link)
 {
         uint64_t delay = sim->swarm.delay_us + link->slow_us +
                          sim_below(sim, STREAM_NETWORK, sim->swarm.jitter_us + 1);
-        for (int i = 0; i < 4 && sim_chance(sim, STREAM_NETWORK, sim->swarm.loss); i++)
+        int resends = sim->swarm.calm || sim->swarm.one_cut ? 1 : 4;
+        for (int i = 0; i < resends && sim_chance(sim, STREAM_NETWORK, sim->swarm.loss); i++)
                 delay += RESEND_US << i;
         if (link->clog_until_us > sim->now_us)
                 delay += link->clog_until_us - sim->now_us;

@@ -235,6 +235,10 @@ static void take(struct sim *sim, struct sim_event *event)
         case EVENT_SYNC:
                 disk_sync_done(sim, host, event->b, event->generation);
                 break;
+        case EVENT_CRASH:
+                if (host->generation == event->generation && !sim->healing)
+                        faults_crash(sim, host);
+                break;
         case EVENT_RESTART:
                 restart(sim, event->a, event->generation);
                 break;

@@ -45,6 +45,7 @@ enum event_kind {
         EVENT_LINK,        /* a connection comes up */
         EVENT_LINK_CHECK,  /* a cut connection is noticed */
         EVENT_SYNC,        /* a journal's sync ends */
+        EVENT_CRASH,       /* a node crashes */
         EVENT_RESTART,     /* a crashed node starts */
         EVENT_REDIS_START, /* a crashed Redis starts */
         EVENT_REDIS_SYNC,  /* its log is synced */
@@ -412,6 +413,9 @@ uint64_t clients_ask(struct sim *sim, struct host *host, const struct request *r
 /* faults.c */
 void swarm_draw(struct sim *sim);
 void faults_step(struct sim *sim);
+void faults_crash(struct sim *sim, struct host *host);
+/* A write has begun: the most interesting moment for a crash. */
+void faults_while_writing(struct sim *sim, struct host *host, bool replacing);
 void faults_end(struct sim *sim);
 void faults_heal_link(struct sim *sim, uint32_t a, uint32_t b);
 
