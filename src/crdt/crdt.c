@@ -299,6 +299,8 @@ void crdt_apply(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta
         CHECK(apply_table[delta->op] != NULL);
         change_begin(env, crdt);
         apply_table[delta->op](env, crdt, delta);
+        if (delta->stamp.hlc > crdt->touched)
+                crdt->touched = delta->stamp.hlc;
         change_end(env, crdt);
 }
 

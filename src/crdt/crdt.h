@@ -225,6 +225,8 @@ struct crdt {
         struct stamp base;
         struct stamp ttl;
         uint64_t expire_at_ms;
+        uint64_t touched; /* no earlier than any change of this key was made, whatever stamp it
+                           * carries: an expiry kills at the stamp of what it observed */
         struct crdt_items *fields;
         struct crdt_items *members;
         struct crdt_count *counts; /* by rising origin */

@@ -524,6 +524,9 @@ void crdt_merge(struct crdt_env *env, struct crdt *crdt, const struct crdt_state
                 env->conflicts++;
         if (state->kind == CRDT_STATE_SAVED)
                 crdt->evicted = state->head.evicted;
+        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++)
+                if (sender->vector.hlc[i] > crdt->touched)
+                        crdt->touched = sender->vector.hlc[i];
         change_end(env, crdt);
 }
 
@@ -587,7 +590,8 @@ bool crdt_forgettable(const struct crdt_env *env, const struct crdt *crdt, uint6
         if (crdt_type(crdt) != CRDT_NONE || crdt->evicted || crdt->bound_count > 0 ||
             crdt->fields != NULL || crdt->members != NULL)
                 return false;
-        uint64_t newest = crdt_stamp(crdt).hlc;
+        uint64_t newest = crdt->touched;
+        newest = crdt_stamp(crdt).hlc > newest ? crdt_stamp(crdt).hlc : newest;
         newest = crdt->killed.hlc > newest ? crdt->killed.hlc : newest;
         newest = crdt->ttl.hlc > newest ? crdt->ttl.hlc : newest;
         for (unsigned i = 0; i < crdt->count_count; i++) {

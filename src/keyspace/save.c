@@ -109,6 +109,7 @@ static enum err key_load(struct keyspace *keyspace, struct cursor *cursor)
         enum crdt_type was = crdt_type(crdt);
         env.seen = NULL;
         crdt_merge(&env, crdt, &state, &nothing);
+        crdt->touched = keyspace->hlc.last;
         entry_count(keyspace, was, crdt_type(crdt));
         entry_pack(keyspace, entry);
         return env.err;

@@ -483,6 +483,12 @@ void redis_effect(struct sim_redis *redis, struct host *host, const struct world
 static void logged(struct sim_redis *redis, enum err err, const struct keyspace_change *change)
 {
         must(redis, err, "a local change");
+        struct crdt_delta delta;
+        if (err == ERR_NONE && !change->nothing && redis->sim->options.trace &&
+            crdt_delta_decode(change->delta, change->stamp.origin, &delta) == ERR_NONE)
+                sim_trace(redis->sim, "Redis of region %u changes %.*s by %d at %llu",
+                          redis->region + 1, BYTES_ARGS(delta.name.key), (int)delta.op,
+                          (unsigned long long)delta.stamp.hlc);
         if (err != ERR_NONE || change->nothing)
                 return;
         log_add(redis, LOG_LOCAL, 0, change->stamp.hlc, NULL, change->delta);
