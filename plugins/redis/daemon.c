@@ -77,6 +77,7 @@ static void reply_vector(struct redis_context *ctx, const struct vector *vector)
 
 int daemon_positions(struct redis_context *ctx, struct redis_string **argv, int argc)
 {
+        batch_drain();
         (void)argv;
         if (argc != 1)
                 return redis.WrongArity(ctx);
@@ -120,6 +121,7 @@ static int reply_batch(struct redis_context *ctx, uint64_t after,
 static bool tail(struct redis_context *ctx, uint64_t after, uint64_t bytes_max, bool final)
 {
         struct keyspace_change change = {.nothing = true};
+        batch_drain();
         bool flushed = log_flush(ctx);
         uint64_t position = after;
         if (final && flushed && !plugin.replica) {
@@ -286,6 +288,7 @@ static int merge_done(struct redis_context *ctx, struct redis_string *batch, reg
 
 int daemon_merge(struct redis_context *ctx, struct redis_string **argv, int argc)
 {
+        batch_drain();
         uint64_t origin;
         uint64_t after;
         uint64_t last;
@@ -315,6 +318,7 @@ int daemon_merge(struct redis_context *ctx, struct redis_string **argv, int argc
 
 int daemon_scan(struct redis_context *ctx, struct redis_string **argv, int argc)
 {
+        batch_drain();
         uint64_t cursor;
         uint64_t bytes_max;
         if (argc != 3)
@@ -369,6 +373,7 @@ static bool read_end(struct redis_string **argv, int argc, struct vector *ret)
 
 int daemon_merge_state(struct redis_context *ctx, struct redis_string **argv, int argc)
 {
+        batch_drain();
         struct vector positions = {{0}};
         if (argc < 2)
                 return redis.WrongArity(ctx);
@@ -398,6 +403,7 @@ int daemon_merge_state(struct redis_context *ctx, struct redis_string **argv, in
 
 int daemon_acked(struct redis_context *ctx, struct redis_string **argv, int argc)
 {
+        batch_drain();
         uint64_t region;
         uint64_t position;
         if (argc != 3)
@@ -411,6 +417,7 @@ int daemon_acked(struct redis_context *ctx, struct redis_string **argv, int argc
 
 int daemon_members(struct redis_context *ctx, struct redis_string **argv, int argc)
 {
+        batch_drain();
         region_id regions[CLOCK_REGIONS_MAX];
         if (argc < 2 || argc > CLOCK_REGIONS_MAX + 1)
                 return redis.WrongArity(ctx);
@@ -428,6 +435,7 @@ int daemon_members(struct redis_context *ctx, struct redis_string **argv, int ar
 
 int daemon_digest(struct redis_context *ctx, struct redis_string **argv, int argc)
 {
+        batch_drain();
         (void)argv;
         if (argc != 1)
                 return redis.WrongArity(ctx);

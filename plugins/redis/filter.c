@@ -11,6 +11,7 @@
 
 static void wrap(struct redis_filter_context *ctx, struct redis_string *name)
 {
+        batch_drain();
         redis.RetainString(NULL, name);
         redis.CommandFilterArgInsert(ctx, 0, name);
 }
@@ -69,8 +70,9 @@ static bool argument_is_value(enum rule_kind kind, int at)
 
 static void stash_command(struct redis_filter_context *ctx, const struct rule *rule, int argc)
 {
-        struct crdt_name name = {0, plugin_bytes(redis.CommandFilterArgGet(ctx, 1))};
-        keyspace_prefetch(plugin.keyspace, name);
+        if (batch_open(ctx, rule, argc))
+                return;
+        batch_drain();
         stash_begin(&plugin.stash, rule);
         for (int i = 1; i < argc; i++)
                 stash_add(&plugin.stash, redis.CommandFilterArgGet(ctx, i),
@@ -116,10 +118,13 @@ static void filter_rule(struct redis_filter_context *ctx, const struct rule *rul
 {
         int argc = redis.CommandFilterArgsCount(ctx);
         plugin.stash.rule = NULL; /* its strings may be gone, and their addresses used again */
+        batch_close();
         switch (rule->kind) {
         case RULE_PASS:
-        case RULE_EVENT:
         case RULE_KIND_COUNT:
+                return;
+        case RULE_EVENT:
+                batch_drain();
                 return;
         case RULE_REFUSE:
                 refuse(ctx);
@@ -134,6 +139,7 @@ static void filter_rule(struct redis_filter_context *ctx, const struct rule *rul
                 plugin.multi_open++;
                 return;
         case RULE_EXEC:
+                batch_drain();
                 plugin.multi_open -= plugin.multi_open > 0;
                 return;
         case RULE_SET:

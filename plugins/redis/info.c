@@ -7,6 +7,7 @@ void info_write(struct redis_info *info, int crash)
 {
         if (crash || plugin.keyspace == NULL)
                 return;
+        batch_drain();
         struct keyspace_stats stats = keyspace_stats(plugin.keyspace);
         const struct vector *positions = keyspace_positions(plugin.keyspace);
         const struct {

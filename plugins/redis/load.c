@@ -221,6 +221,7 @@ static void turn(struct redis_context *ctx, struct redis_event event, uint64_t s
         plugin.now_uses = PLUGIN_NOW_USES_MAX;
         if (sub != REDIS_LOOP_BEFORE_SLEEP || plugin.loading || plugin.replica)
                 return;
+        batch_drain();
         if (plugin.recover)
                 recover(ctx);
         if (plugin.dirty.len > 0)
@@ -240,6 +241,7 @@ static void role_changed(struct redis_context *ctx, struct redis_event event, ui
         (void)data;
         plugin.replica = sub != REDIS_ROLE_MASTER;
         plugin.multi_open = 0;
+        batch_drain();
         if (plugin.replica)
                 buffer_reset(&plugin.pending);
         else
@@ -271,6 +273,7 @@ static bool start(struct redis_context *ctx, struct redis_string **argv, int arg
         buffer_init(&plugin.dirty, &plugin.heap);
         buffer_init(&plugin.expired, &plugin.heap);
         buffer_init(&plugin.stash.copies, &plugin.heap);
+        plugin.ctx = redis.GetDetachedThreadSafeContext(ctx);
         persist_reset();
         plugin.replica = (redis.GetContextFlags(ctx) & REDIS_FLAG_SLAVE) != 0;
         plugin.recover = true; /* a module that is loaded at run time finds keys */

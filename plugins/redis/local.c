@@ -8,7 +8,6 @@
  * Fails only by running out of memory, which stops the server. */
 #include "plugin.h"
 
-#include <stdlib.h>
 #include <strings.h>
 
 enum {
@@ -42,7 +41,7 @@ static bool value_is_told(struct bytes value)
                memchr("0123456789+-. \tinfINF", value.ptr[0], 22) == NULL;
 }
 
-static void set_changed(const struct keyspace_change *change, struct bytes value)
+void local_set_changed(const struct keyspace_change *change, struct bytes value)
 {
         struct bytes delta = change->delta;
         bool told = value_is_told(value);
@@ -63,7 +62,7 @@ static void set_value(struct crdt_name name, struct bytes value, bool keep_ttl)
         plugin_must(keyspace_local_set(plugin.keyspace, plugin_stamp_ms(), name, value,
                                        keep_ttl ? KEYSPACE_TTL_KEEP : 0, &change),
                     "a write");
-        set_changed(&change, value);
+        local_set_changed(&change, value);
         plugin.stash.used = true;
 }
 
@@ -159,38 +158,15 @@ static bool stash_amount(const struct redis_string *key, long long *ret)
         return true;
 }
 
-/* The first increment after a SET: the keyspace has to know what it was added to. */
-static enum err increment_known(struct redis_context *ctx, struct crdt_name name,
-                                struct redis_string *key, long long amount,
-                                struct keyspace_change *ret)
-{
-        struct redis_reply *reply = redis.Call(ctx, "GET", "s", key);
-        size_t len = 0;
-        const char *text = reply == NULL ? NULL : redis.CallReplyStringPtr(reply, &len);
-        char number[32] = "";
-        if (text != NULL && len < sizeof(number))
-                memcpy(number, text, len);
-        long long value = strtoll(number, NULL, 10);
-        if (reply != NULL)
-                redis.FreeCallReply(reply);
-        return keyspace_local_increment(plugin.keyspace, plugin_stamp_ms(), name, amount, value,
-                                        ret);
-}
-
 static void on_increment(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
 {
+        (void)ctx;
         long long amount;
         if (!stash_amount(key, &amount)) {
                 local_dirty(&plugin.dirty, name);
                 return;
         }
-        struct keyspace_change change;
-        enum err err =
-                keyspace_local_add(plugin.keyspace, plugin_stamp_ms(), name, amount, &change);
-        if (err == ERR_NOT_FOUND)
-                err = increment_known(ctx, name, key, amount, &change);
-        plugin_must(err, "an increment");
-        local_changed(&change);
+        batch_add(name, amount);
         plugin.stash.used = true;
 }
 
@@ -415,6 +391,9 @@ int local_notified(struct redis_context *ctx, int type, const char *event, struc
         }
         if (plugin.pending.len > PLUGIN_PENDING_BYTES_MAX)
                 log_flush(ctx);
+        if (batch_commit(event, key, (int)name.db))
+                return REDIS_OK;
+        batch_drain();
         dispatch(ctx, event, name, key);
         return REDIS_OK;
 }

@@ -84,6 +84,7 @@ int log_command(struct redis_context *ctx, struct redis_string **argv, int argc)
         int flags = redis.GetContextFlags(ctx);
         if (!plugin.loading && (flags & REDIS_FLAG_REPLICATED) == 0)
                 return redis.ReplyWithError(ctx, "MERIDIAN this record comes from the log alone");
+        batch_drain();
         plugin.quiet = true;
         plugin.applying = true;
         enum err err = replay(ctx, plugin_bytes(argv[1]));

@@ -6,6 +6,7 @@
 
 void persist_reset(void)
 {
+        batch_forget();
         keyspace_free(plugin.keyspace);
         redis.GetRandomBytes((unsigned char *)&plugin.config.hash_key,
                              sizeof(plugin.config.hash_key));
@@ -24,6 +25,7 @@ void persist_reset(void)
 static void aux_save(struct redis_io *io, int when)
 {
         (void)when;
+        batch_drain(); /* also in the child that writes the snapshot: the stamps are given */
         struct buffer saved;
         buffer_init(&saved, &plugin.heap);
         enum err err = keyspace_save(plugin.keyspace, true, &saved);

@@ -55,8 +55,9 @@ struct plugin {
         struct keyspace *keyspace;
         struct keyspace_config config;
         struct redis_type *type;
-        struct buffer pending; /* frames of the next MERIDIAN.LOG */
-        struct buffer dirty;   /* keys that changed natively without a delta: u32 db, slice key */
+        struct redis_context *ctx; /* for calls outside of any command */
+        struct buffer pending;     /* frames of the next MERIDIAN.LOG */
+        struct buffer dirty; /* keys that changed natively without a delta: u32 db, slice key */
         struct stash stash;
         struct redis_string *wrap_names[WRAP_COUNT];
         struct redis_string *refuse_name;
@@ -108,6 +109,25 @@ void stash_begin(struct stash *stash, const struct rule *rule);
 void stash_add(struct stash *stash, struct redis_string *string, bool copy);
 struct bytes stash_bytes(const struct stash *stash, unsigned at);
 
+/* ---- batch.c: the plain writes of a turn, told together */
+
+/* In the filter: the command that runs next is a plain write of that shape. False: it is not, and
+ * nothing is open. */
+bool batch_open(struct redis_filter_context *ctx, const struct rule *rule, int argc);
+void batch_close(void);
+
+/* The notification: true where it was the open op's, which is now in the batch. */
+bool batch_commit(const char *event, struct redis_string *key, int db);
+
+/* Tells the keyspace. What runs after it sees everything that was committed. */
+void batch_drain(void);
+
+/* Drops what was committed: the keyspace is another one. */
+void batch_forget(void);
+
+/* One increment, at once. */
+void batch_add(struct crdt_name name, int64_t amount);
+
 /* ---- local.c: what this region's clients change */
 
 int local_notified(struct redis_context *ctx, int type, const char *event,
@@ -115,6 +135,9 @@ int local_notified(struct redis_context *ctx, int type, const char *event,
 
 /* Records what a change appended: its delta goes into `pending`. */
 void local_changed(const struct keyspace_change *change);
+
+/* The same for a SET without expiry of `value`. */
+void local_set_changed(const struct keyspace_change *change, struct bytes value);
 
 void local_set_add(struct crdt_name name, struct stash *stash, unsigned first);
 void local_dirty(struct buffer *list, struct crdt_name name);

@@ -140,6 +140,7 @@ struct redis_type_methods {
         X(int, HashSet, (struct redis_key *, int, ...))                                            \
         X(int, DeleteKey, (struct redis_key *))                                                    \
         X(int, SignalModifiedKey, (struct redis_context *, struct redis_string *))                 \
+        X(struct redis_context *, GetDetachedThreadSafeContext, (struct redis_context *))          \
         X(int, GetSelectedDb, (struct redis_context *))                                            \
         X(int, SelectDb, (struct redis_context *, int))                                            \
         X(struct redis_reply *, Call, (struct redis_context *, const char *, const char *, ...))   \

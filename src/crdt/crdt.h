@@ -347,6 +347,17 @@ bool crdt_increment_asks(const struct crdt *crdt);
  * last[CRDT_STRING]: a live counter, no content of other types. NULL where it is not so plain. */
 struct crdt_count *crdt_increment_plain(struct crdt *crdt, region_id origin);
 
+/* The table of a hash (set) to which fields (members) can be added by crdt_item_put and nothing
+ * else changes: it is visible, and no content of other types is remembered. NULL where it is not so
+ * plain. */
+struct crdt_items *crdt_items_plain(const struct crdt *crdt, enum crdt_type type);
+
+/* Writes a field or adds a member with a stamp later than all that is known. `hash` is the name's,
+ * from crdt_item_hash. */
+void crdt_item_put(struct crdt_env *env, struct crdt *crdt, enum crdt_type type, struct bytes name,
+                   uint64_t hash, struct stamp stamp);
+uint64_t crdt_item_hash(const struct table_env *env, struct bytes name);
+
 /* ---- the state as bytes: state transfer and saving ------------------------------------------- */
 
 enum crdt_state_kind {

@@ -55,6 +55,11 @@ bool item_visible(struct item *item);
 struct crdt_dot *item_dot(struct item *item, region_id origin);
 void field_join(struct crdt_env *env, struct crdt *crdt, struct bytes field, struct stamp stamp,
                 bool removed, struct bytes value);
+/* The same for what is alive, with the hash of the name in its table. */
+void field_put(struct crdt_env *env, struct crdt *crdt, struct bytes field, uint64_t hash,
+               struct stamp stamp);
+void member_put(struct crdt_env *env, struct crdt *crdt, struct bytes member, uint64_t hash,
+                struct stamp dot);
 void member_add(struct crdt_env *env, struct crdt *crdt, struct bytes member, struct stamp dot);
 void member_remove(struct crdt_env *env, struct crdt *crdt, struct bytes member, struct stamp dot);
 void fields_sweep(struct crdt_env *env, struct crdt *crdt);

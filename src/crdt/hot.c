@@ -1,5 +1,7 @@
-/* What a store asks on its hot path: questions that change nothing, and the increment of a counter
- * that is known already. */
+/* What a store asks on its hot path: questions that change nothing, and the plainest changes: the
+ * increment of a counter that is known already, fields of a hash and members of a set that is
+ * there. A plain change comes to what crdt_apply of its delta does: its stamp is later than all
+ * that is known, and nothing of another type is left that could die by it. */
 #include "crdt/crdt_priv.h"
 
 static struct item *member_find(const struct table_env *env, const struct crdt *crdt,
@@ -40,4 +42,28 @@ struct crdt_count *crdt_increment_plain(struct crdt *crdt, region_id origin)
                         return crdt_counted(crdt, count) ? count : NULL;
         }
         return NULL;
+}
+
+struct crdt_items *crdt_items_plain(const struct crdt *crdt, enum crdt_type type)
+{
+        struct crdt_items *items = type == CRDT_HASH ? crdt->fields : crdt->members;
+        const struct crdt_items *others = type == CRDT_HASH ? crdt->members : crdt->fields;
+        bool plain = items != NULL && items->live > 0 && others == NULL && crdt->bound_count == 0 &&
+                     crdt->base_kind == CRDT_BASE_NATIVE;
+        return plain ? items : NULL;
+}
+
+void crdt_item_put(struct crdt_env *env, struct crdt *crdt, enum crdt_type type, struct bytes name,
+                   uint64_t hash, struct stamp stamp)
+{
+        crdt->last[type] = stamp;
+        if (type == CRDT_HASH)
+                field_put(env, crdt, name, hash, stamp);
+        else
+                member_put(env, crdt, name, hash, stamp);
+}
+
+uint64_t crdt_item_hash(const struct table_env *env, struct bytes name)
+{
+        return table_hash(env, 0, name);
 }

@@ -37,15 +37,27 @@ void items_free(const struct table_env *env, struct crdt_items **slot)
         *slot = NULL;
 }
 
-struct item *items_find(struct crdt_env *env, struct crdt_items *items, struct bytes name)
+static uint64_t items_hash(const struct crdt_env *env, struct bytes name)
+{
+        return table_hash(&env->table, ITEM_SPACE, name);
+}
+
+static struct item *items_find_hashed(struct crdt_env *env, struct crdt_items *items,
+                                      struct bytes name, uint64_t hash)
 {
         if (items == NULL)
                 return NULL;
-        struct node *node = table_find(&env->table, &items->table, ITEM_SPACE, name);
+        struct node *node = table_find_hashed(&env->table, &items->table, hash, ITEM_SPACE, name);
         return node == NULL ? NULL : item_of(node);
 }
 
-static struct item *items_add(struct crdt_env *env, struct crdt_items **slot, struct bytes name)
+struct item *items_find(struct crdt_env *env, struct crdt_items *items, struct bytes name)
+{
+        return items == NULL ? NULL : items_find_hashed(env, items, name, items_hash(env, name));
+}
+
+static struct item *items_add(struct crdt_env *env, struct crdt_items **slot, struct bytes name,
+                              uint64_t hash)
 {
         if (*slot == NULL)
                 *slot = heap_alloc(env->table.heap, sizeof **slot);
@@ -60,7 +72,7 @@ static struct item *items_add(struct crdt_env *env, struct crdt_items **slot, st
         item->node.key_at = offsetof(struct item, key);
         if (name.len > 0)
                 memcpy(item->key, name.ptr, name.len);
-        if (!table_insert(&env->table, &(*slot)->table, &item->node)) {
+        if (!table_insert_hashed(&env->table, &(*slot)->table, hash, &item->node)) {
                 item_free(&env->table, item);
                 env->err = ERR_NOMEM;
                 return NULL;
@@ -167,17 +179,16 @@ static void item_dot_drop(struct crdt_env *env, struct item *item, unsigned inde
 
 /* ---- hashes */
 
-void field_join(struct crdt_env *env, struct crdt *crdt, struct bytes field, struct stamp stamp,
-                bool removed, struct bytes value)
+/* The element itself, which is alive. */
+static void field_write(struct crdt_env *env, struct crdt *crdt, struct bytes field, uint64_t hash,
+                        struct stamp stamp, bool removed, struct bytes value)
 {
-        if (!stamp_before(crdt_floor(crdt, CRDT_HASH), stamp))
-                return;
-        struct item *item = items_find(env, crdt->fields, field);
+        struct item *item = items_find_hashed(env, crdt->fields, field, hash);
         /* The same stamp again: one HSET that names a field twice; the last value counts. */
         if (item != NULL && stamp_before(stamp, dot_stamp(item->one)))
                 return;
         if (item == NULL)
-                item = items_add(env, &crdt->fields, field);
+                item = items_add(env, &crdt->fields, field, hash);
         if (item == NULL)
                 return;
         bool was = item->one.count == 1 && !item->one.removed;
@@ -190,6 +201,19 @@ void field_join(struct crdt_env *env, struct crdt *crdt, struct bytes field, str
                 env->native->hash_set(env->native->context, env->name, field, value);
         else if (was)
                 env->native->hash_delete(env->native->context, env->name, field);
+}
+
+void field_join(struct crdt_env *env, struct crdt *crdt, struct bytes field, struct stamp stamp,
+                bool removed, struct bytes value)
+{
+        if (stamp_before(crdt_floor(crdt, CRDT_HASH), stamp))
+                field_write(env, crdt, field, items_hash(env, field), stamp, removed, value);
+}
+
+void field_put(struct crdt_env *env, struct crdt *crdt, struct bytes field, uint64_t hash,
+               struct stamp stamp)
+{
+        field_write(env, crdt, field, hash, stamp, false, (struct bytes){0});
 }
 
 struct sweep {
@@ -320,16 +344,15 @@ static void member_changed(struct crdt_env *env, struct crdt *crdt, struct item 
                 items_drop(env, &crdt->members, item);
 }
 
-void member_add(struct crdt_env *env, struct crdt *crdt, struct bytes member, struct stamp dot)
+void member_put(struct crdt_env *env, struct crdt *crdt, struct bytes member, uint64_t hash,
+                struct stamp dot)
 {
-        if (dot_dead(crdt, dot))
-                return;
-        struct item *item = items_find(env, crdt->members, member);
+        struct item *item = items_find_hashed(env, crdt->members, member, hash);
         const struct crdt_dot *older = item == NULL ? NULL : item_dot(item, dot.origin);
         if (older != NULL && older->hlc >= dot.hlc)
                 return;
         if (item == NULL)
-                item = items_add(env, &crdt->members, member);
+                item = items_add(env, &crdt->members, member, hash);
         if (item == NULL)
                 return;
         bool was = item_visible(item);
@@ -337,17 +360,24 @@ void member_add(struct crdt_env *env, struct crdt *crdt, struct bytes member, st
         member_changed(env, crdt, item, was);
 }
 
+void member_add(struct crdt_env *env, struct crdt *crdt, struct bytes member, struct stamp dot)
+{
+        if (!dot_dead(crdt, dot))
+                member_put(env, crdt, member, items_hash(env, member), dot);
+}
+
 void member_remove(struct crdt_env *env, struct crdt *crdt, struct bytes member, struct stamp dot)
 {
         if (dot_dead(crdt, dot))
                 return;
         bool remember = !env_seen(env, dot);
-        struct item *item = items_find(env, crdt->members, member);
+        uint64_t hash = items_hash(env, member);
+        struct item *item = items_find_hashed(env, crdt->members, member, hash);
         struct crdt_dot *there = item == NULL ? NULL : item_dot(item, dot.origin);
         if (there == NULL ? !remember : there->hlc > dot.hlc)
                 return;
         if (item == NULL)
-                item = items_add(env, &crdt->members, member);
+                item = items_add(env, &crdt->members, member, hash);
         if (item == NULL)
                 return;
         bool was = item_visible(item);

@@ -14,7 +14,7 @@ enum {
         TABLE_EMPTY_MAX = 16, /* empty buckets passed over in one step */
 };
 
-static uint64_t table_hash(const struct table_env *env, uint16_t space, struct bytes key)
+uint64_t table_hash(const struct table_env *env, uint16_t space, struct bytes key)
 {
         struct hash_key hash_key = {env->hash_key.k0 ^ space, env->hash_key.k1};
         return hash_sip(hash_key, key);
@@ -96,12 +96,11 @@ static bool node_is(const struct node *node, uint16_t space, struct bytes key)
                (key.len == 0 || memcmp(node_key(node).ptr, key.ptr, key.len) == 0);
 }
 
-struct node *table_look(const struct table_env *env, const struct table *table, uint16_t space,
-                        struct bytes key)
+struct node *table_look_hashed(const struct table *table, uint64_t hash, uint16_t space,
+                               struct bytes key)
 {
         if (table->count == 0)
                 return NULL;
-        uint64_t hash = table_hash(env, space, key);
         for (unsigned side = 0; side < 2; side++) {
                 if (table->buckets[side] == NULL)
                         break;
@@ -114,14 +113,40 @@ struct node *table_look(const struct table_env *env, const struct table *table, 
         return NULL;
 }
 
-void table_prefetch(const struct table_env *env, const struct table *table, uint16_t space,
-                    struct bytes key)
+/* The bucket where a key of that hash is: while a resize is under way, the one of the new array
+ * where the old one's has moved. */
+static struct node *const *bucket_likely(const struct table *table, uint64_t hash)
 {
         if (table->count == 0)
-                return;
-        uint64_t hash = table_hash(env, space, key);
-        const struct node *node = table->buckets[0][hash & (table->size[0] - 1)];
+                return NULL;
+        size_t old = hash & (table->size[0] - 1);
+        if (table->buckets[1] == NULL || old >= table->moved)
+                return &table->buckets[0][old];
+        return &table->buckets[1][hash & (table->size[1] - 1)];
+}
+
+void table_fetch_bucket(const struct table *table, uint64_t hash)
+{
+        __builtin_prefetch(bucket_likely(table, hash));
+}
+
+const struct node *table_fetch_node(const struct table *table, uint64_t hash)
+{
+        struct node *const *bucket = bucket_likely(table, hash);
+        const struct node *node = bucket == NULL ? NULL : *bucket;
+        if (node == NULL)
+                return NULL;
         __builtin_prefetch(node);
+        __builtin_prefetch((const char *)node + 64);
+        return node;
+}
+
+struct node *table_look(const struct table_env *env, const struct table *table, uint16_t space,
+                        struct bytes key)
+{
+        if (table->count == 0)
+                return NULL;
+        return table_look_hashed(table, table_hash(env, space, key), space, key);
 }
 
 struct node *table_find(const struct table_env *env, struct table *table, uint16_t space,
@@ -131,7 +156,20 @@ struct node *table_find(const struct table_env *env, struct table *table, uint16
         return table_look(env, table, space, key);
 }
 
+struct node *table_find_hashed(const struct table_env *env, struct table *table, uint64_t hash,
+                               uint16_t space, struct bytes key)
+{
+        table_step(env, table);
+        return table_look_hashed(table, hash, space, key);
+}
+
 bool table_insert(const struct table_env *env, struct table *table, struct node *node)
+{
+        return table_insert_hashed(env, table, table_hash(env, node->space, node_key(node)), node);
+}
+
+bool table_insert_hashed(const struct table_env *env, struct table *table, uint64_t hash,
+                         struct node *node)
 {
         if (table->buckets[0] == NULL) {
                 table->buckets[0] =
@@ -142,7 +180,6 @@ bool table_insert(const struct table_env *env, struct table *table, struct node 
         }
         table_step(env, table);
         unsigned side = table_resizing(table);
-        uint64_t hash = table_hash(env, node->space, node_key(node));
         struct node **bucket = &table->buckets[side][hash & (table->size[side] - 1)];
         node->next = *bucket;
         *bucket = node;

@@ -46,12 +46,22 @@ struct node *table_find(const struct table_env *env, struct table *table, uint16
 struct node *table_look(const struct table_env *env, const struct table *table, uint16_t space,
                         struct bytes key);
 
-/* Asks the processor to fetch what table_find of that key will read first. Changes nothing. */
-void table_prefetch(const struct table_env *env, const struct table *table, uint16_t space,
-                    struct bytes key);
-
 /* Adds a node whose key is not in the table. False: out of memory (only for the first buckets). */
 MUST_USE bool table_insert(const struct table_env *env, struct table *table, struct node *node);
+
+/* The same with a hash that is known already, as table_hash gives it. */
+uint64_t table_hash(const struct table_env *env, uint16_t space, struct bytes key);
+struct node *table_find_hashed(const struct table_env *env, struct table *table, uint64_t hash,
+                               uint16_t space, struct bytes key);
+struct node *table_look_hashed(const struct table *table, uint64_t hash, uint16_t space,
+                               struct bytes key);
+MUST_USE bool table_insert_hashed(const struct table_env *env, struct table *table, uint64_t hash,
+                                  struct node *node);
+
+/* For many keys at once, each step for all of them before the next: asks the processor to fetch the
+ * bucket; then the node, which is returned and may be another key's or NULL. Only hints. */
+void table_fetch_bucket(const struct table *table, uint64_t hash);
+const struct node *table_fetch_node(const struct table *table, uint64_t hash);
 
 /* Takes out a node that is in the table. */
 void table_remove(const struct table_env *env, struct table *table, struct node *node);

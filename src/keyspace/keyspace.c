@@ -73,10 +73,18 @@ struct entry *entry_find(struct keyspace *keyspace, struct crdt_name name)
 struct entry *entry_get(struct keyspace *keyspace, struct crdt_name name)
 {
         CHECK(name_fits(name));
-        struct entry *entry = entry_find(keyspace, name);
-        if (entry != NULL)
-                return entry;
-        entry = heap_alloc(keyspace->heap, offsetof(struct entry, key) + name.key.len);
+        return entry_get_hashed(keyspace, name,
+                                table_hash(&keyspace->env, (uint16_t)name.db, name.key));
+}
+
+struct entry *entry_get_hashed(struct keyspace *keyspace, struct crdt_name name, uint64_t hash)
+{
+        struct node *node = table_find_hashed(&keyspace->env, &keyspace->table, hash,
+                                              (uint16_t)name.db, name.key);
+        if (node != NULL)
+                return entry_of(node);
+        struct entry *entry =
+                heap_alloc(keyspace->heap, offsetof(struct entry, key) + name.key.len);
         if (entry == NULL)
                 return NULL;
         entry->node.key_len = (uint32_t)name.key.len;
@@ -85,7 +93,7 @@ struct entry *entry_get(struct keyspace *keyspace, struct crdt_name name)
         entry->node.kind = ENTRY_STRING;
         if (name.key.len > 0)
                 memcpy(entry->key, name.key.ptr, name.key.len);
-        if (!table_insert(&keyspace->env, &keyspace->table, &entry->node)) {
+        if (!table_insert_hashed(&keyspace->env, &keyspace->table, hash, &entry->node)) {
                 heap_free(keyspace->heap, entry);
                 return NULL;
         }

@@ -78,12 +78,6 @@ MUST_USE enum err keyspace_local_increment(struct keyspace *keyspace, uint64_t w
                                            struct crdt_name name, int64_t amount,
                                            int64_t value_after, struct keyspace_change *ret);
 
-/* The same by a store that cannot read the value cheaply. ERR_NOT_FOUND: nothing has changed, this
- * one increment (the first after a SET) must be told by keyspace_local_increment. */
-MUST_USE enum err keyspace_local_add(struct keyspace *keyspace, uint64_t wall_ms,
-                                     struct crdt_name name, int64_t amount,
-                                     struct keyspace_change *ret);
-
 /* INCRBYFLOAT: called *instead of* the native change. `value_before` is the present text, len 0 for
  * an absent key. The new text is in ret->text, ret->rewrite is true. ERR_INVALID: the present value
  * is no number, or the result is not finite; nothing has changed. */
@@ -126,10 +120,6 @@ MUST_USE enum err keyspace_local_set_add(struct keyspace *keyspace, uint64_t wal
                                          struct crdt_name name, const struct bytes *members,
                                          size_t count, struct keyspace_change *ret);
 
-/* A local change of that key will follow soon: its metadata may be fetched into the cache while the
- * store is at work. Only a hint. */
-void keyspace_prefetch(const struct keyspace *keyspace, struct crdt_name name);
-
 /* True where `member` is visible: SADD of it is no change to Redis, but one to us. */
 bool keyspace_set_has(const struct keyspace *keyspace, struct crdt_name name, struct bytes member);
 
@@ -151,6 +141,54 @@ MUST_USE enum err keyspace_local_opaque(struct keyspace *keyspace, uint64_t wall
 /* The store dropped the value without a delete (maxmemory eviction). Other regions keep theirs; the
  * key is absent here until somebody writes it, and a state transfer from here leaves it out. */
 MUST_USE enum err keyspace_key_gone(struct keyspace *keyspace, struct crdt_name name);
+
+/* ---- many local changes together -------------------------------------------------------------
+ *
+ * A store that makes many changes a turn stamps each as it happens and tells them together: the
+ * memory of all their keys is then fetched at once, instead of one after the other. Between
+ * keyspace_stamp and keyspace_run no other function may change the keyspace, nor may anything be
+ * read of it that the change would change. The outcome is that of the keyspace_local_* functions. */
+
+enum {
+        KEYSPACE_OPS_MAX = 64,
+        KEYSPACE_OP_BODY = 8 + 1, /* where the database stands in `delta` */
+};
+
+struct keyspace_op {
+        uint64_t hlc; /* from keyspace_stamp; each larger than the one before */
+        struct crdt_name name;
+        enum crdt_op op; /* SET without expiry, COUNT, HSET or SADD */
+        int64_t amount;  /* COUNT */
+
+        /* All but COUNT: the delta as crdt/crdt.h has it, without flags, in memory of the caller.
+         * The clock and the operation are filled in. `body` is its part after the key. */
+        uint8_t *delta;
+        size_t delta_len;
+        struct bytes body;
+
+        uint64_t hash; /* the run's own, as is item_hash */
+        uint64_t item_hash;
+};
+
+/* What a run asks and tells. */
+struct keyspace_teller {
+        void *context;
+
+        /* The integer that the store holds now: asked for the first increment after a SET. Must not
+         * come back into the keyspace. */
+        int64_t (*value)(void *context, struct crdt_name name);
+
+        /* One change is made, as if by keyspace_local_*. `rewrite` never is. */
+        void (*changed)(void *context, const struct keyspace_op *op,
+                        const struct keyspace_change *change);
+};
+
+/* The stamp of a change that will be told by keyspace_run. */
+uint64_t keyspace_stamp(struct keyspace *keyspace, uint64_t wall_ms);
+
+/* Makes the changes in order. count <= KEYSPACE_OPS_MAX. ERR_NOMEM, ERR_LIMIT. */
+MUST_USE enum err keyspace_run(struct keyspace *keyspace, struct keyspace_op *ops, size_t count,
+                               const struct keyspace_teller *teller);
 
 /* ---- streams --------------------------------------------------------------------------------- */
 

@@ -77,6 +77,7 @@ struct entry *entry_find(struct keyspace *keyspace, struct crdt_name name);
 
 /* Finds or makes it (ENTRY_STRING with stamp 0: nothing known). NULL: out of memory. */
 struct entry *entry_get(struct keyspace *keyspace, struct crdt_name name);
+struct entry *entry_get_hashed(struct keyspace *keyspace, struct crdt_name name, uint64_t hash);
 void entry_remove(struct keyspace *keyspace, struct entry *entry);
 
 /* The metadata of an entry: its own when full, else written to *room. Not to be freed or changed.
@@ -114,5 +115,17 @@ void seen_encode(const struct crdt_seen *seen, struct buffer *buffer);
 void seen_decode(struct cursor *cursor, region_id self, struct crdt_seen *ret);
 
 bool name_fits(struct crdt_name name);
+
+/* local.c: changes whose stamp is issued already. `body` is the delta's, after the key. */
+void entry_set(struct keyspace *keyspace, struct entry *entry, struct stamp stamp,
+               uint64_t expire_at_ms);
+enum err value_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                       enum crdt_op op, struct bytes value, uint64_t expire_at_ms,
+                       struct keyspace_change *ret);
+enum err count_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                       int64_t whole, double part, struct bytes text_before,
+                       struct keyspace_change *ret);
+enum err items_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                       enum crdt_op op, struct bytes body, struct keyspace_change *ret);
 
 #endif

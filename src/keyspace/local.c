@@ -110,12 +110,6 @@ static enum err delta_end(struct keyspace *keyspace, struct entry *entry, struct
         return ERR_NONE;
 }
 
-static enum err change_nothing(struct keyspace_change *ret)
-{
-        *ret = (struct keyspace_change){.nothing = true};
-        return ERR_NONE;
-}
-
 /* A key without content forgets the expiry of what it had. */
 static uint8_t created_flag(const struct entry *entry)
 {
@@ -123,6 +117,21 @@ static uint8_t created_flag(const struct entry *entry)
                 return 0;
         bool created = crdt_type(entry->crdt) == CRDT_NONE && entry->crdt->expire_at_ms != 0;
         return created ? CRDT_FLAG_CREATED : 0;
+}
+
+enum err items_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                       enum crdt_op op, struct bytes body, struct keyspace_change *ret)
+{
+        struct buffer *delta =
+                delta_begin(keyspace, stamp, op, created_flag(entry), entry_name(entry));
+        buffer_bytes(delta, body);
+        return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
+}
+
+static enum err change_nothing(struct keyspace_change *ret)
+{
+        *ret = (struct keyspace_change){.nothing = true};
+        return ERR_NONE;
 }
 
 static uint8_t known_flag(enum crdt_type was, enum crdt_type now)
@@ -137,9 +146,9 @@ static uint64_t expiry_kept(const struct entry *entry, uint64_t expire_at_ms)
                                                  : expire_at_ms;
 }
 
-static enum err value_publish(struct keyspace *keyspace, uint64_t wall_ms, struct entry *entry,
-                              enum crdt_op op, struct bytes value, uint64_t expire_at_ms,
-                              struct keyspace_change *ret)
+enum err value_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                       enum crdt_op op, struct bytes value, uint64_t expire_at_ms,
+                       struct keyspace_change *ret)
 {
         struct crdt *crdt = entry_full(keyspace, entry);
         if (crdt == NULL)
@@ -148,7 +157,6 @@ static enum err value_publish(struct keyspace *keyspace, uint64_t wall_ms, struc
         uint8_t flags = known_flag(crdt_type(crdt), string ? CRDT_STRING : CRDT_OPAQUE);
         flags |= expire_at_ms != 0 ? CRDT_FLAG_EXPIRY : 0;
         flags |= string && crdt_has_cuts(crdt) ? CRDT_FLAG_CUTS : 0;
-        struct stamp stamp = keyspace_issue(keyspace, wall_ms);
         struct buffer *delta = delta_begin(keyspace, stamp, op, flags, entry_name(entry));
         if (expire_at_ms != 0)
                 buffer_varint(delta, expire_at_ms);
@@ -156,6 +164,18 @@ static enum err value_publish(struct keyspace *keyspace, uint64_t wall_ms, struc
                 crdt_cuts_encode(crdt, delta);
         buffer_bytes(delta, value);
         return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
+}
+
+/* The short way of SET: the key has never been anything but a plain string. */
+void entry_set(struct keyspace *keyspace, struct entry *entry, struct stamp stamp,
+               uint64_t expire_at_ms)
+{
+        entry_count(keyspace, entry_type(entry), CRDT_STRING);
+        entry->node.kind = ENTRY_STRING;
+        entry->hlc = stamp.hlc;
+        entry->origin = stamp.origin;
+        entry->more = expire_at_ms;
+        entry->more_origin = 0;
 }
 
 enum err keyspace_local_set(struct keyspace *keyspace, uint64_t wall_ms, struct crdt_name name,
@@ -168,16 +188,10 @@ enum err keyspace_local_set(struct keyspace *keyspace, uint64_t wall_ms, struct 
                 return ERR_NOMEM;
         if (expire_at_ms == KEYSPACE_TTL_KEEP)
                 expire_at_ms = expiry_kept(entry, expire_at_ms);
-        if (entry->node.kind == ENTRY_FULL)
-                return value_publish(keyspace, wall_ms, entry, CRDT_OP_SET, value, expire_at_ms,
-                                     ret);
         struct stamp stamp = keyspace_issue(keyspace, wall_ms);
-        entry_count(keyspace, entry_type(entry), CRDT_STRING);
-        entry->node.kind = ENTRY_STRING;
-        entry->hlc = stamp.hlc;
-        entry->origin = stamp.origin;
-        entry->more = expire_at_ms;
-        entry->more_origin = 0;
+        if (entry->node.kind == ENTRY_FULL)
+                return value_publish(keyspace, stamp, entry, CRDT_OP_SET, value, expire_at_ms, ret);
+        entry_set(keyspace, entry, stamp, expire_at_ms);
         return set_publish(keyspace, stamp, name, value, expire_at_ms, ret);
 }
 
@@ -190,8 +204,8 @@ enum err keyspace_local_opaque(struct keyspace *keyspace, uint64_t wall_ms, stru
         struct entry *entry = entry_get(keyspace, name);
         if (entry == NULL)
                 return ERR_NOMEM;
-        return value_publish(keyspace, wall_ms, entry, CRDT_OP_OPAQUE, value,
-                             expiry_kept(entry, expire_at_ms), ret);
+        return value_publish(keyspace, keyspace_issue(keyspace, wall_ms), entry, CRDT_OP_OPAQUE,
+                             value, expiry_kept(entry, expire_at_ms), ret);
 }
 
 /* ---- counters */
@@ -215,15 +229,14 @@ static struct crdt_delta count_next(const struct keyspace *keyspace, const struc
         return next;
 }
 
-static enum err count_publish(struct keyspace *keyspace, uint64_t wall_ms, struct entry *entry,
-                              int64_t whole, double part, struct bytes text_before,
-                              struct keyspace_change *ret)
+enum err count_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                       int64_t whole, double part, struct bytes text_before,
+                       struct keyspace_change *ret)
 {
         struct crdt *crdt = entry_full(keyspace, entry);
         if (crdt == NULL)
                 return ERR_NOMEM;
         uint8_t flags = created_flag(entry);
-        struct stamp stamp = keyspace_issue(keyspace, wall_ms);
         struct crdt_delta next = count_next(keyspace, crdt, stamp, whole, part);
         flags |= next.cut_hlc != 0 ? CRDT_FLAG_CUTS : 0;
         struct buffer *delta =
@@ -262,7 +275,8 @@ enum err keyspace_local_increment(struct keyspace *keyspace, uint64_t wall_ms,
                               (long long)((uint64_t)value_after - (uint64_t)amount));
                 before = buffer_view(&keyspace->text);
         }
-        enum err err = count_publish(keyspace, wall_ms, entry, amount, 0, before, ret);
+        enum err err = count_publish(keyspace, keyspace_issue(keyspace, wall_ms), entry, amount, 0,
+                                     before, ret);
         if (err != ERR_NONE)
                 return err;
         int64_t sum = 0;
@@ -287,7 +301,8 @@ enum err keyspace_local_increment_float(struct keyspace *keyspace, uint64_t wall
                 return ERR_NOMEM;
         if (value_before.len == 0)
                 value_before = BYTES("0");
-        enum err err = count_publish(keyspace, wall_ms, entry, 0, amount, value_before, ret);
+        enum err err = count_publish(keyspace, keyspace_issue(keyspace, wall_ms), entry, 0, amount,
+                                     value_before, ret);
         return err != ERR_NONE ? err : change_text(keyspace, entry->crdt, ret);
 }
 

@@ -308,6 +308,60 @@ def convergence(place):
             same_everywhere(regions, f"seed {place.seed} step {step}")
 
 
+def run_together(server, commands):
+    """All in one turn of the server; replies and errors by text."""
+    pipe = server.client.pipeline(transaction=False)
+    for words in commands:
+        pipe.execute_command(*words)
+    return [str(reply) if isinstance(reply, Exception) else reply
+            for reply in pipe.execute(raise_on_error=False)]
+
+
+def a_plain_write(choose):
+    """Those that are told to the keyspace together, and now and then one that is not."""
+    key = choose.choice(STRINGS)
+    return choose.choice([
+        (b"SET", key, choose.choice([b"7", b"-12", b"word", b"z" * 300, b""])), (b"INCR", key),
+        (b"SET", b"n", b"5"), (b"INCR", b"n"), (b"DECR", b"n"), (b"INCRBY", b"n", b"40"),
+        (b"DECRBY", b"n", b"-9"), (b"SET", b"big", b"w" * choose.choice([9000, 70000])),
+        (b"HSET", b"h", choose.choice(FIELDS), b"1", b"g", b"v" * choose.choice([1, 300, 5000])),
+        (b"SADD", b"m", choose.choice(FIELDS), choose.choice(VALUES)), a_command(choose),
+    ])
+
+
+def pipelines(place):
+    """Many commands in a turn: replies as without the module; regions end alike, before and after
+    a crash; snapshots in the middle of a turn are whole."""
+    plain = place.plain()
+    regions = [place.region(1), place.region(2, aof=False)]
+    shuttle = Shuttle(regions, place.seed)
+    for step in range(120):
+        for region in regions:
+            commands = [a_plain_write(place.random) for _ in range(place.random.randrange(1, 180))]
+            if step % 40 == 17 and region is regions[0]:
+                commands.insert(len(commands) // 2, (b"BGREWRITEAOF",))
+            run_together(region, commands)
+        shuttle.step()
+        if step % 40 == 39:
+            shuttle.settle()
+            same_everywhere(regions, f"seed {place.seed} step {step}")
+            region = regions[0]
+            region.run(b"SET", b"n", b"3")
+            run_together(region, [a_plain_write(place.random) for _ in range(100)])
+            content, digest = region.content(), region.run("MERIDIAN.DIGEST")
+            region.kill()
+            region.start()
+            check_equal(region.content(), content, f"seed {place.seed} step {step} after the crash")
+            check_equal(region.run("MERIDIAN.DIGEST"), digest, "metadata after the crash")
+            check_equal(int(region.info()["stamped_anew"]), 0, "keys stamped anew")
+    region = place.region(3, aof=False)
+    for step in range(60):
+        commands = [a_plain_write(place.random) for _ in range(place.random.randrange(1, 180))]
+        check_equal(run_together(region, commands), run_together(plain, commands),
+                    f"seed {place.seed} step {step} {commands!r}")
+    check_equal(a_plain_look(region), a_plain_look(plain), f"seed {place.seed} content")
+
+
 def counters_exact(place):
     regions = [place.region(origin, aof=False) for origin in (1, 2, 3)]
     shuttle = Shuttle(regions, place.seed)
@@ -665,6 +719,6 @@ def bad_arguments(place):
 
 
 ALL = [parity, parity_in_transactions, parity_in_scripts, refused, clients, merge_basics,
-       add_wins_in_transactions, convergence, counters_exact, restarts, rewrite, lost_log, adoption,
+       add_wins_in_transactions, convergence, pipelines, counters_exact, restarts, rewrite, lost_log, adoption,
        state_transfer, replica, expiry, eviction, bad_input, drift, blocking_tail, paused, databases,
        bad_arguments]

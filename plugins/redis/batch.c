@@ -1,0 +1,215 @@
+/* batch.c - the plain writes of a turn, told to the keyspace together (keyspace_run says why).
+ *
+ * The filter opens an op: it writes the delta of the command that runs next, with room for what is
+ * not known yet. The notification commits it: the database and the stamp are filled in. Where none
+ * comes, the command changed nothing, and the next op takes the room. Whoever needs the keyspace as
+ * it is drains the batch first: a write that is not plain (in the filter, before it runs, so that
+ * the store still holds what the ops left), any other notification, the daemon's commands, a
+ * snapshot, the end of the turn.
+ *
+ * Fails only by running out of memory, which stops the server. */
+#include "plugin.h"
+
+#include <stdlib.h>
+
+enum {
+        OP_BYTES_MAX = 8 << 10, /* longer commands take the long way */
+        BATCH_BYTES = 64 << 10,
+        LEN_BYTES_MAX = 10,
+        DB_SPACE = 2, /* before an op: database numbers beyond 127 take two bytes more */
+};
+
+static struct {
+        struct redis_string *key; /* of the open op, also its identity; NULL: none is open */
+        const struct rule *rule;
+        unsigned count;
+        size_t used; /* bytes of the committed ops */
+        struct keyspace_op ops[KEYSPACE_OPS_MAX];
+        uint8_t bytes[BATCH_BYTES];
+} batch;
+
+/* ---- opening */
+
+static uint8_t *put_varint(uint8_t *at, uint64_t value)
+{
+        for (; value >= 0x80; value >>= 7)
+                *at++ = (uint8_t)(value | 0x80);
+        *at++ = (uint8_t)value;
+        return at;
+}
+
+static uint8_t *put_bytes(uint8_t *at, struct bytes data)
+{
+        if (data.len > 0)
+                memcpy(at, data.ptr, data.len);
+        return at + data.len;
+}
+
+static uint8_t *put_slice(uint8_t *at, struct bytes data)
+{
+        return put_bytes(put_varint(at, data.len), data);
+}
+
+static bool read_amount(struct redis_filter_context *ctx, const struct rule *rule, int64_t *ret)
+{
+        bool down = rule->kind == RULE_DECR || rule->kind == RULE_DECRBY;
+        long long amount = 1;
+        if ((rule->kind == RULE_INCRBY || rule->kind == RULE_DECRBY) &&
+            redis.StringToLongLong(redis.CommandFilterArgGet(ctx, 2), &amount) != REDIS_OK)
+                return false;
+        *ret = down ? (int64_t)(0 - (uint64_t)amount) : amount;
+        return true;
+}
+
+static const struct {
+        enum crdt_op op; /* 0: not a plain write */
+        char event[4];   /* how the name of its notification begins */
+        int args;        /* exactly; 0: any number */
+} shapes[RULE_KIND_COUNT] = {
+        [RULE_SET] = {CRDT_OP_SET, "set", 3},
+        [RULE_INCR] = {CRDT_OP_COUNT, {'i', 'n', 'c', 'r'}, 2},
+        [RULE_DECR] = {CRDT_OP_COUNT, {'i', 'n', 'c', 'r'}, 2},
+        [RULE_INCRBY] = {CRDT_OP_COUNT, {'i', 'n', 'c', 'r'}, 3},
+        [RULE_DECRBY] = {CRDT_OP_COUNT, {'i', 'n', 'c', 'r'}, 3},
+        [RULE_HSET] = {CRDT_OP_HSET, {'h', 's', 'e', 't'}, 0},
+        [RULE_SADD] = {CRDT_OP_SADD, {'s', 'a', 'd', 'd'}, 0},
+};
+
+/* The list of an HSET or SADD; false where it is too long. */
+static bool put_list(struct redis_filter_context *ctx, int argc, uint64_t count, uint8_t **at,
+                     const uint8_t *end)
+{
+        *at = put_varint(*at, count);
+        for (int i = 2; i < argc; i++) {
+                struct bytes item = plugin_bytes(redis.CommandFilterArgGet(ctx, i));
+                if (item.len + LEN_BYTES_MAX > (size_t)(end - *at))
+                        return false;
+                *at = put_slice(*at, item);
+        }
+        return true;
+}
+
+/* The body of the open op's delta; false where the command is not plain. */
+static bool put_body(struct redis_filter_context *ctx, int argc, struct keyspace_op *op,
+                     uint8_t **at, const uint8_t *end)
+{
+        bool hash = op->op == CRDT_OP_HSET;
+        if (op->op == CRDT_OP_COUNT)
+                return read_amount(ctx, batch.rule, &op->amount);
+        if (op->op != CRDT_OP_SET)
+                return (!hash || argc % 2 == 0) &&
+                       put_list(ctx, argc, (uint64_t)(hash ? argc / 2 - 1 : argc - 2), at, end);
+        struct bytes value = plugin_bytes(redis.CommandFilterArgGet(ctx, 2));
+        if (value.len > (size_t)(end - *at))
+                return false;
+        *at = put_bytes(*at, value);
+        return true;
+}
+
+bool batch_open(struct redis_filter_context *ctx, const struct rule *rule, int argc)
+{
+        int args = shapes[rule->kind].args;
+        struct redis_string *key = redis.CommandFilterArgGet(ctx, 1);
+        struct bytes name = plugin_bytes(key);
+        struct keyspace_op *op = &batch.ops[batch.count];
+        op->op = shapes[rule->kind].op;
+        if (op->op == 0 || (args != 0 && argc != args) || name.len > OP_BYTES_MAX / 2)
+                return false;
+        batch.rule = rule;
+        op->delta = batch.bytes + batch.used + DB_SPACE;
+        const uint8_t *end = op->delta + OP_BYTES_MAX - DB_SPACE;
+        uint8_t *at = put_varint(op->delta + KEYSPACE_OP_BODY + 1, name.len);
+        op->name.key = bytes_of(at, name.len);
+        at = put_bytes(at, name);
+        op->body.ptr = at;
+        if (!put_body(ctx, argc, op, &at, end))
+                return false;
+        op->body.len = (size_t)(at - op->body.ptr);
+        op->delta_len = (size_t)(at - op->delta);
+        batch.key = key;
+        return true;
+}
+
+void batch_close(void)
+{
+        batch.key = NULL;
+}
+
+/* ---- committing */
+
+bool batch_commit(const char *event, struct redis_string *key, int db)
+{
+        if (batch.key != key || key == NULL ||
+            strncmp(event, shapes[batch.rule->kind].event, sizeof(shapes->event)) != 0)
+                return false;
+        struct keyspace_op *op = &batch.ops[batch.count];
+        batch.key = NULL;
+        batch.used = (size_t)(op->delta + op->delta_len - batch.bytes);
+        op->name.db = (uint32_t)db;
+        unsigned extra = db < 1 << 7 ? 0 : db < 1 << 14 ? 1 : 2;
+        op->delta -= extra;
+        op->delta_len += extra;
+        put_varint(op->delta + KEYSPACE_OP_BODY, op->name.db);
+        op->hlc = keyspace_stamp(plugin.keyspace, plugin_stamp_ms());
+        batch.count++;
+        if (batch.count == KEYSPACE_OPS_MAX || batch.used > BATCH_BYTES - OP_BYTES_MAX)
+                batch_drain();
+        return true;
+}
+
+/* ---- draining */
+
+/* Nobody may expire the key meanwhile: that would be a change. It is noted, as during a merge. */
+static int64_t present_value(void *context, struct crdt_name name)
+{
+        (void)context;
+        bool applying = plugin.applying;
+        plugin.applying = true;
+        redis.SelectDb(plugin.ctx, (int)name.db);
+        struct redis_reply *reply = redis.Call(plugin.ctx, "GET", "b", name.key.ptr, name.key.len);
+        size_t len = 0;
+        const char *text = reply == NULL ? NULL : redis.CallReplyStringPtr(reply, &len);
+        char number[32] = "";
+        if (text != NULL && len < sizeof(number))
+                memcpy(number, text, len);
+        if (reply != NULL)
+                redis.FreeCallReply(reply);
+        plugin.applying = applying;
+        return strtoll(number, NULL, 10);
+}
+
+static void op_changed(void *context, const struct keyspace_op *op,
+                       const struct keyspace_change *change)
+{
+        (void)context;
+        if (op->op == CRDT_OP_SET)
+                local_set_changed(change, op->body);
+        else
+                local_changed(change);
+}
+
+static const struct keyspace_teller teller = {.value = present_value, .changed = op_changed};
+
+void batch_drain(void)
+{
+        unsigned count = batch.count;
+        batch_close();
+        batch.count = 0;
+        batch.used = 0;
+        if (count > 0)
+                plugin_must(keyspace_run(plugin.keyspace, batch.ops, count, &teller), "a write");
+}
+
+void batch_forget(void)
+{
+        batch_close();
+        batch.count = 0;
+        batch.used = 0;
+}
+
+void batch_add(struct crdt_name name, int64_t amount)
+{
+        struct keyspace_op op = {.op = CRDT_OP_COUNT, .name = name, .amount = amount};
+        op.hlc = keyspace_stamp(plugin.keyspace, plugin_stamp_ms());
+        plugin_must(keyspace_run(plugin.keyspace, &op, 1, &teller), "an increment");
+}

@@ -1,0 +1,271 @@
+/* Many local changes together. Every step is done for all keys before the next one begins, so that
+ * the processor waits for the memory of all of them at once: the bucket, the entry, the metadata of
+ * a key that is more than a plain string, the element. Then each change is made in order, by a short
+ * way where its key is plain and by that of local.c elsewhere. The looking ahead only warms caches:
+ * what it saw may be gone when a change is made, and is looked up again. */
+#include "base/check.h"
+#include "keyspace/keyspace_priv.h"
+
+enum {
+        CACHE_LINE = 64,
+};
+
+static void fetch(const void *from, size_t len)
+{
+        for (size_t i = 0; i < len; i += CACHE_LINE)
+                __builtin_prefetch((const char *)from + i);
+}
+
+static enum crdt_type op_type(enum crdt_op op)
+{
+        return op == CRDT_OP_HSET ? CRDT_HASH : op == CRDT_OP_SADD ? CRDT_SET : CRDT_STRING;
+}
+
+/* The metadata of a node, if it is the op's key and has more than a stamp. */
+static const struct crdt *full_of(const struct node *node, const struct keyspace_op *op)
+{
+        if (node == NULL || node->kind != ENTRY_FULL || node->key_len != op->name.key.len)
+                return NULL;
+        return ((const struct entry *)node)->crdt;
+}
+
+static struct bytes first_item(const struct keyspace_op *op)
+{
+        struct cursor cursor = cursor_of(op->body);
+        cursor_varint(&cursor);
+        return cursor_slice(&cursor);
+}
+
+static void fetch_part(const struct keyspace_op *op, const struct crdt *crdt)
+{
+        enum crdt_type type = op_type(op->op);
+        if (op->op == CRDT_OP_COUNT && crdt->counts != NULL)
+                fetch(crdt->counts, sizeof *crdt->counts);
+        if (type == CRDT_STRING)
+                return;
+        const struct crdt_items *items = crdt_items_plain(crdt, type);
+        if (items != NULL)
+                table_fetch_bucket(&items->table, op->item_hash);
+}
+
+static void fetch_all(const struct keyspace *keyspace, struct keyspace_op *ops, size_t count)
+{
+        const struct node *nodes[KEYSPACE_OPS_MAX];
+        const struct crdt *full[KEYSPACE_OPS_MAX];
+        for (size_t i = 0; i < count; i++) {
+                ops[i].hash = table_hash(&keyspace->env, (uint16_t)ops[i].name.db, ops[i].name.key);
+                table_fetch_bucket(&keyspace->table, ops[i].hash);
+                if (op_type(ops[i].op) != CRDT_STRING)
+                        ops[i].item_hash = crdt_item_hash(&keyspace->env, first_item(&ops[i]));
+        }
+        for (size_t i = 0; i < count; i++)
+                nodes[i] = table_fetch_node(&keyspace->table, ops[i].hash);
+        for (size_t i = 0; i < count; i++) {
+                full[i] = full_of(nodes[i], &ops[i]);
+                if (full[i] != NULL)
+                        fetch(full[i], sizeof *full[i]);
+        }
+        for (size_t i = 0; i < count; i++) {
+                if (full[i] != NULL)
+                        fetch_part(&ops[i], full[i]);
+        }
+        for (size_t i = 0; i < count; i++) {
+                enum crdt_type type = op_type(ops[i].op);
+                const struct crdt_items *items = type == CRDT_STRING || full[i] == NULL
+                                                         ? NULL
+                                                         : crdt_items_plain(full[i], type);
+                if (items != NULL)
+                        table_fetch_node(&items->table, ops[i].item_hash);
+        }
+}
+
+static uint8_t *put_u64(uint8_t *at, uint64_t value)
+{
+        for (unsigned i = 0; i < 8; i++)
+                at[i] = (uint8_t)(value >> (8 * i));
+        return at + 8;
+}
+
+static uint8_t *put_varint(uint8_t *at, uint64_t value)
+{
+        for (; value >= 0x80; value >>= 7)
+                *at++ = (uint8_t)(value | 0x80);
+        *at++ = (uint8_t)value;
+        return at;
+}
+
+/* Totals without a float part: a zero byte, then the zigzag varint. */
+static uint8_t *put_whole(uint8_t *at, uint64_t whole)
+{
+        *at++ = 0;
+        return put_varint(at, whole << 1 ^ (uint64_t)((int64_t)whole >> 63));
+}
+
+/* Writes the delta that count_publish in local.c makes, without a float part. */
+static enum err add_encode(struct buffer *delta, uint64_t hlc, struct crdt_name name,
+                           const struct crdt_count *count)
+{
+        enum {
+                HEAD_MAX = 8 + 1 + 5 + 5,
+                TAIL_MAX = 11 + 8 + 11,
+        };
+        buffer_reset(delta);
+        uint8_t *from = buffer_reserve(delta, HEAD_MAX + name.key.len + TAIL_MAX);
+        if (from == NULL)
+                return ERR_NOMEM;
+        uint8_t *at = put_u64(from, hlc);
+        *at++ = (uint8_t)(CRDT_OP_COUNT | (count->cut_hlc != 0 ? CRDT_FLAG_CUTS : 0));
+        at = put_varint(at, name.db);
+        at = put_varint(at, name.key.len);
+        if (name.key.len > 0)
+                memcpy(at, name.key.ptr, name.key.len);
+        at = put_whole(at + name.key.len, count->total.whole);
+        if (count->cut_hlc != 0)
+                at = put_whole(put_u64(at, count->cut_hlc), count->cut.whole);
+        buffer_commit(delta, (size_t)(at - from));
+        return ERR_NONE;
+}
+
+static bool has_part(const struct crdt_count *count)
+{
+        return count->total.part < 0 || count->total.part > 0 || count->cut.part < 0 ||
+               count->cut.part > 0;
+}
+
+/* What crdt_apply of that delta does to a counter that is nothing else. */
+static enum err add_plain(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                          struct crdt_count *count, int64_t amount, struct keyspace_change *ret)
+{
+        count->total.whole += (uint64_t)amount;
+        count->hlc = stamp.hlc;
+        entry->crdt->last[CRDT_STRING] = stamp;
+        enum err err = add_encode(&keyspace->delta, stamp.hlc, entry_name(entry), count);
+        if (err != ERR_NONE)
+                return err;
+        struct bytes made = buffer_view(&keyspace->delta);
+        uint8_t *at = ring_append(&keyspace->ring, stamp.hlc, made.len);
+        if (at != NULL)
+                memcpy(at, made.ptr, made.len);
+        keyspace->stats.local++;
+        *ret = (struct keyspace_change){.stamp = stamp, .delta = made};
+        return ERR_NONE;
+}
+
+/* What an increment was added to, where the store holds the outcome of the later ones too. A later
+ * SET makes it of no more interest. */
+static int64_t value_before(const struct keyspace_op *ops, size_t at, size_t count,
+                            const struct keyspace_teller *teller)
+{
+        const struct keyspace_op *op = &ops[at];
+        uint64_t later = 0;
+        for (size_t i = at; i < count; i++) {
+                if (ops[i].hash != op->hash || ops[i].name.db != op->name.db ||
+                    !bytes_equal(ops[i].name.key, op->name.key))
+                        continue;
+                if (ops[i].op != CRDT_OP_COUNT)
+                        return 0;
+                later += (uint64_t)ops[i].amount;
+        }
+        return (int64_t)((uint64_t)teller->value(teller->context, op->name) - later);
+}
+
+static enum err run_count(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                          const struct keyspace_op *ops, size_t at, size_t count,
+                          const struct keyspace_teller *teller, struct keyspace_change *ret)
+{
+        int64_t amount = ops[at].amount;
+        if (entry->node.kind == ENTRY_FULL) {
+                struct crdt_count *own = crdt_increment_plain(entry->crdt, keyspace->config.origin);
+                if (own != NULL && !has_part(own))
+                        return add_plain(keyspace, stamp, entry, own, amount, ret);
+        }
+        struct crdt room;
+        struct bytes before = {0};
+        if (crdt_base_open(entry_look(entry, &room))) {
+                buffer_reset(&keyspace->text);
+                buffer_format(&keyspace->text, "%lld",
+                              (long long)value_before(ops, at, count, teller));
+                before = buffer_view(&keyspace->text);
+        }
+        return count_publish(keyspace, stamp, entry, amount, 0, before, ret);
+}
+
+/* Puts a delta that needs no flags into the ring as it is. */
+static void publish(struct keyspace *keyspace, struct stamp stamp, const struct keyspace_op *op,
+                    struct keyspace_change *ret)
+{
+        put_u64(op->delta, stamp.hlc);
+        op->delta[8] = (uint8_t)op->op;
+        uint8_t *at = ring_append(&keyspace->ring, stamp.hlc, op->delta_len);
+        if (at != NULL)
+                memcpy(at, op->delta, op->delta_len);
+        keyspace->stats.local++;
+        *ret = (struct keyspace_change){.stamp = stamp,
+                                        .delta = bytes_of(op->delta, op->delta_len)};
+}
+
+static enum err run_set(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                        const struct keyspace_op *op, struct keyspace_change *ret)
+{
+        if (entry->node.kind == ENTRY_FULL)
+                return value_publish(keyspace, stamp, entry, CRDT_OP_SET, op->body, 0, ret);
+        entry_set(keyspace, entry, stamp, 0);
+        publish(keyspace, stamp, op, ret);
+        return ERR_NONE;
+}
+
+static enum err run_items(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                          const struct keyspace_op *op, struct keyspace_change *ret)
+{
+        enum crdt_type type = op_type(op->op);
+        if (entry->node.kind != ENTRY_FULL || crdt_items_plain(entry->crdt, type) == NULL)
+                return items_publish(keyspace, stamp, entry, op->op, op->body, ret);
+        struct crdt_env env = {.table = keyspace->env};
+        struct cursor cursor = cursor_of(op->body);
+        uint64_t count = cursor_varint(&cursor);
+        for (uint64_t i = 0; i < count; i++) {
+                struct bytes name = cursor_slice(&cursor);
+                uint64_t hash = i == 0 ? op->item_hash : crdt_item_hash(&keyspace->env, name);
+                crdt_item_put(&env, entry->crdt, type, name, hash, stamp);
+                if (type == CRDT_HASH)
+                        cursor_slice(&cursor);
+        }
+        CHECK(cursor_done(&cursor) == ERR_NONE);
+        if (env.err != ERR_NONE)
+                return env.err;
+        publish(keyspace, stamp, op, ret);
+        return ERR_NONE;
+}
+
+uint64_t keyspace_stamp(struct keyspace *keyspace, uint64_t wall_ms)
+{
+        return keyspace_issue(keyspace, wall_ms).hlc;
+}
+
+enum err keyspace_run(struct keyspace *keyspace, struct keyspace_op *ops, size_t count,
+                      const struct keyspace_teller *teller)
+{
+        CHECK(count <= KEYSPACE_OPS_MAX);
+        fetch_all(keyspace, ops, count);
+        for (size_t i = 0; i < count; i++) {
+                struct keyspace_op *op = &ops[i];
+                struct keyspace_change change = {0};
+                struct stamp stamp = {op->hlc, keyspace->config.origin};
+                if (!name_fits(op->name) || op->delta_len > CRDT_NAME_LEN_MAX)
+                        return ERR_LIMIT;
+                struct entry *entry = entry_get_hashed(keyspace, op->name, op->hash);
+                if (entry == NULL)
+                        return ERR_NOMEM;
+                enum err err;
+                if (op->op == CRDT_OP_COUNT)
+                        err = run_count(keyspace, stamp, entry, ops, i, count, teller, &change);
+                else if (op->op == CRDT_OP_SET)
+                        err = run_set(keyspace, stamp, entry, op, &change);
+                else
+                        err = run_items(keyspace, stamp, entry, op, &change);
+                if (err != ERR_NONE)
+                        return err;
+                teller->changed(teller->context, op, &change);
+        }
+        return ERR_NONE;
+}
