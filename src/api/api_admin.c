@@ -2,7 +2,8 @@
  * epoll set is watched by a uv_poll, its time-outs by a uv_timer.
  *
  * A request that the node must decide suspends its connection; the answer resumes it. Bodies are
- * bounded by API_BODY_MAX. A POST that a browser sends for a page of another origin is refused: a
+ * bounded by API_BODY_MAX, connections by API_CONNECTIONS_MAX, and each must end a request within
+ * API_REQUEST_MS, so that clients who send drop by drop do not keep the others out. A POST that a browser sends for a page of another origin is refused: a
  * door on a loopback address is reachable by every page that the machine's user opens. */
 #include "api/api_priv.h"
 #include "base/check.h"
@@ -21,6 +22,8 @@
 #define API_BODY_MAX        ((size_t)1 << 20)
 #define API_CONNECTIONS_MAX 512
 #define API_IDLE_S          30
+#define API_REQUEST_MS      30000
+#define API_LOOK_MS         1000
 
 struct api_admin {
         struct api *api;
@@ -28,8 +31,19 @@ struct api_admin {
         uv_poll_t poll;
         uv_timer_t timer;
         struct ask *asks;
+        struct visit *visits;
+        size_t visit_count;
+        uint64_t looked_ms; /* when visits were last looked through */
         unsigned handles;
         bool closing;
+};
+
+/* One connection. */
+struct visit {
+        struct MHD_Connection *connection;
+        struct visit *previous;
+        struct visit *next;
+        uint64_t until_ms; /* by then it has ended a request, or is ended */
 };
 
 /* One HTTP request. */
@@ -430,15 +444,77 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
         return MHD_YES;
 }
 
+/* ---- connections ---- */
+
+static void visit_begin(struct api_admin *admin, struct MHD_Connection *connection, void **ret_slot)
+{
+        struct visit *visit = heap_alloc(&admin->api->heap, sizeof *visit);
+        *ret_slot = visit;
+        if (visit == NULL)
+                return;
+        visit->connection = connection;
+        visit->until_ms = uv_now(admin->api->loop) + API_REQUEST_MS;
+        visit->next = admin->visits;
+        if (admin->visits != NULL)
+                admin->visits->previous = visit;
+        admin->visits = visit;
+        admin->visit_count++;
+}
+
+static void visit_end(struct api_admin *admin, struct visit *visit)
+{
+        if (visit->previous == NULL)
+                admin->visits = visit->next;
+        else
+                visit->previous->next = visit->next;
+        if (visit->next != NULL)
+                visit->next->previous = visit->previous;
+        heap_free(&admin->api->heap, visit);
+        admin->visit_count--;
+}
+
+static void on_connection(void *context, struct MHD_Connection *connection, void **slot,
+                          enum MHD_ConnectionNotificationCode code)
+{
+        if (code == MHD_CONNECTION_NOTIFY_STARTED)
+                visit_begin(context, connection, slot);
+        else if (*slot != NULL)
+                visit_end(context, *slot);
+}
+
+static void visit_prolong(struct api_admin *admin, struct MHD_Connection *connection)
+{
+        const union MHD_ConnectionInfo *info =
+                MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+        struct visit *visit = info == NULL ? NULL : info->socket_context;
+        if (visit != NULL)
+                visit->until_ms = uv_now(admin->api->loop) + API_REQUEST_MS;
+}
+
+/* Shuts the late ones' sockets; the library then sees their end and frees them. */
+static void visits_look(struct api_admin *admin)
+{
+        uint64_t now_ms = uv_now(admin->api->loop);
+        if (now_ms < admin->looked_ms + API_LOOK_MS)
+                return;
+        admin->looked_ms = now_ms;
+        for (struct visit *visit = admin->visits; visit != NULL; visit = visit->next) {
+                const union MHD_ConnectionInfo *info = MHD_get_connection_info(
+                        visit->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+                if (now_ms >= visit->until_ms && info != NULL)
+                        (void)shutdown(info->connect_fd, SHUT_RDWR);
+        }
+}
+
 static void on_completed(void *context, struct MHD_Connection *connection, void **ask_slot,
                          enum MHD_RequestTerminationCode code)
 {
         struct ask *ask = *ask_slot;
         struct api_admin *admin = context;
-        (void)connection;
         (void)code;
         if (ask == NULL)
                 return;
+        visit_prolong(admin, connection);
         if (ask->number != 0 && !admin->closing)
                 api_drop(admin->api, ask->number);
         if (ask->previous == NULL)
@@ -470,8 +546,16 @@ static void run(struct api_admin *admin)
         MHD_UNSIGNED_LONG_LONG timeout_ms = 0;
         if (admin->closing)
                 return;
+        size_t before = admin->visit_count;
+        visits_look(admin);
         MHD_run(admin->daemon);
-        if (MHD_get_timeout(admin->daemon, &timeout_ms) == MHD_YES)
+        /* At its limit of connections the library stops listening, and listens again only when it
+         * is run after one has gone. */
+        if (admin->visit_count < before)
+                timeout_ms = 0;
+        else if (MHD_get_timeout(admin->daemon, &timeout_ms) != MHD_YES || timeout_ms > API_LOOK_MS)
+                timeout_ms = API_LOOK_MS;
+        if (before > 0 || admin->visit_count > 0)
                 uv_timer_start(&admin->timer, on_timer, timeout_ms, 0);
         else
                 uv_timer_stop(&admin->timer);
@@ -546,7 +630,8 @@ enum err api_admin_new(struct api *api, const char *host, uint16_t port,
                 on_request, admin, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
                 MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
                 (unsigned)API_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)API_IDLE_S,
-                MHD_OPTION_NOTIFY_COMPLETED, on_completed, admin, MHD_OPTION_END);
+                MHD_OPTION_NOTIFY_COMPLETED, on_completed, admin, MHD_OPTION_NOTIFY_CONNECTION,
+                on_connection, admin, MHD_OPTION_END);
         if (admin->daemon == NULL) {
                 snprintf(why, why_size, "admin: the HTTP server cannot be started");
                 close(fd);

@@ -481,6 +481,27 @@ static void changes_wait_for_the_node(void **state)
 }
 
 /* The daemon may end while a change waits. */
+/* More clients than there may be keep others out for as long as they stay, and no longer. */
+static void crowds_leave(void **state)
+{
+        static int fds[700];
+        (void)state;
+        for (size_t i = 0; i < COUNT_OF(fds); i++) {
+                fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+                struct sockaddr_in name = {.sin_family = AF_INET,
+                                           .sin_port = htons(api_admin_port(world.api))};
+                assert_int_equal(inet_pton(AF_INET, HOST, &name.sin_addr), 1);
+                (void)connect(fds[i], (struct sockaddr *)&name, sizeof name);
+                if (i % 50 == 0)
+                        turn();
+        }
+        turn();
+        for (size_t i = 0; i < COUNT_OF(fds); i++)
+                close(fds[i]);
+        turn();
+        assert_holds(http("GET /status HTTP/1.1\r\nHost: x\r\n\r\n"), "200 OK");
+}
+
 static void ends_while_waiting(void **state)
 {
         int fd = dial(api_admin_port(world.api));
@@ -527,6 +548,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(tells_events, setup, teardown),
                 cmocka_unit_test_setup_teardown(tells_the_rest, setup, teardown),
                 cmocka_unit_test_setup_teardown(changes_wait_for_the_node, setup, teardown),
+                cmocka_unit_test_setup_teardown(crowds_leave, setup, teardown),
                 cmocka_unit_test_setup_teardown(ends_while_waiting, setup, teardown),
                 cmocka_unit_test_setup_teardown(links_are_impaired, setup, teardown),
         };
