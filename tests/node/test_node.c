@@ -1,0 +1,287 @@
+/* One node alone: what it answers when nobody else is there, whatever it is told, and what it does
+ * with damaged journals and messages. Clusters are the simulator's. */
+#include "council/request.h"
+#include "node/node.h"
+#include "node/node_priv.h"
+
+#include "base/rng.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+static const char topology[] =
+        "cluster = test; epoch = 1;\n"
+        "region r1 { id = 1; node n1 { id = 1; link = \"127.0.0.1:7401\" } }\n"
+        "region r2 { id = 2; node n2 { id = 2; link = \"127.0.0.2:7401\" } }\n"
+        "region r3 { id = 3; node n3 { id = 3; link = \"127.0.0.3:7401\" } }\n";
+
+struct alone {
+        struct heap heap;
+        struct node *node;
+        uint64_t now_us;
+        struct buffer journals[WORLD_GROUP_COUNT];
+        uint64_t synced[WORLD_GROUP_COUNT];
+        struct reply reply;
+        bool replied;
+};
+
+static struct alone alone;
+
+static void step(struct world_event *event);
+
+/* A disk without delay: what was appended is synced in the next step. */
+static void carry_out(const struct world_effects *effects)
+{
+        for (size_t i = 0; i < effects->count; i++) {
+                const struct world_effect *effect = &effects->items[i];
+                if (effect->kind == WORLD_JOURNAL_APPEND)
+                        buffer_bytes(&alone.journals[effect->journal.group], effect->journal.data);
+                if (effect->kind == WORLD_REPLY) {
+                        alone.replied = true;
+                        assert_int_equal(reply_decode(effect->reply.data, &alone.reply, NULL, 0),
+                                         ERR_NONE);
+                }
+        }
+}
+
+static void step(struct world_event *event)
+{
+        struct world_effects effects;
+        alone.now_us += 1000;
+        event->now_us = alone.now_us;
+        event->wall_us = 1700000000000000ull + alone.now_us;
+        node_step(alone.node, event, &effects);
+        carry_out(&effects);
+}
+
+static void sync_journals(void)
+{
+        for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++) {
+                if (alone.synced[i] == alone.journals[i].len)
+                        continue;
+                struct world_event event = {.kind = WORLD_JOURNAL_SYNCED};
+                event.synced.group = (enum world_group)i;
+                event.synced.offset = alone.synced[i] = alone.journals[i].len;
+                step(&event);
+        }
+}
+
+static void run_for(uint64_t us)
+{
+        uint64_t end_us = alone.now_us + us;
+        while (alone.now_us < end_us) {
+                struct world_event event = {.kind = WORLD_TIMER};
+                step(&event);
+                sync_journals();
+        }
+}
+
+static void start(void)
+{
+        struct node_config config = {.self = 1, .topology = bytes_of_str(topology)};
+        assert_int_equal(node_new(&alone.heap, &config, &alone.node), ERR_NONE);
+        struct world_event event = {.kind = WORLD_START};
+        for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++) {
+                event.start.journals[i] = buffer_view(&alone.journals[i]);
+                alone.synced[i] = alone.journals[i].len;
+        }
+        event.start.seed = 1;
+        event.start.incarnation = alone.now_us + 1;
+        step(&event);
+}
+
+static int setup(void **state)
+{
+        (void)state;
+        memset(&alone, 0, sizeof alone);
+        heap_init(&alone.heap, 0);
+        for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++)
+                buffer_init(&alone.journals[i], &alone.heap);
+        start();
+        return 0;
+}
+
+static int teardown(void **state)
+{
+        (void)state;
+        node_free(alone.node);
+        for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++)
+                buffer_fini(&alone.journals[i]);
+        assert_int_equal(alone.heap.used_bytes, 0);
+        return 0;
+}
+
+static void ask(enum request_kind kind, const char *key, uint64_t token)
+{
+        struct request request = {.kind = kind};
+        struct buffer buffer;
+        request.lock.key = bytes_of_str(key);
+        request.lock.owner = BYTES("me");
+        request.lock.token = token;
+        request.lock.ttl_ms = 1000;
+        buffer_init(&buffer, &alone.heap);
+        request_encode(&request, &buffer);
+        struct world_event event = {.kind = WORLD_REQUEST};
+        event.request.request = 1;
+        event.request.data = buffer_view(&buffer);
+        alone.replied = false;
+        step(&event);
+        buffer_fini(&buffer);
+        for (int i = 0; i < 5000 && !alone.replied; i++) {
+                sync_journals();
+                run_for(1000);
+        }
+        assert_true(alone.replied);
+}
+
+static void test_region_goes_on_alone(void **state)
+{
+        (void)state;
+        run_for(1000000);
+        ask(REQUEST_LOCK_ACQUIRE, "r1:a", 0);
+        assert_int_equal(alone.reply.code, REPLY_OK);
+        uint64_t token = alone.reply.lock.token;
+        assert_true(token > 0);
+        ask(REQUEST_LOCK_INFO, "r1:a", 0);
+        assert_int_equal(alone.reply.code, REPLY_OK);
+        assert_true(alone.reply.lock.token == token);
+        ask(REQUEST_LOCK_RELEASE, "r1:a", token + 1);
+        assert_int_equal(alone.reply.code, REPLY_NOT_OWNER);
+        ask(REQUEST_LOCK_RELEASE, "r1:a", token);
+        assert_int_equal(alone.reply.code, REPLY_OK);
+}
+
+static void test_refusals(void **state)
+{
+        static const struct {
+                const char *key;
+                enum reply_code code;
+        } rows[] = {
+                {"global:a", REPLY_NO_MAJORITY},
+                {"r2:a", REPLY_UNREACHABLE},
+                {"nowhere:a", REPLY_UNKNOWN_REGION},
+                {"nothing", REPLY_BAD_REQUEST},
+        };
+        (void)state;
+        run_for(5000000);
+        for (size_t i = 0; i < COUNT_OF(rows); i++) {
+                uint64_t before_us = alone.now_us;
+                ask(REQUEST_LOCK_ACQUIRE, rows[i].key, 0);
+                if (alone.reply.code != rows[i].code)
+                        fail_msg("%s: %s", rows[i].key, reply_code_word(alone.reply.code));
+                assert_true(alone.now_us < before_us + 3000000);
+        }
+}
+
+static void test_restart_keeps_a_lock(void **state)
+{
+        (void)state;
+        run_for(1000000);
+        ask(REQUEST_LOCK_ACQUIRE, "r1:kept", 0);
+        uint64_t token = alone.reply.lock.token;
+        node_free(alone.node);
+        start();
+        assert_int_equal(node_failed(alone.node), ERR_NONE);
+        run_for(400000);
+        ask(REQUEST_LOCK_INFO, "r1:kept", 0);
+        assert_int_equal(alone.reply.code, REPLY_OK);
+        assert_true(alone.reply.lock.token == token);
+}
+
+static void test_damaged_journal_stops(void **state)
+{
+        (void)state;
+        run_for(1000000);
+        ask(REQUEST_LOCK_ACQUIRE, "r1:a", 0);
+        node_free(alone.node);
+        alone.journals[WORLD_GROUP_REGION].ptr[alone.journals[WORLD_GROUP_REGION].len / 4] ^= 1;
+        start();
+        assert_int_equal(node_failed(alone.node), ERR_CORRUPT);
+}
+
+static void test_failed_journal_stops_the_group(void **state)
+{
+        struct node_status *status = calloc(1, sizeof *status);
+        (void)state;
+        assert_non_null(status);
+        run_for(1000000);
+        struct world_event event = {.kind = WORLD_JOURNAL_FAILED};
+        event.journal_failed.group = WORLD_GROUP_REGION;
+        event.journal_failed.err = ERR_NOSPACE;
+        step(&event);
+        ask(REQUEST_LOCK_ACQUIRE, "r1:a", 0);
+        assert_int_equal(alone.reply.code, REPLY_NO_MAJORITY);
+        node_status(alone.node, alone.now_us, 0, status);
+        assert_true(status->stopped);
+        assert_false(status->majority);
+        assert_int_equal(status->region_count, 3);
+        assert_string_equal(status->regions[0].name, "r1");
+        assert_true(status->regions[0].self);
+        assert_true(status->note_count > 0);
+        free(status);
+}
+
+static void test_noise_from_a_peer(void **state)
+{
+        struct rng rng;
+        uint8_t bytes[200];
+        (void)state;
+        rng_init(&rng, 3, 0);
+        struct world_event event = {.kind = WORLD_PEER_UP};
+        event.peer.peer = 2;
+        step(&event);
+        for (int round = 0; round < 20000; round++) {
+                size_t len = rng_below(&rng, sizeof bytes);
+                for (size_t i = 0; i < len; i++)
+                        bytes[i] = (uint8_t)rng_next(&rng);
+                if (len > 1) {
+                        bytes[0] = 1;
+                        bytes[1] = (uint8_t)(1 + rng_below(&rng, 7));
+                }
+                event = (struct world_event){.kind = WORLD_MESSAGE};
+                event.message.peer = 2;
+                event.message.class = (enum world_class)rng_below(&rng, WORLD_CLASS_COUNT);
+                event.message.data = bytes_of(bytes, len);
+                step(&event);
+        }
+        assert_int_equal(node_failed(alone.node), ERR_NONE);
+        assert_true(node_counters(alone.node).messages_malformed > 0);
+}
+
+static void test_bad_topology(void **state)
+{
+        struct heap heap;
+        struct node *node = NULL;
+        (void)state;
+        heap_init(&heap, 0);
+        struct node_config config = {.self = 1, .topology = BYTES("cluster = ")};
+        assert_int_equal(node_new(&heap, &config, &node), ERR_MALFORMED);
+        config = (struct node_config){.self = 9, .topology = bytes_of_str(topology)};
+        assert_int_equal(node_new(&heap, &config, &node), ERR_INVALID);
+        assert_int_equal(heap.used_bytes, 0);
+        for (uint64_t n = 1; n < 30; n++) {
+                config.self = 1;
+                heap.calls = 0;
+                heap.fail_at = n;
+                node = NULL;
+                if (node_new(&heap, &config, &node) == ERR_NONE)
+                        node_free(node);
+                assert_int_equal(heap.used_bytes, 0);
+        }
+}
+
+int main(void)
+{
+#define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+        const struct CMUnitTest tests[] = {
+                CASE(test_region_goes_on_alone),           CASE(test_refusals),
+                CASE(test_restart_keeps_a_lock),           CASE(test_damaged_journal_stops),
+                CASE(test_failed_journal_stops_the_group), CASE(test_noise_from_a_peer),
+                cmocka_unit_test(test_bad_topology),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}

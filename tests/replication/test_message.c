@@ -1,0 +1,137 @@
+/* The messages of replication: what is encoded is read back, and nothing else is taken. */
+#include "replication/replication_priv.h"
+
+#include "base/rng.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+static const struct replication_message samples[] = {
+        {.kind = REPLICATION_HELLO},
+        {.kind = REPLICATION_BYE, .sub = 7},
+        {.kind = REPLICATION_SUBSCRIBE, .sub = 1, .after = 1ull << 60, .whole = true},
+        {.kind = REPLICATION_BATCH,
+         .sub = 3,
+         .after = 100,
+         .last = 200,
+         .age_us = 5,
+         .data = BYTES_INIT("deltas")},
+        {.kind = REPLICATION_BATCH, .sub = 3, .after = 100, .last = 100},
+        {.kind = REPLICATION_BEAT, .sub = 4, .last = 9, .age_us = 1},
+        {.kind = REPLICATION_ACK, .sub = 5, .last = 300, .part = 2},
+        {.kind = REPLICATION_STATE, .sub = 6, .part = 1, .data = BYTES_INIT("state")},
+        {.kind = REPLICATION_STATE,
+         .sub = 6,
+         .part = 2,
+         .end = true,
+         .positions = {{1, 10}, {2, 20}},
+         .position_count = 2,
+         .data = BYTES_INIT("end")},
+};
+
+static struct buffer encoded(struct heap *heap, const struct replication_message *message)
+{
+        struct buffer buffer;
+        buffer_init(&buffer, heap);
+        replication_message_encode(message, &buffer);
+        assert_int_equal(buffer.err, ERR_NONE);
+        return buffer;
+}
+
+static void test_round_trip(void **state)
+{
+        struct heap heap;
+        (void)state;
+        heap_init(&heap, 0);
+        for (size_t i = 0; i < COUNT_OF(samples); i++) {
+                struct buffer buffer = encoded(&heap, &samples[i]);
+                struct replication_message read;
+                assert_int_equal(replication_message_decode(buffer_view(&buffer), &read), ERR_NONE);
+                struct buffer again = encoded(&heap, &read);
+                assert_true(bytes_equal(buffer_view(&buffer), buffer_view(&again)));
+                buffer_fini(&again);
+                buffer_fini(&buffer);
+        }
+        assert_int_equal(heap.used_bytes, 0);
+}
+
+static void test_truncated_and_longer(void **state)
+{
+        struct heap heap;
+        (void)state;
+        heap_init(&heap, 0);
+        for (size_t i = 0; i < COUNT_OF(samples); i++) {
+                struct buffer buffer = encoded(&heap, &samples[i]);
+                struct replication_message read;
+                for (size_t len = 0; len < buffer.len; len++)
+                        assert_int_not_equal(
+                                replication_message_decode(bytes_of(buffer.ptr, len), &read),
+                                ERR_NONE);
+                buffer_u8(&buffer, 0);
+                assert_int_not_equal(replication_message_decode(buffer_view(&buffer), &read),
+                                     ERR_NONE);
+                buffer_fini(&buffer);
+        }
+}
+
+static void test_nonsense(void **state)
+{
+        static const struct {
+                const char *bytes;
+                size_t len;
+                enum err err;
+                const char *why;
+        } rows[] = {
+                {"\x02\x01\x00", 3, ERR_VERSION, "another version"},
+                {"\x01\x00\x00", 3, ERR_MALFORMED, "kind 0"},
+                {"\x01\x08\x00", 3, ERR_MALFORMED, "a kind beyond the last"},
+                {"\x01\x03\x01\x05\x02", 5, ERR_MALFORMED, "a flag that is neither"},
+                {"\x01\x04\x01\x05\x04\x00\x00", 7, ERR_MALFORMED, "a batch that goes back"},
+                {"\x01\x07\x01\x01\x01\x01\x00\x05\x00", 9, ERR_MALFORMED, "origin 0"},
+                {"\x01\x07\x01\x01\x01\x41", 6, ERR_MALFORMED, "too many positions"},
+        };
+        (void)state;
+        for (size_t i = 0; i < COUNT_OF(rows); i++) {
+                struct replication_message read;
+                enum err err =
+                        replication_message_decode(bytes_of(rows[i].bytes, rows[i].len), &read);
+                if (err != rows[i].err)
+                        fail_msg("%s: %s", rows[i].why, err_name(err));
+        }
+}
+
+static void test_flipped_bits(void **state)
+{
+        struct heap heap;
+        struct rng rng;
+        uint64_t seed = 20240601;
+        (void)state;
+        heap_init(&heap, 0);
+        rng_init(&rng, seed, 0);
+        for (int round = 0; round < 20000; round++) {
+                struct buffer buffer = encoded(&heap, &samples[rng_below(&rng, COUNT_OF(samples))]);
+                struct replication_message read;
+                for (uint64_t flips = 1 + rng_below(&rng, 4); flips > 0; flips--)
+                        buffer.ptr[rng_below(&rng, buffer.len)] ^=
+                                (uint8_t)(1u << rng_below(&rng, 8));
+                if (replication_message_decode(buffer_view(&buffer), &read) == ERR_NONE) {
+                        assert_true(read.position_count <= REPLICATION_POSITIONS_MAX);
+                        assert_true(read.data.len <= buffer.len);
+                }
+                buffer_fini(&buffer);
+        }
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_round_trip),
+                cmocka_unit_test(test_truncated_and_longer),
+                cmocka_unit_test(test_nonsense),
+                cmocka_unit_test(test_flipped_bits),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
