@@ -15,6 +15,9 @@
 #include "world/outbox.h"
 
 #define NODE_PENDING_MAX 1000 /* below COUNCIL_REPEATS_MAX, so that repeats are always known */
+/* Of these for requests that may wait for a lock: what ends a wait (a release, a renewal that fails,
+ * the cancel of a client that left) finds room beside them. */
+#define NODE_WAITING_MAX (NODE_PENDING_MAX / 2)
 
 /* Messages of WORLD_CLASS_CONTROL: u8 version, u8 kind, then the kind's body. */
 enum envelope_kind {
@@ -95,6 +98,7 @@ struct pending {
         enum world_group group;
         struct bytes command; /* owned: encoded command, or the request when elsewhere */
         bool submitted;
+        bool waits;  /* may wait for a lock: counted in waiting_count */
         bool queued; /* waits for a lock */
         region_id region;
         uint64_t arrived_us;
@@ -136,6 +140,7 @@ struct node {
         size_t region_count;
         struct pending *pending;
         size_t pending_count; /* used */
+        size_t waiting_count; /* of these, those that may wait for a lock */
         size_t pending_high;  /* slots ever used */
         uint64_t sequence;
         uint64_t incarnation;

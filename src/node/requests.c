@@ -94,6 +94,8 @@ static void pending_drop(struct node *node, struct pending *pending)
         pending->command = bytes_of(NULL, 0);
         pending->used = false;
         node->pending_count--;
+        if (pending->waits)
+                node->waiting_count--;
         while (node->pending_high > 0 && !node->pending[node->pending_high - 1].used)
                 node->pending_high--;
 }
@@ -195,11 +197,18 @@ void propose_came(struct node *node, node_id from, const struct envelope *envelo
 static struct pending *pending_for(struct node *node, struct asker asker, enum request_kind kind,
                                    enum world_group group, uint64_t wait_ms)
 {
+        if (wait_ms > 0 && node->waiting_count >= NODE_WAITING_MAX) {
+                refuse(node, asker, kind, REPLY_LIMIT, "Too many requests wait for locks.");
+                return NULL;
+        }
         struct pending *pending = pending_new(node);
         if (pending == NULL) {
                 refuse(node, asker, kind, REPLY_LIMIT, "Too many requests wait for a decision.");
                 return NULL;
         }
+        pending->waits = wait_ms > 0;
+        if (pending->waits)
+                node->waiting_count++;
         pending->request = asker.request;
         pending->from = asker.from;
         pending->from_id = asker.from_id;

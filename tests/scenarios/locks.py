@@ -1,4 +1,5 @@
 """Locks over RESP, as any Redis client uses them."""
+import socket
 import threading
 import time
 
@@ -102,6 +103,26 @@ def scenario_a_waiter_that_leaves_does_not_get_it(lab):
     release(lab, "us-east", "us-east:gone", "ann", token)
     ben = acquire(lab, "us-east", "us-east:gone", "ben", 1000)
     expect_true(ben, "it is free, not the ghost's")
+
+
+def scenario_a_crowd_of_waiters_does_not_keep_the_holder_from_releasing(lab):
+    token, _ = acquire(lab, "us-east", "us-east:crowd", "ann", 60000)
+    crowd = []
+    for index in range(1200):
+        client = socket.create_connection((ADDRESSES["us-east"], 7402), 5)
+        client.sendall(b"LOCK.ACQUIRE us-east:crowd owner-%d 50 WAIT 60000\r\n" % index)
+        crowd.append(client)
+    eventually("many wait", lambda: info(lab, "us-east", "us-east:crowd")["waiters"] >= 100)
+    crowd[-1].settimeout(5)
+    expect_true(crowd[-1].recv(100).startswith(b"-LIMIT"), "more are refused")
+    for client in crowd[100:]:
+        client.close()
+    eventually("who left does not wait",
+               lambda: info(lab, "us-east", "us-east:crowd")["waiters"] <= 100)
+    expect(release(lab, "us-east", "us-east:crowd", "ann", token), 1, "released")
+    for client in crowd[:100]:
+        client.close()
+    eventually("free", lambda: info(lab, "us-east", "us-east:crowd") is None)
 
 
 def scenario_regional_locks_can_be_asked_for_anywhere(lab):
