@@ -224,13 +224,14 @@ static bool second_leader(const struct consensus *consensus, const struct messag
 }
 
 /* A leader that restarts its probing may send entries that we have compacted away. They are committed,
- * so they are the same as ours: begin behind our snapshot. False: what follows does not fit it. */
+ * so they are the same as ours: begin behind our snapshot. (The library knows no term at the
+ * trail's offset itself, unless the snapshot is there.) False: what follows does not fit it. */
 static bool append_skip(const struct consensus *consensus, struct message *message)
 {
         const struct snapshot *snapshot = &consensus->snapshot;
         if (consensus->raft.snapshot.installing ||
             message->append.previous_index >= snapshot->index ||
-            message->append.previous_index >= consensus->raft.trail.offset)
+            message->append.previous_index > consensus->raft.trail.offset)
                 return true;
         while (message->append.count > 0 && message->append.previous_index < snapshot->index) {
                 (void)message_entry(&message->append.items);
