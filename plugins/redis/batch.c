@@ -184,6 +184,8 @@ static void op_changed(void *context, const struct keyspace_op *op,
         (void)context;
         if (op->op == CRDT_OP_SET)
                 local_set_changed(change, op->body);
+        else if (op->op == CRDT_OP_HSET && op->body.len > LOG_VALUE_LEN)
+                local_hset_changed(change, op->body);
         else
                 local_changed(change);
 }

@@ -49,6 +49,18 @@ void local_set_changed(const struct keyspace_change *change, struct bytes value)
         log_frame(delta, told);
 }
 
+void local_hset_changed(const struct keyspace_change *change, struct bytes body)
+{
+        struct bytes delta = change->delta;
+        struct cursor cursor = cursor_of(body);
+        bool one = cursor_varint(&cursor) == 1;
+        cursor_slice(&cursor);
+        struct bytes value = cursor_slice(&cursor);
+        bool told = one && value.len > LOG_VALUE_LEN; /* an HSET of one field ends with its value */
+        delta.len -= told ? value.len : 0;
+        log_frame(delta, told);
+}
+
 static bool stash_is(enum rule_kind kind, unsigned at, const struct redis_string *key)
 {
         const struct stash *stash = &plugin.stash;
@@ -378,7 +390,16 @@ static void dispatch(struct redis_context *ctx, const char *event, struct crdt_n
 
 int local_notified(struct redis_context *ctx, int type, const char *event, struct redis_string *key)
 {
-        struct crdt_name name = {(uint32_t)redis.GetSelectedDb(ctx), plugin_bytes(key)};
+        int db = redis.GetSelectedDb(ctx);
+        bool ours = !plugin.applying && !plugin.loading && !plugin.replica;
+        /* Before the change of the command that runs: it is not in the log yet. */
+        if (ours && plugin.pending.len > PLUGIN_PENDING_BYTES_MAX)
+                log_flush(ctx);
+        if (ours && batch_commit(event, key, db)) {
+                plugin.many_dbs = plugin.many_dbs || db != 0;
+                return REDIS_OK;
+        }
+        struct crdt_name name = {(uint32_t)db, plugin_bytes(key)};
         if (plugin.applying) {
                 if (type == REDIS_NOTIFY_EXPIRED)
                         local_dirty(&plugin.expired, name);
@@ -389,10 +410,6 @@ int local_notified(struct redis_context *ctx, int type, const char *event, struc
                 local_dirty(&plugin.dirty, name);
                 return REDIS_OK;
         }
-        if (plugin.pending.len > PLUGIN_PENDING_BYTES_MAX)
-                log_flush(ctx);
-        if (batch_commit(event, key, (int)name.db))
-                return REDIS_OK;
         batch_drain();
         dispatch(ctx, event, name, key);
         return REDIS_OK;

@@ -1,7 +1,8 @@
 /* log.c - MERIDIAN.LOG: the metadata of local changes, for the AOF and for replicas.
  *
  *   varint len << 1, delta        a delta of this region
- *   varint len << 1 | 1, delta    a SET without its value: it is what Redis holds
+ *   varint len << 1 | 1, delta    a SET without its value, or an HSET of one field without the
+ *                                 value's bytes: it is what Redis holds
  *   varint 0, u32 db, slice key   the key was evicted
  *
  * The native commands stand in the log before it and have made the values; the record adds what the
@@ -31,27 +32,73 @@ static enum err replay_gone(struct cursor *cursor)
 
 void log_frame(struct bytes delta, bool cut)
 {
-        buffer_varint(&plugin.pending, (uint64_t)delta.len << 1 | cut);
-        buffer_bytes(&plugin.pending, delta);
-        plugin_must(plugin.pending.err, "the log");
+        enum {
+                HEAD_MAX = 10,
+        };
+        uint8_t *from = buffer_reserve(&plugin.pending, HEAD_MAX + delta.len);
+        plugin_must(from == NULL ? ERR_NOMEM : ERR_NONE, "the log");
+        uint8_t *at = from;
+        uint64_t head = (uint64_t)delta.len << 1 | cut;
+        for (; head >= 0x80; head >>= 7)
+                *at++ = (uint8_t)(head | 0x80);
+        *at++ = (uint8_t)head;
+        if (delta.len > 0)
+                memcpy(at, delta.ptr, delta.len);
+        buffer_commit(&plugin.pending, (size_t)(at - from) + delta.len);
+}
+
+static enum err uncut_set(const struct crdt_native *native, struct bytes delta,
+                          struct buffer *whole)
+{
+        struct crdt_delta decoded;
+        struct bytes value = {0};
+        enum err err = crdt_delta_decode(delta, plugin.config.origin, &decoded);
+        if (err != ERR_NONE || decoded.op != CRDT_OP_SET)
+                return ERR_MALFORMED;
+        buffer_bytes(whole, delta);
+        if (native->string_get(native->context, decoded.name, &value))
+                buffer_bytes(whole, value);
+        return ERR_NONE;
+}
+
+static enum err uncut_hset(const struct crdt_native *native, struct bytes delta,
+                           struct buffer *whole)
+{
+        struct bytes value = {0};
+        struct cursor cursor = cursor_of(delta);
+        cursor_bytes(&cursor, KEYSPACE_OP_BODY);
+        struct crdt_name name = {.db = (uint32_t)cursor_varint_max(&cursor, CRDT_DB_MAX)};
+        name.key = cursor_slice(&cursor);
+        uint64_t count = cursor_varint(&cursor);
+        struct bytes field = cursor_slice(&cursor);
+        size_t len = delta.len - cursor_left(&cursor);
+        cursor_varint(&cursor);
+        if (cursor_done(&cursor) != ERR_NONE || count != 1)
+                return ERR_MALFORMED;
+        buffer_bytes(whole, bytes_of(delta.ptr, len));
+        if (!native->hash_get(native->context, name, field, &value))
+                value = (struct bytes){0};
+        buffer_slice(whole, value);
+        return ERR_NONE;
+}
+
+/* The whole delta of a cut one. */
+static enum err uncut(const struct crdt_native *native, struct bytes delta, struct buffer *whole)
+{
+        bool hset = delta.len > 8 && (delta.ptr[8] & 0x0f) == CRDT_OP_HSET;
+        return hset ? uncut_hset(native, delta, whole) : uncut_set(native, delta, whole);
 }
 
 /* Where the key was written again later, the value is the later one's, and so is its stamp. */
 static enum err replay_cut(const struct crdt_native *native, struct bytes delta)
 {
-        struct crdt_delta decoded;
         struct keyspace_result result;
-        struct bytes value = {0};
-        enum err err = crdt_delta_decode(delta, plugin.config.origin, &decoded);
-        if (err != ERR_NONE || decoded.op != CRDT_OP_SET)
-                return ERR_MALFORMED;
         struct buffer whole;
         buffer_init(&whole, &plugin.heap);
-        buffer_bytes(&whole, delta);
-        if (native->string_get(native->context, decoded.name, &value))
-                buffer_bytes(&whole, value);
+        enum err err = uncut(native, delta, &whole);
         plugin_must(whole.err, "a value");
-        err = keyspace_replay(plugin.keyspace, native, buffer_view(&whole), &result);
+        if (err == ERR_NONE)
+                err = keyspace_replay(plugin.keyspace, native, buffer_view(&whole), &result);
         buffer_fini(&whole);
         return err;
 }

@@ -139,6 +139,9 @@ void local_changed(const struct keyspace_change *change);
 /* The same for a SET without expiry of `value`. */
 void local_set_changed(const struct keyspace_change *change, struct bytes value);
 
+/* The same for an HSET with that body. */
+void local_hset_changed(const struct keyspace_change *change, struct bytes body);
+
 void local_set_add(struct crdt_name name, struct stash *stash, unsigned first);
 void local_dirty(struct buffer *list, struct crdt_name name);
 
@@ -167,7 +170,7 @@ int wrap_refuse(struct redis_context *ctx, struct redis_string **argv, int argc)
 /* Propagates `pending`, unless clients are paused. True where nothing is pending after it. */
 bool log_flush(struct redis_context *ctx);
 
-/* Appends one frame to `pending`. `cut`: a SET whose value, its tail, is left out. */
+/* Appends one frame to `pending`. `cut`: the value, its tail, is left out. */
 void log_frame(struct bytes delta, bool cut);
 int log_command(struct redis_context *ctx, struct redis_string **argv, int argc);
 

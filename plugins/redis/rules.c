@@ -62,15 +62,39 @@ static const struct rule fixed[] = {
 
 static struct rule rules[RULES_MAX];
 static unsigned rules_count;
-static uint16_t slots[SLOTS]; /* index + 1 into rules */
-static uint64_t slot_words[SLOTS];
+static uint16_t slots[SLOTS];         /* index + 1 into rules */
+static uint64_t slot_words[SLOTS];    /* the name's begin, folded */
+static uint64_t slot_cases[SLOTS][2]; /* in lower and in upper case */
 
+/* The first eight bytes, or all of them and zeros. */
 static uint64_t name_word(const char *name, size_t len)
 {
         uint64_t word = 0;
-        memcpy(&word, name, len < sizeof(word) ? len : sizeof(word));
-        /* Letters differ by this bit alone; other bytes fold too, and the full name is compared. */
+        uint32_t half = 0;
+        if (len >= sizeof(word)) {
+                memcpy(&word, name, sizeof(word));
+        } else if (len >= sizeof(half)) {
+                memcpy(&half, name + len - sizeof(half), sizeof(half));
+                word = (uint64_t)half << 8 * (len - sizeof(half));
+                memcpy(&half, name, sizeof(half));
+                word |= half;
+        } else {
+                for (size_t i = len; i > 0; i--)
+                        word = word << 8 | (uint8_t)name[i - 1];
+        }
+        return word;
+}
+
+/* Letters differ by this bit alone; other bytes fold too, and the full name is compared. */
+static uint64_t word_folded(uint64_t word)
+{
         return word | 0x2020202020202020u;
+}
+
+/* Equal at sight: a short name in lower or upper case. */
+static bool word_is(unsigned slot, uint64_t word, size_t len)
+{
+        return len <= sizeof(word) && (word == slot_cases[slot][0] || word == slot_cases[slot][1]);
 }
 
 static unsigned word_slot(uint64_t word, size_t len)
@@ -82,11 +106,12 @@ const struct rule *rules_find(const char *name, size_t len)
 {
         if (len >= sizeof(rules[0].name))
                 return NULL;
-        uint64_t word = name_word(name, len);
+        uint64_t raw = name_word(name, len);
+        uint64_t word = word_folded(raw);
         for (unsigned slot = word_slot(word, len); slots[slot] != 0; slot = (slot + 1) % SLOTS) {
                 const struct rule *rule = &rules[slots[slot] - 1];
                 if (slot_words[slot] == word && rule->name[len] == '\0' &&
-                    strncasecmp(rule->name, name, len) == 0)
+                    (word_is(slot, raw, len) || strncasecmp(rule->name, name, len) == 0))
                         return rule;
         }
         return NULL;
@@ -99,13 +124,20 @@ static bool add(const struct rule *rule)
                 return true;
         if (rules_count == RULES_MAX)
                 return false;
-        uint64_t word = name_word(rule->name, len);
+        char upper[sizeof(rule->name)];
+        for (size_t i = 0; i < sizeof(upper); i++)
+                upper[i] =
+                        (char)(rule->name[i] >= 'a' && rule->name[i] <= 'z' ? rule->name[i] & ~0x20
+                                                                            : rule->name[i]);
+        uint64_t word = word_folded(name_word(rule->name, len));
         unsigned slot = word_slot(word, len);
         while (slots[slot] != 0)
                 slot = (slot + 1) % SLOTS;
         rules[rules_count++] = *rule;
         slots[slot] = (uint16_t)rules_count;
         slot_words[slot] = word;
+        slot_cases[slot][0] = name_word(rule->name, len);
+        slot_cases[slot][1] = name_word(upper, len);
         return true;
 }
 

@@ -37,8 +37,23 @@ __attribute__((always_inline)) static inline void sip_round(uint64_t v[4])
         v[2] = rotate_left(v[2], 32);
 }
 
-static uint64_t load_le(const uint8_t *at, size_t len)
+static uint64_t load_word(const uint8_t *at)
 {
+        uint64_t word = 0;
+        memcpy(&word, at, 8);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+        word = __builtin_bswap64(word);
+#endif
+        return word;
+}
+
+/* The last bytes, fewer than eight, of data that begins `before` bytes earlier. */
+static uint64_t load_tail(const uint8_t *at, size_t len, size_t before)
+{
+        if (len == 0)
+                return 0;
+        if (before >= 8 - len)
+                return load_word(at + len - 8) >> (8 * (8 - len));
         uint64_t value = 0;
         for (size_t i = len; i > 0; i--)
                 value = value << 8 | at[i - 1];
@@ -51,16 +66,12 @@ uint64_t hash_sip(struct hash_key key, struct bytes data)
                          key.k0 ^ 0x6c7967656e657261u, key.k1 ^ 0x7465646279746573u};
         size_t at = 0;
         for (; data.len - at >= 8; at += 8) {
-                uint64_t word = 0;
-                memcpy(&word, data.ptr + at, 8);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-                word = __builtin_bswap64(word);
-#endif
+                uint64_t word = load_word(data.ptr + at);
                 v[3] ^= word;
                 sip_round(v);
                 v[0] ^= word;
         }
-        uint64_t tail = load_le(data.ptr + at, data.len - at) | (uint64_t)data.len << 56;
+        uint64_t tail = load_tail(data.ptr + at, data.len - at, at) | (uint64_t)data.len << 56;
         v[3] ^= tail;
         sip_round(v);
         v[0] ^= tail;

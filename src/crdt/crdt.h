@@ -340,9 +340,6 @@ bool crdt_set_has(const struct table_env *env, const struct crdt *crdt, struct b
 bool crdt_set_fresh(const struct table_env *env, const struct crdt *crdt, struct bytes member,
                     region_id origin, uint64_t shipped);
 
-/* True where the next increment has to know the value that the native holds. */
-bool crdt_increment_asks(const struct crdt *crdt);
-
 /* The part of `origin` where one more increment changes nothing but its total, its clock and
  * last[CRDT_STRING]: a live counter, no content of other types. NULL where it is not so plain. */
 struct crdt_count *crdt_increment_plain(struct crdt *crdt, region_id origin);

@@ -26,22 +26,16 @@ bool crdt_set_fresh(const struct table_env *env, const struct crdt *crdt, struct
         return dot != NULL && !dot->removed && dot->hlc > shipped;
 }
 
-bool crdt_increment_asks(const struct crdt *crdt)
-{
-        return base_alive(crdt) && crdt->base_kind == CRDT_BASE_NATIVE;
-}
-
 struct crdt_count *crdt_increment_plain(struct crdt *crdt, region_id origin)
 {
-        if (crdt->fields != NULL || crdt->members != NULL || crdt->bound_count > 0 ||
-            crdt->evicted || crdt_type(crdt) != CRDT_STRING || crdt_increment_asks(crdt))
+        if (crdt->fields != NULL || crdt->members != NULL || crdt->bound_count > 0 || crdt->evicted)
                 return NULL;
-        for (unsigned i = 0; i < crdt->count_count; i++) {
-                struct crdt_count *count = &crdt->counts[i];
-                if (count->origin == origin)
-                        return crdt_counted(crdt, count) ? count : NULL;
-        }
-        return NULL;
+        struct crdt_count *own = crdt->counts;
+        for (unsigned i = 1; i < crdt->count_count && own->origin != origin; i++)
+                own++;
+        bool plain = own != NULL && own->origin == origin && crdt_counted(crdt, own) &&
+                     !crdt_base_open(crdt);
+        return plain ? own : NULL;
 }
 
 struct crdt_items *crdt_items_plain(const struct crdt *crdt, enum crdt_type type)

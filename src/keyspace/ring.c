@@ -129,8 +129,9 @@ uint8_t *ring_append(struct ring *ring, uint64_t hlc, size_t len)
                 ring_clear(ring);
                 return NULL;
         }
-        uint64_t left = ring->size - ring->head % ring->size;
+        uint64_t left = ring->size - ring->head_at;
         uint64_t start = left < need ? ring->head + left : ring->head;
+        uint64_t start_at = left < need ? 0 : ring->head_at;
         while (ring->count > 0 && start + need - ring->tail > ring->size)
                 ring_drop(ring);
         if (ring->count == 0) {
@@ -142,9 +143,10 @@ uint8_t *ring_append(struct ring *ring, uint64_t hlc, size_t len)
         }
         ring_mark(ring, hlc, start);
         ring->head = start + need;
+        ring->head_at = start_at + need == ring->size ? 0 : start_at + need;
         ring->count++;
         ring->last = hlc;
-        return prefix_write(ring->data + start % ring->size, len);
+        return prefix_write(ring->data + start_at, len);
 }
 
 /* The place of the first delta with a clock > `after`; head where there is none. */

@@ -18,9 +18,10 @@ struct ring_mark {
 struct ring {
         uint8_t *data;
         uint64_t size;
-        uint64_t head; /* where the next delta goes */
-        uint64_t tail; /* of the oldest */
-        uint64_t seam; /* the place where the gap at the end begins, where seamed */
+        uint64_t head;    /* where the next delta goes */
+        uint64_t head_at; /* the same in the memory: head % size */
+        uint64_t tail;    /* of the oldest */
+        uint64_t seam;    /* the place where the gap at the end begins, where seamed */
         bool seamed;
         uint64_t count;
         uint64_t last;    /* clock of the newest delta ever appended */
