@@ -40,6 +40,13 @@ void plugin_must(enum err err, const char *what)
         abort();
 }
 
+void *plugin_array(size_t count, size_t size, const char *what)
+{
+        void *array = heap_alloc_array(&plugin.heap, count, size);
+        plugin_must(array == NULL ? ERR_NOMEM : ERR_NONE, what);
+        return array;
+}
+
 /* ---- arguments */
 
 struct option {

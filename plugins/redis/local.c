@@ -196,7 +196,7 @@ static void on_hset(struct redis_context *ctx, struct crdt_name name, struct red
 {
         (void)ctx;
         struct stash *stash = &plugin.stash;
-        if (!stash_is(RULE_HSET, 0, key)) {
+        if (!stash_is(RULE_HSET, 0, key) || stash->count < 3) {
                 local_dirty(&plugin.dirty, name);
                 return;
         }
@@ -204,8 +204,7 @@ static void on_hset(struct redis_context *ctx, struct crdt_name name, struct red
         struct keyspace_pair *pairs = inside;
         size_t count = (stash->count - 1) / 2;
         if (count > PAIRS_INLINE)
-                pairs = heap_alloc_array(&plugin.heap, count, sizeof(*pairs));
-        plugin_must(pairs == NULL ? ERR_NOMEM : ERR_NONE, "a hash");
+                pairs = plugin_array(count, sizeof(*pairs), "a hash");
         for (unsigned i = 0; i < count; i++)
                 pairs[i] = (struct keyspace_pair){stash_bytes(stash, 1 + 2 * i),
                                                   stash_bytes(stash, 2 + 2 * i)};
@@ -244,8 +243,7 @@ static void change_members(members_change call, struct crdt_name name, unsigned 
         struct bytes *members = inside;
         unsigned count = end - first;
         if (count > PAIRS_INLINE)
-                members = heap_alloc_array(&plugin.heap, count, sizeof(*members));
-        plugin_must(members == NULL ? ERR_NOMEM : ERR_NONE, "members");
+                members = plugin_array(count, sizeof(*members), "members");
         for (unsigned i = 0; i < count; i++)
                 members[i] = stash_bytes(&plugin.stash, first + i);
         struct keyspace_change change;

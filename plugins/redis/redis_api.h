@@ -193,6 +193,7 @@ struct redis_type_methods {
 
 /* One table of entries, filled once by redis_api_load and read as redis.OpenKey(...). */
 struct redis_api {
+/* NOLINTNEXTLINE(bugprone-macro-parentheses): a declarator; it takes no more parentheses */
 #define REDIS_API_FIELD(type, name, arguments) type(*name) arguments;
         REDIS_API_LIST(REDIS_API_FIELD)
 #undef REDIS_API_FIELD

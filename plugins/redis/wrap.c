@@ -76,8 +76,7 @@ static void popped(struct crdt_name name, struct redis_reply *reply)
         size_t count = many ? redis.CallReplyLength(reply) : 1;
         if (count == 0)
                 return;
-        struct bytes *members = heap_alloc_array(&plugin.heap, count, sizeof(*members));
-        plugin_must(members == NULL ? ERR_NOMEM : ERR_NONE, "members");
+        struct bytes *members = plugin_array(count, sizeof(*members), "members");
         for (size_t i = 0; i < count; i++) {
                 struct redis_reply *item = reply;
                 if (type == REDIS_REPLY_ARRAY)
