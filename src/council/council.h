@@ -28,7 +28,7 @@
 #define COUNCIL_AUDIT_MAX          256
 #define COUNCIL_TEXT_BYTES_MAX     512
 #define COUNCIL_NAME_BYTES_MAX     64
-#define COUNCIL_TOPOLOGY_BYTES_MAX (512 * 1024)
+#define COUNCIL_TOPOLOGY_BYTES_MAX ((size_t)512 * 1024)
 
 enum council_command_kind {
         COUNCIL_NOOP = 1,

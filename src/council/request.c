@@ -20,7 +20,7 @@ static struct bytes text_decode(struct cursor *cursor, size_t max)
 /* Lock keys and owners may be too long here by some, so that the lock table can say so. */
 static struct bytes name_decode(struct cursor *cursor)
 {
-        return text_decode(cursor, 4 * LOCK_KEY_BYTES_MAX);
+        return text_decode(cursor, (size_t)4 * LOCK_KEY_BYTES_MAX);
 }
 
 static void lock_request_encode(const struct request *request, struct buffer *out)

@@ -142,7 +142,7 @@ static void audit_decode(struct cursor *cursor, struct council *council)
                 line.wall_us = cursor_varint(cursor);
                 line.row = (uint16_t)cursor_varint_max(cursor, UINT16_MAX);
                 line.actor = text_decode(cursor, COUNCIL_NAME_BYTES_MAX);
-                line.what = text_decode(cursor, 4 * COUNCIL_TEXT_BYTES_MAX);
+                line.what = text_decode(cursor, (size_t)4 * COUNCIL_TEXT_BYTES_MAX);
                 line.why = text_decode(cursor, COUNCIL_TEXT_BYTES_MAX);
                 if (!cursor_failed(cursor) && !council_audit_add(council, &line))
                         cursor_fail(cursor, ERR_NOMEM);

@@ -71,7 +71,7 @@ static void table_step(const struct table_env *env, struct table *table)
 
 static void table_resize_begin(const struct table_env *env, struct table *table, size_t size)
 {
-        struct node **buckets = heap_alloc_array(env->heap, size, sizeof *buckets);
+        struct node **buckets = heap_alloc_array(env->heap, size, sizeof(struct node *));
         if (buckets == NULL)
                 return;
         table->buckets[1] = buckets;
@@ -173,7 +173,7 @@ bool table_insert_hashed(const struct table_env *env, struct table *table, uint6
 {
         if (table->buckets[0] == NULL) {
                 table->buckets[0] =
-                        heap_alloc_array(env->heap, TABLE_SIZE_MIN, sizeof *table->buckets[0]);
+                        heap_alloc_array(env->heap, TABLE_SIZE_MIN, sizeof(struct node *));
                 if (table->buckets[0] == NULL)
                         return false;
                 table->size[0] = TABLE_SIZE_MIN;

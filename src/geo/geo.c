@@ -153,21 +153,21 @@ static void slots_sweep(struct geo *geo)
 }
 
 /* One record of a node, big-endian; of 28 bits, the middle byte has the upper four of both. */
-static uint32_t record_read(const MMDB_s *database, uint32_t node, unsigned side)
+static uint32_t record_read(const MMDB_s *database, uint32_t node, size_t side)
 {
         size_t size = database->full_record_byte_size;
         const uint8_t *at = database->file_content + node * size;
         uint32_t middle;
         switch (database->metadata.record_size) {
         case 24:
-                at += side * 3u;
+                at += side * 3;
                 return (uint32_t)at[0] << 16 | (uint32_t)at[1] << 8 | at[2];
         case 28:
                 middle = side == 0 ? at[3] >> 4 : at[3] & 0x0fu;
-                at += side * 4u;
+                at += side * 4;
                 return middle << 24 | (uint32_t)at[0] << 16 | (uint32_t)at[1] << 8 | at[2];
         default:
-                at += side * 4u;
+                at += side * 4;
                 return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
         }
 }

@@ -366,9 +366,10 @@ static struct bytes take_until(struct bytes *rest, uint8_t end)
 
 static struct bytes trim(struct bytes text)
 {
+        static const uint8_t blanks[] = {' ', '\t', '\r'};
         while (text.len > 0 && (text.ptr[0] == ' ' || text.ptr[0] == '\t'))
                 text = bytes_of(text.ptr + 1, text.len - 1);
-        while (text.len > 0 && memchr(" \t\r", text.ptr[text.len - 1], 3) != NULL)
+        while (text.len > 0 && memchr(blanks, text.ptr[text.len - 1], sizeof blanks) != NULL)
                 text.len--;
         return text;
 }

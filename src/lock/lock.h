@@ -33,7 +33,7 @@
 #define LOCK_WAITERS_MAX     1024    /* of one lock */
 #define LOCK_WAITERS_ALL_MAX 65536   /* of a table */
 #define LOCK_COUNT_MAX       4000000 /* locks held in a table */
-#define LOCK_CHECKPOINT_MS   1000
+#define LOCK_CHECKPOINT_MS   1000ull
 
 struct lock_token {
         uint64_t value; /* 0: none */

@@ -30,8 +30,8 @@
 #include "base/heap.h"
 
 #define CONSENSUS_VOTERS_MAX        15
-#define CONSENSUS_COMMAND_BYTES_MAX (1024 * 1024)
-#define CONSENSUS_MESSAGE_BYTES_MAX (64 * 1024 * 1024)
+#define CONSENSUS_COMMAND_BYTES_MAX ((size_t)1024 * 1024)
+#define CONSENSUS_MESSAGE_BYTES_MAX ((size_t)64 * 1024 * 1024)
 
 /* Faults planted on purpose, so that the simulator can prove that it finds them. All false in
  * production. */

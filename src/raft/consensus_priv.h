@@ -116,7 +116,7 @@ MUST_USE bool store_configuration(struct bytes encoded, struct raft_configuratio
 void snapshot_fini(struct consensus *consensus, struct snapshot *snapshot);
 
 /* exchange.c */
-void exchange_send(struct consensus *consensus, const struct raft_message *message);
+void exchange_send(struct consensus *consensus, const struct raft_message *from_library);
 MUST_USE enum err exchange_receive(struct consensus *consensus, uint32_t from, struct bytes data);
 /* Moves what may leave into `messages`; returns how many. */
 size_t exchange_release(struct consensus *consensus);

@@ -26,7 +26,7 @@ enum message_type {
 };
 
 /* Entries of one message: MESSAGE_APPEND_BYTES of data, but at least one entry. */
-#define MESSAGE_APPEND_BYTES (1024 * 1024)
+#define MESSAGE_APPEND_BYTES ((size_t)1024 * 1024)
 #define MESSAGE_ENTRIES_MAX  4096
 
 struct message {

@@ -4,7 +4,9 @@
  * little while and breaks with either of the two. */
 #include "sim/sim_priv.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #define REDIS_SYNC_US (1 * SECOND)
 #define REDIS_BEAT_US (100 * MS)
@@ -140,6 +142,7 @@ static bool log_crash(struct sim_redis *redis)
         if (!redis->sim->swarm.tail_loss && kept < log_given(redis, *at))
                 kept = log_given(redis, *at);
         for (uint64_t i = 0; i < kept; i++) {
+                CHECK(*at != NULL); /* `kept` is at most `loose` */
                 redis->log_synced = *at;
                 at = &(*at)->next;
         }
@@ -512,13 +515,13 @@ static void witness_add(struct sim_redis *redis, const struct keyspace_change *c
 static int64_t number_of(const struct model_key *key)
 {
         char text[24] = "0";
-        long long value = 0;
         if (key != NULL && key->text_len < sizeof text) {
                 memcpy(text, key->text, key->text_len);
                 text[key->text_len] = '\0';
         }
-        (void)sscanf(text, "%lld", &value);
-        return value;
+        errno = 0;
+        long long value = strtoll(text, NULL, 10);
+        return errno == 0 ? value : 0;
 }
 
 static void increment(struct sim_redis *redis, struct crdt_name name, uint32_t amount, bool counted)

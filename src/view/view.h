@@ -13,7 +13,7 @@
 #include "routing/routing.h"
 #include "topology/topology.h"
 
-#define VIEW_SLOT_SIZE     (256u * 1024u)
+#define VIEW_SLOT_SIZE     ((size_t)256 * 1024)
 #define VIEW_WIRE_SIZE     256u /* a DNS name in wire form is at most 255 bytes */
 #define VIEW_NAME_BUCKETS  512u
 #define VIEW_GROUP_DEFAULT (-1)

@@ -32,7 +32,7 @@
 #define VIEW_BYTE_ORDER     0x01020304u
 #define VIEW_HEADER_SIZE    4096u
 #define VIEW_SLOT_HEADER    64u
-#define VIEW_FILE_SIZE      (VIEW_HEADER_SIZE + 2u * VIEW_SLOT_SIZE)
+#define VIEW_FILE_SIZE      (VIEW_HEADER_SIZE + (size_t)2 * VIEW_SLOT_SIZE)
 #define VIEW_PAYLOAD_MAX    (VIEW_SLOT_SIZE - VIEW_SLOT_HEADER)
 
 struct view_header {

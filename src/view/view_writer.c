@@ -165,7 +165,7 @@ static enum err file_lock(int fd, struct stat *ret_info, const struct excuse *ex
 static enum err file_take_over(struct view_writer *writer, int fd, long group,
                                const struct excuse *excuse)
 {
-        struct stat info;
+        struct stat info = {0};
         enum err err = file_lock(fd, &info, excuse);
         if (err != ERR_NONE)
                 return err;
@@ -200,6 +200,7 @@ static enum err file_open(struct view_writer *writer, long group, const struct e
         return excuse_say(excuse, ERR_BUSY, "other processes keep replacing it");
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): `why` is written by way of the excuse */
 enum err view_writer_open(const char *path, long group, struct view_writer **ret, char *why,
                           size_t why_size)
 {
