@@ -1,4 +1,5 @@
 /* Two ends of a stream, with a Redis that the test plays: who says what after what. */
+#include "base/check.h"
 #include "replication/replication_priv.h"
 
 #include <setjmp.h>
@@ -196,6 +197,7 @@ static void test_gap_sends_the_state(void **state)
         struct world_effect merge = the_effect(1, WORLD_REDIS_MERGE);
         assert_true(merge.merge.state && merge.merge.state_end);
         assert_int_equal(merge.merge.position_count, 2);
+        CHECK(merge.merge.positions != NULL);
         assert_int_equal(merge.merge.positions[0].hlc, 90);
 }
 
