@@ -1,6 +1,7 @@
 /* The wide area that the lab pretends. Bytes come out after the delay, in order. A lost segment is
- * what TCP makes of it: the segment, and all behind it, come when the retransmission timer has
- * struck, and the retransmission may be lost again, with the timer doubled. */
+ * what TCP makes of it: the segment, and all behind it, come a retransmission later, which may be
+ * lost again. Between nodes something is always under way, so the sender notices each loss, also
+ * that of a retransmission, after about a round trip (RACK, RFC 8985): no timer is doubled. */
 #include "base/check.h"
 #include "link/link_priv.h"
 
@@ -41,10 +42,8 @@ void pipe_clear(struct pipe *pipe)
 static uint64_t segment_late_us(uint32_t loss_per_mille, struct rng *rng, uint64_t rto_us)
 {
         uint64_t late_us = 0;
-        for (unsigned i = 0; i < RETRIES_MAX && rng_chance(rng, loss_per_mille); i++) {
+        for (unsigned i = 0; i < RETRIES_MAX && rng_chance(rng, loss_per_mille); i++)
                 late_us += rto_us;
-                rto_us *= 2;
-        }
         return late_us;
 }
 

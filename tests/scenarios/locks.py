@@ -26,18 +26,18 @@ def info(lab, region, key):
 
 
 def scenario_a_lock_has_one_owner(lab):
-    token, ttl = acquire(lab, "us-east", "global:config", "ann")
+    token, ttl = acquire(lab, "us-east", "global:single", "ann")
     expect_true(0 < ttl <= 20000, "it has a time to live")
-    expect(acquire(lab, "eu-west", "global:config", "ben"), None, "held: nil")
+    expect(acquire(lab, "eu-west", "global:single", "ben"), None, "held: nil")
     known = eventually("a copy elsewhere has it",
-                       lambda: info(lab, "ap-southeast", "global:config"), 5)
+                       lambda: info(lab, "ap-southeast", "global:single"), 5)
     expect((known["owner"], known["token"]), ("ann", token), "owner and token, asked elsewhere")
-    expect(release(lab, "eu-west", "global:config", "ben", token), 0, "not his to release")
-    expect(release(lab, "us-east", "global:config", "ann", token), 1, "hers")
-    again, _ = acquire(lab, "eu-west", "global:config", "ben")
+    expect(release(lab, "eu-west", "global:single", "ben", token), 0, "not his to release")
+    expect(release(lab, "us-east", "global:single", "ann", token), 1, "hers")
+    again, _ = acquire(lab, "eu-west", "global:single", "ben")
     expect_true(again > token, "the token grows")
-    expect(release(lab, "eu-west", "global:config", "ben", again), 1, "his")
-    eventually("free", lambda: info(lab, "us-east", "global:config") is None, 5)
+    expect(release(lab, "eu-west", "global:single", "ben", again), 1, "his")
+    eventually("free", lambda: info(lab, "us-east", "global:single") is None, 5)
 
 
 def scenario_a_lost_answer_may_be_asked_for_again(lab):
