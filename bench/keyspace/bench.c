@@ -1,4 +1,5 @@
-/* Nanoseconds of processor time per local change of keys that exist: for a person to look at, never asserted. */
+/* Nanoseconds of processor time per local change of keys that exist: for a person to
+ * look at, never asserted. */
 #include "base/check.h"
 #include "keyspace/keyspace.h"
 

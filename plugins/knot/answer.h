@@ -28,16 +28,17 @@ struct answer_client {
         bool scoped; /* it is a client-subnet prefix of more than 0 bits, so the scope is told */
 };
 
-/* Which region was nearest to which place, for one view; shared by all threads. Zeroed memory is an
- * empty one. */
+/* Which region was nearest to which place, for one view; shared by all threads. Zeroed
+ * memory is an empty one. */
 #define ANSWER_CACHE_ENTRIES 2048u
 struct answer_cache {
         _Atomic uint64_t entries[ANSWER_CACHE_ENTRIES];
 };
 
-/* The addresses of `family` (4 or 6) for a name; `name` may be NULL: ANSWER_PASS. `geo` may be NULL,
- * `cache` too. Only a region that has such an address is chosen, so that for each family all clients get
- * addresses, or none does: a resolver may take a negative answer for everybody's (RFC 7871 7.4). */
+/* The addresses of `family` (4 or 6) for a name; `name` may be NULL: ANSWER_PASS. `geo` may be
+ * NULL, `cache` too. Only a region that has such an address is chosen, so that for each family
+ * all clients get addresses, or none does: a resolver may take a negative answer for
+ * everybody's (RFC 7871 7.4). */
 struct answer answer_make(const struct view *view, const struct view_name *name, uint8_t family,
                           struct geo *geo, struct answer_cache *cache, unsigned shard,
                           const struct answer_client *client);

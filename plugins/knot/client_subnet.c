@@ -1,5 +1,5 @@
-/* client_subnet.c - FAMILY (2 octets), SOURCE PREFIX-LENGTH (1), SCOPE PREFIX-LENGTH (1), ADDRESS (as
- * many octets as SOURCE needs). Whatever is not exactly that is refused. */
+/* client_subnet.c - FAMILY (2 octets), SOURCE PREFIX-LENGTH (1), SCOPE PREFIX-LENGTH (1), ADDRESS
+ * (as many octets as SOURCE needs). Whatever is not exactly that is refused. */
 #include "client_subnet.h"
 
 #define HEADER_LEN 4u

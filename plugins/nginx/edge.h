@@ -1,4 +1,5 @@
-/* edge.h - which backend a request goes to: the decision, without the server. One worker, one thread. */
+/* edge.h - which backend a request goes to: the decision, without the server.
+ * One worker, one thread. */
 #ifndef MERIDIAN_NGINX_EDGE_H
 #define MERIDIAN_NGINX_EDGE_H
 

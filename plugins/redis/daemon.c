@@ -3,8 +3,8 @@
  * MERIDIAN.TAIL waits in a list; every turn of the event loop that made deltas answers all that
  * wait, after their LOG record was propagated. MERIDIAN.MERGE and MERGESTATE change Redis and are
  * propagated as they came, so that position and data are one record in the AOF. They are refused
- * when memory is out (deny-oom): the stream is then held back, never half applied. What is malformed
- * is refused with an error and nothing after the bad place is read. */
+ * when memory is out (deny-oom): the stream is then held back, never half applied. What is
+ * malformed is refused with an error and nothing after the bad place is read. */
 #include "plugin.h"
 
 #include <stdio.h>

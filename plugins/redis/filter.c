@@ -1,10 +1,10 @@
 /* filter.c - sees every command of a client, a script or another module before it is looked up.
  *
  * Reads cost one failed probe of the table. A covered write is left as it is and its arguments are
- * stashed for the notification that follows. Where a notification cannot follow at once (the command
- * may be queued by MULTI) or does not tell enough (SPOP), the command is wrapped: its name moves to
- * the first argument of a module command that runs it. Nothing is filtered on a replica: what its
- * master sends is already decided. Log replay does not come through filters. */
+ * stashed for the notification that follows. Where a notification cannot follow at once (the
+ * command may be queued by MULTI) or does not tell enough (SPOP), the command is wrapped: its name
+ * moves to the first argument of a module command that runs it. Nothing is filtered on a replica:
+ * what its master sends is already decided. Log replay does not come through filters. */
 #include "plugin.h"
 
 #include <strings.h>
@@ -79,9 +79,9 @@ static void stash_command(struct redis_filter_context *ctx, const struct rule *r
                           argument_is_value(rule->kind, i));
 }
 
-/* A SADD of a new member raises a notification. One of members that are all there does not, yet must
- * win over a concurrent remove: it is wrapped, unless every member stands by a dot that nobody else
- * can have seen. */
+/* A SADD of a new member raises a notification. One of members that are all there does not, yet
+ * must win over a concurrent remove: it is wrapped, unless every member stands by a dot that
+ * nobody else can have seen. */
 static void filter_set_add(struct redis_filter_context *ctx, const struct rule *rule, int argc)
 {
         struct crdt_name name = {0, plugin_bytes(redis.CommandFilterArgGet(ctx, 1))};

@@ -2,8 +2,8 @@
  *
  *   loadmodule meridian.so origin <region id> [ring <bytes>] [drift-max <ms>]
  *
- * Refuses to load, with a sentence in the server's log, on a bad argument, on a server that lacks an
- * entry of the interface, and where the AOF would be rewritten without metadata. */
+ * Refuses to load, with a sentence in the server's log, on a bad argument, on a server that lacks
+ * an entry of the interface, and where the AOF would be rewritten without metadata. */
 #include "plugin.h"
 
 #include <stdio.h>

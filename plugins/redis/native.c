@@ -1,7 +1,7 @@
-/* native.c - how a merge changes Redis: by Redis's own commands, so that encodings are what a client
- * would have made, called without propagation (the merge itself is the record). While a log is
- * replayed quietly, values are read but not written. Nothing here fails: a key of a type that the
- * keyspace does not know of is replaced. */
+/* native.c - how a merge changes Redis: by Redis's own commands, so that encodings are what a
+ * client would have made, called without propagation (the merge itself is the record). While a log
+ * is replayed quietly, values are read but not written. Nothing here fails: a key of a type that
+ * the keyspace does not know of is replaced. */
 #include "plugin.h"
 
 static struct redis_context *native_ctx;

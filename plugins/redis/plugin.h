@@ -94,8 +94,8 @@ static inline uint64_t plugin_stamp_ms(void)
 /* Stops the server with a reason on a failure from which only a restart recovers (no memory). */
 void plugin_must(enum err err, const char *what);
 
-/* Memory for `count` things of `size` bytes, to be freed by heap_free; it does not fail, see
- * plugin_must. */
+/* Memory for `count` things of `size` bytes, to be freed by heap_free; it does not
+ * fail, see plugin_must. */
 MUST_USE __attribute__((returns_nonnull)) void *plugin_array(size_t count, size_t size,
                                                              const char *what);
 

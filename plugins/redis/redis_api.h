@@ -1,7 +1,7 @@
-/* redis_api.h - the entries of the Redis and Valkey module interface that this plugin uses, declared
- * by us from the public documentation. The server hands each one out by name: the first word of a
- * context is its GetApi. The list below is the whole dependency on the server: an entry that it does
- * not know is an error at load, not a crash later. */
+/* redis_api.h - the entries of the Redis and Valkey module interface that this plugin uses,
+ * declared by us from the public documentation. The server hands each one out by name: the first
+ * word of a context is its GetApi. The list below is the whole dependency on the server: an entry
+ * that it does not know is an error at load, not a crash later. */
 #ifndef MERIDIAN_PLUGINS_REDIS_API_H
 #define MERIDIAN_PLUGINS_REDIS_API_H
 

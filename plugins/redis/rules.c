@@ -1,7 +1,7 @@
 /* rules.c - the command table. The fixed rows name what is covered; all other commands that the
- * server itself lists as writes are refused, so that a command of a newer server cannot slip through.
- * Lookup is by the first eight letters folded to lower case in one word: command names that clients
- * send a million times a second are found with one multiplication. */
+ * server itself lists as writes are refused, so that a command of a newer server cannot slip
+ * through. Lookup is by the first eight letters folded to lower case in one word: command names
+ * that clients send a million times a second are found with one multiplication. */
 #include "rules.h"
 
 #include "base/check.h"

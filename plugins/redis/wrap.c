@@ -1,6 +1,6 @@
-/* wrap.c - commands that run inside one of ours: those queued by MULTI, whose arguments nobody would
- * remember until EXEC, and those whose notification does not tell what changed (SPOP, INCRBYFLOAT,
- * a SADD of members that are there).
+/* wrap.c - commands that run inside one of ours: those queued by MULTI, whose arguments nobody
+ * would remember until EXEC, and those whose notification does not tell what changed (SPOP,
+ * INCRBYFLOAT, a SADD of members that are there).
  *
  * The wrapped command runs as the client's user and is propagated as itself; its reply is passed on
  * as it is. Values are handed over as fresh strings, because Redis stores an integer as one only
@@ -94,8 +94,8 @@ static void popped(struct crdt_name name, struct redis_reply *reply)
         heap_free(&plugin.heap, members);
 }
 
-/* The keyspace adds up in doubles, the same in every region; where Redis rounds otherwise, Redis gets
- * what the keyspace has. */
+/* The keyspace adds up in doubles, the same in every region; where Redis rounds otherwise, Redis
+ * gets what the keyspace has. */
 static void float_added(struct redis_context *ctx, struct redis_string **argv, struct bytes before,
                         struct bytes after)
 {

@@ -3,8 +3,9 @@
  *
  * A request that the node must decide suspends its connection; the answer resumes it. Bodies are
  * bounded by API_BODY_MAX, connections by API_CONNECTIONS_MAX, and each must end a request within
- * API_REQUEST_MS, so that clients who send drop by drop do not keep the others out. A POST that a browser sends for a page of another origin is refused: a
- * door on a loopback address is reachable by every page that the machine's user opens. */
+ * API_REQUEST_MS, so that clients who send drop by drop do not keep the others out. A POST that a
+ * browser sends for a page of another origin is refused: a door on a loopback address is reachable
+ * by every page that the machine's user opens. */
 #include "api/api_priv.h"
 #include "base/check.h"
 #include "node/status.h"

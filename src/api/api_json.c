@@ -1,5 +1,5 @@
-/* api_json.c - what a node knows, as JSON and as metrics. What is not known is null, never an old
- * number. */
+/* api_json.c - what a node knows, as JSON and as metrics. What is not known is
+ * null, never an old number. */
 #include "api/api_priv.h"
 
 #include "geo/geo.h"

@@ -193,8 +193,8 @@ static void write_done_reply(struct buffer *out, int protocol, const struct repl
         resp_write_error(out, "INTERNAL the node answered another question");
 }
 
-/* What a refusal is in RESP: nil and 0 are answers, the rest are errors that begin with their word.
- */
+/* What a refusal is in RESP: nil and 0 are answers, the rest are errors that
+ * begin with their word. */
 static void write_reply(struct buffer *out, int protocol, enum request_kind asked,
                         const struct reply *reply)
 {

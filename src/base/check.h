@@ -1,5 +1,5 @@
-/* check.h - assertions for our own mistakes. They stay on in production. Never for outside input.
- */
+/* check.h - assertions for our own mistakes. They stay on in production.
+ * Never for outside input. */
 #ifndef MERIDIAN_BASE_CHECK_H
 #define MERIDIAN_BASE_CHECK_H
 

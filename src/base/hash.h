@@ -1,6 +1,6 @@
-/* hash.h - checksums and hashes. CRC-32C (Castagnoli, RFC 3720 B.4) for what is stored; SipHash-1-3
- * (Aumasson and Bernstein, 2012) for tables whose keys an outsider chooses; FNV-1a for trace
- * hashes. */
+/* hash.h - checksums and hashes. CRC-32C (Castagnoli, RFC 3720 B.4) for what is stored;
+ * SipHash-1-3 (Aumasson and Bernstein, 2012) for tables whose keys an outsider chooses;
+ * FNV-1a for trace hashes. */
 #ifndef MERIDIAN_BASE_HASH_H
 #define MERIDIAN_BASE_HASH_H
 

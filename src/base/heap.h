@@ -26,8 +26,8 @@ MUST_USE void *heap_alloc(struct heap *heap, size_t size);
 /* `count` elements of `size` bytes, zeroed; NULL at the limit or when the product overflows. */
 MUST_USE void *heap_alloc_array(struct heap *heap, size_t count, size_t size);
 
-/* Grows or shrinks; what is new is not zeroed. `ptr` may be NULL. NULL at the limit: `ptr` is then
- * still alive. */
+/* Grows or shrinks; what is new is not zeroed. `ptr` may be NULL. NULL at the limit:
+ * `ptr` is then still alive. */
 MUST_USE void *heap_resize(struct heap *heap, void *ptr, size_t size);
 
 /* Gives memory back; NULL is fine. */

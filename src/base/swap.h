@@ -39,8 +39,8 @@ static inline void swap_init(struct swap *swap)
         }
 }
 
-/* The current slot, which stays as it is until swap_leave; SWAP_NONE when there is none (then do
- * not leave). */
+/* The current slot, which stays as it is until swap_leave; SWAP_NONE when there is
+ * none (then do not leave). */
 MUST_USE static inline int swap_enter(struct swap *swap, unsigned shard)
 {
         for (;;) {

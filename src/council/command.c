@@ -1,5 +1,5 @@
-/* Commands as bytes: u8 version (1), u8 kind, varints node, incarnation, sequence and wall clock, slice actor,
- * then by kind
+/* Commands as bytes: u8 version (1), u8 kind, varints node, incarnation, sequence and wall clock,
+ * slice actor, then by kind
  *   2 topology      varint epoch expected, slice document
  *   3 region state  u8 region, u8 from, u8 to, varint row, slice evidence
  *   4 lock          slice: a lock command (lock/command.c) */

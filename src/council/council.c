@@ -2,9 +2,10 @@
  *
  *   decode -> seen before? answer as then : do it -> outcomes -> the answers are remembered
  *
- * A lock's answer may come long after its command (a wait ends); it then replaces the one remembered,
- * so a repeat gets the newest. Running out of memory in the middle of a change sets `fatal`: what
- * other replicas did is not known here any more, and every later apply fails as well. */
+ * A lock's answer may come long after its command (a wait ends); it then replaces the one
+ * remembered, so a repeat gets the newest. Running out of memory in the middle of a
+ * change sets `fatal`: what other replicas did is not known here any more, and every
+ * later apply fails as well. */
 #include "council/council.h"
 
 #include "base/check.h"

@@ -139,8 +139,8 @@ const struct lock_table *council_locks(const struct council *council);
 /* The whole state as bytes, the same on every replica at the same index; versioned. */
 void council_snapshot(const struct council *council, struct buffer *out);
 
-/* Replaces the state. On an error (ERR_VERSION, ERR_TRUNCATED, ERR_MALFORMED, ERR_NOMEM) nothing
- * has changed. */
+/* Replaces the state. On an error (ERR_VERSION, ERR_TRUNCATED, ERR_MALFORMED,
+ * ERR_NOMEM) nothing has changed. */
 MUST_USE enum err council_restore(struct council *council, struct bytes state);
 
 /* A hash of the whole state: equal on replicas at the same index. Cost: as council_snapshot.
@@ -160,9 +160,9 @@ enum council_place {
         COUNCIL_PLACE_INVALID,   /* no "<region>:" or "global:" in front */
 };
 
-/* Looks at the part before the first ':', at most COUNCIL_NAME_BYTES_MAX bytes of a-z 0-9 '-'.
- * Whether the region exists is for the caller to check. `ret_region` (may be NULL) borrows from
- * `key`. */
+/* Looks at the part before the first ':', at most COUNCIL_NAME_BYTES_MAX bytes of a-z
+ * 0-9 '-'. Whether the region exists is for the caller to check. `ret_region` (may be
+ * NULL) borrows from `key`. */
 enum council_place council_group_of(struct bytes key, struct bytes own_region,
                                     struct bytes *ret_region);
 

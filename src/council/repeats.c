@@ -1,5 +1,5 @@
-/* The memory of what was asked: by node, a ring of answers by sequence. A new incarnation forgets the
- * old one's; a full table forgets whoever has been silent the longest. */
+/* The memory of what was asked: by node, a ring of answers by sequence. A new incarnation forgets
+ * the old one's; a full table forgets whoever has been silent the longest. */
 #include "base/check.h"
 #include "council/council_priv.h"
 

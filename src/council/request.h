@@ -132,8 +132,8 @@ struct reply {
 
 void reply_encode(const struct reply *reply, struct buffer *out);
 
-/* `items` (REQUEST_LIST_MAX of them, may be NULL where no list is expected) receives the locks of a
- * list. */
+/* `items` (REQUEST_LIST_MAX of them, may be NULL where no list is expected)
+ * receives the locks of a list. */
 MUST_USE enum err reply_decode(struct bytes data, struct reply *ret, struct reply_lock *items,
                                size_t items_size);
 

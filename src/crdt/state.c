@@ -15,10 +15,10 @@
  * removed) each) each EVICTED  nothing; the content of this key is not whole and says nothing (only
  * alone)
  *
- * Merging rests on two vectors: what the sender had seen and does not show has died there; what
- * this side has seen and does not have has died here (Bieniusa, Zawirski, Preguiça, Shapiro,
- * Baquero, Balegas, Duarte: "An optimized conflict-free replicated set", 2012, taken to every kind
- * of part). */
+ * Merging rests on two vectors: what the sender had seen and does not show has died there;
+ * what this side has seen and does not have has died here (Bieniusa, Zawirski, Preguiça,
+ * Shapiro, Baquero, Balegas, Duarte: "An optimized conflict-free replicated set", 2012, taken
+ * to every kind of part). */
 #include "base/check.h"
 #include "crdt/crdt_priv.h"
 #include "crdt/lists.h"

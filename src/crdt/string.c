@@ -2,9 +2,9 @@
  *
  *      base (where alive) + sum over origins of (total - cut)
  *
- * of the origins whose last increment is later than the cut and than the last write of another
- * type. Nothing added: the native value is the base. Something added to a base that is no number:
- * the base.
+ * of the origins whose last increment is later than the cut and than the last write of
+ * another type. Nothing added: the native value is the base. Something added to a base that
+ * is no number: the base.
  *
  * While a sum hides the base, its number is remembered here; otherwise the native value is all
  * there is. Sums of integers saturate at 64 bits; the totals behind them stay exact. Sums with a

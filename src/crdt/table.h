@@ -71,8 +71,8 @@ void table_remove(const struct table_env *env, struct table *table, struct node 
 uint64_t table_scan(const struct table *table, uint64_t cursor,
                     void (*each)(void *context, struct node *node), void *context);
 
-/* Calls `drop` for every node and takes out those for which it returns true; `drop` may free them.
- * Cost: everything. */
+/* Calls `drop` for every node and takes out those for which it returns true; `drop` may free
+ * them. Cost: everything. */
 void table_sweep(struct table *table, bool (*drop)(void *context, struct node *node),
                  void *context);
 

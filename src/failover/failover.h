@@ -63,9 +63,9 @@ const char *failover_sentence(const struct failover_row *row, const char *region
                               const char *evidence, const char *parts,
                               char text[static FAILOVER_SENTENCE_SIZE]);
 
-/* May new traffic go to a region now? By its committed state, and at once by the verdict and its
- * own word, which the council commits later. The caller applies routing's fail-open when no region
- * is left. */
+/* May new traffic go to a region now? By its committed state, and at once by the verdict
+ * and its own word, which the council commits later. The caller applies routing's fail-open
+ * when no region is left. */
 bool failover_routable(enum region_state state, enum health_verdict verdict, enum health_self self);
 
 /* The table as Markdown: docs/failover-rows.md. */

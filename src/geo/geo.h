@@ -6,8 +6,8 @@
  * answers scoped by it never overlap either, as RFC 7871 7.2.1 demands.
  *
  * Forms of IPv6 that carry an IPv4 address (mapped ::ffff:0:0/96, NAT64 64:ff9b::/96, 6to4
- * 2002::/16) are looked up as that IPv4 address; other IPv6 leaves are narrowed so that they do not
- * cover those. */
+ * 2002::/16) are looked up as that IPv4 address; other IPv6 leaves are narrowed so that
+ * they do not cover those. */
 #ifndef MERIDIAN_GEO_GEO_H
 #define MERIDIAN_GEO_GEO_H
 

@@ -6,10 +6,10 @@
  *   data section   one map for each network
  *   metadata       the marker, then one map
  *
- * A network is put into the tree by descending its bits; a leaf on the way is pushed down to both
- * sides. Networks go in from short to long, so an inner one replaces what it covers. It fails only
- * for fields out of range, for the same network twice and when memory runs out; `out` may then hold
- * a part. */
+ * A network is put into the tree by descending its bits; a leaf on the way is pushed down to
+ * both sides. Networks go in from short to long, so an inner one replaces what it covers. It
+ * fails only for fields out of range, for the same network twice and when memory runs out;
+ * `out` may then hold a part. */
 #include "geo/geo_write.h"
 
 #include "base/check.h"

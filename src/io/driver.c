@@ -1,14 +1,14 @@
 /* Runs a node on a loop: events in, one at a time; effects out, in order.
  *
- * Whoever has an event calls io_driver_event. The node steps at once, and its effects are carried
- * out; an effect that brings an event (a message to a peer that breaks the link, a reply that ends
- * a client) only queues it, and the queue is worked off before the call returns. So the node is
- * never entered twice, and effects of one step are never mixed with those of another. After
- * ROUND_MAX queued events the rest waits for the next turn of the loop, so that sockets get their
- * share.
+ * Whoever has an event calls io_driver_event. The node steps at once, and its effects are
+ * carried out; an effect that brings an event (a message to a peer that breaks the link, a reply
+ * that ends a client) only queues it, and the queue is worked off before the call returns. So
+ * the node is never entered twice, and effects of one step are never mixed with those of
+ * another. After ROUND_MAX queued events the rest waits for the next turn of the loop, so that
+ * sockets get their share.
  *
- * Journals are written at the end of the turn (uv_prepare): one write for all that was asked in it.
- */
+ * Journals are written at the end of the turn (uv_prepare): one write for
+ * all that was asked in it. */
 #include "base/check.h"
 #include "base/log.h"
 #include "io/io_priv.h"
@@ -450,8 +450,8 @@ void io_driver_close(struct io_driver *driver, void (*closed)(void *user), void 
         driver->closed_user = user;
         uv_timer_stop(&driver->wake);
         uv_timer_stop(&driver->resume);
-        /* The loop must turn once more for what waits in the journals, even if nothing else is
-         * left. */
+        /* The loop must turn once more for what waits in the journals, even
+         * if nothing else is left. */
         uv_timer_start(&driver->resume, on_resume, 0, 0);
 }
 

@@ -50,8 +50,8 @@ struct journal {
         void *user;
 };
 
-/* Opens (or creates) the file of a group in `dir` and reads all of it: free `ret_data->ptr` with
- * heap_free. */
+/* Opens (or creates) the file of a group in `dir` and reads all of it: free
+ * `ret_data->ptr` with heap_free. */
 MUST_USE enum err journal_open(struct journal *journal, uv_loop_t *loop, struct heap *heap,
                                const char *dir, enum world_group group, uint8_t **ret_data,
                                size_t *ret_len, struct io_error *error);

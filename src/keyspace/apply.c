@@ -1,8 +1,8 @@
 /* Changes made elsewhere, the log of our own, and our stream for others.
  *
- * A batch says what it follows (`after`) and how far it reaches (`last`). A delta at or below the
- * position is known already; a batch that begins beyond the position leaves a gap and is not read.
- */
+ * A batch says what it follows (`after`) and how far it reaches (`last`). A delta at
+ * or below the position is known already; a batch that begins beyond the position
+ * leaves a gap and is not read. */
 #include "base/check.h"
 #include "keyspace/keyspace_priv.h"
 

@@ -1,8 +1,8 @@
 /* Many local changes together. Every step is done for all keys before the next one begins, so that
  * the processor waits for the memory of all of them at once: the bucket, the entry, the metadata of
- * a key that is more than a plain string, the element. Then each change is made in order, by a short
- * way where its key is plain and by that of local.c elsewhere. The looking ahead only warms caches:
- * what it saw may be gone when a change is made, and is looked up again. */
+ * a key that is more than a plain string, the element. Then each change is made in order, by a
+ * short way where its key is plain and by that of local.c elsewhere. The looking ahead only warms
+ * caches: what it saw may be gone when a change is made, and is looked up again. */
 #include "base/check.h"
 #include "keyspace/keyspace_priv.h"
 

@@ -80,8 +80,8 @@ struct entry *entry_get(struct keyspace *keyspace, struct crdt_name name);
 struct entry *entry_get_hashed(struct keyspace *keyspace, struct crdt_name name, uint64_t hash);
 void entry_remove(struct keyspace *keyspace, struct entry *entry);
 
-/* The metadata of an entry: its own when full, else written to *room. Not to be freed or changed.
- */
+/* The metadata of an entry: its own when full, else written to *room. Not
+ * to be freed or changed. */
 const struct crdt *entry_look(const struct entry *entry, struct crdt *room);
 enum crdt_type entry_type(const struct entry *entry);
 

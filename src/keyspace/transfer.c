@@ -261,9 +261,9 @@ static bool absent_entry(void *context, struct node *node)
         return false;
 }
 
-/* Own stamps up to `position` have come back: what a crash took below it is filled. But where it was
- * a crash that took them, they are not in the ring, and a reader that never had them may be past them
- * by now: so nobody goes on from there without a state transfer. */
+/* Own stamps up to `position` have come back: what a crash took below it is filled. But where it
+ * was a crash that took them, they are not in the ring, and a reader that never had them may be
+ * past them by now: so nobody goes on from there without a state transfer. */
 static void holes_fill(struct keyspace *keyspace, uint64_t position)
 {
         struct crdt_seen *seen = &keyspace->seen;

@@ -1,7 +1,7 @@
 /* lab.h - three regions on one machine: what `meridian lab ...` does. Everything lives in one
- * folder, `.lab`, beside the checkout's Makefile (docs/architecture.md), or where MERIDIAN_LAB
- * says; a process is only ever signalled when its pid and its start time are those that the lab
- * wrote down. */
+ * folder, `.lab`, beside the checkout's Makefile (docs/architecture.md), or where
+ * MERIDIAN_LAB says; a process is only ever signalled when its pid and its start time are
+ * those that the lab wrote down. */
 #ifndef MERIDIAN_LAB_LAB_H
 #define MERIDIAN_LAB_LAB_H
 
@@ -36,8 +36,8 @@ enum lab_port {
  * Returns the exit status: 0 done, 1 refused or failed (said on stderr), 2 wrong usage. */
 int lab_main(int argc, char **argv);
 
-/* The sub-commands of `meridian lab`, for help and completion: one row each, ended by a NULL name.
- */
+/* The sub-commands of `meridian lab`, for help and completion: one row
+ * each, ended by a NULL name. */
 struct lab_command {
         const char *name;
         const char *arguments;

@@ -31,8 +31,8 @@ struct lab {
         char plugin_nginx[LAB_PATH_MAX];
 };
 
-/* Says on stderr what is wrong, where and what to do. Returns false, for `return lab_error(...)`.
- */
+/* Says on stderr what is wrong, where and what to do. Returns false,
+ * for `return lab_error(...)`. */
 bool lab_error(const char *format, ...) PRINTF_LIKE(1, 2);
 
 /* Prints one step that is done: `what` in a column, then the rest. */
@@ -114,8 +114,8 @@ MUST_USE bool lab_wan_save(const struct lab *lab, const struct lab_wan *wan);
 /* Round-trip time between two regions of the real world, in milliseconds. */
 unsigned lab_wan_rtt_ms(size_t a, size_t b);
 
-/* Tells region `from` (an index) how its links are; false where it does not answer (said only when
- * `loud`). */
+/* Tells region `from` (an index) how its links are; false where it does not answer
+ * (said only when `loud`). */
 MUST_USE bool lab_wan_apply(const struct lab_wan *wan, size_t from, bool loud);
 
 /* ---- lab_health.c ---- */

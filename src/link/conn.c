@@ -397,8 +397,8 @@ static void conn_flush(struct conn *conn)
                 conn->writing = true;
 }
 
-/* More may be pulled only when all that was pulled before is with the kernel or on its delayed way.
- */
+/* More may be pulled only when all that was pulled before is with the kernel
+ * or on its delayed way. */
 static bool conn_room(const struct conn *conn)
 {
         return !conn->broken && !conn->writing && conn->out.len < LINK_PULL_BYTES &&

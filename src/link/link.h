@@ -73,8 +73,8 @@ struct link_callbacks {
         /* A measured round trip (HTTP/2 PING), several times a second. */
         void (*rtt)(void *user, node_id peer, uint64_t rtt_us);
 
-        /* A queue that had refused (or that link_room found below its half) has emptied below a
-         * half. */
+        /* A queue that had refused (or that link_room found below its half)
+         * has emptied below a half. */
         void (*drained)(void *user, node_id peer, enum world_class class);
 
         /* Somebody was turned away: an address or a peer's name, and why. May be NULL. At most ten
@@ -136,8 +136,8 @@ MUST_USE enum err link_send(struct link *link, node_id peer, enum world_class cl
 /* How many bytes may be queued now; 0 when there is no connection. */
 size_t link_room(struct link *link, node_id peer, enum world_class class);
 
-/* Breaks the connection to a peer (it is dialled again); `down` is called with `why` from the loop.
- */
+/* Breaks the connection to a peer (it is dialled again); `down` is called
+ * with `why` from the loop. */
 void link_drop(struct link *link, node_id id, const char *why);
 
 /* The topology changed: peers that are gone are dropped, new ones dialled, those with another

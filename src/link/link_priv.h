@@ -47,9 +47,9 @@ struct assembler {
 void assembler_init(struct assembler *assembler, struct heap *heap, size_t body_max);
 void assembler_fini(struct assembler *assembler);
 
-/* Takes some bytes from the front of `data` (moving it on) until a message is whole. Returns true
- * with the message, borrowed until the next call; false when more bytes are needed or on an error.
- */
+/* Takes some bytes from the front of `data` (moving it on) until a message is whole.
+ * Returns true with the message, borrowed until the next call; false when more bytes are
+ * needed or on an error. */
 MUST_USE bool assembler_next(struct assembler *assembler, struct bytes *data,
                              struct bytes *ret_message, enum err *ret_err);
 

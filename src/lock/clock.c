@@ -1,5 +1,5 @@
-/* The leader's lock clock. It adds up what passes between readings, but no more than `jump_us` each:
- * a process that was stopped could not take renewals, so its leases must not end for that. */
+/* The leader's lock clock. It adds up what passes between readings, but no more than `jump_us`
+ * each: a process that was stopped could not take renewals, so its leases must not end for that. */
 #include "lock/lock.h"
 
 void lock_clock_init(struct lock_clock *clock, uint64_t table_ms, uint64_t now_us, uint64_t jump_ms)

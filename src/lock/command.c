@@ -1,5 +1,6 @@
-/* Lock commands as bytes: u8 version (1), u8 op, varint time, slices key and owner, varints token, ttl, wait,
- * then twice an origin (varints node, incarnation, sequence): who asks, and whose wait is cancelled. */
+/* Lock commands as bytes: u8 version (1), u8 op, varint time, slices key and owner, varints
+ * token, ttl, wait, then twice an origin (varints node, incarnation, sequence): who asks, and
+ * whose wait is cancelled. */
 #include "base/cursor.h"
 #include "lock/lock.h"
 

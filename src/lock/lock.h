@@ -132,8 +132,8 @@ struct lock_token lock_table_last_token(const struct lock_table *table);
 /* True when nothing is held or waited for, so that time need not be advanced. */
 bool lock_table_idle(const struct lock_table *table);
 
-/* The table's time at which the next lease or wait ends; UINT64_MAX: none. The leader proposes
- * LOCK_TIME then. */
+/* The table's time at which the next lease or wait ends; UINT64_MAX: none. The leader
+ * proposes LOCK_TIME then. */
 uint64_t lock_next_deadline(const struct lock_table *table);
 
 /* False when nobody holds `key`. */

@@ -1,5 +1,5 @@
-/* The table as bytes. Locks are written by rising token and waiters by arrival, so equal tables give
- * equal bytes.
+/* The table as bytes. Locks are written by rising token and waiters by arrival, so equal
+ * tables give equal bytes.
  *
  *   u8 version (1), varints time, last token, last waiter number, count of locks; each lock:
  *     slices key, owner; varints token, deadline, count of waiters; each waiter:

@@ -1,5 +1,6 @@
-/* The structures of the table: hash chains, the list by token, the two heaps of deadlines. No rule about
- * locks is here. Memory is taken before anything is changed, so a failure leaves all as it was. */
+/* The structures of the table: hash chains, the list by token, the two heaps of
+ * deadlines. No rule about locks is here. Memory is taken before anything is changed, so
+ * a failure leaves all as it was. */
 #include "lock/table.h"
 
 #include "base/check.h"

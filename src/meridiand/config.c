@@ -1,7 +1,6 @@
 /* Reads the daemon's configuration. Each key of the text is looked up in one table, which knows its
- * section, its kind and where it goes. Parsing stops at the first fault,
- * with the file, the line, the key and what to do. Whatever bytes come, nothing is read past their
- * end. */
+ * section, its kind and where it goes. Parsing stops at the first fault, with the file, the line,
+ * the key and what to do. Whatever bytes come, nothing is read past their end. */
 #include "meridiand/config.h"
 #include "base/check.h"
 #include "base/heap.h"

@@ -1,6 +1,6 @@
-/* meridiand -c FILE [--check]: runs a node in the foreground, logging to stderr, until SIGTERM or
- * SIGINT. Exit status: 0 stopped in order (or the check found nothing), 1 failed, 2 wrong usage or
- * configuration. */
+/* meridiand -c FILE [--check]: runs a node in the foreground, logging to stderr, until SIGTERM
+ * or SIGINT. Exit status: 0 stopped in order (or the check found nothing), 1 failed, 2 wrong
+ * usage or configuration. */
 #include "base/log.h"
 #include "meridiand/daemon.h"
 

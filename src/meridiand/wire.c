@@ -1,7 +1,7 @@
-/* Carries events and effects between the parts. Each function here is one wire: it translates and
- * passes on, and decides nothing. What cannot be passed on (no memory, a full queue) breaks the
- * connection that it belongs to, since a gap inside a connection would break its promise of order.
- */
+/* Carries events and effects between the parts. Each function here is one wire: it
+ * translates and passes on, and decides nothing. What cannot be passed on (no memory, a full
+ * queue) breaks the connection that it belongs to, since a gap inside a connection would
+ * break its promise of order. */
 #include "base/check.h"
 #include "base/log.h"
 #include "meridiand/daemon.h"

@@ -1,5 +1,5 @@
-/* envelope.c - messages between nodes on the control class, and the gossip, as bytes. They come from
- * the network: every kind, count and range is checked, and what is left over is an error. */
+/* envelope.c - messages between nodes on the control class, and the gossip, as bytes. They come
+ * from the network: every kind, count and range is checked, and what is left over is an error. */
 #include "base/cursor.h"
 #include "node/node_priv.h"
 

@@ -82,8 +82,8 @@ struct consensus_status node_group_status(const struct node *node, enum world_gr
 /* The topology in force, borrowed until the next node_step. */
 const struct topology *node_topology(const struct node *node);
 
-/* A group's replicated state, borrowed until the next node_step; for lists of locks and the audit.
- */
+/* A group's replicated state, borrowed until the next node_step; for lists
+ * of locks and the audit. */
 const struct council *node_council(const struct node *node, enum world_group group);
 
 /* Counters for metrics and for the simulator's coverage. */

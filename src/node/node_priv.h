@@ -15,8 +15,8 @@
 #include "world/outbox.h"
 
 #define NODE_PENDING_MAX 1000 /* below COUNCIL_REPEATS_MAX, so that repeats are always known */
-/* Of these for requests that may wait for a lock: what ends a wait (a release, a renewal that fails,
- * the cancel of a client that left) finds room beside them. */
+/* Of these for requests that may wait for a lock: what ends a wait (a release, a renewal that
+ * fails, the cancel of a client that left) finds room beside them. */
 #define NODE_WAITING_MAX (NODE_PENDING_MAX / 2)
 
 /* Messages of WORLD_CLASS_CONTROL: u8 version, u8 kind, then the kind's body. */

@@ -2,8 +2,8 @@
  * global group's leader proposes what the table says. The evidence of the moment goes with it, so
  * the audit tells why.
  *
- * Taking a region out of routing does not wait for that: routable is asked of state, verdict and the
- * region's own word each time. Returning does wait for it. */
+ * Taking a region out of routing does not wait for that: routable is asked of state, verdict and
+ * the region's own word each time. Returning does wait for it. */
 #include "base/check.h"
 #include "base/hash.h"
 #include "node/node_priv.h"

@@ -8,9 +8,10 @@
  *
  * The answer comes when this node applies the command itself, so a leader that dies after the
  * decision costs nothing; the result of a lock command also comes from the leader as soon as that
- * has applied it, which saves the wait for the next message of the log. The first of both counts. No leader within an election timeout, and nothing was proposed: refused
- * with NOMAJORITY. Proposed, and nothing comes back in time: TIMEOUT, it may or may not have
- * happened. Every request is answered within its deadline. */
+ * has applied it, which saves the wait for the next message of the log. The first of both counts.
+ * No leader within an election timeout, and nothing was proposed: refused with NOMAJORITY.
+ * Proposed, and nothing comes back in time: TIMEOUT, it may or may not have happened. Every request
+ * is answered within its deadline. */
 #include "base/check.h"
 #include "base/cursor.h"
 #include "node/node_priv.h"

@@ -62,8 +62,8 @@ bool pki_name_valid(const char *name);
 MUST_USE enum err pki_identity_set(struct pki_identity *identity, const char *cluster,
                                    const char *region, uint32_t node);
 
-/* The URI of an identity, NUL-terminated, and back. ERR_MALFORMED for anything but the exact form.
- */
+/* The URI of an identity, NUL-terminated, and back. ERR_MALFORMED for
+ * anything but the exact form. */
 void pki_identity_format(const struct pki_identity *identity, char uri[PKI_URI_MAX]);
 MUST_USE enum err pki_identity_parse(struct bytes uri, struct pki_identity *ret_identity);
 bool pki_identity_equal(const struct pki_identity *a, const struct pki_identity *b);

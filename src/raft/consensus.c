@@ -1,13 +1,14 @@
-/* The door: takes inputs, drives libraft's raft_step() with events, and collects what it wants done.
+/* The door: takes inputs, drives libraft's raft_step() with events, and
+ * collects what it wants done.
  *
  *   input -> begin (forget what the last take handed out) -> step ... -> advance -> (take) output
  *
  * step     one event into the library; its update becomes records, entries, messages
  * advance  hands out entries that are committed now, and tells the library of configurations
  *
- * Failure: an error of the library that is not a plain refusal means memory ran out, or that a committed
- * entry would have to be overwritten. Either way this replica takes part no more (consensus_fail):
- * it sends nothing and wakes never, and status.failed tells.
+ * Failure: an error of the library that is not a plain refusal means memory ran out, or that a
+ * committed entry would have to be overwritten. Either way this replica takes part no more
+ * (consensus_fail): it sends nothing and wakes never, and status.failed tells.
  *
  * The library's own tracer prints through a static buffer; it is switched off. Its heap is malloc:
  * it knows only one for the whole process. */

@@ -33,8 +33,8 @@
 #define CONSENSUS_COMMAND_BYTES_MAX ((size_t)1024 * 1024)
 #define CONSENSUS_MESSAGE_BYTES_MAX ((size_t)64 * 1024 * 1024)
 
-/* Faults planted on purpose, so that the simulator can prove that it finds them. All false in
- * production. */
+/* Faults planted on purpose, so that the simulator can prove that it finds them.
+ * All false in production. */
 struct consensus_bugs {
         bool vote_volatile;    /* a vote is not written to the journal */
         bool term_volatile;    /* a term is not written to the journal */
@@ -132,8 +132,8 @@ struct consensus_recovery {
 
 struct consensus;
 
-/* Keeps `heap` until consensus_free; copies the configuration. ERR_INVALID: a value out of range;
- * ERR_NOMEM. */
+/* Keeps `heap` until consensus_free; copies the configuration. ERR_INVALID: a value
+ * out of range; ERR_NOMEM. */
 MUST_USE enum err consensus_new(struct heap *heap, const struct consensus_config *config,
                                 struct consensus **ret_consensus);
 
@@ -175,8 +175,8 @@ void consensus_synced(struct consensus *consensus, uint64_t now_ms, uint64_t gen
 void consensus_failed(struct consensus *consensus);
 
 /* Gives the state that results from all commands of all takes so far, so that the log before can
- * go. Copied. Does nothing when no entry was applied since the last one. ERR_BUSY: the
- * disk has to catch up first (snapshot_wished comes again); ERR_LIMIT: larger than a message may be. */
+ * go. Copied. Does nothing when no entry was applied since the last one. ERR_BUSY: the disk has to
+ * catch up first (snapshot_wished comes again); ERR_LIMIT: larger than a message may be. */
 MUST_USE enum err consensus_snapshot(struct consensus *consensus, struct bytes state);
 
 /* Hands leadership to `peer` (0: any voter that is up to date). ERR_NOT_LEADER, ERR_NOT_FOUND,

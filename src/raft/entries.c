@@ -1,5 +1,5 @@
-/* The log in memory: an array with a moving head. What is trimmed in front is given back in bulk, when
- * it is more than what is left, so an append costs O(1) amortized. */
+/* The log in memory: an array with a moving head. What is trimmed in front is given back in bulk,
+ * when it is more than what is left, so an append costs O(1) amortized. */
 #include "raft/entries.h"
 
 #include "base/check.h"

@@ -1,13 +1,13 @@
 /* Messages, out and in.
  *
- * Out: the library's message is encoded at once (the log may change), and waits in one queue until the
- * journal is durable up to the last record of term and vote at that moment. Acknowledgements need no
- * more, because the library makes them only for entries it was told are durable. The needs in the
- * queue never fall, so what may leave is a prefix of it, and order is kept.
+ * Out: the library's message is encoded at once (the log may change), and waits in one queue until
+ * the journal is durable up to the last record of term and vote at that moment. Acknowledgements
+ * need no more, because the library makes them only for entries it was told are durable. The needs
+ * in the queue never fall, so what may leave is a prefix of it, and order is kept.
  *
  * In: message_decode has checked the form; here is checked what depends on our state and what the
- * library only asserts. Where a correct peer can send it (late, or from before a crash), it is dropped in
- * silence, else refused. */
+ * library only asserts. Where a correct peer can send it (late, or from before a crash), it is
+ * dropped in silence, else refused. */
 #include "raft/consensus_priv.h"
 
 #include "base/check.h"
@@ -93,8 +93,8 @@ static void send_install(struct consensus *consensus, uint32_t peer, struct mess
         queue_push(consensus, peer, message);
 }
 
-/* A rejected pre-vote carries the term of the request. A candidate with the longest log but a low term
- * would never learn of a higher one and nobody could win, so the true term goes in. */
+/* A rejected pre-vote carries the term of the request. A candidate with the longest log but a low
+ * term would never learn of a higher one and nobody could win, so the true term goes in. */
 static uint64_t vote_result_term(const struct consensus *consensus,
                                  const struct raft_request_vote_result *result)
 {
@@ -223,9 +223,9 @@ static bool second_leader(const struct consensus *consensus, const struct messag
                message->term == raft_current_term(&consensus->raft);
 }
 
-/* A leader that restarts its probing may send entries that we have compacted away. They are committed,
- * so they are the same as ours: begin behind our snapshot. (The library knows no term at the
- * trail's offset itself, unless the snapshot is there.) False: what follows does not fit it. */
+/* A leader that restarts its probing may send entries that we have compacted away. They are
+ * committed, so they are the same as ours: begin behind our snapshot. (The library knows no term at
+ * the trail's offset itself, unless the snapshot is there.) False: what follows does not fit it. */
 static bool append_skip(const struct consensus *consensus, struct message *message)
 {
         const struct snapshot *snapshot = &consensus->snapshot;
@@ -244,8 +244,8 @@ static bool append_skip(const struct consensus *consensus, struct message *messa
         return message->append.count == 0 || message_entry(&rest).term >= snapshot->term;
 }
 
-/* The library's array of entries. Their data lie in one block, 8-byte aligned, which the library frees
- * or hands to store_entries. NULL: memory ran out. */
+/* The library's array of entries. Their data lie in one block, 8-byte aligned, which the library
+ * frees or hands to store_entries. NULL: memory ran out. */
 static struct raft_entry *append_entries(struct message *message)
 {
         size_t size = 8;
@@ -314,8 +314,8 @@ static enum err receive_append_result(struct consensus *consensus, struct raft_e
         bool ours = message->term == raft_current_term(&consensus->raft);
         if (ours && rejected > 0 &&
             raft_match_index(&consensus->raft, message->from, &match) == 0) {
-                /* What matched cannot be rejected: a late answer. Taken seriously it would set the next
-                 * index below the matched one, and the library would stall. */
+                /* What matched cannot be rejected: a late answer. Taken seriously it would set the
+                 * next index below the matched one, and the library would stall. */
                 if (rejected <= match)
                         return ERR_NONE;
                 if (last_index < match)
@@ -410,8 +410,8 @@ static enum err receive_install(struct consensus *consensus, struct raft_event *
         if (err != ERR_NONE)
                 return err;
         consensus->answering_old_term = message->term < raft_current_term(&consensus->raft);
-        /* The library only passes data and configuration on, so it gets a token for the one and nothing
-         * for the other. */
+        /* The library only passes data and configuration on, so it gets a token for the one and
+         * nothing for the other. */
         void *token = raft_malloc(8);
         if (token == NULL)
                 return ERR_NOMEM;

@@ -1,5 +1,5 @@
-/* Writing: a record is put together in the buffer, and its length and checksum filled in at the end. Reading
- * trusts nothing: the checksum first, then every length and range of the body. */
+/* Writing: a record is put together in the buffer, and its length and checksum filled in at the
+ * end. Reading trusts nothing: the checksum first, then every length and range of the body. */
 #include "raft/journal.h"
 
 #include "base/check.h"

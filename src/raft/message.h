@@ -76,8 +76,8 @@ struct message {
         };
 };
 
-/* For APPEND the items are taken from `entries`, `count` of them behind previous_index; they must be
- * there. */
+/* For APPEND the items are taken from `entries`, `count` of them behind
+ * previous_index; they must be there. */
 void message_encode(const struct message *message, const struct entries *entries,
                     struct buffer *out);
 

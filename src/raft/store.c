@@ -2,12 +2,13 @@
  *
  * Every change of term or vote and every entry becomes a record in `pending`, which the next take
  * hands out as one write. `written` counts the bytes of the journal including those. A mark says
- * which entries are durable once the journal is durable up to an offset; when a suffix is cut, older
- * marks no longer vouch for it, because the record that cuts may reach the disk as well.
+ * which entries are durable once the journal is durable up to an offset; when a suffix is cut,
+ * older marks no longer vouch for it, because the record that cuts may reach the disk as well.
  *
- * A snapshot makes a whole new journal: header, term and vote, the state, the entries behind it and some
- * before it for slow followers. It supersedes what is pending. Until it is durable, promises wait for
- * all of it; what was durable in the old journal stays so, as one of the two survives a crash.
+ * A snapshot makes a whole new journal: header, term and vote, the state, the entries behind
+ * it and some before it for slow followers. It supersedes what is pending. Until it is
+ * durable, promises wait for all of it; what was durable in the old journal stays so, as one
+ * of the two survives a crash.
  *
  * Running out of memory here is final (consensus_fail): the library has already moved on. */
 #include "raft/consensus_priv.h"
@@ -474,8 +475,8 @@ static enum err corrupt(struct consensus_recovery *ret, uint64_t at)
         return ERR_CORRUPT;
 }
 
-/* A header that is cut short or damaged, in a journal so short that it can only be the torn first write of
- * a first start. Nothing was promised on it. */
+/* A header that is cut short or damaged, in a journal so short that it can only be the torn first
+ * write of a first start. Nothing was promised on it. */
 static bool first_write_torn(struct consensus *consensus, struct bytes journal, uint64_t synced,
                              struct consensus_recovery *ret, enum err *ret_err)
 {

@@ -1,10 +1,10 @@
 /* replication.c - takes events to the sender and the receiver of the peer that they concern, and
  * says how far each stream has come.
  *
- * Link up and Redis up: subscribe to the peer, and greet it so that it subscribes to us. Either
- * down: both sides stop; positions stay with Redis. A message that cannot be decoded is counted and
- * dropped; what it would have carried shows as a gap or as silence, and ends in a new subscription.
- */
+ * Link up and Redis up: subscribe to the peer, and greet it so that it subscribes to us.
+ * Either down: both sides stop; positions stay with Redis. A message that cannot be decoded
+ * is counted and dropped; what it would have carried shows as a gap or as silence, and ends
+ * in a new subscription. */
 #include "replication/replication.h"
 
 #include "base/check.h"

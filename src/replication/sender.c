@@ -121,9 +121,9 @@ static bool position_lost(const struct replication *r, uint64_t position)
         return position > r->recovered && (r->first == 0 || position < r->first);
 }
 
-/* Asks a peer that holds our lost tail for its whole state. A request that stands is left alone: two
- * that lost a tail ask each other, and each request is a subscription, which would call forth the
- * next one for ever. */
+/* Asks a peer that holds our lost tail for its whole state. A request that stands is left alone:
+ * two that lost a tail ask each other, and each request is a subscription, which would call forth
+ * the next one for ever. */
 static void begin_pull(struct replication *r, struct peer *peer, uint64_t to)
 {
         struct receiver *receiver = &peer->receiver;
@@ -297,8 +297,8 @@ void sender_tailed(struct replication *r, struct peer *peer, const struct world_
                 begin_scan(r, peer);
                 return;
         }
-        /* An idle stream's position is for those who wait, not for Redis: merged, it would be taken for
-         * a lost tail when our Redis comes back, which has never logged it. */
+        /* An idle stream's position is for those who wait, not for Redis: merged, it would be taken
+         * for a lost tail when our Redis comes back, which has never logged it. */
         if (event->tailed.deltas.len > 0)
                 send_batch(r, peer, event);
         else

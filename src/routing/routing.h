@@ -109,8 +109,8 @@ void routing_order(const struct routing_table *table, const struct routing_hint 
 int routing_best(const struct routing_table *table, const struct routing_hint *hints,
                  const struct routing_query *query, bool *ret_fail_open);
 
-/* Great-circle distance in metres; the table's place of a region to a client. UINT32_MAX if either
- * is unknown. */
+/* Great-circle distance in metres; the table's place of a region to a client.
+ * UINT32_MAX if either is unknown. */
 uint32_t routing_distance_m(const struct routing_table *table, size_t index,
                             struct routing_place place);
 

@@ -1,7 +1,8 @@
-/* clients.c - users of locks, and what they must be able to rely on. A client believes that it holds
- * a lock until 60 % of the time to live have passed by its own clock since it asked: clocks run at
- * 0.8 to 1.2 of the true rate, so the lease cannot have ended. While it believes so, nobody else may
- * be granted the lock, and the resource that it guards must not have seen a larger token. */
+/* clients.c - users of locks, and what they must be able to rely on. A client believes that
+ * it holds a lock until 60 % of the time to live have passed by its own clock since it asked:
+ * clocks run at 0.8 to 1.2 of the true rate, so the lease cannot have ended. While it
+ * believes so, nobody else may be granted the lock, and the resource that it guards must not
+ * have seen a larger token. */
 #include "sim/sim_priv.h"
 
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* disk.c - journals, byte by byte. What is written is in memory until a sync that began after it
- * has ended. A crash keeps all that was synced and any prefix of the rest, whose end may be damaged.
- * A replacement is atomic: the old journal or the whole new one, never a mixture. */
+ * has ended. A crash keeps all that was synced and any prefix of the rest, whose end may be
+ * damaged. A replacement is atomic: the old journal or the whole new one, never a mixture. */
 #include "sim/sim_priv.h"
 
 static uint64_t sync_time(struct sim *sim)

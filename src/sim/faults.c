@@ -197,8 +197,9 @@ static void fault_clog(struct sim *sim)
                 link->clog_until_us = sim->now_us + sim_below(sim, STREAM_FAULTS, 2 * SECOND);
 }
 
-/* Beyond what the keyspace promises: a tail that is lost while its only holder is away, and a second
- * crash, since a log does not tell where its lives begin. So one Redis loses its tail, once. */
+/* Beyond what the keyspace promises: a tail that is lost while its only holder is
+ * away, and a second crash, since a log does not tell where its lives begin. So one
+ * Redis loses its tail, once. */
 static bool tail_may_go(const struct sim *sim)
 {
         return sim->redis_crash_us == 0;

@@ -1,5 +1,5 @@
-/* host.c - one node and the machine under it: its clocks, its process, and the carrying out of its
- * effects. */
+/* host.c - one node and the machine under it: its clocks, its process, and the
+ * carrying out of its effects. */
 #include "sim/sim_priv.h"
 
 #define HOST_HEAP_BYTES (256u << 20)

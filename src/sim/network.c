@@ -1,6 +1,7 @@
-/* network.c - ordered connections between nodes, as TCP gives them: a packet that is lost comes late
- * and holds up those behind it; a cut holds all up until it heals or somebody gives up; a reset
- * loses what is under way. Loss never reorders and nothing comes twice, as world.h promises. */
+/* network.c - ordered connections between nodes, as TCP gives them: a packet that is
+ * lost comes late and holds up those behind it; a cut holds all up until it heals or
+ * somebody gives up; a reset loses what is under way. Loss never reorders and nothing
+ * comes twice, as world.h promises. */
 #include "sim/sim_priv.h"
 
 #define GIVE_UP_US   (3 * SECOND)

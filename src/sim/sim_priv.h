@@ -91,8 +91,8 @@ void queue_fini(struct queue *queue);
 void queue_push(struct queue *queue, const struct sim_event *event);
 bool queue_pop(struct queue *queue, struct sim_event *ret);
 
-/* A journal: bytes written, and how many of them are durable. `next` is a replacement that has not
- * been confirmed. */
+/* A journal: bytes written, and how many of them are durable. `next` is a replacement that
+ * has not been confirmed. */
 struct sim_journal {
         struct buffer bytes;
         uint64_t generation;

@@ -1,5 +1,5 @@
-/* parse_priv.h - the parser's state, shared by parse.c (syntax, values) and check.c (what values
- * mean together). */
+/* parse_priv.h - the parser's state, shared by parse.c (syntax, values) and check.c (what
+ * values mean together). */
 #ifndef MERIDIAN_TOPOLOGY_PARSE_PRIV_H
 #define MERIDIAN_TOPOLOGY_PARSE_PRIV_H
 

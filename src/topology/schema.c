@@ -1,5 +1,5 @@
-/* The schema: every key of every section, as rows. The order of the rows is the order of the
- * canonical text. */
+/* The schema: every key of every section, as rows. The order of the rows is the order
+ * of the canonical text. */
 #include "topology/topology_priv.h"
 
 #define OF(type, member)       .offset = offsetof(struct type, member)

@@ -1,6 +1,6 @@
-/* topology.h - the document that says what the cluster is: regions, their nodes, backends and
- * public addresses, the zones and names that DNS answers by policy, and the timing of failure
- * detection.
+/* topology.h - the document that says what the cluster is: regions, their nodes,
+ * backends and public addresses, the zones and names that DNS answers by policy, and the
+ * timing of failure detection.
  *
  * The text is in the nginx-like syntax of the universal configuration language (keys, values,
  * sections, arrays, `#` and C comments, suffixes of time); this room has its own parser of it,
@@ -37,9 +37,9 @@ enum {
         TOPOLOGY_BYTES_MAX = 1 << 20, /* of the text */
 };
 
-/* An IP address. `family` is 4, 6 or 0 (none); an IPv4 address fills the first four bytes, the rest
- * is zero. Host names are refused on purpose: finding a node must not depend on DNS, which Meridian
- * itself answers. */
+/* An IP address. `family` is 4, 6 or 0 (none); an IPv4 address fills the first four bytes, the
+ * rest is zero. Host names are refused on purpose: finding a node must not depend on DNS, which
+ * Meridian itself answers. */
 struct topology_address {
         uint8_t family;
         uint8_t bytes[16];
@@ -170,9 +170,9 @@ void topology_write(const struct topology *topology, struct buffer *buffer);
 size_t topology_diff(const struct topology *before, const struct topology *after,
                      struct buffer *buffer);
 
-/* May `after` take the place of `before`? False with the reason in *ret_error (line 0): the epoch
- * must be larger, the cluster's name the same, and an id must not move to another region or node.
- */
+/* May `after` take the place of `before`? False with the reason in *ret_error (line 0):
+ * the epoch must be larger, the cluster's name the same, and an id must not move to
+ * another region or node. */
 MUST_USE bool topology_may_follow(const struct topology *before, const struct topology *after,
                                   struct topology_error *ret_error);
 

@@ -1,10 +1,10 @@
 /* view.h - what a node knows about all regions, in a file that the servers' plugins map: one
  * process writes it, any number read it, each with several threads. Layout: view/view_format.h.
  *
- * A reader never waits, makes no system call on its hot path, and never loses what it has: a view
- * that is old, a writer that is dead, a file that is damaged or gone all leave the last good view
- * in use (static stability). How old it is can be seen from `wall_us`; that is a matter for logs.
- */
+ * A reader never waits, makes no system call on its hot path, and never loses what it
+ * has: a view that is old, a writer that is dead, a file that is damaged or gone all
+ * leave the last good view in use (static stability). How old it is can be seen from
+ * `wall_us`; that is a matter for logs. */
 #ifndef MERIDIAN_VIEW_VIEW_H
 #define MERIDIAN_VIEW_VIEW_H
 
@@ -49,14 +49,13 @@ struct view_writer;
 MUST_USE enum err view_writer_open(const char *path, long group, struct view_writer **ret,
                                    char *why, size_t why_size);
 
-/* Publishes; readers see the whole of it or nothing, whenever this process dies. No system call
- * but page faults; some tens of microseconds. Errors: ERR_INVALID (`self` is not in the topology,
- * or a name does not fit the DNS), ERR_LIMIT (does not fit into a slot); nothing is published then.
- */
+/* Publishes; readers see the whole of it or nothing, whenever this process dies. No system call but
+ * page faults; some tens of microseconds. Errors: ERR_INVALID (`self` is not in the topology, or a
+ * name does not fit the DNS), ERR_LIMIT (does not fit into a slot); nothing is published then. */
 MUST_USE enum err view_publish(struct view_writer *writer, const struct view_content *content);
 
-/* Of the last published view; 0 when there was never one. Grows by one with each, restarts
- * included. */
+/* Of the last published view; 0 when there was never one. Grows by one with
+ * each, restarts included. */
 uint64_t view_writer_generation(const struct view_writer *writer);
 
 /* The file stays, and readers go on with the last view. NULL is fine. */

@@ -83,8 +83,8 @@ enum err view_slot_copy(const struct view_file *file, uint8_t *payload, size_t *
 /* Appends the payload. ERR_INVALID, ERR_NOMEM. */
 enum err view_encode(const struct view_content *content, struct buffer *out);
 
-/* Reads a payload; all of it is checked. On an error *ret is in no useful state. ERR_TRUNCATED,
- * ERR_MALFORMED. */
+/* Reads a payload; all of it is checked. On an error *ret is in no useful
+ * state. ERR_TRUNCATED, ERR_MALFORMED. */
 enum err view_decode(struct bytes payload, uint64_t generation, struct view *ret);
 
 #endif

@@ -141,8 +141,8 @@ static enum err file_create(struct view_writer *writer, long group, const struct
         return ERR_NONE;
 }
 
-/* Locks an existing file, unless another one took its place while we waited for it: ERR_NOT_FOUND.
- */
+/* Locks an existing file, unless another one took its place while we waited
+ * for it: ERR_NOT_FOUND. */
 static enum err file_lock(int fd, struct stat *ret_info, const struct excuse *excuse)
 {
         struct stat named;

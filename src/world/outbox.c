@@ -1,7 +1,7 @@
 /* outbox.c - effects and their bytes. A block holds one copy; blocks go all at once, in
- * outbox_reset. When memory runs out the effect is left out and `err` tells: the node then stops
- * taking part, since an effect that is missing (a journal record, a vote) may have been a promise.
- */
+ * outbox_reset. When memory runs out the effect is left out and `err` tells: the node
+ * then stops taking part, since an effect that is missing (a journal record, a vote)
+ * may have been a promise. */
 #include "world/outbox.h"
 
 #include "base/check.h"

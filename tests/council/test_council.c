@@ -1,5 +1,5 @@
-/* The council: compare-and-swap, repeats, audit, snapshots, and random histories on two replicas, one of
- * which is restored from a snapshot again and again. */
+/* The council: compare-and-swap, repeats, audit, snapshots, and random histories on two replicas,
+ * one of which is restored from a snapshot again and again. */
 #include "council/council.h"
 
 #include "base/rng.h"

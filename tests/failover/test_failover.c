@@ -152,8 +152,8 @@ static void test_laws(void **state)
         }
 }
 
-/* Rows settle: without new facts a region does not move for ever. Recovering and down may not
- * swap. */
+/* Rows settle: without new facts a region does not move for ever. Recovering
+ * and down may not swap. */
 static void test_settles(void **state)
 {
         (void)state;

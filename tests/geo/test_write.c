@@ -1,5 +1,5 @@
-/* The database that is written, read back by libmaxminddb through geo.h: the lab's networks, nesting,
- * every refusal with its line, every allocation failing once. */
+/* The database that is written, read back by libmaxminddb through geo.h: the lab's networks,
+ * nesting, every refusal with its line, every allocation failing once. */
 #include "geo/geo_write.h"
 
 #include "../cmocka_all.h"

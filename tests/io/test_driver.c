@@ -1,5 +1,5 @@
-/* The driver with a node made of a script: which events it sees, in which order, and what is
- * durable. */
+/* The driver with a node made of a script: which events it sees, in which
+ * order, and what is durable. */
 #include "io/io_priv.h"
 
 #include <setjmp.h>

@@ -1,7 +1,7 @@
 /* Changes told together come to the same as changes told one by one: two keyspaces live through the
  * same random history, one by keyspace_local_*, the other by keyspace_run in batches of random
- * length wherever the change is of a kind that it takes. Every delta, the digest, the stream and the
- * saved state must be equal. */
+ * length wherever the change is of a kind that it takes. Every delta, the digest, the stream and
+ * the saved state must be equal. */
 #include "base/rng.h"
 #include "keyspace/keyspace.h"
 

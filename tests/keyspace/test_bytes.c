@@ -25,8 +25,8 @@ static struct keyspace *made(struct heap *heap, region_id origin)
         return keyspace_new(heap, &config);
 }
 
-/* Every operation once, so that its stream, its state and its save have every part. Returns the first
- * error. */
+/* Every operation once, so that its stream, its state and its save have every part.
+ * Returns the first error. */
 static enum err fill(struct keyspace *keyspace)
 {
         struct keyspace_change change;

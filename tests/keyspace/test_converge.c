@@ -1,6 +1,7 @@
-/* Random histories of several replicas: every kind of change, every kind of delivery. At the end all
- * must show the same. One seed, one history; a failure prints the seed, and `test_converge SEED` runs
- * that one alone. Each profile leaves some faults out, so that what is left is looked at closely. */
+/* Random histories of several replicas: every kind of change, every kind of delivery. At the
+ * end all must show the same. One seed, one history; a failure prints the seed, and
+ * `test_converge SEED` runs that one alone. Each profile leaves some faults out, so that what
+ * is left is looked at closely. */
 #include "../../src/keyspace/keyspace_priv.h"
 #include "base/rng.h"
 #include "model.h"

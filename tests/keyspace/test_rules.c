@@ -1,5 +1,5 @@
-/* One rule of the contract a test: what two regions that write at once will see, what is refused, and
- * what a reader of a stream is told. */
+/* One rule of the contract a test: what two regions that write at once will see, what is refused,
+ * and what a reader of a stream is told. */
 #include "keyspace/keyspace.h"
 #include "model.h"
 

@@ -737,9 +737,9 @@ static bool second_down(void)
         return nodes[2].downs > 0;
 }
 
-/* One with the certificate of node 1 that speaks nonsense instead of HTTP/2: it takes the place of
- * the real one for a moment, gets no message, and is put out with the reason; the real one comes
- * back. */
+/* One with the certificate of node 1 that speaks nonsense instead of HTTP/2: it takes the
+ * place of the real one for a moment, gets no message, and is put out with the reason;
+ * the real one comes back. */
 static void test_garbage_http2(void **state)
 {
         (void)state;

@@ -1,9 +1,10 @@
-/* Three nodes' consensus in simulated time: delays, resets, partitions, slow disks, crashes with torn
- * journals, snapshots, clocks at different rates. One seed is one history.
+/* Three nodes' consensus in simulated time: delays, resets, partitions, slow disks, crashes with
+ * torn journals, snapshots, clocks at different rates. One seed is one history.
  *
- * Checked: every node applies the same commands in the same order, whatever happens in between; no term has
- * two leaders; what was acknowledged stays; after the faults end, all make progress and agree. Then
- * the same with planted bugs, each of which must be found. A seed may be given as an argument. */
+ * Checked: every node applies the same commands in the same order, whatever happens in
+ * between; no term has two leaders; what was acknowledged stays; after the faults end, all
+ * make progress and agree. Then the same with planted bugs, each of which must be found. A
+ * seed may be given as an argument. */
 #include "raft/consensus.h"
 
 #include "base/buffer.h"

@@ -1,5 +1,5 @@
-/* The journal through the door: every truncation, every bit flip, what must be accepted and what must
- * not; and the recovery of whole journals with cuts and snapshots. */
+/* The journal through the door: every truncation, every bit flip, what must be accepted and what
+ * must not; and the recovery of whole journals with cuts and snapshots. */
 #include "raft/consensus.h"
 
 #include "base/buffer.h"
@@ -132,8 +132,8 @@ static void test_truncated(void **state)
         buffer_fini(&journal);
 }
 
-/* A flip is refused when a later record knows its place for durable or `synced` covers it; at the very end
- * it is a torn write. Nothing damaged is ever taken for good. */
+/* A flip is refused when a later record knows its place for durable or `synced` covers it; at the
+ * very end it is a torn write. Nothing damaged is ever taken for good. */
 static void test_flipped(void **state)
 {
         (void)state;
@@ -326,7 +326,8 @@ static void test_configuration(void **state)
         assert_false(journal_configuration_valid(bytes_of(role, sizeof role)));
 }
 
-/* Every allocation fails once, at start and at work: an error or a failed replica, never a crash or a leak. */
+/* Every allocation fails once, at start and at work: an error or a failed replica,
+ * never a crash or a leak. */
 static void test_memory(void **state)
 {
         (void)state;

@@ -1,5 +1,5 @@
-/* Messages: round trips, every truncation, every bit flip; and a live node that is fed messages which are
- * well formed but mad, to see that the library's assertions are out of reach. */
+/* Messages: round trips, every truncation, every bit flip; and a live node that is fed messages
+ * which are well formed but mad, to see that the library's assertions are out of reach. */
 #include "raft/message.h"
 
 #include "base/rng.h"

@@ -1,5 +1,5 @@
-/* The simulator itself: the same seed gives the same history, other seeds give others, and a planted
- * bug that breaks everything is seen. */
+/* The simulator itself: the same seed gives the same history, other seeds give others, and a
+ * planted bug that breaks everything is seen. */
 #include "sim/sim.h"
 
 #include <setjmp.h>

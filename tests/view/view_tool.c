@@ -7,9 +7,9 @@
  *        view-tool geo CSV OUTPUT                 makes a geo database
  *
  * All regions are active and routable with healthy backends, unless words say otherwise: a state's
- * name (then routable if that state serves), `sick=BITS` (hexadecimal: backends that are not healthy),
- * `rtt=MS`, `load=PER-MILLE`, `unroutable`, `routable`. `old=SECONDS` for REGION `view` backdates it.
- * It ends non-zero, with a sentence, at the first fault. */
+ * name (then routable if that state serves), `sick=BITS` (hexadecimal: backends that are not
+ * healthy), `rtt=MS`, `load=PER-MILLE`, `unroutable`, `routable`. `old=SECONDS` for REGION `view`
+ * backdates it. It ends non-zero, with a sentence, at the first fault. */
 #include "geo/geo_write.h"
 #include "view/view.h"
 
