@@ -129,8 +129,7 @@ static void redis_came(struct replication *r, const struct world_event *event)
                 else if (peer != NULL)
                         peer->receiver.position = position->hlc;
         }
-        /* A Redis without a past has lost nothing. */
-        r->serve_us = r->own_position == 0 ? 0 : r->now_us + REPLICATION_WAIT_US;
+        r->serve_us = r->now_us + REPLICATION_WAIT_US;
         r->redis_up = true;
         for (size_t i = 0; i < r->peer_count; i++)
                 greet(r, &r->peers[i]);
