@@ -88,13 +88,13 @@ static void filter_set_add(struct redis_filter_context *ctx, const struct rule *
         bool fresh = true;
         for (int i = 2; i < argc; i++) {
                 struct bytes member = plugin_bytes(redis.CommandFilterArgGet(ctx, i));
-                if (fresh && keyspace_set_fresh(plugin.keyspace, name, member, plugin.shipped))
-                        continue;
-                fresh = false;
-                if (!keyspace_set_has(plugin.keyspace, name, member)) {
+                enum crdt_member look =
+                        keyspace_set_look(plugin.keyspace, name, member, plugin.shipped);
+                if (look == CRDT_MEMBER_ABSENT) {
                         stash_command(ctx, rule, argc);
                         return;
                 }
+                fresh = fresh && look == CRDT_MEMBER_FRESH;
         }
         if (!fresh)
                 wrap(ctx, plugin.wrap_names[rule->wrap]);

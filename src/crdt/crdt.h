@@ -333,12 +333,14 @@ bool crdt_sum_whole(const struct crdt *crdt, int64_t *ret);
 
 /* ---- questions of a store on its hot path ---------------------------------------------------- */
 
-/* True where `member` is a visible member. */
-bool crdt_set_has(const struct table_env *env, const struct crdt *crdt, struct bytes member);
+enum crdt_member {
+        CRDT_MEMBER_ABSENT, /* or not visible */
+        CRDT_MEMBER_THERE,
+        CRDT_MEMBER_FRESH, /* there by a dot of `origin` with a clock beyond `shipped` */
+};
 
-/* True where it is, and by a dot of `origin` with a clock beyond `shipped`. */
-bool crdt_set_fresh(const struct table_env *env, const struct crdt *crdt, struct bytes member,
-                    region_id origin, uint64_t shipped);
+enum crdt_member crdt_set_look(const struct table_env *env, const struct crdt *crdt,
+                               struct bytes member, region_id origin, uint64_t shipped);
 
 /* The part of `origin` where one more increment changes nothing but its total, its clock and
  * last[CRDT_STRING]: a live counter, no content of other types. NULL where it is not so plain. */

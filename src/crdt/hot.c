@@ -13,17 +13,15 @@ static struct item *member_find(const struct table_env *env, const struct crdt *
         return node == NULL || !item_visible(item_of(node)) ? NULL : item_of(node);
 }
 
-bool crdt_set_has(const struct table_env *env, const struct crdt *crdt, struct bytes member)
-{
-        return member_find(env, crdt, member) != NULL;
-}
-
-bool crdt_set_fresh(const struct table_env *env, const struct crdt *crdt, struct bytes member,
-                    region_id origin, uint64_t shipped)
+enum crdt_member crdt_set_look(const struct table_env *env, const struct crdt *crdt,
+                               struct bytes member, region_id origin, uint64_t shipped)
 {
         struct item *item = member_find(env, crdt, member);
-        const struct crdt_dot *dot = item == NULL ? NULL : item_dot(item, origin);
-        return dot != NULL && !dot->removed && dot->hlc > shipped;
+        if (item == NULL)
+                return CRDT_MEMBER_ABSENT;
+        const struct crdt_dot *dot = item_dot(item, origin);
+        bool fresh = dot != NULL && !dot->removed && dot->hlc > shipped;
+        return fresh ? CRDT_MEMBER_FRESH : CRDT_MEMBER_THERE;
 }
 
 struct crdt_count *crdt_increment_plain(struct crdt *crdt, region_id origin)

@@ -10,18 +10,13 @@ static const struct crdt *look(const struct keyspace *keyspace, struct crdt_name
         return ((const struct entry *)node)->crdt;
 }
 
-bool keyspace_set_has(const struct keyspace *keyspace, struct crdt_name name, struct bytes member)
+enum crdt_member keyspace_set_look(const struct keyspace *keyspace, struct crdt_name name,
+                                   struct bytes member, uint64_t shipped)
 {
         const struct crdt *crdt = look(keyspace, name);
-        return crdt != NULL && crdt_set_has(&keyspace->env, crdt, member);
-}
-
-bool keyspace_set_fresh(const struct keyspace *keyspace, struct crdt_name name, struct bytes member,
-                        uint64_t shipped)
-{
-        const struct crdt *crdt = look(keyspace, name);
-        return crdt != NULL &&
-               crdt_set_fresh(&keyspace->env, crdt, member, keyspace->config.origin, shipped);
+        if (crdt == NULL)
+                return CRDT_MEMBER_ABSENT;
+        return crdt_set_look(&keyspace->env, crdt, member, keyspace->config.origin, shipped);
 }
 
 void keyspace_names(struct bytes deltas, void (*each)(void *context, struct crdt_name name),

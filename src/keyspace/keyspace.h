@@ -120,13 +120,11 @@ MUST_USE enum err keyspace_local_set_add(struct keyspace *keyspace, uint64_t wal
                                          struct crdt_name name, const struct bytes *members,
                                          size_t count, struct keyspace_change *ret);
 
-/* True where `member` is visible: SADD of it is no change to Redis, but one to us. */
-bool keyspace_set_has(const struct keyspace *keyspace, struct crdt_name name, struct bytes member);
-
-/* True where `member` is visible and stands by a dot of this region with a clock beyond `shipped`: no
- * other region can have seen that dot, so adding the member again changes nothing. */
-bool keyspace_set_fresh(const struct keyspace *keyspace, struct crdt_name name, struct bytes member,
-                        uint64_t shipped);
+/* What SADD of that member would be: of one that is there it is no change to Redis, but one to us.
+ * Where it is fresh, no other region can have seen the dot by which it stands (its clock is beyond
+ * `shipped`), so adding it again changes nothing anywhere. */
+enum crdt_member keyspace_set_look(const struct keyspace *keyspace, struct crdt_name name,
+                                   struct bytes member, uint64_t shipped);
 
 /* SREM, SPOP: these members are gone; so is the key where they were the last. */
 MUST_USE enum err keyspace_local_set_remove(struct keyspace *keyspace, uint64_t wall_ms,
