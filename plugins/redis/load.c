@@ -29,10 +29,8 @@ uint64_t plugin_now_ms(void)
         return plugin.now_ms;
 }
 
-void plugin_must(enum err err, const char *what)
+void plugin_stop(enum err err, const char *what)
 {
-        if (__builtin_expect(err == ERR_NONE, 1))
-                return;
         redis.Log(NULL, "warning",
                   "meridian cannot go on with %s: %s. The server stops, and "
                   "recovers from its log.",

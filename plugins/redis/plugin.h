@@ -12,7 +12,8 @@
  *     propagates `pending` as one MERIDIAN.LOG record, and then wakes those that wait in TAIL.
  *
  * A log that ends between 2 and 4 (kill -9) holds native commands without a LOG: their keys are in
- * `dirty` at the end of the load, and are stamped anew. No delta leaves the process before its LOG. */
+ * `dirty` at the end of the load, and are stamped anew. No delta leaves the process before
+ * its LOG is propagated. */
 #ifndef MERIDIAN_PLUGINS_REDIS_PLUGIN_H
 #define MERIDIAN_PLUGINS_REDIS_PLUGIN_H
 
@@ -92,7 +93,13 @@ static inline uint64_t plugin_stamp_ms(void)
 }
 
 /* Stops the server with a reason on a failure from which only a restart recovers (no memory). */
-void plugin_must(enum err err, const char *what);
+_Noreturn void plugin_stop(enum err err, const char *what);
+
+static inline void plugin_must(enum err err, const char *what)
+{
+        if (__builtin_expect(err != ERR_NONE, 0))
+                plugin_stop(err, what);
+}
 
 /* Memory for `count` things of `size` bytes, to be freed by heap_free; it does not
  * fail, see plugin_must. */
