@@ -161,7 +161,7 @@ static void thread_stop(struct module *module)
 
 /* Queries. */
 
-/* Which family a question is about: 0 is neither. ANY gets the addresses of one family (RFC 8482). */
+/* Which family a question is about: 0 is neither. ANY gets addresses of one family (RFC 8482). */
 static uint8_t family_of(uint16_t type)
 {
         switch (type) {

@@ -2,22 +2,26 @@
  * states of it merge. Values stay outside, behind `struct crdt_native`; only what decides who wins
  * is kept here. keyspace/ owns the keys and calls this room.
  *
- * State of a key, a lattice: every part only grows, so any order, repetition or delay gives the
- * same.
+ * State of a key, a lattice: every part only grows, so any order, repetition
+ * or delay gives the same.
  *
  *   last[type]   largest stamp of a write of that type. The type with the largest `last` is the
  *                visible one; content of a type dies at the largest `last` of the other types.
  *   killed       largest kill stamp: DEL kills at its own stamp, an expiry at the stamp of the
- * write that it observed. String base, hash fields and opaque values with a stamp <= killed are
- * dead. base         stamp of the last SET of a string; its value is outside. counts       for each
- * origin: running totals (integer and float part) at a clock, and the `cut`, the totals that a
- * later SET, DEL or expiry had observed. The value of a string is base + sum over origins of (total
- * - cut), where it was written after the cut. fields       for each field of a hash: stamp of its
- * last write, or of its HDEL. members      for each member of a set: a dot (stamp of its SADD) per
- * origin, the newest one; a dot that was removed before it came is remembered until the version
- * vector covers it. bounds       dots up to which a DEL had observed, by origin, until the vector
- * covers them. ttl          absolute expiry time and its stamp; at the same stamp "none" wins, so
- * that nothing inherits the time of what has expired.
+ *                write that it observed. String base, hash fields and opaque values with a
+ *                stamp <= killed are dead.
+ *   base         stamp of the last SET of a string; its value is outside.
+ *   counts       for each origin: running totals (integer and float part) at a clock, and the
+ *                `cut`, the totals that a later SET, DEL or expiry had observed. The value of a
+ *                string is base + sum over origins of (total - cut), where it was written after
+ *                the cut.
+ *   fields       for each field of a hash: stamp of its last write, or of its HDEL.
+ *   members      for each member of a set: a dot (stamp of its SADD) per origin, the newest one;
+ *                a dot that was removed before it came is remembered until the version vector
+ *                covers it.
+ *   bounds       dots up to which a DEL had observed, by origin, until the vector covers them.
+ *   ttl          absolute expiry time and its stamp; at the same stamp "none" wins, so that
+ *                nothing inherits the time of what has expired.
  *
  * Guarantees: a write that no delete, SET or expiry had observed survives it (add wins; concurrent
  * increments survive); hashes and string bases are last write wins by stamp; two types at once: the
@@ -321,8 +325,8 @@ bool crdt_counted(const struct crdt *crdt, const struct crdt_count *count);
  * (or nothing). `buffer` is emptied first. */
 bool crdt_text(const struct crdt *crdt, struct buffer *buffer);
 
-/* True where an increment has to be told the present text: there is a base whose value is not
- * remembered here. */
+/* True where an increment has to be told the present text: there is a base whose value
+ * is not remembered here. */
 bool crdt_base_open(const struct crdt *crdt);
 
 /* A finite decimal number, as a float base or amount may be. */
@@ -346,13 +350,13 @@ enum crdt_member crdt_set_look(const struct table_env *env, const struct crdt *c
  * last[CRDT_STRING]: a live counter, no content of other types. NULL where it is not so plain. */
 struct crdt_count *crdt_increment_plain(struct crdt *crdt, region_id origin);
 
-/* The table of a hash (set) to which fields (members) can be added by crdt_item_put and nothing
- * else changes: it is visible, and no content of other types is remembered. NULL where it is not so
- * plain. */
+/* The table of a hash (set) to which fields (members) can be added by crdt_item_put and
+ * nothing else changes: it is visible, and no content of other types is remembered. NULL
+ * where it is not so plain. */
 struct crdt_items *crdt_items_plain(const struct crdt *crdt, enum crdt_type type);
 
-/* Writes a field or adds a member with a stamp later than all that is known. `hash` is the name's,
- * from crdt_item_hash. */
+/* Writes a field or adds a member with a stamp later than all that is known. `hash` is the
+ * name's, from crdt_item_hash. */
 void crdt_item_put(struct crdt_env *env, struct crdt *crdt, enum crdt_type type, struct bytes name,
                    uint64_t hash, struct stamp stamp);
 uint64_t crdt_item_hash(const struct table_env *env, struct bytes name);

@@ -11,9 +11,10 @@
  *      COUNTS   varint count, (u8 origin rising, u64 clock, totals, u64 cut clock, totals) each
  *      ITEMS    bounds: varint count, (u8 origin rising, u64 clock) each
  *               fields: varint count, (slice name, stamp, u8 removed, VALUES and not removed:
- * slice) members: varint count, (slice name, varint dots > 0, (u8 origin rising, u64 clock, u8
- * removed) each) each EVICTED  nothing; the content of this key is not whole and says nothing (only
- * alone)
+ *               slice) each
+ *               members: varint count, (slice name, varint dots > 0, (u8 origin rising, u64 clock,
+ *               u8 removed) each) each
+ *      EVICTED  nothing; the content of this key is not whole and says nothing (only alone)
  *
  * Merging rests on two vectors: what the sender had seen and does not show has died there;
  * what this side has seen and does not have has died here (Bieniusa, Zawirski, Preguiça,

@@ -12,11 +12,12 @@
  *                +------ nothing within recover_after of the start --------------------> down
  *
  *             The penalty doubles with each fall (up to 16 times) and halves with each quiet
- * minute. vote      of a region: down when every node of it that reports freshly says down. verdict
- * on a region: down when the votes of the OTHER regions reach the majority of ALL regions of the
- * topology. Regions that are not heard have no vote, so a minority can never decide. Suspect when
- * this region or any voter doubts; else up. self      what a region says of itself: ok, degraded,
- * failed (part_hysteresis, each part).
+ *             minute.
+ *   vote      of a region: down when every node of it that reports freshly says down.
+ *   verdict   on a region: down when the votes of the OTHER regions reach the majority of ALL
+ *             regions of the topology. Regions that are not heard have no vote, so a minority can
+ *             never decide. Suspect when this region or any voter doubts; else up.
+ *   self      what a region says of itself: ok, degraded, failed (part_hysteresis, each part).
  *
  * With the default timing (heartbeat 200 ms, suspect 500 ms, down 900 ms) a kill is a verdict after
  * 900 ms, one round trip and at most one heartbeat; one or two lost heartbeats never reach it.

@@ -5,25 +5,25 @@
  * Words
  *   delta     one change of one key by this region, encoded; carries its clock, not its origin
  *   stream    all deltas of one origin in clock order: length-prefixed deltas, one after the other
- *   position  the clock up to which a stream is known; the vector of positions is the version
- * vector
+ *   position  the clock up to which a stream is known
+ *   version   the vector of positions
  *
  * How it is used
  *   local change   the store changes natively, then keyspace_local_*() stamps it and appends a
- * delta. ret->delta is what belongs into the log (AOF) and to in-region replicas. remote change
- * keyspace_apply() merges a batch and changes the store through `native`. log replay
- * keyspace_replay() for deltas of this origin, keyspace_apply() for the others. state
- * keyspace_scan() at the sender until its cursor is 0; keyspace_merge_state() for each part in
- * order, then keyspace_adopt() at the receiver.
+ *                  delta. ret->delta is what belongs into the log (AOF) and to in-region replicas.
+ *   remote change  keyspace_apply() merges a batch and changes the store through `native`.
+ *   log replay     keyspace_replay() for deltas of this origin, keyspace_apply() for the others.
+ *   state          keyspace_scan() at the sender until its cursor is 0; keyspace_merge_state() for
+ *                  each part in order, then keyspace_adopt() at the receiver.
  *
  * Guarantees
  *   - Replicas that have the same positions, and none of whose keys was evicted, have the same
- * visible content and the same keyspace_digest, whatever the order, duplication and delay in which
- *     streams and states came.
+ *     visible content and the same keyspace_digest, whatever the order, duplication and delay in
+ *     which streams and states came.
  *   - A clock beyond the drift bound is refused and never adopted; what came before it is kept.
  *   - A stamp is never issued twice, and never at or below a position given by keyspace_heartbeat.
  *     After a restart, readers that know more of our stream than we recovered are told GAP where
- * the new stamps could hide behind what they know.
+ *     the new stamps could hide behind what they know.
  *
  * One thread at a time. Every call allocates from the heap given at the start only. ERR_NOMEM
  * leaves a keyspace that is safe to free but whose last change may be half remembered: a host
@@ -142,10 +142,11 @@ MUST_USE enum err keyspace_key_gone(struct keyspace *keyspace, struct crdt_name 
 
 /* ---- many local changes together -------------------------------------------------------------
  *
- * A store that makes many changes a turn stamps each as it happens and tells them together: the
- * memory of all their keys is then fetched at once, instead of one after the other. Between
- * keyspace_stamp and keyspace_run no other function may change the keyspace, nor may anything be
- * read of it that the change would change. The outcome is that of the keyspace_local_* functions. */
+ * A store that makes many changes a turn stamps each as it happens and tells them
+ * together: the memory of all their keys is then fetched at once, instead of one after the
+ * other. Between keyspace_stamp and keyspace_run no other function may change the
+ * keyspace, nor may anything be read of it that the change would change. The outcome is
+ * that of the keyspace_local_* functions. */
 
 enum {
         KEYSPACE_OPS_MAX = 64,
@@ -284,8 +285,8 @@ MUST_USE enum err keyspace_adopt(struct keyspace *keyspace, const struct crdt_na
 MUST_USE enum err keyspace_members(struct keyspace *keyspace, const region_id *regions,
                                    size_t count);
 
-/* `region` holds our stream up to `position`. (What it holds of the others it tells in its stream.)
- */
+/* `region` holds our stream up to `position`. (What it holds of the others
+ * it tells in its stream.) */
 void keyspace_acked(struct keyspace *keyspace, region_id region, uint64_t position);
 
 /* Looks at about `steps` buckets of the table for tombstones that every member has seen, and frees

@@ -27,7 +27,7 @@ enum envelope_kind {
         ENVELOPE_PROPOSE, /* u8 group, command: for the leader */
         ENVELOPE_FORWARD, /* varint id, request: for a node of the region that decides */
         ENVELOPE_ANSWER,  /* varint id, reply */
-        ENVELOPE_RESULT, /* varint id, varint incarnation, reply: what came of a proposed lock command */
+        ENVELOPE_RESULT,  /* varint id, varint incarnation, reply: of a proposed lock command */
         ENVELOPE_KIND_COUNT,
 };
 

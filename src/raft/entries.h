@@ -1,4 +1,4 @@
-/* entries.h - private to raft/: the log in memory, from the oldest entry still kept to the newest. */
+/* entries.h - private to raft/: the log in memory, from the oldest entry kept to the newest. */
 #ifndef MERIDIAN_RAFT_ENTRIES_H
 #define MERIDIAN_RAFT_ENTRIES_H
 

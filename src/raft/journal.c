@@ -121,7 +121,7 @@ bool journal_configuration_valid(struct bytes configuration)
                         if (seen[j] == seen[i])
                                 return false;
                 }
-                /* The address is the id in decimal: not used, but the library wants distinct ones. */
+                /* The id in decimal: not used, but the library wants distinct addresses. */
                 uint64_t address = 0;
                 uint8_t digit = cursor_u8(&cursor);
                 while (digit >= '0' && digit <= '9' && address <= UINT32_MAX) {

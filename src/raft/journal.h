@@ -21,9 +21,9 @@
  *
  * META      u64 term, u32 node voted for in it (0: none). The last one counts
  * ENTRY     u64 index, u64 term, u8 type, data. Ends what stood at this index and beyond
- * SNAPSHOT  u64 index, u64 term, u64 index of the configuration, u32 its length, the configuration as
- *           the library encodes it, the state. Only after the first META; entries that follow may
- *           begin before its index (kept for slow followers)
+ * SNAPSHOT  u64 index, u64 term, u64 index of the configuration, u32 its length, the configuration
+ *           as the library encodes it, the state. Only after the first META; entries that follow
+ *           may begin before its index (kept for slow followers)
  *
  * The durable count tells a torn end from damage. A crash may tear everything that was not synced,
  * in any order of pages. So a bad record is damage if a good one behind it knows the place for

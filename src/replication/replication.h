@@ -11,13 +11,13 @@
  *        PULL n  ------------------------------> SCAN --------->  STATE n (first, vector, part)
  *   MERGE --done--> ACK n,position ----------> window moves, ACKED to our Redis
  *                                              nothing new --> BEAT n (position)
- *                                              gap --> SCAN parts on BULK, then TAIL after the
- * vector that was taken before the scan
+ *                                              gap --> SCAN parts on BULK, then TAIL after
+ *                                                      the vector taken before the scan
  *
- * Every message carries the subscription number that its receiver chose, so what belongs to an
- * older subscription is ignored. A batch whose `after` is not our position, a refusal by Redis, a
- * silence: each ends in a new subscription. Duplicates and old batches are skipped by Redis by
- * position.
+ * Every message carries the subscription number that its receiver chose, so what belongs
+ * to an older subscription is ignored. A batch whose `after` is not our position, a
+ * refusal by Redis, a silence: each ends in a new subscription. Duplicates and old batches
+ * are skipped by Redis by position.
  *
  * The lost tail: Redis may come back without the end of its own stream (the unsynced tail of its
  * append-only file) while a peer holds it. A peer that subscribes beyond what we can serve is asked
@@ -101,8 +101,8 @@ bool replication_lag(const struct replication *replication, region_id origin, ui
 bool replication_redis_up(const struct replication *replication);
 uint64_t replication_own_position(const struct replication *replication);
 
-/* True when Redis is up and every origin that is in `origins` (region ids, `count`) is known and
- * caught up. */
+/* True when Redis is up and every origin that is in `origins` (region ids, `count`)
+ * is known and caught up. */
 bool replication_caught_up(const struct replication *replication, const region_id *origins,
                            size_t count, uint64_t now_us);
 

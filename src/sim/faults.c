@@ -229,7 +229,7 @@ static void fault_disk(struct sim *sim)
         sim_trace(sim, "the disk of node %u fails", host->id);
 }
 
-/* A whole region goes: its nodes and its Redis. It stays away for long enough to be seen as down. */
+/* A whole region goes: its nodes and its Redis. It stays away long enough to be seen as down. */
 static void fault_death(struct sim *sim)
 {
         uint32_t region = (uint32_t)sim_below(sim, STREAM_FAULTS, sim->swarm.region_count);

@@ -1,8 +1,8 @@
 /* main.c - the simulator as a program.
  *
- *   meridian-sim run [--seeds N] [--seed FIRST] [--bug NAME]   ends non-zero at the first violation
- *   meridian-sim one SEED [--trace] [--bug NAME]                one run, twice: the hashes must agree
- *   meridian-sim bugs [--name NAME]                             every planted bug must be found */
+ *   meridian-sim run [--seeds N] [--seed FIRST] [--bug NAME]  ends non-zero at the first violation
+ *   meridian-sim one SEED [--trace] [--bug NAME]               one run, twice: their hashes agree
+ *   meridian-sim bugs [--name NAME]                            every planted bug must be found */
 #include "sim/sim.h"
 
 #include <inttypes.h>

@@ -108,7 +108,7 @@ static void networks_random(struct rng *rng, struct geo_network *networks, size_
         }
 }
 
-/* For two addresses of one family: if the second lies in the first's prefix, it is the same leaf. */
+/* For two addresses of one family: if the second is in the first's prefix, it is the same leaf. */
 static void test_no_overlap(void **state)
 {
         (void)state;

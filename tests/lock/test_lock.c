@@ -209,7 +209,7 @@ static void test_limits(void **state)
         lock_table_free(table);
 }
 
-/* Many grants in one log entry still have rising tokens; a token is never smaller than its index. */
+/* Many grants in one log entry still have rising tokens, none of them smaller than its index. */
 static void test_tokens_in_one_entry(void **state)
 {
         (void)state;

@@ -1,4 +1,4 @@
-/* view_make.h - a decoded view for unit tests, by way of a file: topology text, and what differs. */
+/* view_make.h - a decoded view for unit tests, by way of a file: topology and what differs. */
 #ifndef MERIDIAN_TESTS_PLUGINS_VIEW_MAKE_H
 #define MERIDIAN_TESTS_PLUGINS_VIEW_MAKE_H
 

@@ -101,7 +101,7 @@ static void test_whole(void **state)
         buffer_fini(&journal);
 }
 
-/* Cut anywhere, it recovers to the last whole record; cut below what is known to be synced, never. */
+/* Cut anywhere, it recovers to the last whole record; cut below what is known as synced, never. */
 static void test_truncated(void **state)
 {
         (void)state;
@@ -307,7 +307,7 @@ static void test_sense(void **state)
         }
 }
 
-/* A configuration that is cut or changed anywhere is either refused or decodes to the same length. */
+/* A configuration that is cut or changed is either refused or decodes to the same length. */
 static void test_configuration(void **state)
 {
         (void)state;

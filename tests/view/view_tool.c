@@ -1,7 +1,7 @@
 /* view-tool - publishes views for tests and benches, without a daemon.
  *
  * usage: view-tool publish VIEW TOPOLOGY SELF [REGION=WORD[,WORD...]]...
- *        view-tool serve VIEW TOPOLOGY            publishes for each line of its input: SELF and words
+ *        view-tool serve VIEW TOPOLOGY            for each line of its input: SELF and words
  *        view-tool storm VIEW TOPOLOGY SELF MS    publishes as fast as it can, for MS milliseconds
  *        view-tool show VIEW                      what a reader sees
  *        view-tool geo CSV OUTPUT                 makes a geo database
