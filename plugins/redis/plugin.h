@@ -7,7 +7,7 @@
  *   2 Redis runs its own command. Replies, encodings, errors, access control, statistics and the
  *     propagation to AOF and replicas are therefore the stock server's.
  *   3 local.c hears of the change by the synchronous keyspace notification, tells the keyspace, and
- *     appends the delta to `pending`.
+ *     appends the delta to `pending`. Plain writes of a turn are told together (batch.c).
  *   4 Before the event loop sleeps, and so before the AOF is written and any reply leaves, log.c
  *     propagates `pending` as one MERIDIAN.LOG record, and then wakes those that wait in TAIL.
  *
