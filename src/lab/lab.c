@@ -266,14 +266,15 @@ static bool programs_find(struct lab *lab)
 static bool disk_check(const struct lab *lab)
 {
         struct statvfs disk;
-        if (statvfs(lab->root, &disk) != 0)
-                return lab_error("%s: %s", lab->root, strerror(errno));
+        const char *dir = access(lab->dir, F_OK) == 0 ? lab->dir : lab->root;
+        if (statvfs(dir, &disk) != 0)
+                return lab_error("%s: %s", dir, strerror(errno));
         unsigned long long room = (unsigned long long)disk.f_bavail * disk.f_frsize;
         if (room >= DISK_BYTES_MIN)
                 return true;
         return lab_error("%s: %llu MB are left on the disk, the lab wants %llu: make room, then "
                          "try again",
-                         lab->root, room >> 20, DISK_BYTES_MIN >> 20);
+                         dir, room >> 20, DISK_BYTES_MIN >> 20);
 }
 
 /* Servers of one user can neither read nor replace what those of another, or root's, left there. */

@@ -325,12 +325,11 @@ static void handles_close(struct daemon *daemon)
         daemon->handles = 0;
 }
 
-void daemon_stop(struct daemon *daemon, int exit_status)
+static void parts_close(struct daemon *daemon)
 {
-        if (daemon->stopping)
+        if (daemon->closing)
                 return;
-        daemon->stopping = true;
-        daemon->exit_status = exit_status;
+        daemon->closing = true;
         system_notify("STOPPING=1");
         if (daemon->driver != NULL)
                 io_driver_close(daemon->driver, on_driver_closed, daemon);
@@ -341,6 +340,17 @@ void daemon_stop(struct daemon *daemon, int exit_status)
         if (daemon->api != NULL)
                 api_close(daemon->api, on_api_closed, daemon);
         uv_timer_stop(&daemon->second);
+}
+
+/* A node may fail in its very first step, while the parts are being opened: then they are closed
+ * once the opening is over, when all that there is to close is known. */
+void daemon_stop(struct daemon *daemon, int exit_status)
+{
+        if (!daemon->stopping)
+                daemon->exit_status = exit_status;
+        daemon->stopping = true;
+        if (daemon->opened)
+                parts_close(daemon);
 }
 
 static void daemon_close(struct daemon *daemon)
@@ -375,7 +385,9 @@ static void daemon_turn(struct daemon *daemon)
 
 int daemon_run(struct daemon *daemon)
 {
-        if (daemon_open(daemon)) {
+        bool open = daemon_open(daemon);
+        daemon->opened = true;
+        if (open && !daemon->stopping) {
                 LOG_INFO("started",
                          "node %u in %s, start %llu: link %s:%u, admin %s:%u, locks %s:%u",
                          daemon->config.node, daemon->config.region,

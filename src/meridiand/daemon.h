@@ -45,7 +45,9 @@ struct daemon {
         uv_timer_t second;
         uv_signal_t signals[2];
         unsigned handles; /* of the three above */
+        bool opened;      /* the opening is over, well or not */
         bool stopping;
+        bool closing; /* the parts are being closed */
         bool driver_closed;
         bool link_closed;
         bool engine_started;

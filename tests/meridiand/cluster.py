@@ -246,6 +246,20 @@ def run_faults(node, root):
     fault_by_text(node, f"{node.dir}/data/incarnation", "\n", "x", 1, "holds no number of starts")
 
 
+def run_damage(node):
+    """A journal that was damaged on the disk is never read as a shorter one."""
+    journal = f"{node.dir}/data/journal-global"
+    node.stop()
+    with open(journal, "r+b") as file:
+        whole = file.read()
+        file.seek(len(whole) // 2)
+        file.write(bytes(8 * [255]))
+    fault(node, "its journal is damaged", 1, "stored data is damaged")
+    with open(journal, "wb") as file:
+        file.write(whole)
+    node.start()
+
+
 def run(nodes):
     for node in nodes:
         check(subprocess.run([node.daemon, "-c", node.conf, "--check"], check=False,
@@ -312,6 +326,8 @@ def run(nodes):
     wait_for(lambda: agreed(nodes), "after a stop of all, they agree again")
     answer = nodes[2].command("LOCK.INFO", "global:config")
     check(f":{first}\r\n" in answer, "and remember the lock with its token", answer)
+    run_damage(nodes[0])
+    wait_for(lambda: agreed(nodes), "the journal is restored: it takes part again")
 
 
 def main():
