@@ -220,6 +220,27 @@ size_t edge_backend_text(const struct topology_endpoint *backend,
         return (size_t)(at - text);
 }
 
+/* Backends of a region mostly differ in the last octet of IPv4, in the last one, or in the port. */
+static size_t texts_place(const struct topology_endpoint *backend)
+{
+        const uint8_t *octets = backend->address.bytes;
+        return (size_t)(octets[3] + octets[15] + backend->port) % EDGE_TEXTS;
+}
+
+size_t edge_texts_get(struct edge_texts *texts, const struct topology_endpoint *backend,
+                      char text[static TOPOLOGY_ENDPOINT_TEXT])
+{
+        size_t place = texts_place(backend);
+        size_t len = texts->items[place].len;
+        if (len == 0 || !endpoint_equal(&texts->items[place].backend, backend)) {
+                len = edge_backend_text(backend, texts->items[place].text);
+                texts->items[place].len = len;
+                texts->items[place].backend = *backend;
+        }
+        memcpy(text, texts->items[place].text, len + 1);
+        return len;
+}
+
 /* Takes away what has run out. */
 static void marks_expire(struct edge_marks *marks, uint64_t now_ms)
 {

@@ -8,6 +8,7 @@
 enum {
         EDGE_TRIES_MAX = 32, /* backends that one request may try */
         EDGE_MARKS_MAX = 64,
+        EDGE_TEXTS = 64,
         EDGE_MARK_MS = 10000, /* how long a backend that failed is passed over */
 };
 
@@ -51,10 +52,22 @@ bool edge_choose(const struct view *view, const struct edge_marks *marks, uint64
 /* How many backends edge_choose would give one after the other, at most EDGE_TRIES_MAX. */
 size_t edge_count(const struct view *view);
 
-/* The backend as "192.0.2.1:80" or "[2001:db8::1]:80" with a NUL; returns its length. Done for each
- * request, so IPv4 takes no printf. */
+/* The backend as "192.0.2.1:80" or "[2001:db8::1]:80" with a NUL; returns its length. */
 size_t edge_backend_text(const struct topology_endpoint *backend,
                          char text[static TOPOLOGY_ENDPOINT_TEXT]);
+
+/* Texts made of late; zeroed memory is an empty one. */
+struct edge_texts {
+        struct {
+                struct topology_endpoint backend;
+                size_t len; /* 0: free */
+                char text[TOPOLOGY_ENDPOINT_TEXT];
+        } items[EDGE_TEXTS];
+};
+
+/* As edge_backend_text, which is done once for a backend and not for each request. */
+size_t edge_texts_get(struct edge_texts *texts, const struct topology_endpoint *backend,
+                      char text[static TOPOLOGY_ENDPOINT_TEXT]);
 
 /* A failed backend is passed over until now_ms + EDGE_MARK_MS; a good one no longer. */
 void edge_mark(struct edge_marks *marks, const struct topology_endpoint *backend, uint64_t now_ms);

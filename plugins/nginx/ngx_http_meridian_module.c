@@ -21,6 +21,7 @@ struct upstream_conf {
         ngx_flag_t has_servers;
         struct view_reader *reader; /* of this worker */
         struct edge_marks marks;
+        struct edge_texts texts;
         uint32_t turn;
         enum err reported; /* what was logged last about the file */
         ngx_flag_t reported_once;
@@ -36,12 +37,21 @@ struct request_state {
         u_char region[TOPOLOGY_NAME_SIZE];
 };
 
-/* One request, for the balancer. */
+/* nginx keeps a peer's name for its logs, so each try gets one of its own. */
+struct peer_name {
+        ngx_str_t name;
+        char text[TOPOLOGY_ENDPOINT_TEXT];
+};
+
+/* One request, for the balancer. Small, with all that a first try needs, for nearly every request
+ * has no second: one more block of its pool would be the dearest thing here. */
 struct peer_state {
         struct upstream_conf *conf;
-        struct request_state *request;
-        struct edge_tried tried;
+        struct request_state request;
+        struct edge_tried *tried; /* NULL before the second try */
         struct edge_choice choice;
+        struct peer_name first_name;
+        bool chosen; /* `choice` holds the last try */
         union {
                 struct sockaddr any;
                 struct sockaddr_in v4;
@@ -141,34 +151,53 @@ static void address_set(struct peer_state *peer, ngx_peer_connection_t *connecti
         connection->sockaddr = &peer->address.any;
 }
 
-/* nginx keeps the name for its logs, so each try gets one of its own. */
 static ngx_int_t name_set(struct peer_state *peer, ngx_peer_connection_t *connection)
 {
-        struct {
-                ngx_str_t name;
-                char text[TOPOLOGY_ENDPOINT_TEXT];
-        } *made = ngx_palloc(peer->pool, sizeof *made);
+        struct peer_name *made = &peer->first_name;
+        if (peer->tried != NULL)
+                made = ngx_palloc(peer->pool, sizeof *made);
         if (made == NULL)
                 return NGX_ERROR;
-        made->name.len = edge_backend_text(&peer->choice.backend, made->text);
+        made->name.len = edge_texts_get(&peer->conf->texts, &peer->choice.backend, made->text);
         made->name.data = (u_char *)made->text;
         connection->name = &made->name;
         return NGX_OK;
 }
 
+/* What came before goes to the backends that were tried. */
+static ngx_int_t tried_note(struct peer_state *peer)
+{
+        if (!peer->chosen)
+                return NGX_OK;
+        if (peer->tried == NULL) {
+                peer->tried = ngx_palloc(peer->pool, sizeof *peer->tried);
+                if (peer->tried == NULL)
+                        return NGX_ERROR;
+                peer->tried->count = 0;
+        }
+        if (peer->tried->count < EDGE_TRIES_MAX)
+                peer->tried->backends[peer->tried->count++] = peer->choice.backend;
+        peer->chosen = false;
+        return NGX_OK;
+}
+
 static ngx_int_t peer_get(ngx_peer_connection_t *connection, void *data)
 {
+        static const struct edge_tried none = {0};
         struct peer_state *peer = data;
         struct upstream_conf *conf = peer->conf;
         bool found = false;
+        if (tried_note(peer) != NGX_OK)
+                return NGX_ERROR;
         const struct view *view = view_enter(conf->reader, 0);
         if (view != NULL) {
-                found = edge_choose(view, &conf->marks, ngx_current_msec, &peer->tried, &conf->turn,
+                found = edge_choose(view, &conf->marks, ngx_current_msec,
+                                    peer->tried == NULL ? &none : peer->tried, &conf->turn,
                                     &peer->choice);
                 view_leave(conf->reader, 0, view);
         }
         if (!found) {
-                peer->request->route = EDGE_ROUTE_NONE;
+                peer->request.route = EDGE_ROUTE_NONE;
                 ngx_log_error(NGX_LOG_ERR, connection->log, 0, "meridian: view %V %s", &conf->path,
                               view == NULL ? "has never been published" : "has no backend left");
                 return NGX_BUSY;
@@ -178,20 +207,20 @@ static ngx_int_t peer_get(ngx_peer_connection_t *connection, void *data)
         address_set(peer, connection);
         if (name_set(peer, connection) != NGX_OK)
                 return NGX_ERROR;
-        peer->tried.backends[peer->tried.count++] = peer->choice.backend;
-        peer->request->route = peer->choice.route;
-        ngx_memcpy(peer->request->region, peer->choice.region, sizeof peer->request->region);
+        peer->chosen = true;
+        peer->request.route = peer->choice.route;
+        ngx_memcpy(peer->request.region, peer->choice.region, sizeof peer->request.region);
         return NGX_OK;
 }
 
 static void peer_free(ngx_peer_connection_t *connection, void *data, ngx_uint_t state)
 {
         struct peer_state *peer = data;
-        if (peer->tried.count == 0)
+        if (!peer->chosen && peer->tried == NULL)
                 return;
         if (state & NGX_PEER_FAILED) {
                 edge_mark(&peer->conf->marks, &peer->choice.backend, ngx_current_msec);
-                peer->request->region[0] = '\0';
+                peer->request.region[0] = '\0';
         } else if (peer->conf->marks.count > 0) {
                 edge_unmark(&peer->conf->marks, &peer->choice.backend);
         }
@@ -229,21 +258,20 @@ static size_t tries_count(struct upstream_conf *conf)
 static ngx_int_t peer_init(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
 {
         struct upstream_conf *conf = ngx_http_conf_upstream_srv_conf(us, ngx_http_meridian_module);
-        struct request_state *request = ngx_pcalloc(r->pool, sizeof *request);
-        if (request == NULL)
-                return NGX_ERROR;
-        ngx_http_set_ctx(r, request, ngx_http_meridian_module);
-        size_t tries = tries_count(conf);
-        if (tries == 0 && conf->has_servers) {
-                request->route = EDGE_ROUTE_SERVER_LINES;
-                return ngx_http_upstream_init_round_robin_peer(r, us);
-        }
         struct peer_state *peer = ngx_palloc(r->pool, sizeof *peer);
         if (peer == NULL)
                 return NGX_ERROR;
+        peer->request.route = EDGE_ROUTE_NONE;
+        peer->request.region[0] = '\0';
+        ngx_http_set_ctx(r, &peer->request, ngx_http_meridian_module);
+        size_t tries = tries_count(conf);
+        if (tries == 0 && conf->has_servers) {
+                peer->request.route = EDGE_ROUTE_SERVER_LINES;
+                return ngx_http_upstream_init_round_robin_peer(r, us);
+        }
         peer->conf = conf;
-        peer->request = request;
-        peer->tried.count = 0;
+        peer->tried = NULL;
+        peer->chosen = false;
         peer->pool = r->pool;
         r->upstream->peer.data = peer;
         r->upstream->peer.get = peer_get;

@@ -153,21 +153,21 @@ static void slots_sweep(struct geo *geo)
 }
 
 /* One record of a node, big-endian; of 28 bits, the middle byte has the upper four of both. */
-static uint32_t record_read(const MMDB_s *database, uint32_t node, size_t side)
+static inline uint32_t record_read(const uint8_t *tree, unsigned record_size, uint32_t node,
+                                   unsigned side)
 {
-        size_t size = database->full_record_byte_size;
-        const uint8_t *at = database->file_content + node * size;
+        const uint8_t *at = tree + (size_t)node * (record_size / 4);
         uint32_t middle;
-        switch (database->metadata.record_size) {
+        switch (record_size) {
         case 24:
-                at += side * 3;
+                at += side * 3u;
                 return (uint32_t)at[0] << 16 | (uint32_t)at[1] << 8 | at[2];
         case 28:
                 middle = side == 0 ? at[3] >> 4 : at[3] & 0x0fu;
-                at += side * 4;
+                at += side * 4u;
                 return middle << 24 | (uint32_t)at[0] << 16 | (uint32_t)at[1] << 8 | at[2];
         default:
-                at += side * 4;
+                at += side * 4u;
                 return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
         }
 }
@@ -177,18 +177,35 @@ static uint32_t root_of_v4(const MMDB_s *database)
         return database->metadata.ip_version == 6 ? database->ipv4_start_node.node_value : 0;
 }
 
-/* Descends the tree from a node, as libmaxminddb does, only without a call for each bit (a third of
- * its time). Returns the record that is no node, and counts the bits. */
-static uint32_t tree_descend(const MMDB_s *database, uint32_t node, const uint8_t *ip,
-                             unsigned bits, unsigned *ret_depth)
+/* Bits of the address decide, from the highest on, until the record is no node. */
+__attribute__((always_inline)) static inline uint32_t
+descend_sized(const MMDB_s *database, unsigned record_size, uint32_t node, const uint8_t *ip,
+              unsigned bits, unsigned *ret_depth)
 {
+        const uint8_t *tree = database->file_content;
+        uint32_t nodes = database->metadata.node_count;
         unsigned bit = 0;
-        for (; bit < bits && node < database->metadata.node_count; bit++) {
+        for (; bit < bits && node < nodes; bit++) {
                 unsigned side = (unsigned)ip[bit / 8] >> (7 - bit % 8) & 1u;
-                node = record_read(database, node, side);
+                node = record_read(tree, record_size, node, side);
         }
         *ret_depth = bit;
         return node;
+}
+
+/* Descends the tree from a node, as libmaxminddb does, only without a call for each bit, and with a
+ * loop for each size of records. Returns the record that is no node, and counts the bits. */
+static uint32_t tree_descend(const MMDB_s *database, uint32_t node, const uint8_t *ip,
+                             unsigned bits, unsigned *ret_depth)
+{
+        switch (database->metadata.record_size) {
+        case 24:
+                return descend_sized(database, 24, node, ip, bits, ret_depth);
+        case 28:
+                return descend_sized(database, 28, node, ip, bits, ret_depth);
+        default:
+                return descend_sized(database, 32, node, ip, bits, ret_depth);
+        }
 }
 
 /* Half of an IPv4 lookup, done in advance: a few milliseconds for all first two octets. */

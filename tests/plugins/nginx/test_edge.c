@@ -177,12 +177,24 @@ static void test_text(void **state)
         static const char *const texts[] = {"0.0.0.0:1",     "255.255.255.255:65535",
                                             "192.0.2.10:80", "100.20.3.0:9999",
                                             "[::1]:443",     "[2001:db8::1]:10"};
+        static struct edge_texts kept;
         for (size_t i = 0; i < COUNT_OF(texts); i++) {
                 struct topology_endpoint backend;
                 char text[TOPOLOGY_ENDPOINT_TEXT];
                 assert_true(topology_endpoint_parse(bytes_of_str(texts[i]), &backend));
                 assert_int_equal(edge_backend_text(&backend, text), strlen(texts[i]));
                 assert_string_equal(text, texts[i]);
+                /* Kept ones, and others that want the same place. */
+                struct topology_endpoint other = backend;
+                for (unsigned round = 0; round < 4; round++) {
+                        assert_int_equal(edge_texts_get(&kept, &backend, text), strlen(texts[i]));
+                        assert_string_equal(text, texts[i]);
+                        char wanted[TOPOLOGY_ENDPOINT_TEXT];
+                        other.port = (uint16_t)(other.port + EDGE_TEXTS);
+                        (void)edge_backend_text(&other, wanted);
+                        assert_int_equal(edge_texts_get(&kept, &other, text), strlen(wanted));
+                        assert_string_equal(text, wanted);
+                }
         }
         for (enum edge_route route = EDGE_ROUTE_NONE; route < EDGE_ROUTE_COUNT; route++)
                 assert_true(strlen(edge_route_name(route)) > 0);
