@@ -221,6 +221,23 @@ static struct pending *pending_for(struct node *node, struct asker asker, enum r
         return pending;
 }
 
+static void forward_to(struct node *node, struct asker asker, const struct request *request,
+                       struct bytes data, node_id target, uint64_t wait_ms)
+{
+        struct pending *pending =
+                pending_for(node, asker, request->kind, WORLD_GROUP_REGION, wait_ms);
+        if (pending == NULL)
+                return;
+        pending->elsewhere = true;
+        pending->target = target;
+        pending->deadline_us += FORWARD_SLACK_US;
+        pending->retry_us = UINT64_MAX;
+        struct envelope envelope = {.kind = ENVELOPE_FORWARD, .id = pending->sequence};
+        envelope.body = data;
+        node_send(node, target, &envelope);
+        node->counters.requests_forwarded++;
+}
+
 static void forward(struct node *node, struct asker asker, const struct request *request,
                     struct bytes data, struct bytes region_name, uint64_t wait_ms)
 {
@@ -239,18 +256,14 @@ static void forward(struct node *node, struct asker asker, const struct request 
                        "The region that decides about this lock cannot be reached.");
                 return;
         }
-        struct pending *pending =
-                pending_for(node, asker, request->kind, WORLD_GROUP_REGION, wait_ms);
-        if (pending == NULL)
-                return;
-        pending->elsewhere = true;
-        pending->target = target;
-        pending->deadline_us += FORWARD_SLACK_US;
-        pending->retry_us = UINT64_MAX;
-        struct envelope envelope = {.kind = ENVELOPE_FORWARD, .id = pending->sequence};
-        envelope.body = data;
-        node_send(node, target, &envelope);
-        node->counters.requests_forwarded++;
+        forward_to(node, asker, request, data, target, wait_ms);
+}
+
+/* The leader of a group, where that is another node that can be asked; else 0. */
+static node_id leader_elsewhere(struct node *node, const struct node_group *group)
+{
+        const struct node_peer *peer = node_peer_of(node, group->status.leader);
+        return peer != NULL && peer->up && peer->id != node->config.self ? peer->id : 0;
 }
 
 static void reply_lock_of(struct bytes key, const struct lock_info *info, struct reply_lock *ret)
@@ -381,7 +394,12 @@ static void lock_came(struct node *node, struct asker asker, const struct reques
         if (no_majority(node, asker, request->kind, group))
                 return;
         if (request->kind == REQUEST_LOCK_INFO) {
-                lock_info(node, asker, group, key);
+                /* The leader has applied what it has answered; this node may be behind it. */
+                node_id leader = asker.from == 0 ? leader_elsewhere(node, group) : 0;
+                if (leader != 0)
+                        forward_to(node, asker, request, data, leader, 0);
+                else
+                        lock_info(node, asker, group, key);
                 return;
         }
         struct pending *pending = pending_for(node, asker, request->kind, which, wait_ms);
@@ -707,9 +725,9 @@ static void pending_tick(struct node *node, struct pending *pending)
         }
         if (pending->elsewhere || pending->queued)
                 return;
-        bool leaderless = group->failed || group->status.leader == 0;
-        if (leaderless && node->now_us >= pending->arrived_us + election_us &&
-            (group->failed || node->now_us >= group->leaderless_us + election_us)) {
+        bool alone = group->failed || group->consensus == NULL ||
+                     !consensus_has_majority(group->consensus, node->now_us / 1000);
+        if (alone && node->now_us >= pending->arrived_us + election_us) {
                 pending_refuse(node, pending, REPLY_NO_MAJORITY,
                                pending->submitted
                                        ? "The majority was lost; it may or may not have happened."
