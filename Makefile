@@ -8,7 +8,7 @@ PREFIX ?= /usr/local
 all: build
 
 help: ## what can be made
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/p' Makefile | column -t -s '|'
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 deps: ## installs the Debian packages that are missing
 	@scripts/install-deps

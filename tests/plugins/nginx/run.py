@@ -534,8 +534,9 @@ def test_reload_under_load(nginx):
 def test_worker_dies(nginx):
     nginx.publish()
     time.sleep(0.5)
-    workers = subprocess.run(["pgrep", "-P", str(nginx.server.pid)], capture_output=True,
-                             text=True).stdout.split()
+    master = nginx.server.pid
+    with open(f"/proc/{master}/task/{master}/children", encoding="ascii") as children:
+        workers = children.read().split()
     assert workers
     for worker in workers:
         os.kill(int(worker), signal.SIGKILL)
