@@ -323,13 +323,6 @@ static void on_failed(void *user, struct journal *journal, enum err err)
         CHECK(err == ERR_NONE); /* a node that does not hear of this would lie to its peers */
 }
 
-void io_driver_journal_sizes(const struct io_driver *driver, enum world_group group,
-                             uint64_t *ret_durable, uint64_t *ret_asked)
-{
-        *ret_durable = driver->journals[group].durable;
-        *ret_asked = driver->journals[group].asked;
-}
-
 /* ---- life ---- */
 
 static void closed_when_idle(struct io_driver *driver)

@@ -104,10 +104,6 @@ MUST_USE enum err io_driver_event(struct io_driver *driver, const struct world_e
 uint64_t io_driver_now_us(struct io_driver *driver);
 uint64_t io_driver_wall_us(struct io_driver *driver);
 
-/* Bytes of a journal that are durable, and that are asked for. */
-void io_driver_journal_sizes(const struct io_driver *driver, enum world_group group,
-                             uint64_t *ret_durable, uint64_t *ret_asked);
-
 /* Stops: no event reaches the node any more; writes under way are finished; `closed` is called when
  * the loop holds nothing of it. Then io_driver_free. */
 void io_driver_close(struct io_driver *driver, void (*closed)(void *user), void *user);

@@ -271,29 +271,6 @@ bool replication_lag(const struct replication *replication, region_id origin, ui
         return false;
 }
 
-bool replication_redis_up(const struct replication *replication)
-{
-        return replication->redis_up;
-}
-
-uint64_t replication_own_position(const struct replication *replication)
-{
-        return replication->own_position;
-}
-
-bool replication_caught_up(const struct replication *replication, const region_id *origins,
-                           size_t count, uint64_t now_us)
-{
-        if (!replication->redis_up)
-                return false;
-        for (size_t i = 0; i < count; i++) {
-                struct replication_lag lag;
-                if (replication_lag(replication, origins[i], now_us, &lag) && !lag.caught_up)
-                        return false;
-        }
-        return true;
-}
-
 struct replication_counters replication_counters(const struct replication *replication)
 {
         return replication->counters;

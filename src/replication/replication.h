@@ -97,15 +97,6 @@ uint64_t replication_wake_us(const struct replication *replication);
 bool replication_lag(const struct replication *replication, region_id origin, uint64_t now_us,
                      struct replication_lag *ret);
 
-/* Own Redis: is it up, and its own stream's last known position. */
-bool replication_redis_up(const struct replication *replication);
-uint64_t replication_own_position(const struct replication *replication);
-
-/* True when Redis is up and every origin that is in `origins` (region ids, `count`)
- * is known and caught up. */
-bool replication_caught_up(const struct replication *replication, const region_id *origins,
-                           size_t count, uint64_t now_us);
-
 /* Counters since the start, for metrics and for the simulator's coverage. */
 struct replication_counters {
         uint64_t batches_sent, batches_merged, bytes_sent, bytes_merged;
