@@ -94,6 +94,15 @@ void heap_free(struct heap *heap, void *ptr)
         free(block);
 }
 
+void heap_free_bytes(struct heap *heap, struct bytes data)
+{
+        union {
+                const uint8_t *lent;
+                uint8_t *owned;
+        } memory = {.lent = data.ptr};
+        heap_free(heap, memory.owned);
+}
+
 bool heap_copy(struct heap *heap, struct bytes data, struct bytes *ret)
 {
         if (data.len == 0) {

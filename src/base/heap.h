@@ -33,6 +33,9 @@ MUST_USE void *heap_resize(struct heap *heap, void *ptr, size_t size);
 /* Gives memory back; NULL is fine. */
 void heap_free(struct heap *heap, void *ptr);
 
+/* Gives back memory that is known by its slice, as heap_copy gave it. An empty slice is fine. */
+void heap_free_bytes(struct heap *heap, struct bytes data);
+
 /* A copy of a slice; ret->ptr is NULL only where data.len is 0 or memory ran out (then false). */
 MUST_USE bool heap_copy(struct heap *heap, struct bytes data, struct bytes *ret);
 

@@ -32,7 +32,7 @@ enum err council_new(struct heap *heap, const struct council_config *config,
 
 static void owned_free(struct heap *heap, struct bytes *data)
 {
-        heap_free(heap, (void *)(uintptr_t)data->ptr);
+        heap_free_bytes(heap, *data);
         *data = (struct bytes){0};
 }
 

@@ -47,7 +47,7 @@ bool string_exists(const struct crdt *crdt)
 
 void base_forget(const struct table_env *env, struct crdt *crdt)
 {
-        heap_free(env->heap, (void *)(uintptr_t)crdt->base_text.ptr);
+        heap_free_bytes(env->heap, crdt->base_text);
         crdt->base_text = (struct bytes){0};
         crdt->base_kind = CRDT_BASE_NATIVE;
 }

@@ -28,7 +28,7 @@ enum err lock_table_new(struct heap *heap, uint64_t seed, struct lock_table **re
 static void garbage_free(struct lock_table *table)
 {
         for (size_t i = 0; i < table->garbage_count; i++)
-                heap_free(table->heap, (void *)(uintptr_t)table->garbage[i].ptr);
+                heap_free_bytes(table->heap, table->garbage[i]);
         table->garbage_count = 0;
 }
 
@@ -52,7 +52,7 @@ static void garbage_add(struct lock_table *table, struct bytes data)
                 struct bytes *garbage =
                         heap_resize(table->heap, table->garbage, size * sizeof *garbage);
                 if (garbage == NULL) {
-                        heap_free(table->heap, (void *)(uintptr_t)data.ptr);
+                        heap_free_bytes(table->heap, data);
                         table->fatal = true; /* so no result is shown that borrows them */
                         return;
                 }

@@ -150,7 +150,7 @@ static void list_remove(struct lock_table *table, struct lock *lock)
 
 static void bytes_free(struct lock_table *table, struct bytes data)
 {
-        heap_free(table->heap, (void *)(uintptr_t)data.ptr);
+        heap_free_bytes(table->heap, data);
 }
 
 struct lock *lock_slots_insert(struct lock_table *table, struct bytes key, struct bytes owner,

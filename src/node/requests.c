@@ -87,11 +87,7 @@ static struct pending *pending_new(struct node *node)
 static void pending_drop(struct node *node, struct pending *pending)
 {
         CHECK(pending->used && node->pending_count > 0);
-        union {
-                const uint8_t *in;
-                uint8_t *out;
-        } memory = {.in = pending->command.ptr};
-        heap_free(node->heap, memory.out);
+        heap_free_bytes(node->heap, pending->command);
         pending->command = bytes_of(NULL, 0);
         pending->used = false;
         node->pending_count--;

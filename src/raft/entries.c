@@ -69,7 +69,7 @@ static void entries_free(struct entries *entries, size_t from, size_t count)
 {
         for (size_t i = 0; i < count; i++) {
                 struct entry *entry = &entries->items[entries->head + from + i];
-                heap_free(entries->heap, (void *)(uintptr_t)entry->data.ptr);
+                heap_free_bytes(entries->heap, entry->data);
                 *entry = (struct entry){.type = ENTRY_COMMAND};
         }
 }

@@ -192,7 +192,7 @@ void exchange_forget(struct consensus *consensus)
         if (consensus->released == 0)
                 return;
         for (size_t i = 0; i < consensus->released; i++)
-                heap_free(consensus->heap, (void *)(uintptr_t)consensus->queue[i].data.ptr);
+                heap_free_bytes(consensus->heap, consensus->queue[i].data);
         consensus->queue_count -= consensus->released;
         memmove(consensus->queue, consensus->queue + consensus->released,
                 consensus->queue_count * sizeof *consensus->queue);

@@ -23,8 +23,8 @@ void store_init(struct consensus *consensus)
 
 void snapshot_fini(struct consensus *consensus, struct snapshot *snapshot)
 {
-        heap_free(consensus->heap, (void *)(uintptr_t)snapshot->configuration.ptr);
-        heap_free(consensus->heap, (void *)(uintptr_t)snapshot->state.ptr);
+        heap_free_bytes(consensus->heap, snapshot->configuration);
+        heap_free_bytes(consensus->heap, snapshot->state);
         *snapshot = (struct snapshot){0};
 }
 

@@ -77,7 +77,7 @@ static void test_copy(void **state)
         struct bytes refused = BYTES("untouched");
         assert_false(heap_copy(&heap, BYTES("x"), &refused));
         assert_true(bytes_equal(refused, BYTES("untouched")));
-        heap_free(&heap, (void *)(uintptr_t)copy.ptr);
+        heap_free_bytes(&heap, copy);
 }
 
 int main(void)

@@ -44,7 +44,7 @@ static size_t apply(struct council *council, uint64_t index, const struct counci
 {
         struct buffer out;
         size_t count = 0;
-        heap_free(&heap, (void *)(uintptr_t)applied.ptr);
+        heap_free_bytes(&heap, applied);
         buffer_init(&out, &heap);
         council_command_encode(command, &out);
         /* A copy of the exact size, so that a sanitizer sees what is read too far. */
@@ -528,7 +528,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
         (void)state;
-        heap_free(&heap, (void *)(uintptr_t)applied.ptr);
+        heap_free_bytes(&heap, applied);
         return heap.used_bytes == 0 ? 0 : 1;
 }
 

@@ -116,7 +116,7 @@ static void test_stream(void **state)
                 if (rng_chance(&rng, 700))
                         *at ^= (uint8_t)(1u << bit % 8);
         }
-        heap_free(&heap, (void *)(uintptr_t)copy.ptr);
+        heap_free_bytes(&heap, copy);
         keyspace_free(keyspace);
         assert_int_equal(heap.used_bytes, 0);
 }

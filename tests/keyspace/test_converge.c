@@ -383,7 +383,7 @@ static void hand_over(struct world *world, const struct batch *batch)
 
 static void batch_free(struct world *world, struct batch *batch)
 {
-        heap_free(&world->heap, (void *)(uintptr_t)batch->data.ptr);
+        heap_free_bytes(&world->heap, batch->data);
         *batch = (struct batch){0};
 }
 

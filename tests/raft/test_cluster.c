@@ -274,7 +274,7 @@ static void drop_messages(struct world *w, unsigned node_a, unsigned node_b)
                 bool hit = (m->from == node_a && (node_b == NODES || m->to == node_b)) ||
                            (m->to == node_a && (node_b == NODES || m->from == node_b));
                 if (hit)
-                        heap_free(&w->heap, (void *)(uintptr_t)m->data.ptr);
+                        heap_free_bytes(&w->heap, m->data);
                 else
                         w->messages[kept++] = *m;
         }
@@ -338,7 +338,7 @@ static void deliver_due(struct world *w)
                         }
                         pump(w, m.to);
                 }
-                heap_free(&w->heap, (void *)(uintptr_t)m.data.ptr);
+                heap_free_bytes(&w->heap, m.data);
         }
 }
 
@@ -478,7 +478,7 @@ static void world_close(struct world *w)
                 buffer_fini(&w->nodes[i].disk.next);
         }
         for (size_t i = 0; i < w->message_count; i++)
-                heap_free(&w->heap, (void *)(uintptr_t)w->messages[i].data.ptr);
+                heap_free_bytes(&w->heap, w->messages[i].data);
         assert_int_equal(w->heap.used_bytes, 0);
 }
 
