@@ -1,95 +1,47 @@
-/* The door: takes inputs, drives libraft's raft_step() with events, and
- * collects what it wants done.
- *
- *   input -> begin (forget what the last take handed out) -> step ... -> advance -> (take) output
- *
- * step     one event into the library; its update becomes records, entries, messages
- * advance  hands out entries that are committed now, and tells the library of configurations
- *
- * Failure: an error of the library that is not a plain refusal means memory ran out, or that a
- * committed entry would have to be overwritten. Either way this replica takes part no more
- * (consensus_fail): it sends nothing and wakes never, and status.failed tells.
- *
- * The library's own tracer prints through a static buffer; it is switched off. Its heap is malloc:
- * it knows only one for the whole process. */
-#include "raft/consensus_priv.h"
+/* The door: checks the configuration, and passes every call to the core behind it. */
+#include "raft/consensus.h"
 
-#include "base/check.h"
-#include "base/cursor.h"
+#include "raft/engine.h"
+#include "raft/library.h"
 
-#if RAFT_VERSION_NUMBER < 2201
-#error "libraft 0.22.1 or later is needed: older ones lose committed entries"
-#endif
-
-_Static_assert((int)ENTRY_COMMAND == (int)RAFT_COMMAND, "entry types are the library's");
-_Static_assert((int)ENTRY_BARRIER == (int)RAFT_BARRIER, "entry types are the library's");
-_Static_assert((int)ENTRY_CHANGE == (int)RAFT_CHANGE, "entry types are the library's");
-
-enum {
-        INFLIGHT_ENTRIES_MAX = 1024,
-        BACKLOG_ENTRIES_MAX = 4096,
-        BATCH_BYTES_MAX = CONSENSUS_COMMAND_BYTES_MAX + 16,
-        CAPACITY = UINT16_MAX,
-        SNAPSHOT_ENTRIES_DEFAULT = 4096,
-        TRAILING_ENTRIES_DEFAULT = 512,
+struct consensus {
+        struct heap *heap;
+        const struct consensus_engine *engine;
+        void *core;
 };
 
-#define SNAPSHOT_BYTES_DEFAULT ((size_t)8 * 1024 * 1024)
-
-static bool config_valid(const struct consensus_config *config)
+static uint32_t member_node(const struct consensus_config *config, size_t at)
 {
-        if (config->self == 0 || config->voter_count == 0 ||
-            config->voter_count > CONSENSUS_VOTERS_MAX || config->election_timeout_ms < 10 ||
-            config->election_timeout_ms > 60000 || config->heartbeat_ms == 0 ||
-            config->heartbeat_ms > config->election_timeout_ms / 2)
-                return false;
+        return config->members != NULL ? config->members[at].node : config->voters[at];
+}
+
+static bool members_valid(const struct consensus_config *config)
+{
         bool self = false;
+        bool voter = false;
         for (size_t i = 0; i < config->voter_count; i++) {
-                if (config->voters[i] == 0)
+                uint32_t node = member_node(config, i);
+                if (node == 0)
                         return false;
-                self = self || config->voters[i] == config->self;
+                self = self || node == config->self;
+                voter = voter || config->members == NULL ||
+                        config->members[i].role == CONSENSUS_VOTER;
                 for (size_t j = 0; j < i; j++) {
-                        if (config->voters[j] == config->voters[i])
+                        if (member_node(config, j) == node)
                                 return false;
                 }
         }
-        return self;
+        return self && voter;
 }
 
-static void config_copy(struct consensus *consensus, const struct consensus_config *config)
+static bool config_valid(const struct consensus_config *config)
 {
-        consensus->config = *config;
-        consensus->config.voters = consensus->voters;
-        if (config->snapshot_entries == 0)
-                consensus->config.snapshot_entries = SNAPSHOT_ENTRIES_DEFAULT;
-        if (config->snapshot_bytes == 0)
-                consensus->config.snapshot_bytes = SNAPSHOT_BYTES_DEFAULT;
-        if (config->trailing_entries == 0)
-                consensus->config.trailing_entries = TRAILING_ENTRIES_DEFAULT;
-        for (size_t i = 0; i < config->voter_count; i++) {
-                size_t at = i;
-                for (; at > 0 && consensus->voters[at - 1] > config->voters[i]; at--)
-                        consensus->voters[at] = consensus->voters[at - 1];
-                consensus->voters[at] = config->voters[i];
-        }
-}
-
-static bool library_open(struct consensus *consensus)
-{
-        const struct consensus_config *config = &consensus->config;
-        char address[16];
-        snprintf(address, sizeof address, "%u", config->self);
-        if (raft_init(&consensus->raft, NULL, NULL, config->self, address) != 0)
+        if (config->self == 0 || config->voter_count > CONSENSUS_VOTERS_MAX ||
+            config->election_timeout_ms < 10 || config->election_timeout_ms > 60000 ||
+            config->heartbeat_ms == 0 || config->heartbeat_ms > config->election_timeout_ms / 2 ||
+            config->drift_per_mille > 900)
                 return false;
-        consensus->raft.tracer = NULL;
-        consensus->raft_open = true;
-        raft_seed(&consensus->raft, (unsigned)(config->seed ^ config->seed >> 32));
-        raft_set_pre_vote(&consensus->raft, config->pre_vote);
-        raft_set_election_timeout(&consensus->raft, config->election_timeout_ms);
-        raft_set_heartbeat_timeout(&consensus->raft, config->heartbeat_ms);
-        raft_set_install_snapshot_timeout(&consensus->raft, config->election_timeout_ms * 10);
-        raft_set_max_inflight_entries(&consensus->raft, INFLIGHT_ENTRIES_MAX);
-        return true;
+        return config->join || (config->voter_count > 0 && members_valid(config));
 }
 
 enum err consensus_new(struct heap *heap, const struct consensus_config *config,
@@ -101,428 +53,115 @@ enum err consensus_new(struct heap *heap, const struct consensus_config *config,
         if (consensus == NULL)
                 return ERR_NOMEM;
         consensus->heap = heap;
-        config_copy(consensus, config);
-        store_init(consensus);
-        buffer_init(&consensus->batch, heap);
-        if (!library_open(consensus)) {
-                consensus_free(consensus);
-                return ERR_NOMEM;
-        }
-        *ret_consensus = consensus;
-        return ERR_NONE;
+        consensus->engine = config->engine != NULL ? config->engine : &consensus_library;
+        enum err err = consensus->engine->open(heap, config, &consensus->core);
+        if (err != ERR_NONE)
+                heap_free(heap, consensus);
+        else
+                *ret_consensus = consensus;
+        return err;
 }
 
 void consensus_free(struct consensus *consensus)
 {
         if (consensus == NULL)
                 return;
-        if (consensus->raft_open)
-                raft_close(&consensus->raft, NULL);
-        exchange_fini(consensus);
-        store_fini(consensus);
-        buffer_fini(&consensus->batch);
-        heap_free(consensus->heap, consensus->commands);
+        consensus->engine->close(consensus->core);
         heap_free(consensus->heap, consensus);
-}
-
-void consensus_fail(struct consensus *consensus)
-{
-        consensus->failed = true;
-}
-
-void consensus_failed(struct consensus *consensus)
-{
-        consensus_fail(consensus);
-}
-
-/* Opens every input: moves time on and drops what the last take handed out. */
-static void consensus_begin(struct consensus *consensus, uint64_t now_ms)
-{
-        if (now_ms > consensus->now_ms)
-                consensus->now_ms = now_ms;
-        if (!consensus->taken)
-                return;
-        consensus->taken = false;
-        exchange_forget(consensus);
-        buffer_reset(&consensus->pending);
-        consensus->pending_replace = false;
-        consensus->command_count = 0;
-        consensus->restore = false;
-}
-
-static bool consensus_active(const struct consensus *consensus)
-{
-        return consensus->started && !consensus->failed;
-}
-
-static void step_entries(struct consensus *consensus, const struct raft_update *update)
-{
-        void *batch = update->entries.batch[0].batch;
-        store_entries(consensus, update->entries.index, update->entries.batch, update->entries.n);
-        raft_free(batch);
-}
-
-int consensus_step(struct consensus *consensus, struct raft_event *event)
-{
-        struct raft_update update;
-        memset(&update, 0, sizeof update);
-        event->time = consensus->now_ms;
-        event->capacity = CAPACITY;
-        int rv = raft_step(&consensus->raft, event, &update);
-        if (rv == RAFT_NOTLEADER || rv == RAFT_BADID || rv == RAFT_NOTFOUND)
-                return rv;
-        if (rv != 0) {
-                consensus_fail(consensus);
-                return rv;
-        }
-        if (update.flags & ((RAFT_UPDATE_CURRENT_TERM) | (RAFT_UPDATE_VOTED_FOR)))
-                store_meta(consensus);
-        if (update.flags & (RAFT_UPDATE_SNAPSHOT)) {
-                raft_free(update.snapshot.chunk.base);
-                store_install(consensus);
-        }
-        if (update.flags & (RAFT_UPDATE_ENTRIES))
-                step_entries(consensus, &update);
-        if ((update.flags & (RAFT_UPDATE_STATE)) && consensus->raft.state == RAFT_LEADER)
-                consensus->lead_from = entries_last(&consensus->entries);
-        if (update.flags & (RAFT_UPDATE_MESSAGES)) {
-                for (unsigned i = 0; i < update.messages.n; i++)
-                        exchange_send(consensus, &update.messages.batch[i]);
-        }
-        return 0;
-}
-
-static bool commands_grow(struct consensus *consensus)
-{
-        if (consensus->command_count < consensus->command_size)
-                return true;
-        size_t size = consensus->command_size == 0 ? 64 : consensus->command_size * 2;
-        struct consensus_command *commands = heap_resize(consensus->heap, consensus->commands,
-                                                         size * sizeof *consensus->commands);
-        if (commands == NULL)
-                return false;
-        consensus->commands = commands;
-        consensus->command_size = size;
-        return true;
-}
-
-/* An entry's data are commands as slices. */
-static bool deliver_commands(struct consensus *consensus, uint64_t index, const struct entry *entry)
-{
-        struct cursor cursor = cursor_of(entry->data);
-        while (cursor_left(&cursor) > 0) {
-                struct bytes data = cursor_slice(&cursor);
-                if (cursor_failed(&cursor))
-                        return true; /* alike on all replicas */
-                if (!commands_grow(consensus))
-                        return false;
-                consensus->commands[consensus->command_count++] = (struct consensus_command){
-                        .index = index, .term = entry->term, .data = data};
-        }
-        return true;
-}
-
-static bool deliver_configuration(struct consensus *consensus, uint64_t index,
-                                  const struct entry *entry)
-{
-        struct raft_event event = {.type = RAFT_CONFIGURATION};
-        event.configuration.index = index;
-        return store_configuration(entry->data, &event.configuration.conf) &&
-               consensus_step(consensus, &event) == 0;
-}
-
-static bool deliver(struct consensus *consensus, uint64_t index, const struct entry *entry)
-{
-        switch (entry->type) {
-        case ENTRY_COMMAND:
-                return deliver_commands(consensus, index, entry);
-        case ENTRY_BARRIER:
-                return true;
-        case ENTRY_CHANGE:
-                return deliver_configuration(consensus, index, entry);
-        }
-        UNREACHABLE("decoding lets no other type through");
-}
-
-/* Hands out what is committed by now. */
-static void consensus_advance(struct consensus *consensus)
-{
-        store_synced(consensus);
-        while (!consensus->failed && !consensus->raft.snapshot.installing &&
-               consensus->applied < consensus->raft.commit_index) {
-                uint64_t index = consensus->applied + 1;
-                const struct entry *entry = entries_at(&consensus->entries, index);
-                if (entry == NULL)
-                        return;
-                consensus->applied = index;
-                if (!deliver(consensus, index, entry))
-                        consensus_fail(consensus);
-        }
 }
 
 enum err consensus_start(struct consensus *consensus, uint64_t now_ms, struct bytes journal,
                          uint64_t synced, struct consensus_recovery *ret)
 {
-        CHECK(!consensus->started);
-        consensus->now_ms = now_ms;
-        enum err err = store_recover(consensus, journal, synced, ret);
-        if (err == ERR_NONE)
-                err = store_begin(consensus);
-        if (err != ERR_NONE) {
-                consensus_fail(consensus);
-                return err;
-        }
-        consensus->started = true;
-        consensus_advance(consensus);
-        return ERR_NONE;
+        return consensus->engine->start(consensus->core, now_ms, journal, synced, ret);
 }
 
 void consensus_tick(struct consensus *consensus, uint64_t now_ms)
 {
-        consensus_begin(consensus, now_ms);
-        if (!consensus_active(consensus) || consensus->now_ms < raft_timeout(&consensus->raft))
-                return;
-        struct raft_event event = {.type = RAFT_TIMEOUT};
-        (void)consensus_step(consensus, &event);
-        consensus_advance(consensus);
+        consensus->engine->tick(consensus->core, now_ms);
 }
 
 enum err consensus_receive(struct consensus *consensus, uint64_t now_ms, uint32_t from,
                            struct bytes data)
 {
-        consensus_begin(consensus, now_ms);
-        if (!consensus_active(consensus))
-                return ERR_NONE;
-        enum err err = exchange_receive(consensus, from, data);
-        consensus_advance(consensus);
-        return err;
-}
-
-/* Proposes what was submitted as one entry; drops it where this node leads no more. */
-static void batch_flush(struct consensus *consensus)
-{
-        if (consensus->batch.len == 0)
-                return;
-        void *data = raft_malloc(consensus->batch.len);
-        if (data == NULL)
-                return;
-        memcpy(data, consensus->batch.ptr, consensus->batch.len);
-        struct raft_entry entry = {
-                .term = raft_current_term(&consensus->raft),
-                .type = RAFT_COMMAND,
-                .buf = {.base = data, .len = consensus->batch.len},
-                .batch = data,
-        };
-        buffer_reset(&consensus->batch);
-        struct raft_event event = {.type = RAFT_SUBMIT};
-        event.submit.entries = &entry;
-        event.submit.n = 1;
-        if (consensus_step(consensus, &event) != 0)
-                raft_free(data);
+        return consensus->engine->receive(consensus->core, now_ms, from, data);
 }
 
 enum err consensus_submit(struct consensus *consensus, uint64_t now_ms, struct bytes command)
 {
-        consensus_begin(consensus, now_ms);
-        if (command.len == 0 || command.len > CONSENSUS_COMMAND_BYTES_MAX)
-                return ERR_INVALID;
-        if (!consensus_active(consensus) || consensus->raft.state != RAFT_LEADER)
-                return ERR_NOT_LEADER;
-        if (raft_transferee(&consensus->raft) != 0 ||
-            entries_last(&consensus->entries) - consensus->applied > BACKLOG_ENTRIES_MAX)
-                return ERR_BUSY;
-        if (consensus->batch.len + command.len + 10 > BATCH_BYTES_MAX)
-                batch_flush(consensus);
-        size_t before = consensus->batch.len;
-        buffer_slice(&consensus->batch, command);
-        if (consensus->batch.err == ERR_NONE)
-                return ERR_NONE;
-        consensus->batch.err = ERR_NONE;
-        consensus->batch.len = before;
-        return ERR_NOMEM;
+        return consensus->engine->submit(consensus->core, now_ms, command);
 }
 
 void consensus_synced(struct consensus *consensus, uint64_t now_ms, uint64_t generation,
                       uint64_t offset)
 {
-        consensus_begin(consensus, now_ms);
-        if (!consensus_active(consensus) || generation != consensus->generation)
-                return;
-        if (offset > consensus->written)
-                offset = consensus->written;
-        if (offset > consensus->durable)
-                consensus->durable = offset;
-        consensus_advance(consensus);
+        consensus->engine->synced(consensus->core, now_ms, generation, offset);
 }
 
-/* Not while a state from the leader is on its way to the disk; nor before our own disk has what the
- * others have committed: the library counts what it has stored entry by entry. */
-static bool snapshot_must_wait(const struct consensus *consensus)
+void consensus_failed(struct consensus *consensus)
 {
-        return consensus->raft.snapshot.installing ||
-               consensus->raft.last_stored < consensus->applied;
+        consensus->engine->fail(consensus->core);
 }
 
 enum err consensus_snapshot(struct consensus *consensus, struct bytes state)
 {
-        consensus_begin(consensus, consensus->now_ms);
-        if (!consensus_active(consensus) || consensus->applied_taken <= consensus->snapshot.index)
-                return ERR_NONE;
-        if (snapshot_must_wait(consensus))
-                return ERR_BUSY;
-        if (state.len > CONSENSUS_MESSAGE_BYTES_MAX - 65536)
-                return ERR_LIMIT;
-        struct bytes copy;
-        if (!heap_copy(consensus->heap, state, &copy))
-                return ERR_NOMEM;
-        return store_compact(consensus, copy);
+        return consensus->engine->snapshot(consensus->core, state);
 }
 
 enum err consensus_transfer(struct consensus *consensus, uint64_t now_ms, uint32_t peer)
 {
-        consensus_begin(consensus, now_ms);
-        if (!consensus_active(consensus) || consensus->raft.state != RAFT_LEADER)
-                return ERR_NOT_LEADER;
-        if (raft_transferee(&consensus->raft) != 0)
-                return ERR_BUSY;
-        batch_flush(consensus);
-        struct raft_event event = {.type = RAFT_TRANSFER};
-        event.transfer.server_id = peer;
-        if (consensus_step(consensus, &event) != 0)
-                return ERR_NOT_FOUND;
-        consensus_advance(consensus);
-        return ERR_NONE;
-}
-
-/* Wished when the log is long enough to matter beside the state that would be written. */
-static bool snapshot_wished(const struct consensus *consensus)
-{
-        if (!consensus_active(consensus) || snapshot_must_wait(consensus) ||
-            consensus->applied <= consensus->snapshot.index)
-                return false;
-        uint64_t grown = consensus->written - consensus->base;
-        uint64_t entries = consensus->applied - consensus->snapshot.index;
-        if (grown >= consensus->config.snapshot_bytes && grown >= consensus->base)
-                return true;
-        return entries >= consensus->config.snapshot_entries &&
-               grown >= consensus->snapshot.state.len / 4;
-}
-
-static bool status_differs(const struct consensus_status *a, const struct consensus_status *b)
-{
-        return a->role != b->role || a->term != b->term || a->leader != b->leader ||
-               a->ready != b->ready || a->failed != b->failed;
-}
-
-static size_t take_write(struct consensus *consensus)
-{
-        if (consensus->pending.len == 0 || consensus->failed)
-                return 0;
-        consensus->write = (struct consensus_write){
-                .replace = consensus->pending_replace,
-                .generation = consensus->generation,
-                .data = buffer_view(&consensus->pending),
-        };
-        return 1;
-}
-
-static uint64_t wake_ms(const struct consensus *consensus)
-{
-        if (!consensus_active(consensus))
-                return UINT64_MAX;
-        uint64_t at = raft_timeout(&consensus->raft);
-        return at > consensus->now_ms ? at : consensus->now_ms + 1;
+        return consensus->engine->transfer(consensus->core, now_ms, peer);
 }
 
 void consensus_take(struct consensus *consensus, struct consensus_output *ret)
 {
-        consensus_begin(consensus, consensus->now_ms);
-        if (consensus_active(consensus)) {
-                batch_flush(consensus);
-                consensus_advance(consensus);
-        }
-        struct consensus_status status = consensus_status(consensus);
-        *ret = (struct consensus_output){
-                .writes = &consensus->write,
-                .write_count = take_write(consensus),
-                .message_count = exchange_release(consensus),
-                .restore = consensus->restore,
-                .commands = consensus->commands,
-                .command_count = consensus->command_count,
-                .changed = status_differs(&status, &consensus->told),
-                .snapshot_wished = snapshot_wished(consensus),
-                .wake_ms = wake_ms(consensus),
-        };
-        ret->messages = consensus->messages;
-        if (consensus->restore) {
-                ret->restore_index = consensus->snapshot.index;
-                ret->restore_term = consensus->snapshot.term;
-                ret->restore_state = consensus->snapshot.state;
-        }
-        consensus->applied_taken = consensus->applied;
-        consensus->told = status;
-        consensus->taken = true;
-}
-
-static uint32_t leader_of(const struct consensus *consensus)
-{
-        switch (consensus->raft.state) {
-        case RAFT_LEADER:
-                return consensus->config.self;
-        case RAFT_FOLLOWER:
-                return (uint32_t)consensus->raft.follower_state.current_leader.id;
-        default:
-                return 0;
-        }
-}
-
-static enum consensus_role role_of(const struct consensus *consensus)
-{
-        if (!consensus_active(consensus))
-                return CONSENSUS_FOLLOWER;
-        switch (consensus->raft.state) {
-        case RAFT_LEADER:
-                return CONSENSUS_LEADER;
-        case RAFT_CANDIDATE:
-                return CONSENSUS_CANDIDATE;
-        default:
-                return CONSENSUS_FOLLOWER;
-        }
+        consensus->engine->take(consensus->core, ret);
 }
 
 struct consensus_status consensus_status(const struct consensus *consensus)
 {
-        struct consensus_status status = {
-                .role = role_of(consensus),
-                .started = consensus->started,
-                .failed = consensus->failed,
-        };
-        if (!consensus->started)
-                return status;
-        status.ready =
-                status.role == CONSENSUS_LEADER && consensus->applied >= consensus->lead_from;
-        status.leader = consensus->failed ? 0 : leader_of(consensus);
-        status.vote = (uint32_t)raft_voted_for(&consensus->raft);
-        status.term = raft_current_term(&consensus->raft);
-        status.commit_index = raft_commit_index(&consensus->raft);
-        status.applied_index = consensus->applied;
-        status.last_index = entries_last(&consensus->entries);
-        status.stored_index = consensus->raft.last_stored;
-        status.snapshot_index = consensus->snapshot.index;
-        status.generation = consensus->generation;
-        status.journal_bytes = consensus->written;
-        return status;
+        return consensus->engine->status(consensus->core);
 }
 
 bool consensus_has_majority(const struct consensus *consensus, uint64_t now_ms)
 {
-        if (!consensus_active(consensus))
-                return false;
-        if (consensus->raft.state == RAFT_LEADER)
-                return true;
-        uint64_t heard = consensus->raft.election_timer_start;
-        return leader_of(consensus) != 0 &&
-               (now_ms <= heard || now_ms - heard <= consensus->config.election_timeout_ms);
+        return consensus->engine->has_majority(consensus->core, now_ms);
+}
+
+enum err consensus_read(struct consensus *consensus, uint64_t now_ms, uint64_t id, bool lease)
+{
+        if (consensus->engine->read == NULL)
+                return ERR_UNSUPPORTED;
+        return consensus->engine->read(consensus->core, now_ms, id, lease);
+}
+
+bool consensus_lease_held(const struct consensus *consensus, uint64_t now_ms)
+{
+        return consensus->engine->lease_held != NULL &&
+               consensus->engine->lease_held(consensus->core, now_ms);
+}
+
+enum err consensus_member_set(struct consensus *consensus, uint64_t now_ms,
+                              const struct consensus_member *member)
+{
+        if (consensus->engine->member_set == NULL)
+                return ERR_UNSUPPORTED;
+        return consensus->engine->member_set(consensus->core, now_ms, member);
+}
+
+enum err consensus_member_remove(struct consensus *consensus, uint64_t now_ms, uint32_t node)
+{
+        if (consensus->engine->member_remove == NULL)
+                return ERR_UNSUPPORTED;
+        return consensus->engine->member_remove(consensus->core, now_ms, node);
+}
+
+size_t consensus_members(const struct consensus *consensus, struct consensus_member *ret,
+                         size_t size)
+{
+        if (consensus->engine->members == NULL)
+                return 0;
+        return consensus->engine->members(consensus->core, ret, size);
 }
 
 const char *consensus_role_name(enum consensus_role role)

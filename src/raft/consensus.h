@@ -15,8 +15,9 @@
  *
  * Guarantees: no acknowledged entry is lost as long as a majority of voters keeps its journals; one
  * leader per term; a leader that has not heard a majority for one election timeout steps down; a
- * message is validated completely before the Raft library sees it, and so is a recovered journal.
- * Requires ordered messages per peer and connection (world.h gives that).
+ * message is validated completely before the core sees it, and so is a recovered journal.
+ * Messages may be lost, repeated and come in any order (but the library wants them in order for
+ * each connection, which world.h gives).
  *
  * Sans I/O and deterministic: the same inputs give the same effects. Time is the caller's
  * monotonic clock in milliseconds; a value that goes back is taken as the largest seen. Not for use
@@ -29,7 +30,7 @@
 #include "base/err.h"
 #include "base/heap.h"
 
-#define CONSENSUS_VOTERS_MAX        15
+#define CONSENSUS_VOTERS_MAX        63
 #define CONSENSUS_COMMAND_BYTES_MAX ((size_t)1024 * 1024)
 #define CONSENSUS_MESSAGE_BYTES_MAX ((size_t)64 * 1024 * 1024)
 
@@ -40,17 +41,52 @@ struct consensus_bugs {
         bool term_volatile;    /* a term is not written to the journal */
         bool ack_before_sync;  /* entries count as stored as soon as they are handed to the disk */
         bool send_before_sync; /* messages leave without waiting for their records */
+        bool old_term_commit;  /* entries of old terms are committed by counting (figure 8) */
+        bool stale_log_vote;   /* a vote for a shorter log: `>=` is `<=` */
+        bool no_noop;          /* a leader takes itself for ready without an entry of its term */
+        bool read_unready;     /* reads before an entry of the own term is committed */
+        bool read_unconfirmed; /* reads without asking a majority */
+        bool quorum_half;      /* n / 2 is a majority */
+        bool change_unsafe;    /* members change two at a time, and when committed */
+        bool snapshot_members; /* a snapshot brings the first members instead of the current */
+        bool lease_no_drift;   /* a lease counts from the answer and knows no drift */
+        bool amnesiac_votes;   /* a replica that lost its journal votes and never tells */
         bool suffix_kept; /* at recovery a conflicting suffix is not cut: the first record of an
                            * index wins */
 };
 
+enum consensus_member_role {
+        CONSENSUS_VOTER = 1, /* votes, applies, may lead */
+        CONSENSUS_LEARNER,   /* receives everything, votes for nobody that counts */
+        CONSENSUS_WITNESS,   /* votes and keeps the log, has no state; leads only to hand over what
+                              * a dead leader left with it alone, and takes no command then */
+};
+
+struct consensus_member {
+        uint32_t node;
+        enum consensus_member_role role;
+        enum consensus_member_role wanted; /* of a learner: taken as soon as it has caught up; 0:
+                                            * it stays a learner */
+        uint8_t priority; /* an up-to-date voter of higher priority is given the leadership */
+};
+
+/* Which core does the work behind the door. NULL in the configuration: the usual one. */
+struct consensus_engine;
+
 struct consensus_config {
+        const struct consensus_engine *engine;
         uint64_t cluster;       /* identity of the cluster, the same on all its nodes */
         uint32_t group;         /* enum world_group, or any other number the voters agree on */
         uint32_t self;          /* node id, > 0 */
         const uint32_t *voters; /* node ids of the first configuration, distinct, self among them;
                                  * the same set on every voter, in any order. Borrowed for _new */
         size_t voter_count;     /* 1 .. CONSENSUS_VOTERS_MAX */
+        const struct consensus_member *members; /* instead of `voters`, `voter_count` of them, where
+                                                 * not all are plain voters. Borrowed for _new */
+        bool join; /* not a member of the first configuration: an empty journal stays empty until
+                        * a leader fills it. `voters` is not used */
+        bool amnesiac; /* what the journal held is lost, whatever it holds now: votes for nobody
+                        * until the group has taken the vote from this node and given it back */
         uint32_t election_timeout_ms; /* 10 .. 60,000; a follower waits 1 to 2 times this */
         uint32_t heartbeat_ms;        /* 1 .. election_timeout_ms / 2 */
         bool pre_vote;
@@ -58,6 +94,11 @@ struct consensus_config {
         uint32_t snapshot_entries; /* a snapshot is wished after so many entries; 0: 4,096 */
         size_t snapshot_bytes;     /* ... or so many bytes of journal; 0: 8 MiB */
         uint32_t trailing_entries; /* kept before a snapshot for slow followers; 0: 512 */
+        size_t inflight_bytes;     /* under way to a follower, unanswered; 0: 4 MiB */
+        size_t chunk_bytes;        /* of a snapshot in one message; 0: 256 KiB */
+        size_t snapshot_bytes_max; /* of a state that is accepted; 0: 1 GiB */
+        uint32_t drift_per_mille;  /* leases: the most by which one clock may run faster than
+                                    * another, 0 .. 900; 0: 100 */
         struct consensus_bugs bugs;
 };
 
@@ -85,6 +126,14 @@ struct consensus_command {
         struct bytes data;
 };
 
+/* An answer to consensus_read. ERR_NONE: what is applied after the commands of this take is current
+ * for a reader that asked then. ERR_NOT_LEADER: ask the leader. */
+struct consensus_ready {
+        uint64_t id;
+        uint64_t index;
+        enum err err;
+};
+
 /* Everything borrowed from the consensus until the next call on it. */
 struct consensus_output {
         const struct consensus_write *writes;
@@ -97,6 +146,8 @@ struct consensus_output {
         struct bytes restore_state; /* what an earlier consensus_snapshot was given */
         const struct consensus_command *commands;
         size_t command_count;
+        const struct consensus_ready *reads;
+        size_t read_count;
         bool changed;         /* role, term, leader or readiness differ from the last take */
         bool snapshot_wished; /* call consensus_snapshot when convenient (after the commands) */
         uint64_t wake_ms;     /* call consensus_tick then, at the latest */
@@ -116,7 +167,13 @@ struct consensus_status {
         uint64_t stored_index; /* durable here */
         uint64_t snapshot_index;
         uint64_t generation;
-        uint64_t journal_bytes; /* written in this generation */
+        uint64_t journal_bytes;    /* written in this generation */
+        bool amnesiac;             /* lost its journal: takes part, but votes for nobody yet */
+        bool member;               /* is in the newest configuration that it knows */
+        bool lease;                /* leader, and may answer reads at once now */
+        uint64_t members_index;    /* of the entry with the newest configuration */
+        uint32_t followers_behind; /* leader: members that need a snapshot or are being probed */
+        uint64_t quorum_index;     /* leader: durable on a majority */
 };
 
 /* What was found in a journal at start. */
@@ -182,6 +239,33 @@ MUST_USE enum err consensus_snapshot(struct consensus *consensus, struct bytes s
 /* Hands leadership to `peer` (0: any voter that is up to date). ERR_NOT_LEADER, ERR_NOT_FOUND,
  * ERR_BUSY. It may not happen; look at the status after one election timeout. */
 MUST_USE enum err consensus_transfer(struct consensus *consensus, uint64_t now_ms, uint32_t peer);
+
+/* Asks when this leader's state is current: the answer with this `id` comes out of a take. Many
+ * reads share one round of messages. With `lease` the answer may come at once, without a round, on
+ * the word of clocks: no clock runs faster than another by more than drift_per_mille, and a caller
+ * that was paused asks consensus_lease_held after reading and before answering.
+ * ERR_NOT_LEADER; ERR_BUSY: too many wait; ERR_UNSUPPORTED: by this core. */
+MUST_USE enum err consensus_read(struct consensus *consensus, uint64_t now_ms, uint64_t id,
+                                 bool lease);
+
+/* True while no other node can have been elected, by the clocks' word. */
+bool consensus_lease_held(const struct consensus *consensus, uint64_t now_ms);
+
+/* Adds a member or changes one, one at a time: an entry in the log, in force from its writing. A
+ * new voter or witness begins as a learner and is promoted when it has caught up.
+ * ERR_NOT_LEADER; ERR_BUSY: an earlier change is under way, or this leader is not ready; ERR_EXISTS:
+ * nothing would change; ERR_LIMIT: too many; ERR_INVALID: nobody would be left who can lead. */
+MUST_USE enum err consensus_member_set(struct consensus *consensus, uint64_t now_ms,
+                                       const struct consensus_member *member);
+
+/* Takes a member out, also this one: then it leads until that is committed. Errors as above, and
+ * ERR_NOT_FOUND. */
+MUST_USE enum err consensus_member_remove(struct consensus *consensus, uint64_t now_ms,
+                                          uint32_t node);
+
+/* The members of the newest configuration known here: how many, and up to `size` of them. */
+size_t consensus_members(const struct consensus *consensus, struct consensus_member *ret,
+                         size_t size);
 
 /* What is to be done now. The order of calls: take, carry out, and only then the next input. */
 void consensus_take(struct consensus *consensus, struct consensus_output *ret);

@@ -1,6 +1,6 @@
 /* Messages: round trips, every truncation, every bit flip; and a live node that is fed messages
  * which are well formed but mad, to see that the library's assertions are out of reach. */
-#include "raft/message.h"
+#include "raft/library_message.h"
 
 #include "base/rng.h"
 #include "raft/consensus.h"

@@ -1,6 +1,6 @@
 /* One row of functions a type. Decoding reads everything with a cursor, then judges ranges and
  * relations; entries are walked once to check them and stay encoded until they are used. */
-#include "raft/message.h"
+#include "raft/library_message.h"
 
 #include "base/check.h"
 #include "base/cursor.h"

@@ -1,14 +1,16 @@
-/* consensus_priv.h - private to raft/: the state behind consensus.h and what its files do for each
- * other. consensus.c takes inputs and drives the library; store.c owns journal, log and snapshot;
+/* library_priv.h - private to raft/: the state behind the oracle and what its files do for each
+ * other. library.c takes inputs and drives the library; store.c owns journal, log and snapshot;
  * exchange.c owns messages. */
-#ifndef MERIDIAN_RAFT_CONSENSUS_PRIV_H
-#define MERIDIAN_RAFT_CONSENSUS_PRIV_H
+#ifndef MERIDIAN_RAFT_LIBRARY_PRIV_H
+#define MERIDIAN_RAFT_LIBRARY_PRIV_H
 
 #include "base/buffer.h"
 #include "raft/consensus.h"
+#include "raft/engine.h"
 #include "raft/entries.h"
 #include "raft/journal.h"
-#include "raft/message.h"
+#include "raft/library.h"
+#include "raft/library_message.h"
 
 #include <raft.h>
 
@@ -36,7 +38,7 @@ struct snapshot {
         struct bytes state;         /* owned */
 };
 
-struct consensus {
+struct library {
         struct heap *heap;
         struct consensus_config config;
         uint32_t voters[CONSENSUS_VOTERS_MAX];
@@ -90,38 +92,38 @@ struct consensus {
 };
 
 /* From now on nothing is promised: memory or disk failed, or the log broke a promise. */
-void consensus_fail(struct consensus *consensus);
+void library_fail(struct library *consensus);
 
 /* Feeds one event to the library and carries out its update. Returns the library's error. */
-int consensus_step(struct consensus *consensus, struct raft_event *event);
+int library_step(struct library *consensus, struct raft_event *event);
 
 /* store.c */
-void store_init(struct consensus *consensus);
-void store_fini(struct consensus *consensus);
-MUST_USE enum err store_recover(struct consensus *consensus, struct bytes journal, uint64_t synced,
+void store_init(struct library *consensus);
+void store_fini(struct library *consensus);
+MUST_USE enum err store_recover(struct library *consensus, struct bytes journal, uint64_t synced,
                                 struct consensus_recovery *ret);
 /* The event RAFT_START from what was recovered. */
-MUST_USE enum err store_begin(struct consensus *consensus);
-void store_meta(struct consensus *consensus);
-void store_entries(struct consensus *consensus, uint64_t index, const struct raft_entry *items,
+MUST_USE enum err store_begin(struct library *consensus);
+void store_meta(struct library *consensus);
+void store_entries(struct library *consensus, uint64_t index, const struct raft_entry *items,
                    size_t count);
 /* A state from the leader replaces the journal; `consensus->install` has it. */
-void store_install(struct consensus *consensus);
+void store_install(struct library *consensus);
 /* A state of our own replaces the journal up to its index; takes `state` over. */
-MUST_USE enum err store_compact(struct consensus *consensus, struct bytes state);
+MUST_USE enum err store_compact(struct library *consensus, struct bytes state);
 /* Tells the library what has become durable. */
-void store_synced(struct consensus *consensus);
+void store_synced(struct library *consensus);
 /* A configuration in the library's form; false when memory runs out. */
 MUST_USE bool store_configuration(struct bytes encoded, struct raft_configuration *ret);
-void snapshot_fini(struct consensus *consensus, struct snapshot *snapshot);
+void snapshot_fini(struct library *consensus, struct snapshot *snapshot);
 
 /* exchange.c */
-void exchange_send(struct consensus *consensus, const struct raft_message *from_library);
-MUST_USE enum err exchange_receive(struct consensus *consensus, uint32_t from, struct bytes data);
+void exchange_send(struct library *consensus, const struct raft_message *from_library);
+MUST_USE enum err exchange_receive(struct library *consensus, uint32_t from, struct bytes data);
 /* Moves what may leave into `messages`; returns how many. */
-size_t exchange_release(struct consensus *consensus);
+size_t exchange_release(struct library *consensus);
 /* Gives back what the last release handed out. */
-void exchange_forget(struct consensus *consensus);
-void exchange_fini(struct consensus *consensus);
+void exchange_forget(struct library *consensus);
+void exchange_fini(struct library *consensus);
 
 #endif

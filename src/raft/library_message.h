@@ -1,4 +1,4 @@
-/* message.h - private to raft/: the library's messages as bytes, and back with every check that the
+/* library_message.h - private to raft/: the library's messages as bytes, and back with every check that the
  * library leaves to assertions.
  *
  *   u8 version (1), u8 type, varints: group, cluster, sender, receiver, term, then by type
@@ -9,8 +9,8 @@
  *   4 VOTE_RESULT     u8 flags (1 granted, 2 pre-vote), u16 features, u16 capacity
  *   5 INSTALL         last index, last term, configuration index, slice configuration, slice state
  *   6 TIMEOUT_NOW     last index, last term */
-#ifndef MERIDIAN_RAFT_MESSAGE_H
-#define MERIDIAN_RAFT_MESSAGE_H
+#ifndef MERIDIAN_RAFT_LIBRARY_MESSAGE_H
+#define MERIDIAN_RAFT_LIBRARY_MESSAGE_H
 
 #include "base/buffer.h"
 #include "base/bytes.h"

@@ -10,25 +10,25 @@
  * durable, promises wait for all of it; what was durable in the old journal stays so, as one
  * of the two survives a crash.
  *
- * Running out of memory here is final (consensus_fail): the library has already moved on. */
-#include "raft/consensus_priv.h"
+ * Running out of memory here is final (library_fail): the library has already moved on. */
+#include "raft/library_priv.h"
 
 #include "base/check.h"
 
-void store_init(struct consensus *consensus)
+void store_init(struct library *consensus)
 {
         entries_init(&consensus->entries, consensus->heap, 1);
         buffer_init(&consensus->pending, consensus->heap);
 }
 
-void snapshot_fini(struct consensus *consensus, struct snapshot *snapshot)
+void snapshot_fini(struct library *consensus, struct snapshot *snapshot)
 {
         heap_free_bytes(consensus->heap, snapshot->configuration);
         heap_free_bytes(consensus->heap, snapshot->state);
         *snapshot = (struct snapshot){0};
 }
 
-void store_fini(struct consensus *consensus)
+void store_fini(struct library *consensus)
 {
         entries_fini(&consensus->entries);
         snapshot_fini(consensus, &consensus->snapshot);
@@ -51,7 +51,7 @@ bool store_configuration(struct bytes encoded, struct raft_configuration *ret)
         return rv == 0;
 }
 
-static struct journal_identity identity_of(const struct consensus *consensus)
+static struct journal_identity identity_of(const struct library *consensus)
 {
         return (struct journal_identity){
                 .cluster = consensus->config.cluster,
@@ -61,16 +61,16 @@ static struct journal_identity identity_of(const struct consensus *consensus)
 }
 
 /* Counts what was written to `pending` since it was `before` bytes long. */
-static void pending_count(struct consensus *consensus, size_t before)
+static void pending_count(struct library *consensus, size_t before)
 {
         if (consensus->pending.err != ERR_NONE)
-                consensus_fail(consensus);
+                library_fail(consensus);
         else
                 consensus->written += consensus->pending.len - before;
 }
 
 /* A new generation begins with what `pending` is about to get. */
-static void replace_begin(struct consensus *consensus)
+static void replace_begin(struct library *consensus)
 {
         buffer_reset(&consensus->pending);
         consensus->pending_replace = true;
@@ -80,7 +80,7 @@ static void replace_begin(struct consensus *consensus)
 
 /* What is durable so far stays durable, whichever of the two journals survives; what is not waits
  * for the whole new one. */
-static void replace_end(struct consensus *consensus)
+static void replace_end(struct library *consensus)
 {
         uint64_t durable_before = consensus->durable;
         consensus->durable = 0;
@@ -92,14 +92,14 @@ static void replace_end(struct consensus *consensus)
         consensus->meta_need = consensus->meta_need <= durable_before ? 0 : consensus->written;
 }
 
-static void mark_push(struct consensus *consensus, uint64_t end, uint64_t last)
+static void mark_push(struct library *consensus, uint64_t end, uint64_t last)
 {
         if (consensus->mark_count == consensus->mark_size) {
                 size_t size = consensus->mark_size == 0 ? 32 : consensus->mark_size * 2;
                 struct mark *marks = heap_resize(consensus->heap, consensus->marks,
                                                  size * sizeof *consensus->marks);
                 if (marks == NULL) {
-                        consensus_fail(consensus);
+                        library_fail(consensus);
                         return;
                 }
                 consensus->marks = marks;
@@ -108,7 +108,7 @@ static void mark_push(struct consensus *consensus, uint64_t end, uint64_t last)
         consensus->marks[consensus->mark_count++] = (struct mark){.end = end, .last = last};
 }
 
-void store_meta(struct consensus *consensus)
+void store_meta(struct library *consensus)
 {
         const struct consensus_bugs *bugs = &consensus->config.bugs;
         size_t before = consensus->pending.len;
@@ -121,7 +121,7 @@ void store_meta(struct consensus *consensus)
 }
 
 /* The record of an entry, and the entry in memory. */
-static bool store_entry(struct consensus *consensus, uint64_t index, const struct raft_entry *item)
+static bool store_entry(struct library *consensus, uint64_t index, const struct raft_entry *item)
 {
         struct bytes data = bytes_of(item->buf.base, item->buf.len);
         struct journal_entry entry = {
@@ -134,7 +134,7 @@ static bool store_entry(struct consensus *consensus, uint64_t index, const struc
         return entries_append(&consensus->entries, entry.term, entry.type, data);
 }
 
-static void entries_replace(struct consensus *consensus, uint64_t index)
+static void entries_replace(struct library *consensus, uint64_t index)
 {
         entries_cut(&consensus->entries, index);
         if (consensus->stored >= index)
@@ -145,7 +145,7 @@ static void entries_replace(struct consensus *consensus, uint64_t index)
         }
 }
 
-void store_entries(struct consensus *consensus, uint64_t index, const struct raft_entry *items,
+void store_entries(struct library *consensus, uint64_t index, const struct raft_entry *items,
                    size_t count)
 {
         CHECK(index <= entries_last(&consensus->entries) + 1);
@@ -155,14 +155,14 @@ void store_entries(struct consensus *consensus, uint64_t index, const struct raf
         size_t before = consensus->pending.len;
         for (size_t i = 0; i < count; i++) {
                 if (!store_entry(consensus, index + i, &items[i]))
-                        consensus_fail(consensus);
+                        library_fail(consensus);
         }
         pending_count(consensus, before);
         if (!consensus->failed)
                 mark_push(consensus, consensus->written, index + count - 1);
 }
 
-static void write_snapshot(struct consensus *consensus, const struct snapshot *snapshot)
+static void write_snapshot(struct library *consensus, const struct snapshot *snapshot)
 {
         journal_write_snapshot(&consensus->pending, 0,
                                &(struct journal_snapshot){
@@ -174,7 +174,7 @@ static void write_snapshot(struct consensus *consensus, const struct snapshot *s
                                });
 }
 
-void store_install(struct consensus *consensus)
+void store_install(struct library *consensus)
 {
         replace_begin(consensus);
         struct journal_identity identity = identity_of(consensus);
@@ -188,7 +188,7 @@ void store_install(struct consensus *consensus)
         consensus->install_need = consensus->written;
 }
 
-static void write_compacted(struct consensus *consensus)
+static void write_compacted(struct library *consensus)
 {
         replace_begin(consensus);
         struct journal_identity identity = identity_of(consensus);
@@ -213,7 +213,7 @@ static void write_compacted(struct consensus *consensus)
 }
 
 /* Tells the library; its own index of terms keeps the same entries as ours. */
-static bool snapshot_tell(struct consensus *consensus, const struct snapshot *snapshot)
+static bool snapshot_tell(struct library *consensus, const struct snapshot *snapshot)
 {
         struct raft_event event = {.type = RAFT_SNAPSHOT};
         event.snapshot.metadata.index = snapshot->index;
@@ -222,10 +222,10 @@ static bool snapshot_tell(struct consensus *consensus, const struct snapshot *sn
         event.snapshot.trailing = consensus->config.trailing_entries;
         return store_configuration(snapshot->configuration,
                                    &event.snapshot.metadata.configuration) &&
-               consensus_step(consensus, &event) == 0;
+               library_step(consensus, &event) == 0;
 }
 
-enum err store_compact(struct consensus *consensus, struct bytes state)
+enum err store_compact(struct library *consensus, struct bytes state)
 {
         struct snapshot made = {
                 .index = consensus->applied_taken,
@@ -246,7 +246,7 @@ enum err store_compact(struct consensus *consensus, struct bytes state)
         snapshot_fini(consensus, &consensus->snapshot);
         consensus->snapshot = made;
         if (!snapshot_tell(consensus, &made)) {
-                consensus_fail(consensus);
+                library_fail(consensus);
                 return ERR_NOMEM;
         }
         entries_trim(&consensus->entries, consensus->raft.trail.offset + 1);
@@ -255,7 +255,7 @@ enum err store_compact(struct consensus *consensus, struct bytes state)
 }
 
 /* The state from the leader is durable: it takes the place of everything. */
-static void install_done(struct consensus *consensus)
+static void install_done(struct library *consensus)
 {
         snapshot_fini(consensus, &consensus->snapshot);
         consensus->snapshot = consensus->install;
@@ -273,11 +273,11 @@ static void install_done(struct consensus *consensus)
         event.persisted_snapshot.last = true;
         if (!store_configuration(snapshot->configuration,
                                  &event.persisted_snapshot.metadata.configuration) ||
-            consensus_step(consensus, &event) != 0)
-                consensus_fail(consensus);
+            library_step(consensus, &event) != 0)
+                library_fail(consensus);
 }
 
-void store_synced(struct consensus *consensus)
+void store_synced(struct library *consensus)
 {
         size_t done = 0;
         uint64_t reached = consensus->config.bugs.ack_before_sync ? UINT64_MAX : consensus->durable;
@@ -300,8 +300,8 @@ void store_synced(struct consensus *consensus)
                 return;
         struct raft_event event = {.type = RAFT_PERSISTED_ENTRIES};
         event.persisted_entries.index = consensus->stored;
-        if (consensus_step(consensus, &event) != 0)
-                consensus_fail(consensus);
+        if (library_step(consensus, &event) != 0)
+                library_fail(consensus);
 }
 
 /* What recovery has seen so far. */
@@ -310,7 +310,7 @@ struct replay {
         bool entries; /* the log has begun */
 };
 
-static bool replay_meta(struct consensus *consensus, struct replay *replay,
+static bool replay_meta(struct library *consensus, struct replay *replay,
                         const struct journal_meta *meta)
 {
         if (replay->meta && meta->term < consensus->meta.term)
@@ -320,7 +320,7 @@ static bool replay_meta(struct consensus *consensus, struct replay *replay,
         return true;
 }
 
-static bool replay_snapshot(struct consensus *consensus, struct replay *replay,
+static bool replay_snapshot(struct library *consensus, struct replay *replay,
                             const struct journal_snapshot *snapshot, bool *ret_nomem)
 {
         if (!replay->meta || replay->entries || consensus->snapshot.index != 0)
@@ -342,7 +342,7 @@ static bool replay_snapshot(struct consensus *consensus, struct replay *replay,
 }
 
 /* Is this a place and a term at which an entry may stand? */
-static bool entry_fits(const struct consensus *consensus, const struct replay *replay,
+static bool entry_fits(const struct library *consensus, const struct replay *replay,
                        const struct journal_entry *entry)
 {
         const struct snapshot *snapshot = &consensus->snapshot;
@@ -361,7 +361,7 @@ static bool entry_fits(const struct consensus *consensus, const struct replay *r
         return entry->index != snapshot->index + 1 || snapshot->term <= entry->term;
 }
 
-static bool replay_entry(struct consensus *consensus, struct replay *replay,
+static bool replay_entry(struct library *consensus, struct replay *replay,
                          const struct journal_entry *entry, bool *ret_nomem)
 {
         struct entries *entries = &consensus->entries;
@@ -388,7 +388,7 @@ static bool replay_entry(struct consensus *consensus, struct replay *replay,
         return false;
 }
 
-static bool replay_record(struct consensus *consensus, struct replay *replay,
+static bool replay_record(struct library *consensus, struct replay *replay,
                           const struct journal_record *record, bool *ret_nomem)
 {
         switch (record->type) {
@@ -403,7 +403,7 @@ static bool replay_record(struct consensus *consensus, struct replay *replay,
 }
 
 /* The first configuration, the same bytes on every voter: ids in rising order. */
-static bool first_configuration(const struct consensus *consensus, struct raft_buffer *ret)
+static bool first_configuration(const struct library *consensus, struct raft_buffer *ret)
 {
         struct raft_configuration configuration;
         raft_configuration_init(&configuration);
@@ -421,7 +421,7 @@ static bool first_configuration(const struct consensus *consensus, struct raft_b
 }
 
 /* Writes a first journal: term 1, and the first configuration as entry 1. */
-static enum err write_fresh(struct consensus *consensus)
+static enum err write_fresh(struct library *consensus)
 {
         struct raft_buffer configuration = {0};
         if (!first_configuration(consensus, &configuration))
@@ -440,7 +440,7 @@ static enum err write_fresh(struct consensus *consensus)
         return ERR_NONE;
 }
 
-static enum err store_fresh(struct consensus *consensus, bool torn, struct consensus_recovery *ret)
+static enum err store_fresh(struct library *consensus, bool torn, struct consensus_recovery *ret)
 {
         if (torn)
                 replace_begin(consensus);
@@ -459,7 +459,7 @@ static enum err store_fresh(struct consensus *consensus, bool torn, struct conse
 }
 
 /* A torn end is cut by writing the good part anew: there is no other way to shorten a journal. */
-static enum err store_cut(struct consensus *consensus, struct bytes valid)
+static enum err store_cut(struct library *consensus, struct bytes valid)
 {
         replace_begin(consensus);
         buffer_bytes(&consensus->pending, valid);
@@ -477,7 +477,7 @@ static enum err corrupt(struct consensus_recovery *ret, uint64_t at)
 
 /* A header that is cut short or damaged, in a journal so short that it can only be the torn first
  * write of a first start. Nothing was promised on it. */
-static bool first_write_torn(struct consensus *consensus, struct bytes journal, uint64_t synced,
+static bool first_write_torn(struct library *consensus, struct bytes journal, uint64_t synced,
                              struct consensus_recovery *ret, enum err *ret_err)
 {
         struct consensus_recovery ignored;
@@ -491,7 +491,7 @@ static bool first_write_torn(struct consensus *consensus, struct bytes journal, 
         return true;
 }
 
-static enum err replay_all(struct consensus *consensus, struct replay *replay, struct bytes journal,
+static enum err replay_all(struct library *consensus, struct replay *replay, struct bytes journal,
                            size_t *at, struct consensus_recovery *ret)
 {
         *at = JOURNAL_HEADER_SIZE;
@@ -506,7 +506,7 @@ static enum err replay_all(struct consensus *consensus, struct replay *replay, s
         return ERR_NONE;
 }
 
-enum err store_recover(struct consensus *consensus, struct bytes journal, uint64_t synced,
+enum err store_recover(struct library *consensus, struct bytes journal, uint64_t synced,
                        struct consensus_recovery *ret)
 {
         *ret = (struct consensus_recovery){0};
@@ -552,7 +552,7 @@ enum err store_recover(struct consensus *consensus, struct bytes journal, uint64
 }
 
 /* The library wants terms and configurations only; the data stay ours. */
-static struct raft_entry *start_entries(const struct consensus *consensus)
+static struct raft_entry *start_entries(const struct library *consensus)
 {
         const struct entries *entries = &consensus->entries;
         struct raft_entry *items = raft_calloc(entries->count + 1, sizeof *items);
@@ -568,7 +568,7 @@ static struct raft_entry *start_entries(const struct consensus *consensus)
         return items;
 }
 
-enum err store_begin(struct consensus *consensus)
+enum err store_begin(struct library *consensus)
 {
         const struct snapshot *snapshot = &consensus->snapshot;
         struct raft_snapshot_metadata metadata = {
@@ -601,7 +601,7 @@ enum err store_begin(struct consensus *consensus)
         consensus->restore = snapshot->index > 0;
         consensus->stored = consensus->raft.last_stored;
         if (rv == 0)
-                rv = consensus_step(consensus, &event);
+                rv = library_step(consensus, &event);
         raft_free(items);
         return rv == 0 ? ERR_NONE : ERR_NOMEM;
 }

@@ -8,11 +8,11 @@
  * In: message_decode has checked the form; here is checked what depends on our state and what the
  * library only asserts. Where a correct peer can send it (late, or from before a crash), it is
  * dropped in silence, else refused. */
-#include "raft/consensus_priv.h"
+#include "raft/library_priv.h"
 
 #include "base/check.h"
 
-static void queue_push(struct consensus *consensus, uint32_t peer, const struct message *message)
+static void queue_push(struct library *consensus, uint32_t peer, const struct message *message)
 {
         if (consensus->queue_count == consensus->queue_size) {
                 size_t size = consensus->queue_size == 0 ? 32 : consensus->queue_size * 2;
@@ -38,7 +38,7 @@ static void queue_push(struct consensus *consensus, uint32_t peer, const struct 
 }
 
 /* How many entries from `index` on fit one message; at least 1. */
-static size_t append_fit(const struct consensus *consensus, uint64_t index, size_t count)
+static size_t append_fit(const struct library *consensus, uint64_t index, size_t count)
 {
         size_t fit = 0;
         size_t bytes = 0;
@@ -56,7 +56,7 @@ static size_t append_fit(const struct consensus *consensus, uint64_t index, size
 }
 
 /* The library bounds entries by number only, so a long run is sent as several messages. */
-static void send_append(struct consensus *consensus, uint32_t peer, struct message *message,
+static void send_append(struct library *consensus, uint32_t peer, struct message *message,
                         const struct raft_append_entries *append)
 {
         message->type = MESSAGE_APPEND;
@@ -79,7 +79,7 @@ static void send_append(struct consensus *consensus, uint32_t peer, struct messa
         } while (true);
 }
 
-static void send_install(struct consensus *consensus, uint32_t peer, struct message *message,
+static void send_install(struct library *consensus, uint32_t peer, struct message *message,
                          const struct raft_install_snapshot *install)
 {
         const struct snapshot *snapshot = &consensus->snapshot;
@@ -95,7 +95,7 @@ static void send_install(struct consensus *consensus, uint32_t peer, struct mess
 
 /* A rejected pre-vote carries the term of the request. A candidate with the longest log but a low
  * term would never learn of a higher one and nobody could win, so the true term goes in. */
-static uint64_t vote_result_term(const struct consensus *consensus,
+static uint64_t vote_result_term(const struct library *consensus,
                                  const struct raft_request_vote_result *result)
 {
         uint64_t current = raft_current_term(&consensus->raft);
@@ -104,7 +104,7 @@ static uint64_t vote_result_term(const struct consensus *consensus,
         return result->term;
 }
 
-void exchange_send(struct consensus *consensus, const struct raft_message *from_library)
+void exchange_send(struct library *consensus, const struct raft_message *from_library)
 {
         uint32_t peer = (uint32_t)from_library->server_id;
         struct message message = {
@@ -161,7 +161,7 @@ void exchange_send(struct consensus *consensus, const struct raft_message *from_
         queue_push(consensus, peer, &message);
 }
 
-size_t exchange_release(struct consensus *consensus)
+size_t exchange_release(struct library *consensus)
 {
         if (consensus->failed)
                 return 0;
@@ -187,7 +187,7 @@ size_t exchange_release(struct consensus *consensus)
         return count;
 }
 
-void exchange_forget(struct consensus *consensus)
+void exchange_forget(struct library *consensus)
 {
         if (consensus->released == 0)
                 return;
@@ -199,7 +199,7 @@ void exchange_forget(struct consensus *consensus)
         consensus->released = 0;
 }
 
-void exchange_fini(struct consensus *consensus)
+void exchange_fini(struct library *consensus)
 {
         consensus->released = consensus->queue_count;
         exchange_forget(consensus);
@@ -207,7 +207,7 @@ void exchange_fini(struct consensus *consensus)
         heap_free(consensus->heap, consensus->messages);
 }
 
-static bool is_member(const struct consensus *consensus, uint32_t node)
+static bool is_member(const struct library *consensus, uint32_t node)
 {
         for (unsigned i = 0; i < consensus->raft.configuration.n; i++) {
                 if (consensus->raft.configuration.servers[i].id == node)
@@ -217,7 +217,7 @@ static bool is_member(const struct consensus *consensus, uint32_t node)
 }
 
 /* Two leaders of one term cannot be: the library asserts that it is not the other one. */
-static bool second_leader(const struct consensus *consensus, const struct message *message)
+static bool second_leader(const struct library *consensus, const struct message *message)
 {
         return consensus->raft.state == RAFT_LEADER &&
                message->term == raft_current_term(&consensus->raft);
@@ -226,7 +226,7 @@ static bool second_leader(const struct consensus *consensus, const struct messag
 /* A leader that restarts its probing may send entries that we have compacted away. They are
  * committed, so they are the same as ours: begin behind our snapshot. (The library knows no term at
  * the trail's offset itself, unless the snapshot is there.) False: what follows does not fit it. */
-static bool append_skip(const struct consensus *consensus, struct message *message)
+static bool append_skip(const struct library *consensus, struct message *message)
 {
         const struct snapshot *snapshot = &consensus->snapshot;
         if (consensus->raft.snapshot.installing ||
@@ -274,7 +274,7 @@ static struct raft_entry *append_entries(struct message *message)
         return entries;
 }
 
-static enum err receive_append(struct consensus *consensus, struct raft_event *event,
+static enum err receive_append(struct library *consensus, struct raft_event *event,
                                struct message *message)
 {
         if (second_leader(consensus, message))
@@ -298,13 +298,13 @@ static enum err receive_append(struct consensus *consensus, struct raft_event *e
                 }
         }
         append->entries = entries;
-        (void)consensus_step(consensus, event); /* frees the block or hands it on, also on errors */
+        (void)library_step(consensus, event); /* frees the block or hands it on, also on errors */
         consensus->answering_old_term = false;
         raft_free(entries);
         return ERR_NONE;
 }
 
-static enum err receive_append_result(struct consensus *consensus, struct raft_event *event,
+static enum err receive_append_result(struct library *consensus, struct raft_event *event,
                                       const struct message *message)
 {
         uint64_t rejected = message->append_result.rejected;
@@ -330,11 +330,11 @@ static enum err receive_append_result(struct consensus *consensus, struct raft_e
                 .features = message->append_result.features,
                 .capacity = message->append_result.capacity,
         };
-        (void)consensus_step(consensus, event);
+        (void)library_step(consensus, event);
         return ERR_NONE;
 }
 
-static enum err receive_vote(struct consensus *consensus, struct raft_event *event,
+static enum err receive_vote(struct library *consensus, struct raft_event *event,
                              const struct message *message)
 {
         event->receive.message->type = RAFT_REQUEST_VOTE;
@@ -347,11 +347,11 @@ static enum err receive_vote(struct consensus *consensus, struct raft_event *eve
                 .disrupt_leader = message->vote.disrupt_leader,
                 .pre_vote = message->vote.pre_vote,
         };
-        (void)consensus_step(consensus, event);
+        (void)library_step(consensus, event);
         return ERR_NONE;
 }
 
-static enum err receive_vote_result(struct consensus *consensus, struct raft_event *event,
+static enum err receive_vote_result(struct library *consensus, struct raft_event *event,
                                     const struct message *message)
 {
         /* The library reads the candidate's half of a union before it looks whether it is one. */
@@ -370,11 +370,11 @@ static enum err receive_vote_result(struct consensus *consensus, struct raft_eve
                 .features = message->vote_result.features,
                 .capacity = message->vote_result.capacity,
         };
-        (void)consensus_step(consensus, event);
+        (void)library_step(consensus, event);
         return ERR_NONE;
 }
 
-static enum err install_copy(struct consensus *consensus, const struct message *message)
+static enum err install_copy(struct library *consensus, const struct message *message)
 {
         struct snapshot copy = {
                 .index = message->install.last_index,
@@ -391,7 +391,7 @@ static enum err install_copy(struct consensus *consensus, const struct message *
         return ERR_NOMEM;
 }
 
-static enum err receive_install(struct consensus *consensus, struct raft_event *event,
+static enum err receive_install(struct library *consensus, struct raft_event *event,
                                 const struct message *message)
 {
         if (second_leader(consensus, message))
@@ -423,14 +423,14 @@ static enum err receive_install(struct consensus *consensus, struct raft_event *
                 .conf_index = message->install.configuration_index,
                 .data = {.base = token, .len = 8},
         };
-        (void)consensus_step(consensus, event);
+        (void)library_step(consensus, event);
         consensus->answering_old_term = false;
         if (!consensus->raft.snapshot.installing)
                 snapshot_fini(consensus, &consensus->install);
         return ERR_NONE;
 }
 
-static enum err receive_timeout_now(struct consensus *consensus, struct raft_event *event,
+static enum err receive_timeout_now(struct library *consensus, struct raft_event *event,
                                     const struct message *message)
 {
         event->receive.message->type = RAFT_TIMEOUT_NOW;
@@ -440,11 +440,11 @@ static enum err receive_timeout_now(struct consensus *consensus, struct raft_eve
                 .last_log_index = message->timeout_now.last_index,
                 .last_log_term = message->timeout_now.last_term,
         };
-        (void)consensus_step(consensus, event);
+        (void)library_step(consensus, event);
         return ERR_NONE;
 }
 
-enum err exchange_receive(struct consensus *consensus, uint32_t from, struct bytes data)
+enum err exchange_receive(struct library *consensus, uint32_t from, struct bytes data)
 {
         struct message message;
         if (data.len > CONSENSUS_MESSAGE_BYTES_MAX)
