@@ -249,7 +249,8 @@ int daemon_tail(struct redis_context *ctx, struct redis_string **argv, int argc)
 
 static void strike(void *context, struct crdt_name name)
 {
-        struct redis_context *ctx = context;
+        (void)context;
+        struct redis_context *ctx = plugin.ctx;
         struct keyspace_key key;
         if (!keyspace_find(plugin.keyspace, name, &key) || key.expire_at_ms == 0 ||
             key.expire_at_ms > plugin_now_ms())
@@ -302,7 +303,7 @@ int daemon_merge(struct redis_context *ctx, struct redis_string **argv, int argc
         struct keyspace_result result = {0};
         bool logged = from_log(ctx);
         if (!logged) {
-                keyspace_names(deltas, strike, ctx);
+                keyspace_names(deltas, strike, NULL);
                 log_flush(ctx);
         }
         plugin.applying = true;

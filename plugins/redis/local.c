@@ -90,7 +90,6 @@ static bool stash_keeps_ttl(const struct stash *stash)
 
 static void on_set(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
 {
-        (void)ctx;
         struct stash *stash = &plugin.stash;
         if (stash_is(RULE_SET, 0, key)) {
                 set_value(name, stash_bytes(stash, 1), stash->count > 2 && stash_keeps_ttl(stash));
@@ -101,7 +100,7 @@ static void on_set(struct redis_context *ctx, struct crdt_name name, struct redi
                 set_value(name, stash_bytes(stash, stash->next + 1), false);
                 stash->next += 2;
         } else {
-                local_dirty(&plugin.dirty, name);
+                replace_key(ctx, name, key); /* BITOP */
         }
 }
 
@@ -365,13 +364,42 @@ static void on_evicted(struct redis_context *ctx, struct crdt_name name, struct 
         local_dirty(&plugin.pending, name);
 }
 
+/* The old name of what RENAME or MOVE took away. */
+static void on_left(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
+{
+        (void)ctx;
+        (void)key;
+        replace_forget(name);
+}
+
 static const struct event_row events[] = {
-        {"set", on_set},        {"incrby", on_increment}, {"hset", on_hset},
-        {"sadd", on_sadd},      {"srem", on_srem},        {"del", on_del},
-        {"expire", on_expire},  {"expired", on_expired},  {"hdel", on_hdel},
-        {"append", on_append},  {"setrange", on_bytes},   {"setbit", on_bytes},
-        {"hincrby", on_hvalue}, {"persist", on_persist},  {"hincrbyfloat", on_hvalue},
-        {"spop", on_spop},      {"evicted", on_evicted},  {"incrbyfloat", on_float},
+        {"set", on_set},
+        {"incrby", on_increment},
+        {"hset", on_hset},
+        {"sadd", on_sadd},
+        {"srem", on_srem},
+        {"del", on_del},
+        {"expire", on_expire},
+        {"expired", on_expired},
+        {"hdel", on_hdel},
+        {"append", on_append},
+        {"setrange", on_bytes},
+        {"setbit", on_bytes},
+        {"hincrby", on_hvalue},
+        {"persist", on_persist},
+        {"hincrbyfloat", on_hvalue},
+        {"spop", on_spop},
+        {"evicted", on_evicted},
+        {"incrbyfloat", on_float},
+        {"rename_from", on_left},
+        {"rename_to", replace_key},
+        {"move_from", on_left},
+        {"move_to", replace_key},
+        {"copy_to", replace_key},
+        {"restore", replace_key},
+        {"sdiffstore", replace_key},
+        {"sinterstore", replace_key},
+        {"sunionstore", replace_key},
 };
 
 static void dispatch(struct redis_context *ctx, const char *event, struct crdt_name name,

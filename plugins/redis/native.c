@@ -182,6 +182,7 @@ const struct crdt_native *native_of(struct redis_context *ctx)
 {
         if (native_text.heap == NULL)
                 buffer_init(&native_text, &plugin.heap);
-        native_ctx = ctx;
+        (void)ctx;
+        native_ctx = plugin.ctx; /* the client keeps the database that it has selected */
         return &native;
 }

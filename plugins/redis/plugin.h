@@ -157,6 +157,15 @@ void local_hset_changed(const struct keyspace_change *change, struct bytes body)
 void local_set_add(struct crdt_name name, struct stash *stash, unsigned first);
 void local_dirty(struct buffer *list, struct crdt_name name);
 
+/* ---- replace.c: a key is now what Redis holds */
+
+/* Records the present content of a key, and its expiry, in place of what was known of it: a delete
+ * where Redis has none. `ctx` has the key's database selected. Cost: the whole value. */
+void replace_key(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+
+/* A delete of what is known under that name. */
+void replace_forget(struct crdt_name name);
+
 /* ---- recover.c: content without stamps */
 
 /* Gives every key in `dirty` a fresh stamp for what Redis holds now. */

@@ -10,100 +10,12 @@ static void changed(enum err err, const struct keyspace_change *change)
         local_changed(change);
 }
 
-static void forget(struct crdt_name name)
-{
-        struct keyspace_change change;
-        struct keyspace_key key;
-        if (!keyspace_find(plugin.keyspace, name, &key) || key.type == CRDT_NONE)
-                return;
-        changed(keyspace_local_delete(plugin.keyspace, plugin_now_ms(), name, &change), &change);
-}
-
-static struct bytes reply_bytes(struct redis_reply *reply)
-{
-        size_t len = 0;
-        const char *text = redis.CallReplyStringPtr(reply, &len);
-        return bytes_of(text, len);
-}
-
-static void stamp_string(struct crdt_name name, struct redis_reply *reply)
-{
-        struct keyspace_change change;
-        changed(keyspace_local_set(plugin.keyspace, plugin_now_ms(), name, reply_bytes(reply), 0,
-                                   &change),
-                &change);
-}
-
-static void stamp_hash(struct crdt_name name, struct redis_reply *reply)
-{
-        forget(name);
-        struct keyspace_change change;
-        for (size_t i = 0; i + 1 < redis.CallReplyLength(reply); i += 2) {
-                struct keyspace_pair pair = {
-                        reply_bytes(redis.CallReplyArrayElement(reply, i)),
-                        reply_bytes(redis.CallReplyArrayElement(reply, i + 1))};
-                changed(keyspace_local_hash_set(plugin.keyspace, plugin_now_ms(), name, &pair, 1,
-                                                &change),
-                        &change);
-        }
-}
-
-static void stamp_set(struct crdt_name name, struct redis_reply *reply)
-{
-        forget(name);
-        struct keyspace_change change;
-        for (size_t i = 0; i < redis.CallReplyLength(reply); i++) {
-                struct bytes member = reply_bytes(redis.CallReplyArrayElement(reply, i));
-                changed(keyspace_local_set_add(plugin.keyspace, plugin_now_ms(), name, &member, 1,
-                                               &change),
-                        &change);
-        }
-}
-
-static const struct {
-        int type;
-        const char *command;
-        void (*stamp)(struct crdt_name name, struct redis_reply *reply);
-} readers[] = {
-        {REDIS_KEY_STRING, "GET", stamp_string},
-        {REDIS_KEY_HASH, "HGETALL", stamp_hash},
-        {REDIS_KEY_SET, "SMEMBERS", stamp_set},
-};
-
-static void stamp_expiry(struct crdt_name name, long long expire_at_ms)
-{
-        struct keyspace_change change;
-        if (expire_at_ms > 0)
-                changed(keyspace_local_expire(plugin.keyspace, plugin_now_ms(), name,
-                                              (uint64_t)expire_at_ms, &change),
-                        &change);
-}
-
 static void stamp_key(struct redis_context *ctx, struct crdt_name name)
 {
         redis.SelectDb(ctx, (int)name.db);
         struct redis_string *string = redis.CreateString(
                 NULL, name.key.len == 0 ? "" : (const char *)name.key.ptr, name.key.len);
-        struct redis_key *open = redis.OpenKey(ctx, string, REDIS_READ);
-        int type = open == NULL ? REDIS_KEY_EMPTY : redis.KeyType(open);
-        long long expire_at_ms = open == NULL ? REDIS_NO_EXPIRE : redis.GetAbsExpire(open);
-        if (open != NULL)
-                redis.CloseKey(open);
-        if (type == REDIS_KEY_EMPTY)
-                forget(name);
-        for (size_t i = 0; i < COUNT_OF(readers); i++) {
-                if (readers[i].type != type)
-                        continue;
-                struct redis_reply *reply = redis.Call(ctx, readers[i].command, "s", string);
-                if (reply == NULL)
-                        continue;
-                if (redis.CallReplyType(reply) != REDIS_REPLY_ERROR &&
-                    redis.CallReplyType(reply) != REDIS_REPLY_NULL) {
-                        readers[i].stamp(name, reply);
-                        stamp_expiry(name, expire_at_ms);
-                }
-                redis.FreeCallReply(reply);
-        }
+        replace_key(ctx, name, string);
         plugin.stamped_anew++;
         redis.FreeString(NULL, string);
 }
