@@ -2,7 +2,9 @@
  *
  * A batch says what it follows (`after`) and how far it reaches (`last`). A delta at
  * or below the position is known already; a batch that begins beyond the position
- * leaves a gap and is not read. */
+ * leaves a gap and is not read. An origin of several shards may have given one clock to deltas of
+ * different keys: they come together in one batch, so the position moves to a clock only when the
+ * next one is larger. */
 #include "base/check.h"
 #include "keyspace/keyspace_priv.h"
 
@@ -66,7 +68,8 @@ struct apply {
         region_id origin;
         uint64_t last;
         uint64_t wall_ms;
-        bool logged; /* from the log: no clock is refused */
+        bool logged;      /* from the log: no clock is refused */
+        uint64_t reached; /* clock of the last delta that was merged; 0: none yet */
 };
 
 static enum err apply_observe(const struct apply *apply, uint64_t hlc)
@@ -76,8 +79,13 @@ static enum err apply_observe(const struct apply *apply, uint64_t hlc)
         return hlc_observe(&keyspace->hlc, hlc, wall_ms, keyspace->config.drift_max_ms);
 }
 
-static enum err apply_delta(const struct apply *apply, struct bytes data,
-                            struct keyspace_result *ret)
+/* No more of that clock will come. */
+static void apply_reach(const struct apply *apply)
+{
+        vector_advance(&apply->keyspace->seen.vector, apply->origin, apply->reached);
+}
+
+static enum err apply_delta(struct apply *apply, struct bytes data, struct keyspace_result *ret)
 {
         struct crdt_delta delta;
         struct keyspace *keyspace = apply->keyspace;
@@ -86,22 +94,24 @@ static enum err apply_delta(const struct apply *apply, struct bytes data,
                 return err;
         if (delta.stamp.hlc > apply->last)
                 return ERR_MALFORMED;
-        if (delta.stamp.hlc <= vector_get(&keyspace->seen.vector, apply->origin)) {
+        if (delta.stamp.hlc <= vector_get(&keyspace->seen.vector, apply->origin) ||
+            delta.stamp.hlc < apply->reached) {
                 ret->skipped++;
                 return ERR_NONE;
         }
+        if (delta.stamp.hlc > apply->reached)
+                apply_reach(apply);
         err = apply_observe(apply, delta.stamp.hlc);
         if (err == ERR_NONE)
                 err = keyspace_merge(keyspace, apply->native, &delta);
         if (err != ERR_NONE)
                 return err;
-        vector_advance(&keyspace->seen.vector, apply->origin, delta.stamp.hlc);
+        apply->reached = delta.stamp.hlc;
         ret->applied++;
         return ERR_NONE;
 }
 
-static enum err apply_batch(const struct apply *apply, struct bytes deltas,
-                            struct keyspace_result *ret)
+static enum err apply_batch(struct apply *apply, struct bytes deltas, struct keyspace_result *ret)
 {
         struct cursor cursor = cursor_of(deltas);
         enum err err = ERR_NONE;
@@ -109,6 +119,7 @@ static enum err apply_batch(const struct apply *apply, struct bytes deltas,
                 struct bytes delta = cursor_slice(&cursor);
                 err = cursor_failed(&cursor) ? cursor.err : apply_delta(apply, delta, ret);
         }
+        apply_reach(apply);
         if (err == ERR_NONE)
                 err = apply_observe(apply, apply->last);
         if (err == ERR_NONE)
@@ -116,8 +127,7 @@ static enum err apply_batch(const struct apply *apply, struct bytes deltas,
         return err;
 }
 
-static enum err apply_run(const struct apply *apply, struct bytes deltas,
-                          struct keyspace_result *ret)
+static enum err apply_run(struct apply *apply, struct bytes deltas, struct keyspace_result *ret)
 {
         struct keyspace *keyspace = apply->keyspace;
         uint64_t conflicts = keyspace->stats.conflicts;
@@ -146,7 +156,7 @@ enum err keyspace_apply(struct keyspace *keyspace, const struct crdt_native *nat
                 ret->gap = true;
                 return ERR_NONE;
         }
-        struct apply apply = {keyspace, native, origin, last, wall_ms, false};
+        struct apply apply = {keyspace, native, origin, last, wall_ms, false, 0};
         return apply_run(&apply, deltas, ret);
 }
 
@@ -157,7 +167,7 @@ enum err keyspace_apply_logged(struct keyspace *keyspace, const struct crdt_nati
         *ret = (struct keyspace_result){.position = vector_get(&keyspace->seen.vector, origin)};
         if (!origin_foreign(keyspace, origin))
                 return ERR_INVALID;
-        struct apply apply = {keyspace, native, origin, last, 0, true};
+        struct apply apply = {keyspace, native, origin, last, 0, true, 0};
         return apply_run(&apply, deltas, ret);
 }
 
@@ -165,10 +175,11 @@ enum err keyspace_replay(struct keyspace *keyspace, const struct crdt_native *na
                          struct bytes delta, struct keyspace_result *ret)
 {
         region_id self = keyspace->config.origin;
-        struct apply apply = {keyspace, native, self, UINT64_MAX, 0, true};
+        struct apply apply = {keyspace, native, self, UINT64_MAX, 0, true, 0};
         uint64_t conflicts = keyspace->stats.conflicts;
         *ret = (struct keyspace_result){0};
         enum err err = apply_delta(&apply, delta, ret);
+        apply_reach(&apply);
         ret->position = vector_get(&keyspace->seen.vector, self);
         ret->conflicts = keyspace->stats.conflicts - conflicts;
         if (err != ERR_NONE || ret->applied == 0)

@@ -278,6 +278,39 @@ MUST_USE enum err keyspace_merge_state(struct keyspace *keyspace, const struct c
 MUST_USE enum err keyspace_adopt(struct keyspace *keyspace, const struct crdt_native *native,
                                  const struct vector *positions, struct keyspace_result *ret);
 
+/* ---- one region on several servers (shards.h) ------------------------------------------------- */
+
+/* Moves the position of our stream to `clock` or beyond: every own delta with a clock <=
+ * *ret_position is in the ring, and none will come. A host logs the position (keyspace_marked at
+ * the replay) before it tells it. ERR_REFUSED: `clock` is beyond the drift bound. */
+MUST_USE enum err keyspace_mark(struct keyspace *keyspace, uint64_t wall_ms, uint64_t clock,
+                                uint64_t *ret_position);
+void keyspace_marked(struct keyspace *keyspace, uint64_t position);
+
+/* Takes these positions of the other origins for an empty keyspace, which has nothing to miss.
+ * ERR_REFUSED: it holds keys, or a clock is beyond the drift bound. */
+MUST_USE enum err keyspace_join(struct keyspace *keyspace, uint64_t wall_ms,
+                                const struct vector *positions);
+
+/* Appends what is remembered of one key, without its value, for another shard of this region.
+ * ERR_NOT_FOUND: nothing is. ERR_NOMEM. */
+MUST_USE enum err keyspace_move_out(struct keyspace *keyspace, struct crdt_name name,
+                                    struct buffer *buffer);
+
+/* Takes what keyspace_move_out made; the clock must have been observed before. `native` NULL: the
+ * value is there already. ERR_MALFORMED, ERR_TRUNCATED, ERR_REFUSED (a clock that was not
+ * observed), ERR_NOMEM. */
+MUST_USE enum err keyspace_move_in(struct keyspace *keyspace, const struct crdt_native *native,
+                                   struct bytes state);
+
+/* Forgets a key without a word to others: another shard holds it. */
+void keyspace_forget(struct keyspace *keyspace, struct crdt_name name);
+
+/* The clock now, and taking another's into account (ERR_REFUSED: beyond the drift bound). */
+uint64_t keyspace_clock(const struct keyspace *keyspace);
+MUST_USE enum err keyspace_clock_observe(struct keyspace *keyspace, uint64_t wall_ms,
+                                         uint64_t clock);
+
 /* ---- tombstones ------------------------------------------------------------------------------ */
 
 /* All regions that may write, this one included: tombstones wait for each of them. Before the first

@@ -19,6 +19,7 @@
  * has been merged in order, which the cursors prove. */
 #include "base/check.h"
 #include "keyspace/keyspace_priv.h"
+#include "keyspace/shards.h"
 
 enum {
         TRANSFER_VERSION = 1,
@@ -161,6 +162,37 @@ static void transfer_begin(struct keyspace *keyspace, const struct part *part)
                                       .table_id = part->table_id,
                                       .round = (uint8_t)(round + 1),
                                       .under_way = true};
+}
+
+/* ---- parts that pass through (shards.h) */
+
+enum err shards_part_read(struct bytes data, struct shards_part *ret)
+{
+        struct part part;
+        struct cursor cursor = cursor_of(data);
+        enum err err = part_decode(&cursor, &part);
+        if (err != ERR_NONE)
+                return err;
+        *ret = (struct shards_part){.origin = part.sender.self,
+                                    .table_id = part.table_id,
+                                    .from = part.from,
+                                    .to = part.to,
+                                    .hlc = part.hlc,
+                                    .seen = part.sender};
+        ret->keys = bytes_of(cursor.at, cursor_left(&cursor));
+        return ERR_NONE;
+}
+
+void shards_part_write(const struct shards_part *part, struct buffer *buffer)
+{
+        buffer_u8(buffer, TRANSFER_VERSION);
+        buffer_u8(buffer, part->origin);
+        buffer_u64(buffer, part->table_id);
+        buffer_u64(buffer, part->from);
+        buffer_u64(buffer, part->to);
+        buffer_u64(buffer, part->hlc);
+        seen_encode(&part->seen, buffer);
+        buffer_bytes(buffer, part->keys);
 }
 
 /* Whether this part is the next of the scan that is being received. */

@@ -1,0 +1,95 @@
+/* Keys that move between the shards of one region, and a clock that all shards have passed.
+ *
+ * What is moved of a key is its metadata as a snapshot keeps it (CRDT_STATE_SAVED); the value goes
+ * by the store's own means. The receiver takes it as it is: nothing that the sender had seen is
+ * taken for deleted, and nothing of it for known. */
+#include "base/check.h"
+#include "keyspace/keyspace_priv.h"
+#include "keyspace/shards.h"
+
+enum err keyspace_mark(struct keyspace *keyspace, uint64_t wall_ms, uint64_t clock,
+                       uint64_t *ret_position)
+{
+        enum err err = hlc_observe(&keyspace->hlc, clock, wall_ms, keyspace->config.drift_max_ms);
+        if (err != ERR_NONE)
+                return err;
+        uint64_t position = keyspace_idle(keyspace, wall_ms);
+        keyspace->given = position > keyspace->given ? position : keyspace->given;
+        *ret_position = position;
+        return ERR_NONE;
+}
+
+void keyspace_marked(struct keyspace *keyspace, uint64_t position)
+{
+        keyspace->hlc.last = position > keyspace->hlc.last ? position : keyspace->hlc.last;
+        vector_advance(&keyspace->seen.vector, keyspace->config.origin, position);
+}
+
+enum err keyspace_join(struct keyspace *keyspace, uint64_t wall_ms, const struct vector *positions)
+{
+        enum err err = ERR_NONE;
+        if (keyspace->table.count > 0)
+                return ERR_REFUSED;
+        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX && err == ERR_NONE; i++)
+                err = hlc_observe(&keyspace->hlc, positions->hlc[i], wall_ms,
+                                  keyspace->config.drift_max_ms);
+        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX && err == ERR_NONE; i++) {
+                if (i != keyspace->config.origin)
+                        vector_advance(&keyspace->seen.vector, (region_id)i, positions->hlc[i]);
+        }
+        return err;
+}
+
+enum err keyspace_move_out(struct keyspace *keyspace, struct crdt_name name, struct buffer *buffer)
+{
+        struct crdt room;
+        struct entry *entry = name_fits(name) ? entry_find(keyspace, name) : NULL;
+        if (entry == NULL)
+                return ERR_NOT_FOUND;
+        struct crdt_env env = keyspace_env(keyspace, NULL, entry_name(entry));
+        return crdt_state_encode(&env, entry_look(entry, &room), CRDT_STATE_SAVED, buffer);
+}
+
+void keyspace_forget(struct keyspace *keyspace, struct crdt_name name)
+{
+        struct entry *entry = name_fits(name) ? entry_find(keyspace, name) : NULL;
+        if (entry == NULL)
+                return;
+        entry_count(keyspace, entry_type(entry), CRDT_NONE);
+        entry_remove(keyspace, entry);
+}
+
+enum err keyspace_move_in(struct keyspace *keyspace, const struct crdt_native *native,
+                          struct bytes state)
+{
+        static const struct crdt_seen nothing;
+        struct crdt_state decoded;
+        struct cursor cursor = cursor_of(state);
+        if (!crdt_state_decode(&cursor, CRDT_STATE_SAVED, keyspace->hlc.last, &decoded))
+                return cursor.err;
+        enum err err = cursor_done(&cursor);
+        if (err != ERR_NONE)
+                return err;
+        struct entry *entry = entry_get(keyspace, decoded.name);
+        struct crdt *crdt = entry == NULL ? NULL : entry_full(keyspace, entry);
+        if (crdt == NULL)
+                return ERR_NOMEM;
+        struct crdt_env env = keyspace_env(keyspace, native, decoded.name);
+        enum crdt_type was = crdt_type(crdt);
+        env.seen = NULL;
+        crdt_merge(&env, crdt, &decoded, &nothing);
+        crdt->touched = keyspace->hlc.last;
+        entry_count(keyspace, was, crdt_type(crdt));
+        entry_pack(keyspace, entry);
+        return env.err;
+}
+
+uint64_t keyspace_clock(const struct keyspace *keyspace)
+{
+        return keyspace->hlc.last;
+}
+
+enum err keyspace_clock_observe(struct keyspace *keyspace, uint64_t wall_ms, uint64_t clock)
+{
+        return hlc_observe(&keyspace->hlc, clock, wall_ms, keyspace->config.drift_max_ms);
+}
