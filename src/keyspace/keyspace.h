@@ -278,7 +278,7 @@ MUST_USE enum err keyspace_merge_state(struct keyspace *keyspace, const struct c
 MUST_USE enum err keyspace_adopt(struct keyspace *keyspace, const struct crdt_native *native,
                                  const struct vector *positions, struct keyspace_result *ret);
 
-/* ---- one region on several servers (shards.h) ------------------------------------------------- */
+/* ---- one region on several servers (shards.h) ------------------------------------------- */
 
 /* Moves the position of our stream to `clock` or beyond: every own delta with a clock <=
  * *ret_position is in the ring, and none will come. A host logs the position (keyspace_marked at
