@@ -121,6 +121,31 @@ static struct token lexer_string(struct lexer *lexer, struct token token)
         return token;
 }
 
+static bool starts_lines(const struct lexer *lexer)
+{
+        return lexer_left(lexer) >= 3 && memcmp(lexer->at, "\"\"\"", 3) == 0;
+}
+
+/* Between triple quotes: any printable text, of many lines, as it stands. */
+static struct token lexer_lines(struct lexer *lexer, struct token token)
+{
+        lexer->at += 3;
+        const uint8_t *begin = lexer->at;
+        while (lexer_left(lexer) > 0 && !starts_lines(lexer)) {
+                if ((*lexer->at < ' ' && !is_blank(*lexer->at)) || *lexer->at >= 0x7f)
+                        return token_bad(token, "a text has a byte that is not printable ASCII",
+                                         "remove it");
+                lexer_step(lexer);
+        }
+        if (lexer_left(lexer) == 0)
+                return token_bad(token, "a text has no end", "add the missing triple quotes");
+        token.kind = TOKEN_WORD;
+        token.quoted = true;
+        token.text = bytes_of(begin, (size_t)(lexer->at - begin));
+        lexer->at += 3;
+        return token;
+}
+
 static enum token_kind mark_kind(uint8_t byte)
 {
         static const struct {
@@ -144,6 +169,8 @@ static struct token lexer_read(struct lexer *lexer)
         if (lexer_left(lexer) == 0)
                 return token;
         uint8_t byte = *lexer->at;
+        if (starts_lines(lexer))
+                return lexer_lines(lexer, token);
         if (byte == '"' || byte == '\'')
                 return lexer_string(lexer, token);
         token.kind = mark_kind(byte);

@@ -255,7 +255,7 @@ static bool check_root(struct parser *parser, const struct frame *frame)
         if (data_count == 0)
                 return section_fails(parser, frame, "make the role of at least one region data",
                                      "all regions are witnesses");
-        return check_mentions(parser);
+        return check_mentions(parser) && check_functions(parser);
 }
 
 static bool check_nothing(struct parser *parser, const struct frame *frame)
@@ -268,10 +268,11 @@ static bool check_nothing(struct parser *parser, const struct frame *frame)
 bool check_section(struct parser *parser, const struct frame *frame)
 {
         static bool (*const checks[SECTION_COUNT])(struct parser *, const struct frame *) = {
-                [SECTION_ROOT] = check_root,     [SECTION_TIMING] = check_timing,
-                [SECTION_REGION] = check_region, [SECTION_NODE] = check_node,
-                [SECTION_ZONE] = check_zone,     [SECTION_SOA] = check_nothing,
-                [SECTION_NAME] = check_name,
+                [SECTION_ROOT] = check_root,        [SECTION_TIMING] = check_timing,
+                [SECTION_REGION] = check_region,    [SECTION_NODE] = check_node,
+                [SECTION_ZONE] = check_zone,        [SECTION_SOA] = check_nothing,
+                [SECTION_NAME] = check_name,        [SECTION_DATA] = check_data,
+                [SECTION_FUNCTION] = check_nothing,
         };
         return checks[frame->kind](parser, frame);
 }

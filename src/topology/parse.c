@@ -162,6 +162,9 @@ static void number_put(const struct field_row *row, void *base, int64_t value)
         case FIELD_ENDPOINTS:
         case FIELD_REGION:
         case FIELD_REGIONS:
+        case FIELD_CONFLICT:
+        case FIELD_FUNCTION:
+        case FIELD_TEXT:
                 UNREACHABLE("not a number");
         }
 }
@@ -433,6 +436,8 @@ static const struct {
         [FIELD_A] = {true, store_address},          [FIELD_AAAA] = {true, store_address},
         [FIELD_ENDPOINT] = {false, store_endpoint}, [FIELD_ENDPOINTS] = {true, store_endpoints},
         [FIELD_REGION] = {false, store_region},     [FIELD_REGIONS] = {true, store_region},
+        [FIELD_CONFLICT] = {false, store_conflict}, [FIELD_FUNCTION] = {false, store_function},
+        [FIELD_TEXT] = {false, store_lines},
 };
 
 /* Entries */
@@ -614,10 +619,11 @@ static void *frame_open_name(struct parser *parser, const struct token *token)
 }
 
 static void *(*const openers[SECTION_COUNT])(struct parser *parser, const struct token *name) = {
-        [SECTION_ROOT] = frame_open_root,     [SECTION_TIMING] = frame_open_timing,
-        [SECTION_REGION] = frame_open_region, [SECTION_NODE] = frame_open_node,
-        [SECTION_ZONE] = frame_open_zone,     [SECTION_SOA] = frame_open_soa,
-        [SECTION_NAME] = frame_open_name,
+        [SECTION_ROOT] = frame_open_root,         [SECTION_TIMING] = frame_open_timing,
+        [SECTION_REGION] = frame_open_region,     [SECTION_NODE] = frame_open_node,
+        [SECTION_ZONE] = frame_open_zone,         [SECTION_SOA] = frame_open_soa,
+        [SECTION_NAME] = frame_open_name,         [SECTION_DATA] = frame_open_data,
+        [SECTION_FUNCTION] = frame_open_function,
 };
 
 /* Fills in what a number is when its key is missing. */

@@ -28,6 +28,7 @@ struct parser {
         struct bytes key; /* being read, for the place of a fault */
         uint32_t mention_count;
         struct token mentions[TOPOLOGY_REGIONS_MAX + 1]; /* region names as first referred to */
+        struct token functions[TOPOLOGY_DATA_MAX];       /* the function that data[i] refers to */
 };
 
 /* Writes the error with the place of the open sections. Returns false. */
@@ -35,6 +36,19 @@ bool fail_at(struct parser *parser, uint32_t line, uint32_t column, const char *
              const char *format, ...) PRINTF_LIKE(5, 6);
 
 bool name_valid(struct bytes text);
+
+/* data.c: policies of key prefixes and merge functions. The openers return the struct that the
+ * section fills, or NULL with the error. */
+bool store_conflict(struct parser *parser, const struct field_row *row, void *base,
+                    const struct token *token);
+bool store_function(struct parser *parser, const struct field_row *row, void *base,
+                    const struct token *token);
+bool store_lines(struct parser *parser, const struct field_row *row, void *base,
+                 const struct token *token);
+void *frame_open_data(struct parser *parser, const struct token *prefix);
+void *frame_open_function(struct parser *parser, const struct token *name);
+bool check_data(struct parser *parser, const struct frame *frame);
+bool check_functions(struct parser *parser);
 bool endpoint_equal(const struct topology_endpoint *a, const struct topology_endpoint *b);
 
 /* Copies a domain name in lower case without the dot at its end. False: it is not one. */

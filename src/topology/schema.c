@@ -84,6 +84,15 @@ static const struct field_row name_fields[] = {
         {"ttl", FIELD_SECONDS, false, OF(topology_name, ttl_s), RANGE(0, DAY_S, -1)},
 };
 
+static const struct field_row data_fields[] = {
+        {"conflict", FIELD_CONFLICT, true, OF(topology_data, conflict)},
+        {"function", FIELD_FUNCTION, false, OF(topology_data, function)},
+};
+
+static const struct field_row function_fields[] = {
+        {"text", FIELD_TEXT, true, OF(topology_function, text)},
+};
+
 #define FIELDS(rows) .fields = (rows), .field_count = COUNT_OF(rows)
 
 const struct section_row section_rows[SECTION_COUNT] = {
@@ -94,6 +103,8 @@ const struct section_row section_rows[SECTION_COUNT] = {
         [SECTION_ZONE] = {"zone", SECTION_ROOT, true, FIELDS(zone_fields)},
         [SECTION_SOA] = {"soa", SECTION_ZONE, false, FIELDS(soa_fields)},
         [SECTION_NAME] = {"name", SECTION_ZONE, true, FIELDS(name_fields)},
+        [SECTION_DATA] = {"data", SECTION_ROOT, true, FIELDS(data_fields)},
+        [SECTION_FUNCTION] = {"function", SECTION_ROOT, true, FIELDS(function_fields)},
 };
 
 const struct field_row *section_field(const struct section_row *section, struct bytes key,

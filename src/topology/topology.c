@@ -16,6 +16,28 @@ static const char *const policy_names[TOPOLOGY_POLICY_COUNT] = {
         [TOPOLOGY_POLICY_FAILOVER] = "failover",
 };
 
+static const char *const conflict_names[TOPOLOGY_CONFLICT_COUNT] = {
+        [TOPOLOGY_CONFLICT_TYPED] = "typed",
+        [TOPOLOGY_CONFLICT_LAST_WRITE] = "last-write",
+        [TOPOLOGY_CONFLICT_SIBLINGS] = "siblings",
+        [TOPOLOGY_CONFLICT_MERGE] = "merge",
+};
+
+const char *topology_conflict_name(enum topology_conflict conflict)
+{
+        return (unsigned)conflict < TOPOLOGY_CONFLICT_COUNT ? conflict_names[conflict] : "unknown";
+}
+
+const struct topology_function *topology_function_of(const struct topology *topology,
+                                                     struct bytes name)
+{
+        for (uint32_t i = 0; i < topology->function_count; i++) {
+                if (bytes_equal(name, bytes_of_str(topology->functions[i].name)))
+                        return &topology->functions[i];
+        }
+        return NULL;
+}
+
 const char *topology_role_name(enum topology_role role)
 {
         return (unsigned)role < TOPOLOGY_ROLE_COUNT ? role_names[role] : "unknown";

@@ -8,7 +8,7 @@
  *
  *      document  := (entry)*
  *      entry     := key ("=" | ":")? value end | key name? "{" (entry)* "}" end?
- *      value     := word | "quoted" | "[" (value ("," value)*)? "]"
+ *      value     := word | "quoted" | """many lines""" | "[" (value ("," value)*)? "]"
  *      end       := ";" | "," | newline | before "}"
  *
  * Unknown keys, duplicates and values out of range are errors, never warnings. */
@@ -28,6 +28,10 @@ enum {
         TOPOLOGY_ADDRESSES_MAX = 8, /* a region, of each family */
         TOPOLOGY_ZONES_MAX = 8,
         TOPOLOGY_NAMES_MAX = 128, /* of all zones together */
+        TOPOLOGY_DATA_MAX = 64,   /* key prefixes with a policy of their own */
+        TOPOLOGY_FUNCTIONS_MAX = 8,
+        TOPOLOGY_PREFIX_SIZE = 64,     /* of keys: 63 bytes and a NUL */
+        TOPOLOGY_FUNCTION_SIZE = 4096, /* the text of a merge function, with its NUL */
         TOPOLOGY_REGION_ID_MAX = 64,
         TOPOLOGY_NAME_SIZE = 32,      /* cluster, region, node: 31 characters and a NUL */
         TOPOLOGY_LABEL_SIZE = 64,     /* a name inside a zone */
@@ -128,7 +132,31 @@ struct topology_timing {
         uint32_t region_election_heartbeat_ms;
 };
 
-/* About 90 kB, without pointers: copy it by assignment, keep it on a heap, never on a stack. Zero
+/* What becomes of concurrent writes to one key. */
+enum topology_conflict {
+        TOPOLOGY_CONFLICT_TYPED,      /* by the rule of its type */
+        TOPOLOGY_CONFLICT_LAST_WRITE, /* the whole value is one register */
+        TOPOLOGY_CONFLICT_SIBLINGS,   /* strings: all are kept until a write that saw them */
+        TOPOLOGY_CONFLICT_MERGE,      /* the same, and a function shows them as one value */
+        TOPOLOGY_CONFLICT_COUNT,
+};
+
+/* The policy of the keys that begin with a prefix; the longest prefix that fits counts. The empty
+ * one is for all keys that no other fits. */
+struct topology_data {
+        char prefix[TOPOLOGY_PREFIX_SIZE]; /* printable, without quotes */
+        enum topology_conflict conflict;
+        char function[TOPOLOGY_NAME_SIZE]; /* MERGE: of this document; else empty */
+};
+
+/* A merge function in Lua: a chunk that is given the siblings and returns one value
+ * (merge/merge.h). */
+struct topology_function {
+        char name[TOPOLOGY_NAME_SIZE];
+        char text[TOPOLOGY_FUNCTION_SIZE];
+};
+
+/* About 130 kB, without pointers: copy it by assignment, keep it on a heap, never on a stack. Zero
  * padding is guaranteed after topology_parse, so two topologies may be compared by memcmp. */
 struct topology {
         char cluster[TOPOLOGY_NAME_SIZE];
@@ -136,10 +164,14 @@ struct topology {
         uint32_t region_count;
         uint32_t zone_count;
         uint32_t name_count;
+        uint32_t data_count;
+        uint32_t function_count;
         struct topology_timing timing;
         struct topology_region regions[TOPOLOGY_REGIONS_MAX]; /* in the order of the document */
         struct topology_zone zones[TOPOLOGY_ZONES_MAX];
         struct topology_name names[TOPOLOGY_NAMES_MAX]; /* in the order of the zones */
+        struct topology_data data[TOPOLOGY_DATA_MAX];   /* in the order of the document */
+        struct topology_function functions[TOPOLOGY_FUNCTIONS_MAX];
 };
 
 /* A fault in the text: what, where, and what to do about it. */
@@ -203,6 +235,11 @@ static inline uint32_t topology_majority(const struct topology *topology)
 
 const char *topology_role_name(enum topology_role role);
 const char *topology_policy_name(enum topology_policy policy);
+const char *topology_conflict_name(enum topology_conflict conflict);
+
+/* The merge function of that name, or NULL. */
+const struct topology_function *topology_function_of(const struct topology *topology,
+                                                     struct bytes name);
 
 /* Addresses and endpoints from and to text. The parsers accept exactly the numeric forms
  * ("192.0.2.1", "2001:db8::1"; "192.0.2.1:80", "[2001:db8::1]:80") with a port of 1..65535. */

@@ -27,6 +27,9 @@ enum field_kind {
         FIELD_ENDPOINTS, /* struct topology_endpoint[] */
         FIELD_REGION,    /* one region's name, into `order` of a name */
         FIELD_REGIONS,   /* many of them */
+        FIELD_CONFLICT,  /* enum topology_conflict */
+        FIELD_FUNCTION,  /* char[TOPOLOGY_NAME_SIZE]: a function's name, or empty */
+        FIELD_TEXT,      /* char[TOPOLOGY_FUNCTION_SIZE]: many lines */
 };
 
 struct field_row {
@@ -48,6 +51,8 @@ enum section_kind {
         SECTION_ZONE,
         SECTION_SOA,
         SECTION_NAME,
+        SECTION_DATA,
+        SECTION_FUNCTION,
         SECTION_COUNT,
 };
 

@@ -25,6 +25,8 @@ static bool field_present(const struct field_row *row, const void *base)
                 return name->policy == TOPOLOGY_POLICY_REGION;
         case FIELD_REGIONS:
                 return name->policy == TOPOLOGY_POLICY_FAILOVER;
+        case FIELD_FUNCTION:
+                return *(const char *)field_of(row, base) != 0;
         case FIELD_NAME:
         case FIELD_DOMAIN:
         case FIELD_U8:
@@ -35,6 +37,8 @@ static bool field_present(const struct field_row *row, const void *base)
         case FIELD_MILLIS:
         case FIELD_ROLE:
         case FIELD_POLICY:
+        case FIELD_CONFLICT:
+        case FIELD_TEXT:
                 return true;
         }
         return false;
@@ -87,7 +91,17 @@ static void write_element(struct buffer *buffer, const struct topology *topology
         case FIELD_NAME:
         case FIELD_DOMAIN:
         case FIELD_CODE:
+        case FIELD_FUNCTION:
                 buffer_format(buffer, "%s", (const char *)at);
+                break;
+        case FIELD_TEXT:
+                buffer_bytes(buffer, BYTES("\"\"\""));
+                buffer_bytes(buffer, bytes_of_str(at));
+                buffer_bytes(buffer, BYTES("\"\"\""));
+                break;
+        case FIELD_CONFLICT:
+                buffer_format(buffer, "%s",
+                              topology_conflict_name(*(const enum topology_conflict *)at));
                 break;
         case FIELD_U8:
         case FIELD_U32:
@@ -196,6 +210,22 @@ static void write_zone(struct buffer *buffer, const struct topology *topology, u
         buffer_format(buffer, "}\n");
 }
 
+static void write_data(struct buffer *buffer, const struct topology *topology)
+{
+        for (uint32_t i = 0; i < topology->data_count; i++) {
+                const struct topology_data *data = &topology->data[i];
+                buffer_format(buffer, "\ndata \"%s\" {\n", data->prefix);
+                write_fields(buffer, topology, SECTION_DATA, data, 8);
+                buffer_format(buffer, "}\n");
+        }
+        for (uint32_t i = 0; i < topology->function_count; i++) {
+                const struct topology_function *function = &topology->functions[i];
+                buffer_format(buffer, "\n");
+                write_section(buffer, topology, SECTION_FUNCTION, function->name, function, 0);
+                buffer_format(buffer, "}\n");
+        }
+}
+
 void topology_write(const struct topology *topology, struct buffer *buffer)
 {
         write_fields(buffer, topology, SECTION_ROOT, topology, 0);
@@ -206,6 +236,7 @@ void topology_write(const struct topology *topology, struct buffer *buffer)
                 write_region(buffer, topology, &topology->regions[i]);
         for (uint32_t i = 0; i < topology->zone_count; i++)
                 write_zone(buffer, topology, i);
+        write_data(buffer, topology);
 }
 
 /* Differences */
@@ -384,6 +415,58 @@ static void diff_names(struct diff *diff)
         diff->name = "";
 }
 
+static const struct topology_data *data_of(const struct topology *topology, const char *prefix)
+{
+        for (uint32_t i = 0; i < topology->data_count; i++) {
+                if (strcmp(topology->data[i].prefix, prefix) == 0)
+                        return &topology->data[i];
+        }
+        return NULL;
+}
+
+static void diff_data(struct diff *diff)
+{
+        char detail[TOPOLOGY_NAME_SIZE * 2 + 8];
+        for (uint32_t i = 0; i < diff->before->data_count; i++) {
+                const struct topology_data *data = &diff->before->data[i];
+                const struct topology_data *other = data_of(diff->after, data->prefix);
+                diff->kind = "data";
+                diff->name = data->prefix;
+                if (other == NULL)
+                        diff_line(diff, '-', "data", data->prefix, "");
+                else
+                        diff_fields(diff, SECTION_DATA, data, other);
+        }
+        for (uint32_t i = 0; i < diff->after->data_count; i++) {
+                const struct topology_data *data = &diff->after->data[i];
+                (void)snprintf(detail, sizeof detail, " (%s%s%s)",
+                               topology_conflict_name(data->conflict),
+                               data->function[0] != 0 ? " by " : "", data->function);
+                if (data_of(diff->before, data->prefix) == NULL)
+                        diff_line(diff, '+', "data", data->prefix, detail);
+        }
+}
+
+/* The texts are long: that one has changed is all that is said. */
+static void diff_functions(struct diff *diff)
+{
+        for (uint32_t i = 0; i < diff->before->function_count; i++) {
+                const struct topology_function *function = &diff->before->functions[i];
+                const struct topology_function *other =
+                        topology_function_of(diff->after, bytes_of_str(function->name));
+                if (other == NULL)
+                        diff_line(diff, '-', "function", function->name, "");
+                else if (strcmp(function->text, other->text) != 0)
+                        diff_line(diff, '~', "function", function->name, ": another text");
+        }
+        for (uint32_t i = 0; i < diff->after->function_count; i++) {
+                struct bytes name = bytes_of_str(diff->after->functions[i].name);
+                if (topology_function_of(diff->before, name) == NULL)
+                        diff_line(diff, '+', "function", diff->after->functions[i].name, "");
+        }
+        diff->name = "";
+}
+
 size_t topology_diff(const struct topology *before, const struct topology *after,
                      struct buffer *buffer)
 {
@@ -394,6 +477,8 @@ size_t topology_diff(const struct topology *before, const struct topology *after
         diff_regions(&diff);
         diff_zones(&diff);
         diff_names(&diff);
+        diff_data(&diff);
+        diff_functions(&diff);
         return diff.count;
 }
 

@@ -34,7 +34,13 @@ static const char lab[] =
         "\"127.30.0.1:7401\" } }\n"
         "zone Example.Test. { name www { policy = nearest; } name api-us { region = us-east; }\n"
         "  name ha { order = [eu-west, us-east]; ttl = 5s } ttl = 45; soa { refresh = 2h } }\n"
-        "timing { heartbeat = 100ms; down_after = 0.8s /* quick */ }\n";
+        "timing { heartbeat = 100ms; down_after = 0.8s /* quick */ }\n"
+        "data \"cart:\" { conflict = merge; function = cart }\n"
+        "data session: { conflict = last-write }\n"
+        "data \"session:old { } \" { conflict = siblings }\n"
+        "data \"\" { conflict = typed }\n"
+        "function cart { text = \"\"\"\nlocal s = ...\n-- \"it's\" { so\nreturn s[1].value\n\"\"\" "
+        "}\n";
 
 static void must_parse(const char *text, struct topology *ret)
 {
@@ -76,6 +82,50 @@ static void test_lab(void **state)
         assert_int_equal(topology.zones[0].refresh_s, 7200);
         assert_int_equal(topology.zones[0].retry_s, 600);
         assert_string_equal(topology.zones[0].mname, "ns.example.test");
+}
+
+static void test_data(void **state)
+{
+        (void)state;
+        must_parse(lab, &topology);
+        assert_int_equal(topology.data_count, 4);
+        assert_string_equal(topology.data[0].prefix, "cart:");
+        assert_int_equal(topology.data[0].conflict, TOPOLOGY_CONFLICT_MERGE);
+        assert_string_equal(topology.data[0].function, "cart");
+        assert_int_equal(topology.data[1].conflict, TOPOLOGY_CONFLICT_LAST_WRITE);
+        assert_string_equal(topology.data[2].prefix, "session:old { } ");
+        assert_int_equal(topology.data[2].conflict, TOPOLOGY_CONFLICT_SIBLINGS);
+        assert_int_equal(topology.data[3].conflict, TOPOLOGY_CONFLICT_TYPED);
+        assert_int_equal(topology.function_count, 1);
+        const struct topology_function *function = topology_function_of(&topology, BYTES("cart"));
+        assert_non_null(function);
+        assert_string_equal(function->text,
+                            "\nlocal s = ...\n-- \"it's\" { so\nreturn s[1].value\n");
+        assert_null(topology_function_of(&topology, BYTES("car")));
+}
+
+static void test_data_diff(void **state)
+{
+        (void)state;
+        struct heap heap;
+        struct buffer lines;
+        heap_init(&heap, 0);
+        buffer_init(&lines, &heap);
+        must_parse(lab, &topology);
+        other = topology;
+        other.data[0].conflict = TOPOLOGY_CONFLICT_SIBLINGS;
+        memset(other.data[0].function, 0, sizeof other.data[0].function);
+        (void)snprintf(other.data[1].prefix, sizeof other.data[1].prefix, "token:");
+        other.functions[0].text[0] = ' ';
+        assert_int_equal(topology_diff(&topology, &other, &lines), 5);
+        buffer_u8(&lines, 0);
+        assert_string_equal((const char *)lines.ptr, "~ data cart:: conflict merge -> siblings\n"
+                                                     "~ data cart:: function cart -> none\n"
+                                                     "- data session:\n"
+                                                     "+ data token: (last-write)\n"
+                                                     "~ function cart: another text\n");
+        buffer_fini(&lines);
+        assert_int_equal(heap.used_bytes, 0);
 }
 
 static void test_names(void **state)
@@ -228,6 +278,24 @@ static const struct {
         {HEAD "timing { down_after = 500ms }", 2, "timing", "not larger than suspect_after"},
         {HEAD "timing { election = 500ms }", 2, "timing", "three election_heartbeats"},
         {HEAD "timing { }\ntiming { }", 3, "timing", "twice"},
+        {HEAD "data { }", 2, "data", "a name"},
+        {HEAD "data x { }", 2, "data x", "'conflict' is missing"},
+        {HEAD "data x {\n conflict = best }", 3, "data x, conflict", "not a conflict policy"},
+        {HEAD "data x { conflict = typed }\ndata x { }", 3, "data", "twice"},
+        {HEAD "data 'a\"b' { }", 2, "data", "not a prefix"},
+        {HEAD "data "
+              "1234567890123456789012345678901234567890123456789012345678901234 { }",
+         2, "data", "not a prefix"},
+        {HEAD "data x { conflict = merge }", 2, "data x", "has no function"},
+        {HEAD "data x { conflict = typed; function = f }", 2, "data x", "policy is not merge"},
+        {HEAD "data x { conflict = merge; function = F }", 2, "data x, function", "not a name"},
+        {HEAD REGION(1, "1.0.0.1") "data x { conflict = merge;\n function = f }", 4, "",
+         "no function 'f'"},
+        {HEAD "function f { }", 2, "function f", "'text' is missing"},
+        {HEAD "function f { text = \"\" }", 2, "function f, text", "no text"},
+        {HEAD "function f { text = \"\"\"return }", 2, "function f, text", "no end"},
+        {HEAD "function F { }", 2, "function", "not a name"},
+        {HEAD "function f { text = x }\nfunction f { }", 3, "function", "twice"},
 };
 
 static void test_broken(void **state)
@@ -473,6 +541,8 @@ int main(int argc, char **argv)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_lab),
                 cmocka_unit_test(test_names),
+                cmocka_unit_test(test_data),
+                cmocka_unit_test(test_data_diff),
                 cmocka_unit_test(test_broken),
                 cmocka_unit_test(test_round_trip),
                 cmocka_unit_test(test_example),
