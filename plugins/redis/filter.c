@@ -16,6 +16,12 @@ static void wrap(struct redis_filter_context *ctx, struct redis_string *name)
         redis.CommandFilterArgInsert(ctx, 0, name);
 }
 
+static void wrap_rule(struct redis_filter_context *ctx, const struct rule *rule)
+{
+        wrap(ctx,
+             guard_strict(ctx) ? plugin.strict_names[rule->wrap] : plugin.wrap_names[rule->wrap]);
+}
+
 static void refuse(struct redis_filter_context *ctx)
 {
         wrap(ctx, plugin.refuse_name);
@@ -97,7 +103,7 @@ static void filter_set_add(struct redis_filter_context *ctx, const struct rule *
                 fresh = fresh && look == CRDT_MEMBER_FRESH;
         }
         if (!fresh)
-                wrap(ctx, plugin.wrap_names[rule->wrap]);
+                wrap_rule(ctx, rule);
 }
 
 static void filter_write(struct redis_filter_context *ctx, const struct rule *rule, int argc)
@@ -107,7 +113,7 @@ static void filter_write(struct redis_filter_context *ctx, const struct rule *ru
         bool blind =
                 rule->kind == RULE_SADD && plugin.many_dbs; /* the database is not known here */
         if (rule->always || blind || plugin.multi_open > 0)
-                wrap(ctx, plugin.wrap_names[rule->wrap]);
+                wrap_rule(ctx, rule);
         else if (rule->kind == RULE_SADD)
                 filter_set_add(ctx, rule, argc);
         else
@@ -133,13 +139,18 @@ static void filter_rule(struct redis_filter_context *ctx, const struct rule *rul
                 judge_store(ctx, argc);
                 return;
         case RULE_CONFIG:
+                guard_changes();
                 judge_config(ctx, argc);
+                return;
+        case RULE_ACL:
+                guard_changes();
                 return;
         case RULE_MULTI:
                 plugin.multi_open++;
                 return;
         case RULE_EXEC:
                 batch_drain();
+                guard_executed();
                 plugin.multi_open -= plugin.multi_open > 0;
                 return;
         case RULE_SET:

@@ -149,18 +149,28 @@ static const struct {
         {"meridian.members", daemon_members, "readonly fast", 0, 0, 0},
         {"meridian.digest", daemon_digest, "readonly", 0, 0, 0},
         {"meridian.log", log_command, "write deny-script", 0, 0, 0},
-        {"meridian.run", wrap_command, "write deny-oom", 2, 2, 1},
-        {"meridian.run-two", wrap_command, "write deny-oom", 2, 3, 1},
-        {"meridian.run-pairs", wrap_command, "write deny-oom", 2, -1, 2},
-        {"meridian.refuse", wrap_refuse, "fast", 0, 0, 0},
+        {"meridian.run", wrap_command, "write deny-oom no-auth", 2, 2, 1},
+        {"meridian.run-two", wrap_command, "write deny-oom no-auth", 2, 3, 1},
+        {"meridian.run-pairs", wrap_command, "write deny-oom no-auth", 2, -1, 2},
+        {"meridian.strict", wrap_strict, "write deny-oom", 2, 2, 1},
+        {"meridian.strict-two", wrap_strict, "write deny-oom", 2, 3, 1},
+        {"meridian.strict-pairs", wrap_strict, "write deny-oom", 2, -1, 2},
+        {"meridian.refuse", wrap_refuse, "fast no-auth", 0, 0, 0},
 };
 
-static const char *const wrap_command_names[WRAP_COUNT] = {
+static const char *const wrap_suffixes[WRAP_COUNT] = {
         [WRAP_NONE] = "",
-        [WRAP_ONE] = "meridian.run",
-        [WRAP_TWO] = "meridian.run-two",
-        [WRAP_PAIRS] = "meridian.run-pairs",
+        [WRAP_ONE] = "",
+        [WRAP_TWO] = "-two",
+        [WRAP_PAIRS] = "-pairs",
 };
+
+static struct redis_string *wrap_name(const char *name, const char *suffix)
+{
+        char text[32];
+        int len = snprintf(text, sizeof(text), "meridian.%s%s", name, suffix);
+        return redis.CreateString(NULL, text, (size_t)len);
+}
 
 static bool create_commands(struct redis_context *ctx)
 {
@@ -169,9 +179,10 @@ static bool create_commands(struct redis_context *ctx)
                                         commands[i].flags, commands[i].key_first,
                                         commands[i].key_last, commands[i].key_step) != REDIS_OK)
                         return false;
-        for (unsigned i = 0; i < WRAP_COUNT; i++)
-                plugin.wrap_names[i] = redis.CreateString(NULL, wrap_command_names[i],
-                                                          strlen(wrap_command_names[i]));
+        for (unsigned i = 0; i < WRAP_COUNT; i++) {
+                plugin.wrap_names[i] = wrap_name("run", wrap_suffixes[i]);
+                plugin.strict_names[i] = wrap_name("strict", wrap_suffixes[i]);
+        }
         plugin.refuse_name = redis.CreateString(NULL, "meridian.refuse", 15);
         return true;
 }

@@ -61,6 +61,7 @@ struct plugin {
         struct buffer dirty; /* keys that changed natively without a delta: u32 db, slice key */
         struct stash stash;
         struct redis_string *wrap_names[WRAP_COUNT];
+        struct redis_string *strict_names[WRAP_COUNT];
         struct redis_string *refuse_name;
         uint64_t multi_open; /* clients that may have queued a MULTI, never fewer than there are */
         uint64_t multi_seen_ms; /* when multi_open was last compared with the client list */
@@ -185,6 +186,20 @@ void local_expire_unloaded(struct redis_context *ctx);
 
 int wrap_command(struct redis_context *ctx, struct redis_string **argv, int argc);
 int wrap_refuse(struct redis_context *ctx, struct redis_string **argv, int argc);
+
+int wrap_strict(struct redis_context *ctx, struct redis_string **argv, int argc);
+
+/* ---- guard.c: who may run a wrapped command */
+
+/* The access lists may be about to change; a transaction has ended. */
+void guard_changes(void);
+void guard_executed(void);
+
+/* In the filter: the wrapper must be the one for which the server checks the client. */
+bool guard_strict(struct redis_filter_context *ctx);
+
+/* In the other wrapper: the client has authenticated or need not. */
+bool guard_lets(struct redis_context *ctx);
 
 /* ---- log.c: the record for AOF and replicas */
 

@@ -15,5 +15,10 @@ const char *redis_api_load(struct redis_context *ctx)
                 return #name;
         REDIS_API_LIST(REDIS_API_RESOLVE)
 #undef REDIS_API_RESOLVE
+#define REDIS_API_RESOLVE(type, name, arguments)                                                   \
+        if (get("RedisModule_" #name, &redis.name) != REDIS_OK)                                    \
+                redis.name = NULL;
+        REDIS_API_LIST_NEWER(REDIS_API_RESOLVE)
+#undef REDIS_API_RESOLVE
         return NULL;
 }

@@ -187,15 +187,21 @@ struct redis_type_methods {
         X(void, Log, (struct redis_context *, const char *, const char *, ...))                    \
         X(void, GetRandomBytes, (unsigned char *, size_t))                                         \
         X(unsigned long long, GetClientId, (struct redis_context *))                               \
+        X(struct redis_string *, GetClientUserNameById, (struct redis_context *, uint64_t))        \
         X(struct redis_cursor *, ScanCursorCreate, (void))                                         \
         X(void, ScanCursorDestroy, (struct redis_cursor *))                                        \
         X(int, Scan, (struct redis_context *, struct redis_cursor *, redis_scan_callback, void *))
+
+/* What newer servers have: NULL where this one does not. */
+#define REDIS_API_LIST_NEWER(X)                                                                    \
+        X(unsigned long long, CommandFilterGetClientId, (struct redis_filter_context *))
 
 /* One table of entries, filled once by redis_api_load and read as redis.OpenKey(...). */
 struct redis_api {
 /* NOLINTNEXTLINE(bugprone-macro-parentheses): a declarator; it takes no more parentheses */
 #define REDIS_API_FIELD(type, name, arguments) type(*name) arguments;
         REDIS_API_LIST(REDIS_API_FIELD)
+        REDIS_API_LIST_NEWER(REDIS_API_FIELD)
 #undef REDIS_API_FIELD
 };
 

@@ -162,6 +162,13 @@ static int run_one(struct redis_context *ctx, const struct rule *rule, struct re
 
 int wrap_command(struct redis_context *ctx, struct redis_string **argv, int argc)
 {
+        if (!guard_lets(ctx))
+                return redis.ReplyWithError(ctx, "NOAUTH Authentication required.");
+        return wrap_strict(ctx, argv, argc);
+}
+
+int wrap_strict(struct redis_context *ctx, struct redis_string **argv, int argc)
+{
         if (argc < 3)
                 return redis.WrongArity(ctx);
         struct bytes name = plugin_bytes(argv[1]);

@@ -66,8 +66,8 @@ class Server:
                 time.sleep(0.02)
         raise Failed(f"the server does not answer: {self.log()}")
 
-    def connect(self):
-        client = redis.Redis(host=ADDRESS, port=self.port, socket_timeout=20)
+    def connect(self, **keywords):
+        client = redis.Redis(host=ADDRESS, port=self.port, socket_timeout=20, **keywords)
         client.response_callbacks.clear()
         return client
 
@@ -88,6 +88,12 @@ class Server:
             if self.process.poll() is not None:
                 raise Failed(f"the server died at {words[:3]!r}: {self.log()[-1500:]}") from None
             raise
+
+    def admin(self, *words):
+        """A command that must succeed."""
+        reply = self.run(*words)
+        check(not isinstance(reply, str), f"{words!r} said {reply!r}")
+        return reply
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)

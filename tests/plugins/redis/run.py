@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 
+import access
 import groups
 import replaced
 from harness import MODULE, Failed
@@ -38,7 +39,7 @@ def main():
     passed = failed = 0
     print(f"seed {arguments.seed}")
     for program in servers:
-        for group in groups.ALL + replaced.ALL:
+        for group in groups.ALL + replaced.ALL + access.ALL:
             name = group.__name__
             if arguments.groups and name not in arguments.groups:
                 continue
