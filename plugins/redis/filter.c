@@ -142,6 +142,10 @@ static void filter_rule(struct redis_filter_context *ctx, const struct rule *rul
                 guard_changes();
                 judge_config(ctx, argc);
                 return;
+        case RULE_DEBUG:
+                if (argc > 1 && argument_is(ctx, 1, "populate"))
+                        refuse(ctx);
+                return;
         case RULE_ACL:
                 guard_changes();
                 return;

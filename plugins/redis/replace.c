@@ -1,5 +1,5 @@
-/* replace.c - "this key is now this content": what RENAME, COPY, MOVE, RESTORE, SORT ... STORE, BITOP
- * and the STORE commands of sets and sorted sets leave behind, and content that has no stamps
+/* replace.c - "this key is now this content": what RENAME, COPY, MOVE, RESTORE, BITOP and the STORE
+ * commands of sets and sorted sets leave behind, and content that has no stamps
  * (recover.c). The native key is read after the change and recorded by the rule of its type: a
  * delete of what was observed under that name, then the content, in parts so that no delta is much
  * longer than PART_BYTES, then the expiry. Types without a rule of their own are one serialized

@@ -54,6 +54,7 @@ static const struct rule fixed[] = {
         {"discard", RULE_EXEC, WRAP_NONE, 0, false},
         {"reset", RULE_EXEC, WRAP_NONE, 0, false},
         {"config", RULE_CONFIG, WRAP_NONE, 0, false},
+        {"debug", RULE_DEBUG, WRAP_NONE, 0, false},
         {"acl", RULE_ACL, WRAP_NONE, 0, false},
         /* The notification names the key, whose content is then read: replace.c. */
         {"rename", RULE_EVENT, WRAP_NONE, 0, false},

@@ -31,6 +31,7 @@ enum rule_kind {
         RULE_EXEC,   /* closes one */
         RULE_STORE,  /* refused when its arguments hold STORE or STOREDIST */
         RULE_CONFIG, /* refused where it would take the metadata out of the AOF */
+        RULE_DEBUG,  /* refused where it makes keys */
         RULE_ACL,    /* may change who may run what */
         RULE_KIND_COUNT,
 };

@@ -191,9 +191,32 @@ int wrap_strict(struct redis_context *ctx, struct redis_string **argv, int argc)
         return status;
 }
 
+/* Why, for those that stay refused. */
+static const struct {
+        const char *name;
+        const char *reason;
+} reasons[] = {
+        {"config", "aof-use-rdb-preamble must stay 'yes': a rewritten AOF would lose the metadata"},
+        {"debug", "keys made by DEBUG POPULATE would be in this region alone"},
+        {"migrate", "it would hand keys to a server outside of the regions and delete them in "
+                    "each; use DUMP and RESTORE there, and DEL"},
+        {"pfdebug", "it changes a HyperLogLog in ways that other regions cannot follow"},
+        {"swapdb", "it gives every key of two databases another name, while other regions go on "
+                   "to write to the old ones; use MOVE or COPY"},
+};
+
+static const char *reason_of(const char *name)
+{
+        for (size_t i = 0; i < COUNT_OF(reasons); i++) {
+                if (strcmp(reasons[i].name, name) == 0)
+                        return reasons[i].reason;
+        }
+        return NULL;
+}
+
 int wrap_refuse(struct redis_context *ctx, struct redis_string **argv, int argc)
 {
-        char text[160];
+        char text[256];
         char name[33] = "";
         if (argc < 2)
                 return redis.WrongArity(ctx);
@@ -202,12 +225,13 @@ int wrap_refuse(struct redis_context *ctx, struct redis_string **argv, int argc)
                 name[i] = (char)(given.ptr[i] >= 'A' && given.ptr[i] <= 'Z' ? given.ptr[i] | 0x20
                                                                             : given.ptr[i]);
         plugin.refused++;
-        if (strcmp(name, "config") == 0)
-                return redis.ReplyWithError(ctx, "MERIDIAN aof-use-rdb-preamble must stay 'yes': a "
-                                                 "rewritten AOF would lose the metadata");
-        snprintf(text, sizeof(text),
-                 "MERIDIAN '%s' is not replicated between regions yet; refused so that regions "
-                 "cannot differ",
-                 name);
+        const char *reason = reason_of(name);
+        if (reason != NULL)
+                snprintf(text, sizeof(text), "MERIDIAN '%s' is refused: %s", name, reason);
+        else
+                snprintf(text, sizeof(text),
+                         "MERIDIAN '%s' is not replicated between regions yet; refused so that "
+                         "regions cannot differ",
+                         name);
         return redis.ReplyWithError(ctx, text);
 }

@@ -179,13 +179,16 @@ def refused(place):
     region.run("SET", "a", "1")
     for words in (("LPUSH", "l", "1"), ("rpush", "l", "1"), ("ZADD", "z", "1", "a"),
                   ("XADD", "x", "*", "a", "b"), ("SORT", "s", "STORE", "d"),
-                  ("FLUSHALL",), ("FLUSHDB",), ("SWAPDB", "0", "1"),
+                  ("FLUSHALL",), ("FLUSHDB",),
                   ("PFADD", "p", "1"), ("GEOADD", "g", "1", "1", "a"),
                   ("EVAL", "return redis.call('LPUSH','l','1')", "0"),
                   ("XGROUP", "CREATE", "x", "g", "$", "MKSTREAM"), ("LMPOP", "1", "l", "LEFT")):
         reply = region.run(*words)
         check(isinstance(reply, str) and "not replicated between regions yet" in reply,
               f"{words!r} said {reply!r}")
+    for words, why in ((("SWAPDB", "0", "1"), "another name"), (("DEBUG", "POPULATE", "5"), "alone"),
+                       (("MIGRATE", "h", "1", "a", "0", "1"), "outside of the regions")):
+        check(why in str(region.run(*words)), f"{words} is refused with a reason")
     check("preamble" in str(region.run("CONFIG", "SET", "aof-use-rdb-preamble", "no")),
           "CONFIG SET aof-use-rdb-preamble no is refused")
     check_equal(region.client.execute_command("KEYS", "*"), [b"a"], "nothing was changed")

@@ -14,6 +14,13 @@ MODULE = os.environ.get("MERIDIAN_MODULE", os.path.join(ROOT, "build/plugins/red
 ADDRESS = "127.92.0.1"
 
 
+READS = {  # type: the command that reads all of it, None where the key stands
+    b"string": ("GET", None), b"hash": ("HGETALL", None), b"set": ("SMEMBERS", None),
+    b"zset": ("ZRANGE", None, 0, -1, "WITHSCORES"), b"list": ("LRANGE", None, 0, -1),
+    b"stream": ("XRANGE", None, "-", "+"),
+}
+
+
 class Failed(Exception):
     pass
 
@@ -108,19 +115,28 @@ class Server:
             self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def databases(self, db):
+        """The content of one database."""
+        other = Server.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.client = self.connect(db=db)
+        try:
+            return other.content()
+        finally:
+            other.client.close()
+
     def content(self):
         """Everything visible: key -> (type, value, absolute expiry)."""
         found = {}
         for key in sorted(self.client.execute_command("KEYS", "*")):
             kind = self.run("TYPE", key)
-            read = {b"string": ("GET",), b"hash": ("HGETALL",), b"set": ("SMEMBERS",)}.get(kind)
-            if read is None:
-                continue
-            value = self.run(read[0], key)
-            if kind == b"hash":
+            value = self.run(*(word if word is not None else key for word in READS[kind]))
+            if kind in (b"hash", b"zset"):
                 value = sorted(zip(value[::2], value[1::2]))
             elif kind == b"set":
                 value = sorted(value)
+            elif kind == b"string" and value[:4] == b"HYLL":  # the same registers, kept in two ways
+                value = (b"HyperLogLog", self.run("PFCOUNT", key))
             found[key] = (kind, value, self.run("PEXPIRETIME", key))
         return found
 

@@ -14,6 +14,7 @@ import time
 import traceback
 
 import access
+import commands
 import groups
 import replaced
 from harness import MODULE, Failed
@@ -39,7 +40,7 @@ def main():
     passed = failed = 0
     print(f"seed {arguments.seed}")
     for program in servers:
-        for group in groups.ALL + replaced.ALL + access.ALL:
+        for group in groups.ALL + replaced.ALL + access.ALL + commands.ALL:
             name = group.__name__
             if arguments.groups and name not in arguments.groups:
                 continue
