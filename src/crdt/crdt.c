@@ -8,11 +8,13 @@
 
 #include "base/check.h"
 #include "crdt/lists.h"
+#include "crdt/siblings.h"
 
 void crdt_fini(const struct table_env *env, struct crdt *crdt)
 {
         items_free(env, &crdt->fields);
         items_free(env, &crdt->members);
+        siblings_free(env, &crdt->siblings);
         heap_free(env->heap, crdt->counts);
         heap_free(env->heap, crdt->bounds);
         base_forget(env, crdt);
@@ -48,6 +50,8 @@ enum crdt_type crdt_type(const struct crdt *crdt)
                 return CRDT_HASH;
         if (crdt->members != NULL && crdt->members->live > 0)
                 return CRDT_SET;
+        if (crdt->siblings != NULL && crdt->siblings->count > 0)
+                return CRDT_SIBLINGS;
         if (string_exists(crdt))
                 return CRDT_STRING;
         return opaque_alive(crdt) ? CRDT_OPAQUE : CRDT_NONE;
@@ -89,6 +93,7 @@ void change_begin(struct crdt_env *env, const struct crdt *crdt)
         env->expiry_was = crdt_expire_at(crdt);
         env->string_dirty = false;
         env->string_new = false;
+        env->siblings_dirty = false;
         env->fresh = env->was == CRDT_NONE;
         env->written = false;
         env->rival_was = crdt_rival(crdt, CRDT_STRING);
@@ -107,10 +112,13 @@ void change_settle(struct crdt_env *env, struct crdt *crdt)
                 fields_sweep(env, crdt);
         if (crdt->members != NULL && (floor_rose(env, crdt, CRDT_SET) || crdt->bound_count > 0))
                 members_sweep(env, crdt);
+        if (crdt->siblings != NULL && floor_rose(env, crdt, CRDT_SIBLINGS))
+                siblings_sweep(env, crdt);
         if (floor_rose(env, crdt, CRDT_STRING) ||
             stamp_before(env->rival_was, crdt_rival(crdt, CRDT_STRING)))
                 env->string_dirty = true;
         bool gone = (env->was == CRDT_STRING && !string_exists(crdt)) ||
+                    (env->was == CRDT_SIBLINGS && crdt->siblings->count == 0) ||
                     (env->was == CRDT_OPAQUE && !opaque_alive(crdt));
         if (gone) {
                 env->fresh = true;
@@ -125,6 +133,7 @@ void change_end(struct crdt_env *env, struct crdt *crdt)
 {
         if (crdt->bound_count > 0)
                 bounds_prune(env, crdt);
+        siblings_end(env, crdt);
         if (env->native == NULL || env->written || crdt_type(crdt) == CRDT_NONE)
                 return;
         uint64_t expiry = crdt_expire_at(crdt);
@@ -286,11 +295,12 @@ static void apply_opaque(struct crdt_env *env, struct crdt *crdt, const struct c
 
 static void (*const apply_table[CRDT_OP_END])(struct crdt_env *env, struct crdt *crdt,
                                               const struct crdt_delta *delta) = {
-        [CRDT_OP_SET] = apply_set,      [CRDT_OP_DEL] = apply_gone,
-        [CRDT_OP_EXPIRED] = apply_gone, [CRDT_OP_EXPIRE] = apply_expire,
-        [CRDT_OP_COUNT] = apply_count,  [CRDT_OP_HSET] = apply_hset,
-        [CRDT_OP_HDEL] = apply_hdel,    [CRDT_OP_SADD] = apply_sadd,
-        [CRDT_OP_SREM] = apply_srem,    [CRDT_OP_OPAQUE] = apply_opaque,
+        [CRDT_OP_SET] = apply_set,         [CRDT_OP_DEL] = apply_gone,
+        [CRDT_OP_EXPIRED] = apply_gone,    [CRDT_OP_EXPIRE] = apply_expire,
+        [CRDT_OP_COUNT] = apply_count,     [CRDT_OP_HSET] = apply_hset,
+        [CRDT_OP_HDEL] = apply_hdel,       [CRDT_OP_SADD] = apply_sadd,
+        [CRDT_OP_SREM] = apply_srem,       [CRDT_OP_OPAQUE] = apply_opaque,
+        [CRDT_OP_SIBLING] = apply_sibling,
 };
 
 void crdt_apply(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
@@ -308,6 +318,7 @@ void crdt_evict(const struct table_env *env, struct crdt *crdt)
 {
         items_free(env, &crdt->fields);
         items_free(env, &crdt->members);
+        siblings_forget(env, crdt->siblings);
         base_forget(env, crdt);
         crdt->base_kind = CRDT_BASE_LOST;
         crdt->opaque_lost = true;
@@ -386,6 +397,7 @@ struct stamp crdt_observed(const struct crdt *crdt)
         case CRDT_OPAQUE:
                 return crdt->last[CRDT_OPAQUE];
         case CRDT_SET:
+        case CRDT_SIBLINGS:
         case CRDT_NONE:
                 break;
         }

@@ -20,6 +20,8 @@
  *                a dot that was removed before it came is remembered until the version vector
  *                covers it.
  *   bounds       dots up to which a DEL had observed, by origin, until the vector covers them.
+ *   siblings     concurrent writes of a string that are all kept, and for each origin the clock up
+ *                to which its writes were seen by one of them or are there.
  *   ttl          absolute expiry time and its stamp; at the same stamp "none" wins, so that
  *                nothing inherits the time of what has expired.
  *
@@ -37,7 +39,8 @@ enum crdt_type {
         CRDT_STRING, /* register and counter */
         CRDT_HASH,
         CRDT_SET,
-        CRDT_OPAQUE, /* any other type, as one serialized value: the last write wins as a whole */
+        CRDT_OPAQUE,   /* any other type, as one serialized value: the last write wins as a whole */
+        CRDT_SIBLINGS, /* a string of which every concurrent write is kept */
         CRDT_TYPE_COUNT,
         CRDT_NONE = CRDT_TYPE_COUNT, /* the key does not exist */
 };
@@ -59,8 +62,16 @@ enum {
  * `context` is the caller's own. Times are Unix milliseconds, 0 is "no expiry". A time in the past
  * is possible and must be stored as it is: only the native's own expiry may strike it, which then
  * comes back as keyspace_local_expired. */
+struct crdt_sibling;
+
 struct crdt_native {
         void *context;
+
+        /* What to show for several siblings, oldest first: a function of them alone. False, or
+         * NULL: the newest one. */
+        bool (*siblings_show)(void *context, struct crdt_name name,
+                              const struct crdt_sibling *siblings, size_t count,
+                              struct bytes *ret_value);
 
         /* The text of a string, which the keyspace believes to exist; false where it does not. */
         bool (*string_get)(void *context, struct crdt_name name, struct bytes *ret_value);
@@ -119,6 +130,7 @@ struct crdt_native {
  * HDEL     varint count > 0, slice field each
  * SADD     varint count > 0, slice member each
  * SREM     varint count > 0, (slice member, dots) each
+ * SIBLING  [EXPIRY: varint time] dots seen, the rest is the value; REMOVED: dots seen, stamp ttl
  * SEEN     version vector; key and database are empty
  *
  * cuts: varint count, then (u8 origin rising, u64 clock, totals) each. dots: varint count, then
@@ -138,6 +150,7 @@ enum crdt_op {
         CRDT_OP_SREM,
         CRDT_OP_OPAQUE,
         CRDT_OP_SEEN,
+        CRDT_OP_SIBLING = 15,
         CRDT_OP_END,
 };
 
@@ -146,6 +159,7 @@ enum crdt_flag {
         CRDT_FLAG_BOUNDS = 0x10,  /* DEL, EXPIRED: observed dots follow */
         CRDT_FLAG_CUTS = 0x20,    /* observed totals follow */
         CRDT_FLAG_CREATED = 0x40, /* the key was absent: an older expiry does not count any more */
+        CRDT_FLAG_REMOVED = 0x40, /* SIBLING: a delete or expiry of what was seen */
         CRDT_FLAG_KNOWN = 0x80,   /* what other types lose by it was known to the writer */
 };
 
@@ -162,9 +176,9 @@ struct crdt_delta {
         uint8_t flags;
         struct crdt_name name;
         uint64_t expire_at_ms;
-        struct bytes value;       /* SET, OPAQUE */
+        struct bytes value;       /* SET, OPAQUE, SIBLING */
         struct stamp killed;      /* EXPIRED */
-        struct stamp ttl;         /* EXPIRED */
+        struct stamp ttl;         /* EXPIRED, SIBLING */
         struct crdt_totals total; /* COUNT */
         struct crdt_totals cut;
         uint64_t cut_hlc;
@@ -222,6 +236,20 @@ struct crdt_items {
         size_t live; /* visible ones */
 };
 
+/* One of the concurrent writes. */
+struct crdt_sibling {
+        struct stamp stamp;
+        struct bytes value; /* of one alone: empty, the native has it */
+};
+
+/* A string whose concurrent writes are all kept. */
+struct crdt_siblings {
+        struct vector seen;        /* writes up to here are in `list`, or dead */
+        struct crdt_sibling *list; /* by rising stamp, one for each origin at most */
+        uint8_t count;
+        bool held; /* the values are here */
+};
+
 /* Everything remembered about one key. Zeroed is a key of which nothing is known. */
 struct crdt {
         struct stamp last[CRDT_TYPE_COUNT];
@@ -233,6 +261,7 @@ struct crdt {
                            * carries: an expiry kills at the stamp of what it observed */
         struct crdt_items *fields;
         struct crdt_items *members;
+        struct crdt_siblings *siblings;
         struct crdt_count *counts; /* by rising origin */
         struct crdt_dot *bounds;   /* by rising origin */
         struct bytes base_text;
@@ -281,6 +310,7 @@ struct crdt_env {
         struct stamp rival_was; /* of the string: increments die by it alone */
         bool string_dirty;
         bool string_new;
+        bool siblings_dirty;
         bool fresh;
         bool written;
 };
@@ -313,6 +343,12 @@ bool crdt_has_bounds(const struct crdt *crdt);
 void crdt_bounds_encode(const struct crdt *crdt, struct buffer *buffer);
 void crdt_dots_encode(const struct table_env *env, struct crdt *crdt, struct bytes member,
                       struct buffer *buffer);
+
+/* What a SIBLING says that it has seen. */
+void crdt_siblings_cuts(const struct crdt *crdt, struct buffer *buffer);
+
+/* Shows the native again what several siblings come to: the function may be another one now. */
+void crdt_siblings_show(struct crdt_env *env, struct crdt *crdt);
 
 /* The largest stamp of the visible content that `killed` can kill (EXPIRED): {0, 0} for a set. */
 struct stamp crdt_observed(const struct crdt *crdt);
@@ -382,6 +418,7 @@ struct crdt_state {
         struct bytes bounds;
         struct bytes fields;
         struct bytes members;
+        struct bytes siblings;
         enum crdt_state_kind kind;
 };
 

@@ -219,6 +219,22 @@ static void decode_removals(struct cursor *cursor, struct crdt_delta *delta)
         decode_list(cursor, delta, element_removal);
 }
 
+static void decode_sibling(struct cursor *cursor, struct crdt_delta *delta)
+{
+        bool removal = (delta->flags & CRDT_FLAG_REMOVED) != 0;
+        if (removal && delta->flags != CRDT_FLAG_REMOVED)
+                cursor_fail(cursor, ERR_MALFORMED);
+        if ((delta->flags & CRDT_FLAG_EXPIRY) != 0)
+                delta->expire_at_ms = cursor_varint(cursor);
+        delta->bounds = dots_check(cursor, delta->stamp.hlc - 1);
+        if (cursor_left(cursor) > CRDT_NAME_LEN_MAX)
+                cursor_fail(cursor, ERR_MALFORMED);
+        if (removal)
+                delta->ttl = stamp_read(cursor, delta->stamp.hlc, true);
+        else
+                delta->value = cursor_bytes(cursor, cursor_left(cursor));
+}
+
 static void decode_seen(struct cursor *cursor, struct crdt_delta *delta)
 {
         vector_decode(cursor, &delta->seen);
@@ -240,6 +256,8 @@ static const struct {
         [CRDT_OP_SADD] = {decode_names, CRDT_FLAG_CREATED},
         [CRDT_OP_SREM] = {decode_removals, 0},
         [CRDT_OP_OPAQUE] = {decode_value, CRDT_FLAG_EXPIRY | CRDT_FLAG_KNOWN},
+        [CRDT_OP_SIBLING] = {decode_sibling,
+                             CRDT_FLAG_EXPIRY | CRDT_FLAG_REMOVED | CRDT_FLAG_KNOWN},
         [CRDT_OP_SEEN] = {decode_seen, 0},
 };
 

@@ -1,6 +1,6 @@
 /* The whole state of one key as bytes, and the merge of two states.
  *
- *      varint db, slice key, u8 parts; then the parts that `parts` names, in this order:
+ *      varint db, slice key, varint parts; then the parts that `parts` names, in this order:
  *
  *      LAST     u8 types, then a stamp for each type in it
  *      KILLED   stamp
@@ -14,6 +14,7 @@
  *               slice) each
  *               members: varint count, (slice name, varint dots > 0, (u8 origin rising, u64 clock,
  *               u8 removed) each) each
+ *      SIBLINGS as siblings.h says
  *      EVICTED  nothing; the content of this key is not whole and says nothing (only alone)
  *
  * Merging rests on two vectors: what the sender had seen and does not show has died there;
@@ -23,6 +24,7 @@
 #include "base/check.h"
 #include "crdt/crdt_priv.h"
 #include "crdt/lists.h"
+#include "crdt/siblings.h"
 
 enum {
         PART_LAST = 1,
@@ -33,6 +35,8 @@ enum {
         PART_COUNTS = 32,
         PART_ITEMS = 64,
         PART_EVICTED = 128,
+        PART_SIBLINGS = 256,
+        PARTS_ALL = 511,
 };
 
 /* ---- encode */
@@ -167,7 +171,7 @@ static unsigned parts_of(const struct crdt *crdt, enum crdt_state_kind kind)
                (stamp_is(crdt->killed) ? PART_KILLED : 0u) | (stamp_is(crdt->ttl) ? PART_TTL : 0u) |
                (stamp_is(crdt->base) ? PART_BASE : 0u) | (value ? PART_VALUE : 0u) |
                (crdt->count_count > 0 ? PART_COUNTS : 0u) | (items ? PART_ITEMS : 0u) |
-               (crdt->evicted ? PART_EVICTED : 0u);
+               (crdt->siblings != NULL ? PART_SIBLINGS : 0u) | (crdt->evicted ? PART_EVICTED : 0u);
 }
 
 enum err crdt_state_encode(const struct crdt_env *env, const struct crdt *crdt,
@@ -178,7 +182,7 @@ enum err crdt_state_encode(const struct crdt_env *env, const struct crdt *crdt,
                 parts = PART_EVICTED;
         buffer_varint(buffer, env->name.db);
         buffer_slice(buffer, env->name.key);
-        buffer_u8(buffer, (uint8_t)parts);
+        buffer_varint(buffer, parts);
         if ((parts & PART_LAST) != 0)
                 last_write(crdt, buffer);
         if ((parts & PART_KILLED) != 0)
@@ -195,6 +199,8 @@ enum err crdt_state_encode(const struct crdt_env *env, const struct crdt *crdt,
                 counts_write(crdt, buffer);
         if ((parts & PART_ITEMS) != 0)
                 items_write(env, crdt, kind, buffer);
+        if ((parts & PART_SIBLINGS) != 0)
+                siblings_write(env, crdt, kind == CRDT_STATE_VALUES, buffer);
         return buffer->err;
 }
 
@@ -331,7 +337,7 @@ bool crdt_state_decode(struct cursor *cursor, enum crdt_state_kind kind, uint64_
         struct crdt_state state = {.kind = kind};
         state.name.db = (uint32_t)cursor_varint_max(cursor, CRDT_DB_MAX);
         state.name.key = name_read(cursor);
-        unsigned parts = cursor_u8(cursor);
+        uint64_t parts = cursor_varint_max(cursor, PARTS_ALL);
         state.head.evicted = (parts & PART_EVICTED) != 0;
         if ((parts & PART_LAST) != 0)
                 last_read(cursor, hlc_max, &state.head);
@@ -349,6 +355,8 @@ bool crdt_state_decode(struct cursor *cursor, enum crdt_state_kind kind, uint64_
                 counts_check(cursor, hlc_max, &state);
         if ((parts & PART_ITEMS) != 0)
                 items_check(cursor, hlc_max, &state);
+        if ((parts & PART_SIBLINGS) != 0)
+                siblings_check(cursor, hlc_max, &state);
         if (cursor_failed(cursor))
                 return false;
         *ret = state;
@@ -515,6 +523,7 @@ void crdt_merge(struct crdt_env *env, struct crdt *crdt, const struct crdt_state
         merge_bounds(env, crdt, state);
         merge_base(env, crdt, state, sender);
         merge_counts(env, crdt, state, sender);
+        merge_siblings(env, crdt, state, sender);
         change_settle(env, crdt);
         string_sync(env, crdt, state->value);
         merge_fields(env, crdt, state, sender);
@@ -591,7 +600,8 @@ bool crdt_forgettable(const struct crdt_env *env, const struct crdt *crdt, uint6
         if (crdt_type(crdt) != CRDT_NONE || crdt->evicted || crdt->bound_count > 0 ||
             crdt->fields != NULL || crdt->members != NULL)
                 return false;
-        uint64_t newest = crdt->touched;
+        uint64_t newest = siblings_newest(crdt);
+        newest = crdt->touched > newest ? crdt->touched : newest;
         newest = crdt_stamp(crdt).hlc > newest ? crdt_stamp(crdt).hlc : newest;
         newest = crdt->killed.hlc > newest ? crdt->killed.hlc : newest;
         newest = crdt->ttl.hlc > newest ? crdt->ttl.hlc : newest;
@@ -669,6 +679,8 @@ uint64_t crdt_digest(const struct crdt *crdt, struct crdt_name name, bool all)
         hash = digest_counts(hash, crdt, all);
         hash = hash_fnv_u64(hash, digest_items(crdt->fields, all));
         hash = hash_fnv_u64(hash, digest_items(crdt->members, false));
+        for (unsigned i = 0; crdt->siblings != NULL && i < crdt->siblings->count; i++)
+                hash = digest_stamp(hash, crdt->siblings->list[i].stamp);
         for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++) {
                 if (all || (i == CRDT_OPAQUE && type == CRDT_OPAQUE))
                         hash = digest_stamp(hash, crdt->last[i]);

@@ -136,6 +136,21 @@ MUST_USE enum err keyspace_local_opaque(struct keyspace *keyspace, uint64_t wall
                                         struct crdt_name name, struct bytes value,
                                         uint64_t expire_at_ms, struct keyspace_change *ret);
 
+/* The key is now a string with this value, and every concurrent write of it is kept beside it
+ * (crdt/siblings.c); those that are known here are resolved by this one. Such a key keeps about
+ * 1 kB of metadata. keyspace_local_delete and _expired take away what was seen of it. */
+MUST_USE enum err keyspace_local_sibling(struct keyspace *keyspace, uint64_t wall_ms,
+                                         struct crdt_name name, struct bytes value,
+                                         uint64_t expire_at_ms, struct keyspace_change *ret);
+
+/* The siblings of a key, oldest first; borrowed until the next call. Of one alone the
+ * value is empty: it is the store's. Returns their count, 0 where the key is no such string. */
+size_t keyspace_siblings(const struct keyspace *keyspace, struct crdt_name name,
+                         const struct crdt_sibling **ret);
+
+/* Shows again, through `native`, what several siblings come to, for a store whose siblings_show has become another. Cost: a walk over all keys. */
+void keyspace_siblings_show(struct keyspace *keyspace, const struct crdt_native *native);
+
 /* The store dropped the value without a delete (maxmemory eviction). Other regions keep theirs; the
  * key is absent here until somebody writes it, and a state transfer from here leaves it out. */
 MUST_USE enum err keyspace_key_gone(struct keyspace *keyspace, struct crdt_name name);

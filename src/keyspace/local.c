@@ -334,6 +334,40 @@ static void stamp_encode(struct buffer *buffer, struct stamp stamp)
         buffer_u8(buffer, stamp.origin);
 }
 
+/* A delete or expiry of siblings takes away those that were seen, and no others. */
+static enum err siblings_remove(struct keyspace *keyspace, uint64_t wall_ms, struct entry *entry,
+                                struct keyspace_change *ret)
+{
+        struct stamp stamp = keyspace_issue(keyspace, wall_ms);
+        struct buffer *delta =
+                delta_begin(keyspace, stamp, CRDT_OP_SIBLING, CRDT_FLAG_REMOVED, entry_name(entry));
+        crdt_siblings_cuts(entry->crdt, delta);
+        stamp_encode(delta, entry->crdt->ttl);
+        return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
+}
+
+enum err keyspace_local_sibling(struct keyspace *keyspace, uint64_t wall_ms, struct crdt_name name,
+                                struct bytes value, uint64_t expire_at_ms,
+                                struct keyspace_change *ret)
+{
+        if (!name_fits(name) || value.len > CRDT_NAME_LEN_MAX)
+                return ERR_LIMIT;
+        struct entry *entry = entry_get(keyspace, name);
+        struct crdt *crdt = entry == NULL ? NULL : entry_full(keyspace, entry);
+        if (crdt == NULL)
+                return ERR_NOMEM;
+        expire_at_ms = expiry_kept(entry, expire_at_ms);
+        uint8_t flags = known_flag(crdt_type(crdt), CRDT_SIBLINGS);
+        flags |= expire_at_ms != 0 ? CRDT_FLAG_EXPIRY : 0;
+        struct stamp stamp = keyspace_issue(keyspace, wall_ms);
+        struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_SIBLING, flags, name);
+        if (expire_at_ms != 0)
+                buffer_varint(delta, expire_at_ms);
+        crdt_siblings_cuts(crdt, delta);
+        buffer_bytes(delta, value);
+        return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
+}
+
 enum err keyspace_local_delete(struct keyspace *keyspace, uint64_t wall_ms, struct crdt_name name,
                                struct keyspace_change *ret)
 {
@@ -341,6 +375,8 @@ enum err keyspace_local_delete(struct keyspace *keyspace, uint64_t wall_ms, stru
         struct entry *entry = name_fits(name) ? entry_find(keyspace, name) : NULL;
         if (!entry_holds(entry))
                 return change_nothing(ret);
+        if (entry_type(entry) == CRDT_SIBLINGS)
+                return siblings_remove(keyspace, wall_ms, entry, ret);
         const struct crdt *crdt = entry_look(entry, &room);
         uint8_t flags = observed_flags(crdt);
         struct stamp stamp = keyspace_issue(keyspace, wall_ms);
@@ -367,6 +403,8 @@ enum err keyspace_local_expired(struct keyspace *keyspace, uint64_t wall_ms, str
         struct entry *entry = name_fits(name) ? entry_find(keyspace, name) : NULL;
         if (!entry_holds(entry))
                 return change_nothing(ret);
+        if (entry_type(entry) == CRDT_SIBLINGS)
+                return siblings_remove(keyspace, wall_ms, entry, ret);
         const struct crdt *crdt = entry_look(entry, &room);
         uint8_t flags = observed_flags(crdt);
         struct stamp stamp = keyspace_issue(keyspace, wall_ms);

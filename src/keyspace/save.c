@@ -16,7 +16,7 @@
 #include "keyspace/keyspace_priv.h"
 
 enum {
-        SAVE_MAGIC = 0x01534b4d,
+        SAVE_MAGIC = 0x02534b4d,
         SAVE_MAGIC_MASK = 0x00ffffff,
         SAVE_CRC_LEN = 4,
 };

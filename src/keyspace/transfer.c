@@ -22,7 +22,7 @@
 #include "keyspace/shards.h"
 
 enum {
-        TRANSFER_VERSION = 1,
+        TRANSFER_VERSION = 2,
         TRANSFER_TO_AT = 18, /* offset of the second cursor */
         SCAN_STEPS_MAX = 4096,
         ROUND_MAX = 255,
