@@ -116,6 +116,7 @@ struct crdt_native {
  * offset  what
  *      0  u64     clock of the change; the origin is known by the stream
  *      8  u8      operation, low 4 bits; flags, high 4 bits
+ *         [u8     the operation, where those bits say MORE]
  *      9  varint  database
  *         slice   key
  *         ...     by operation:
@@ -150,6 +151,7 @@ enum crdt_op {
         CRDT_OP_SREM,
         CRDT_OP_OPAQUE,
         CRDT_OP_SEEN,
+        CRDT_OP_MORE = 14, /* on the wire: the number, 16 or more, is in the next byte */
         CRDT_OP_SIBLING = 15,
         CRDT_OP_END,
 };
@@ -196,6 +198,9 @@ enum {
 /* Decodes and validates one delta of `origin`, down to the last element: applying it cannot fail on
  * its content. ERR_TRUNCATED, ERR_MALFORMED. */
 MUST_USE enum err crdt_delta_decode(struct bytes data, region_id origin, struct crdt_delta *ret);
+
+/* The operation of a delta, behind its clock; the flags too, unless NULL. */
+enum crdt_op crdt_op_read(struct cursor *cursor, uint8_t *ret_flags);
 
 /* The common begin of every delta. */
 void crdt_delta_head(struct buffer *buffer, uint64_t hlc, enum crdt_op op, uint8_t flags,

@@ -261,13 +261,25 @@ static const struct {
         [CRDT_OP_SEEN] = {decode_seen, 0},
 };
 
+enum crdt_op crdt_op_read(struct cursor *cursor, uint8_t *ret_flags)
+{
+        uint8_t byte = cursor_u8(cursor);
+        enum crdt_op op = (enum crdt_op)(byte & OP_MASK);
+        if (ret_flags != NULL)
+                *ret_flags = byte & FLAGS_MASK;
+        if (op != CRDT_OP_MORE)
+                return op;
+        op = (enum crdt_op)cursor_u8(cursor);
+        if ((unsigned)op <= OP_MASK)
+                cursor_fail(cursor, ERR_MALFORMED);
+        return op;
+}
+
 enum err crdt_delta_decode(struct bytes data, region_id origin, struct crdt_delta *ret)
 {
         struct cursor cursor = cursor_of(data);
         struct crdt_delta delta = {.stamp = {cursor_u64(&cursor), origin}};
-        uint8_t op = cursor_u8(&cursor);
-        delta.op = (enum crdt_op)(op & OP_MASK);
-        delta.flags = op & FLAGS_MASK;
+        delta.op = crdt_op_read(&cursor, &delta.flags);
         delta.name.db = (uint32_t)cursor_varint_max(&cursor, CRDT_DB_MAX);
         delta.name.key = name_read(&cursor);
         if (cursor_failed(&cursor))
@@ -289,7 +301,12 @@ void crdt_delta_head(struct buffer *buffer, uint64_t hlc, enum crdt_op op, uint8
 {
         CHECK((flags & OP_MASK) == 0);
         buffer_u64(buffer, hlc);
-        buffer_u8(buffer, (uint8_t)(op | flags));
+        if ((unsigned)op > OP_MASK) {
+                buffer_u8(buffer, (uint8_t)(CRDT_OP_MORE | flags));
+                buffer_u8(buffer, (uint8_t)op);
+        } else {
+                buffer_u8(buffer, (uint8_t)(op | flags));
+        }
         buffer_varint(buffer, name.db);
         buffer_slice(buffer, name.key);
 }

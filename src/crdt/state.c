@@ -2,7 +2,7 @@
  *
  *      varint db, slice key, varint parts; then the parts that `parts` names, in this order:
  *
- *      LAST     u8 types, then a stamp for each type in it
+ *      LAST     varint types, then a stamp for each type in it
  *      KILLED   stamp
  *      TTL      stamp, varint time (0: none)
  *      BASE     stamp
@@ -46,7 +46,7 @@ static void last_write(const struct crdt *crdt, struct buffer *buffer)
         unsigned types = 0;
         for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++)
                 types |= (unsigned)stamp_is(crdt->last[i]) << i;
-        buffer_u8(buffer, (uint8_t)types);
+        buffer_varint(buffer, types);
         for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++) {
                 if (stamp_is(crdt->last[i]))
                         stamp_write(buffer, crdt->last[i]);
@@ -275,8 +275,8 @@ static void member_read(struct cursor *cursor, uint64_t hlc_max, struct member_t
 
 static void last_read(struct cursor *cursor, uint64_t hlc_max, struct crdt *head)
 {
-        unsigned types = cursor_u8(cursor);
-        if (types == 0 || types >= 1u << CRDT_TYPE_COUNT)
+        uint64_t types = cursor_varint_max(cursor, (1u << CRDT_TYPE_COUNT) - 1);
+        if (types == 0)
                 cursor_fail(cursor, ERR_MALFORMED);
         for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++) {
                 if ((types >> i & 1) != 0)

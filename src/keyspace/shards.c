@@ -46,7 +46,7 @@ static enum err head_read(struct bytes delta, struct head *ret)
 {
         struct cursor cursor = cursor_of(delta);
         ret->hlc = cursor_u64(&cursor);
-        ret->op = (enum crdt_op)(cursor_u8(&cursor) & 0x0f);
+        ret->op = crdt_op_read(&cursor, NULL);
         cursor_varint_max(&cursor, CRDT_DB_MAX);
         ret->key = cursor_slice(&cursor);
         return cursor.err;
