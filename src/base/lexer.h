@@ -1,6 +1,7 @@
 /* lexer.h - the tokens of Meridian's documents (topology, daemon configuration), in the syntax that
  * the neighbours' users know: `key value;`, `key = value`, `section { ... }`, lists in brackets,
- * texts of many lines between triple quotes, comments by `#` or as in C. Knows no keys: a parser with a table of them stands above it. */
+ * texts of many lines between triple quotes, comments by `#` or as in C. Knows no keys: a parser
+ * with a table of them stands above it. */
 #ifndef MERIDIAN_BASE_LEXER_H
 #define MERIDIAN_BASE_LEXER_H
 

@@ -1,7 +1,7 @@
 /* Strings whose concurrent writes are all kept: a multi-value register. Each write names what its
- * writer had seen of the key, one clock for each origin (`seen`); a write dies when another's `seen`
- * covers it, so what is left are exactly the concurrent newest ones, at most one for each origin
- * (Preguiça, Baquero, Almeida, Fonte, Gonçalves: "Dotted Version Vectors", 2010).
+ * writer had seen of the key, one clock for each origin (`seen`); a write dies when the `seen` of
+ * another covers it, so what is left are exactly the concurrent newest ones, at most one for each
+ * origin (Preguiça, Baquero, Almeida, Fonte, Gonçalves: "Dotted Version Vectors", 2010).
  *
  * One sibling alone has its value in the native store. Where there are more, the values are kept
  * here, for the native shows one of them or what a function makes of all. Fails only for lack of

@@ -148,7 +148,8 @@ MUST_USE enum err keyspace_local_sibling(struct keyspace *keyspace, uint64_t wal
 size_t keyspace_siblings(const struct keyspace *keyspace, struct crdt_name name,
                          const struct crdt_sibling **ret);
 
-/* Shows again, through `native`, what several siblings come to, for a store whose siblings_show has become another. Cost: a walk over all keys. */
+/* Shows again, through `native`, what several siblings come to, for a store whose siblings_show has
+ * become another. Cost: a walk over all keys. */
 void keyspace_siblings_show(struct keyspace *keyspace, const struct crdt_native *native);
 
 /* The store dropped the value without a delete (maxmemory eviction). Other regions keep theirs; the
