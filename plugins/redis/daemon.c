@@ -247,6 +247,11 @@ int daemon_tail(struct redis_context *ctx, struct redis_string **argv, int argc)
 
 /* ---- MERGE */
 
+static const char *text_of(struct bytes bytes)
+{
+        return bytes.len == 0 ? "" : (const char *)bytes.ptr;
+}
+
 static void strike(void *context, struct crdt_name name)
 {
         (void)context;
@@ -270,8 +275,9 @@ static bool from_log(struct redis_context *ctx)
         return plugin.loading || (redis.GetContextFlags(ctx) & REDIS_FLAG_REPLICATED) != 0;
 }
 
-static int merge_done(struct redis_context *ctx, struct redis_string *batch, region_id origin,
-                      uint64_t after, enum err err, const struct keyspace_result *result)
+static int merge_done(struct redis_context *ctx, struct bytes batch, struct bytes moved,
+                      region_id origin, uint64_t after, enum err err,
+                      const struct keyspace_result *result)
 {
         if (result->gap)
                 return reply_gap(ctx, result->position);
@@ -279,10 +285,15 @@ static int merge_done(struct redis_context *ctx, struct redis_string *batch, reg
                 return reply_err(ctx, err);
         /* What was applied is propagated up to where it was applied. */
         if (result->applied > 0 || result->position > after)
-                redis.Replicate(ctx, "meridian.merge", "llls", (long long)origin, (long long)after,
-                                (long long)result->position, batch);
+                redis.Replicate(ctx, "meridian.merge", "lllb", (long long)origin, (long long)after,
+                                (long long)result->position, text_of(batch), batch.len);
         if (err != ERR_NONE)
                 return reply_err(ctx, err);
+        if (moved.len > 0) {
+                redis.ReplyWithArray(ctx, 2);
+                reply_u64(ctx, result->position);
+                return redis.ReplyWithStringBuffer(ctx, text_of(moved), moved.len);
+        }
         reply_u64(ctx, result->position);
         return REDIS_OK;
 }
@@ -293,7 +304,7 @@ int daemon_merge(struct redis_context *ctx, struct redis_string **argv, int argc
         uint64_t origin;
         uint64_t after;
         uint64_t last;
-        if (argc != 5)
+        if (argc < 5)
                 return redis.WrongArity(ctx);
         if (!argument_u64(argv[1], CLOCK_REGIONS_MAX, &origin) || origin == 0 ||
             !argument_u64(argv[2], INT64_MAX, &after) || !argument_u64(argv[3], INT64_MAX, &last) ||
@@ -302,6 +313,16 @@ int daemon_merge(struct redis_context *ctx, struct redis_string **argv, int argc
         struct bytes deltas = plugin_bytes(argv[4]);
         struct keyspace_result result = {0};
         bool logged = from_log(ctx);
+        if (!logged && !cluster_merge_allowed(ctx, argv, argc))
+                return REDIS_OK;
+        struct buffer here;
+        struct buffer moved;
+        buffer_init(&here, &plugin.heap);
+        buffer_init(&moved, &plugin.heap);
+        if (!logged && cluster_enabled()) {
+                cluster_sift(ctx, deltas, &here, &moved);
+                deltas = buffer_view(&here);
+        }
         if (!logged) {
                 keyspace_names(deltas, strike, NULL);
                 log_flush(ctx);
@@ -312,7 +333,11 @@ int daemon_merge(struct redis_context *ctx, struct redis_string **argv, int argc
                               : keyspace_apply(plugin.keyspace, native_of(ctx), plugin_now_ms(),
                                                (region_id)origin, after, last, deltas, &result);
         plugin.applying = false;
-        return merge_done(ctx, argv[4], (region_id)origin, after, err, &result);
+        int status = merge_done(ctx, deltas, buffer_view(&moved), (region_id)origin, after, err,
+                                &result);
+        buffer_fini(&here);
+        buffer_fini(&moved);
+        return status;
 }
 
 /* ---- state transfer */
@@ -383,6 +408,8 @@ int daemon_merge_state(struct redis_context *ctx, struct redis_string **argv, in
                 return reply_bad(ctx);
         struct bytes state = plugin_bytes(argv[1]);
         struct keyspace_result result = {0};
+        if (!from_log(ctx) && !cluster_state_allowed(ctx, state))
+                return redis.ReplyWithError(ctx, "LAYOUT the slots have changed, or are moving");
         /* A state from the log was within the bound when it came. */
         uint64_t wall_ms = from_log(ctx) ? (uint64_t)1 << 47 : plugin_now_ms();
         log_flush(ctx);

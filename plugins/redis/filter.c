@@ -149,6 +149,10 @@ static void filter_rule(struct redis_filter_context *ctx, const struct rule *rul
         case RULE_ACL:
                 guard_changes();
                 return;
+        case RULE_CLUSTER:
+                if (argument_is(ctx, 1, "setslot"))
+                        cluster_changed();
+                return;
         case RULE_MULTI:
                 plugin.multi_open++;
                 return;

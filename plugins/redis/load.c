@@ -148,6 +148,9 @@ static const struct {
         {"meridian.acked", daemon_acked, "readonly fast", 0, 0, 0},
         {"meridian.members", daemon_members, "readonly fast", 0, 0, 0},
         {"meridian.digest", daemon_digest, "readonly", 0, 0, 0},
+        {"meridian.shard", cluster_shard, "readonly", 0, 0, 0},
+        {"meridian.mark", cluster_mark, "readonly", 0, 0, 0},
+        {"meridian.join", cluster_join, "write deny-script", 0, 0, 0},
         {"meridian.log", log_command, "write deny-script", 0, 0, 0},
         {"meridian.run", wrap_command, "write deny-oom no-auth", 2, 2, 1},
         {"meridian.run-two", wrap_command, "write deny-oom no-auth", 2, 3, 1},
@@ -290,6 +293,7 @@ static bool start(struct redis_context *ctx, struct redis_string **argv, int arg
         buffer_init(&plugin.expired, &plugin.heap);
         buffer_init(&plugin.stash.copies, &plugin.heap);
         plugin.ctx = redis.GetDetachedThreadSafeContext(ctx);
+        cluster_init(ctx);
         persist_reset();
         plugin.replica = (redis.GetContextFlags(ctx) & REDIS_FLAG_SLAVE) != 0;
         plugin.recover = true; /* a module that is loaded at run time finds keys */

@@ -4,11 +4,16 @@
  *   varint len << 1 | 1, delta    a SET without its value, or an HSET of one field without the
  *                                 value's bytes: it is what Redis holds
  *   varint 0, u32 db, slice key   the key was evicted
+ *   varint 1, u8 kind, ...        of a region on several servers (enum log_kind)
  *
  * The native commands stand in the log before it and have made the values; the record adds what the
  * keyspace must remember of them. Replay changes no value. A malformed record is an error reply,
  * which a server that loads its AOF reports and goes on. */
 #include "plugin.h"
+
+enum log_kind {
+        LOG_MARK = 1, /* u64 position that was told */
+};
 
 bool log_flush(struct redis_context *ctx)
 {
@@ -28,6 +33,28 @@ static enum err replay_gone(struct cursor *cursor)
         struct crdt_name name = {.db = cursor_u32(cursor)};
         name.key = cursor_slice(cursor);
         return cursor_failed(cursor) ? cursor->err : keyspace_key_gone(plugin.keyspace, name);
+}
+
+static enum err replay_kind(struct cursor *cursor)
+{
+        uint8_t kind = cursor_u8(cursor);
+        if (cursor_failed(cursor))
+                return cursor->err;
+        if (kind != LOG_MARK)
+                return ERR_VERSION;
+        uint64_t position = cursor_u64(cursor);
+        if (cursor_failed(cursor))
+                return cursor->err;
+        keyspace_marked(plugin.keyspace, position);
+        return ERR_NONE;
+}
+
+void log_mark(uint64_t position)
+{
+        buffer_varint(&plugin.pending, 1);
+        buffer_u8(&plugin.pending, LOG_MARK);
+        buffer_u64(&plugin.pending, position);
+        plugin_must(plugin.pending.err, "the log");
 }
 
 void log_frame(struct bytes delta, bool cut)
@@ -116,6 +143,8 @@ static enum err replay(struct redis_context *ctx, struct bytes record)
                         break;
                 if (head == 0)
                         err = replay_gone(&cursor);
+                else if (head == 1)
+                        err = replay_kind(&cursor);
                 else if ((head & 1) != 0)
                         err = replay_cut(native, delta);
                 else

@@ -210,6 +210,31 @@ bool log_flush(struct redis_context *ctx);
 void log_frame(struct bytes delta, bool cut);
 int log_command(struct redis_context *ctx, struct redis_string **argv, int argc);
 
+/* Appends a position of our own stream that was told (keyspace_mark). */
+void log_mark(uint64_t position);
+
+/* ---- cluster.c: one of several servers of a region */
+
+void cluster_init(struct redis_context *ctx);
+bool cluster_enabled(void);
+
+/* CLUSTER SETSLOT is about to run. */
+void cluster_changed(void);
+bool cluster_importing(struct redis_context *ctx);
+
+/* Whether the words of a MERGE after its deltas fit this server; else it has replied. */
+bool cluster_merge_allowed(struct redis_context *ctx, struct redis_string **argv, int argc);
+
+/* Parts a batch into what is for this server and what is for another one. */
+void cluster_sift(struct redis_context *ctx, struct bytes deltas, struct buffer *here,
+                  struct buffer *moved);
+
+/* Whether all keys in a part of a state are for this server, and none is on its way. */
+bool cluster_state_allowed(struct redis_context *ctx, struct bytes state);
+int cluster_shard(struct redis_context *ctx, struct redis_string **argv, int argc);
+int cluster_mark(struct redis_context *ctx, struct redis_string **argv, int argc);
+int cluster_join(struct redis_context *ctx, struct redis_string **argv, int argc);
+
 /* ---- native.c: how a merge changes Redis */
 
 /* Borrowed until the next call; writes nothing while plugin.quiet. */

@@ -48,6 +48,7 @@ enum {
         REDIS_FLAG_LUA = 1 << 0,
         REDIS_FLAG_MULTI = 1 << 1,
         REDIS_FLAG_SLAVE = 1 << 3,
+        REDIS_FLAG_CLUSTER = 1 << 5,
         REDIS_FLAG_REPLICATED = 1 << 12,
         REDIS_FLAG_LOADING = 1 << 13,
         REDIS_FLAG_DENY_BLOCKING = 1 << 21,

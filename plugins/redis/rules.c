@@ -53,6 +53,7 @@ static const struct rule fixed[] = {
         {"exec", RULE_EXEC, WRAP_NONE, 0, false},
         {"discard", RULE_EXEC, WRAP_NONE, 0, false},
         {"reset", RULE_EXEC, WRAP_NONE, 0, false},
+        {"cluster", RULE_CLUSTER, WRAP_NONE, 0, false},
         {"config", RULE_CONFIG, WRAP_NONE, 0, false},
         {"debug", RULE_DEBUG, WRAP_NONE, 0, false},
         {"acl", RULE_ACL, WRAP_NONE, 0, false},

@@ -33,6 +33,7 @@ enum rule_kind {
         RULE_CONFIG, /* refused where it would take the metadata out of the AOF */
         RULE_DEBUG,  /* refused where it makes keys */
         RULE_ACL,    /* may change who may run what */
+        RULE_CLUSTER, /* SETSLOT changes what is whose */
         RULE_KIND_COUNT,
 };
 

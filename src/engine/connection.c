@@ -171,8 +171,10 @@ static void connection_connected(const redisAsyncContext *context, int status)
 static void connection_try(struct connection *connection)
 {
         char host[TOPOLOGY_ADDRESS_TEXT];
-        const struct topology_endpoint *endpoint = &connection->engine->config.redis;
+        const struct topology_endpoint *endpoint = &connection->endpoint;
         CHECK(connection->context == NULL);
+        if (connection->choose != NULL)
+                connection->choose(connection);
         connection->moved_ms = now_ms(connection);
         connection->why[0] = 0;
         redisAsyncContext *context =
@@ -212,8 +214,10 @@ void connection_retry(struct connection *connection, uint32_t ms)
 
 void connection_init(struct connection *connection, struct engine *engine, uint32_t wait_ms_max)
 {
-        *connection = (struct connection){
-                .engine = engine, .wait_ms = WAIT_MS_MIN, .wait_ms_max = wait_ms_max};
+        *connection = (struct connection){.engine = engine,
+                                          .endpoint = engine->config.redis,
+                                          .wait_ms = WAIT_MS_MIN,
+                                          .wait_ms_max = wait_ms_max};
 }
 
 void connection_open(struct connection *connection)
@@ -244,6 +248,14 @@ static void connection_timer_closed(uv_handle_t *handle)
 {
         struct connection *connection = handle->data;
         engine_handle_closed(connection->engine);
+}
+
+void connection_pause(struct connection *connection, const char *why)
+{
+        connection->wanted = false;
+        if (connection->timer_open)
+                (void)uv_timer_stop(&connection->timer);
+        connection_kick(connection, why);
 }
 
 void connection_close(struct connection *connection)

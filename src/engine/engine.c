@@ -59,6 +59,10 @@ enum err engine_new(const struct engine_config *config, struct engine **ret_engi
                 engine->config.timeout_ms = ENGINE_TIMEOUT_MS;
         rng_init(&engine->rng, config->seed, 0x656e67696e65);
         keeper_init(engine);
+        if (config->redis_cluster && !cluster_new(engine)) {
+                heap_free(config->heap, engine);
+                return ERR_NOMEM;
+        }
         *ret_engine = engine;
         return ERR_NONE;
 }
@@ -78,7 +82,7 @@ void engine_start(struct engine *engine)
         const struct engine_config *config = &engine->config;
         CHECK(!engine->started);
         engine->started = true;
-        if (config->redis.address.family != 0) {
+        if (engine->cluster != NULL || config->redis.address.family != 0) {
                 keeper_start(engine);
                 engine->probe_redis = probe_redis(engine);
         }
@@ -145,7 +149,7 @@ enum err engine_topology(struct engine *engine, const struct topology *topology,
 void engine_status(const struct engine *engine, struct engine_status *ret)
 {
         *ret = (struct engine_status){
-                .redis_used = engine->config.redis.address.family != 0,
+                .redis_used = engine->cluster != NULL || engine->config.redis.address.family != 0,
                 .redis_up = engine->redis_up,
                 .redis_module_missing = engine->module_missing,
                 .redis_origin = engine->origin,
@@ -153,7 +157,11 @@ void engine_status(const struct engine *engine, struct engine_status *ret)
         };
         const char *text = engine->refusal[0] != 0 || engine->redis_up ? engine->refusal
                                                                        : engine->control.why_last;
-        (void)snprintf(ret->redis_text, sizeof ret->redis_text, "%s", text);
+        if (engine->cluster != NULL) {
+                cluster_status(engine, ret);
+                text = cluster_why(engine);
+        }
+        (void)snprintf(ret->redis_text, sizeof ret->redis_text, "%s", text != NULL ? text : "");
 }
 
 void engine_close(struct engine *engine, void (*closed)(void *user), void *user)
@@ -163,7 +171,8 @@ void engine_close(struct engine *engine, void (*closed)(void *user), void *user)
         engine->closed = closed;
         engine->closed_user = user;
         engine_handle_opened(engine); /* held while this function closes the others */
-        if (engine->started && engine->config.redis.address.family != 0)
+        if (engine->started &&
+            (engine->cluster != NULL || engine->config.redis.address.family != 0))
                 keeper_close(engine);
         probe_close(engine->probe_redis);
         engine->probe_redis = NULL;

@@ -13,7 +13,12 @@
  *            1 s. A broken tail connection is made again and its TAIL asked again, unseen by the
  *            node.
  *
- * A Redis without the module is up for PING, but reported as unhealthy with a text that says so. */
+ * A region's Redis may be a Redis Cluster: towards the node it is one Redis, with one stream and
+ * one vector of positions, whatever runs behind it. It is up while all of its primaries are; slots
+ * may move between them meanwhile.
+ *
+ * A Redis without the module is up for PING, but reported as unhealthy with a text that says so.
+ */
 #ifndef MERIDIAN_ENGINE_ENGINE_H
 #define MERIDIAN_ENGINE_ENGINE_H
 
@@ -29,6 +34,8 @@ enum {
         ENGINE_INTERVAL_MS = 500,
         ENGINE_TIMEOUT_MS = 400,
         ENGINE_TEXT_SIZE = 256,
+        ENGINE_NODES_MAX = 16,
+        ENGINE_SHARDS_MAX = 64,
 };
 
 struct engine_config {
@@ -41,6 +48,11 @@ struct engine_config {
         struct topology_endpoint dns;
         struct topology_endpoint edge;
         const char *redis_password; /* NULL: none; copied */
+
+        /* Instead of `redis`: some servers of a Redis Cluster, any of which tells the others. */
+        bool redis_cluster;
+        struct topology_endpoint redis_nodes[ENGINE_NODES_MAX];
+        size_t redis_node_count;
 
         uint32_t interval_ms; /* 0: ENGINE_INTERVAL_MS */
         uint32_t timeout_ms;  /* 0: ENGINE_TIMEOUT_MS */
@@ -76,6 +88,14 @@ MUST_USE enum err engine_topology(struct engine *engine, const struct topology *
 void engine_redis(struct engine *engine, const struct world_effect *effect);
 
 /* For `status`. */
+struct engine_shard {
+        char endpoint[TOPOLOGY_ENDPOINT_TEXT];
+        bool up;
+        bool importing; /* slots are on their way to it */
+        unsigned slots;
+        uint64_t position; /* of our own stream, when the cluster came up */
+};
+
 struct engine_status {
         bool redis_used;
         bool redis_up; /* with the module */
@@ -83,6 +103,8 @@ struct engine_status {
         region_id redis_origin; /* 0: not known */
         uint64_t redis_incarnation;
         char redis_text[ENGINE_TEXT_SIZE]; /* the last refusal; empty: none */
+        unsigned redis_shard_count;        /* of a Redis Cluster, else 0 */
+        struct engine_shard redis_shards[ENGINE_SHARDS_MAX];
 };
 
 void engine_status(const struct engine *engine, struct engine_status *ret);

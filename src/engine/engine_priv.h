@@ -36,6 +36,7 @@ struct poller;
 
 struct connection {
         struct engine *engine;
+        struct topology_endpoint endpoint; /* the configured Redis, unless set otherwise */
         struct poller *poller;
         redisAsyncContext *context; /* NULL: none */
         uv_timer_t timer;           /* until the next attempt; while it stands, the owner's */
@@ -50,8 +51,9 @@ struct connection {
         char why[128];      /* why it is being broken off */
         char why_last[128]; /* why it broke the last time */
         void (*up)(struct connection *connection);
-        void (*down)(struct connection *connection);  /* only after up */
-        void (*retry)(struct connection *connection); /* connection_retry's time has come */
+        void (*down)(struct connection *connection);   /* only after up */
+        void (*retry)(struct connection *connection);  /* connection_retry's time has come */
+        void (*choose)(struct connection *connection); /* sets `endpoint` before each attempt */
         void *user;
 };
 
@@ -62,6 +64,9 @@ void connection_open(struct connection *connection);
 
 /* Breaks it off; it is made again while wanted. */
 void connection_kick(struct connection *connection, const char *why);
+
+/* Ends it until it is opened again. */
+void connection_pause(struct connection *connection, const char *why);
 
 /* Ends it for good; its handles close by themselves. */
 void connection_close(struct connection *connection);
@@ -150,6 +155,22 @@ void keeper_fini(struct engine *engine);
 /* Why Redis is of no use although it answers, or NULL. */
 const char *keeper_refusal(const struct engine *engine);
 
+/* ---- cluster.c: the same for a Redis Cluster; see cluster_priv.h ---- */
+
+struct cluster;
+
+MUST_USE bool cluster_new(struct engine *engine);
+void cluster_start(struct engine *engine);
+void cluster_close(struct engine *engine);
+void cluster_fini(struct engine *engine);
+void cluster_members(struct engine *engine);
+void cluster_redis(struct engine *engine, const struct world_effect *effect);
+void cluster_watch(struct engine *engine);
+void cluster_status(const struct engine *engine, struct engine_status *ret);
+
+/* Why it is of no use, or NULL. */
+const char *cluster_why(const struct engine *engine);
+
 /* ---- engine.c ---- */
 
 struct tail;
@@ -182,6 +203,7 @@ struct engine {
         struct connection scan;
         struct connection ping;
         struct tail *tails;
+        struct cluster *cluster; /* NULL: the region has one Redis, `control` and so on */
         bool redis_up;
         bool module_missing;
         region_id origin;

@@ -66,6 +66,10 @@ void keeper_members(struct engine *engine)
         struct call call = {.done = control_done_nothing};
         if (!engine->redis_up || engine->member_count == 0)
                 return;
+        if (engine->cluster != NULL) {
+                cluster_members(engine);
+                return;
+        }
         memcpy(argv + 1, engine->members, engine->member_count * sizeof argv[0]);
         (void)connection_send(&engine->control, &call, engine->member_count + 1, argv);
 }
@@ -344,6 +348,10 @@ void engine_redis(struct engine *engine, const struct world_effect *effect)
 {
         if (engine->closing || !engine->redis_up)
                 return;
+        if (engine->cluster != NULL) {
+                cluster_redis(engine, effect);
+                return;
+        }
         if (effect->kind == WORLD_REDIS_TAIL) {
                 redis_tail(engine, effect);
         } else if (effect->kind == WORLD_REDIS_MERGE) {
@@ -364,6 +372,8 @@ void engine_redis(struct engine *engine, const struct world_effect *effect)
 static void keeper_watch(uv_timer_t *timer)
 {
         struct engine *engine = timer->data;
+        if (engine->cluster != NULL)
+                cluster_watch(engine);
         connection_watch(&engine->control);
         connection_watch(&engine->scan);
         connection_watch(&engine->ping);
@@ -387,6 +397,10 @@ void keeper_start(struct engine *engine)
         engine_handle_opened(engine);
         engine->watch.data = engine;
         (void)uv_timer_start(&engine->watch, keeper_watch, WATCH_MS, WATCH_MS);
+        if (engine->cluster != NULL) {
+                cluster_start(engine);
+                return;
+        }
         connection_open(&engine->control);
         connection_open(&engine->scan);
         connection_open(&engine->ping);
@@ -400,6 +414,8 @@ static void watch_closed(uv_handle_t *handle)
 void keeper_close(struct engine *engine)
 {
         uv_close((uv_handle_t *)&engine->watch, watch_closed);
+        if (engine->cluster != NULL)
+                cluster_close(engine);
         connection_close(&engine->control);
         connection_close(&engine->scan);
         connection_close(&engine->ping);
@@ -409,6 +425,7 @@ void keeper_close(struct engine *engine)
 
 void keeper_fini(struct engine *engine)
 {
+        cluster_fini(engine);
         while (engine->tails != NULL) {
                 struct tail *tail = engine->tails;
                 engine->tails = tail->next;

@@ -319,6 +319,11 @@ static void redis_begin(struct probe *probe)
         struct connection *connection = &probe->engine->ping;
         struct call call = {.done = redis_answered};
         struct bytes argv[] = {BYTES("PING")};
+        if (probe->engine->cluster != NULL) {
+                const char *why = cluster_why(probe->engine);
+                probe_result(probe, why == NULL, "%s", why == NULL ? "answers" : why);
+                return;
+        }
         if (!connection->ready) {
                 probe_result(probe, false, "cannot connect to Redis: %s",
                              connection->why_last[0] != 0 ? connection->why_last : "not yet");

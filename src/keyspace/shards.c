@@ -35,6 +35,11 @@ unsigned shards_slot(struct bytes key)
         return crc16(hash_tag(key)) % SHARDS_SLOTS;
 }
 
+bool shards_op_for_all(enum crdt_op op)
+{
+        return op == CRDT_OP_SEEN;
+}
+
 /* The begin of a delta. */
 struct head {
         uint64_t hlc;
@@ -69,7 +74,7 @@ enum err shards_split(const struct shards_map *map, struct bytes deltas, struct 
                 enum err err = cursor_failed(&cursor) ? cursor.err : head_read(delta, &head);
                 if (err != ERR_NONE)
                         return err;
-                bool all = head.op == CRDT_OP_SEEN;
+                bool all = shards_op_for_all(head.op);
                 unsigned owner = all ? 0 : owner_of(map, head.key);
                 if (owner == SHARDS_NOBODY)
                         return ERR_REFUSED;
@@ -106,7 +111,7 @@ static enum err reader_next(struct reader *reader, uint64_t after)
                 enum err err = head_read(delta, &reader->head);
                 if (err != ERR_NONE)
                         return err;
-                if (reader->head.hlc <= last || reader->head.hlc > reader->reach)
+                if (reader->head.hlc < last || reader->head.hlc > reader->reach)
                         return ERR_MALFORMED;
                 if (reader->head.hlc > after) {
                         reader->delta = delta;
@@ -166,7 +171,7 @@ static enum err merge_run(struct reader *readers, unsigned count, uint64_t after
                 if (least == count)
                         break;
                 struct reader *reader = &readers[least];
-                if (reader->head.op == CRDT_OP_SEEN) {
+                if (reader->head.op == CRDT_OP_SEEN && seen != NULL) {
                         err = seen_take(seen, least, reader->delta);
                         if (err == ERR_NONE)
                                 seen_write(seen, count, reader->head.hlc, scratch, ret_deltas);

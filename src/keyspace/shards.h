@@ -26,6 +26,9 @@ enum {
 /* The slot of a key: CRC-16 of it, or of what stands between its first '{' and the next '}'. */
 unsigned shards_slot(struct bytes key);
 
+/* Whether a change of that kind concerns no key, and so every shard. */
+bool shards_op_for_all(enum crdt_op op);
+
 /* Who holds which slot: an index below `count`, or SHARDS_NOBODY. */
 struct shards_map {
         uint8_t owner[SHARDS_SLOTS];
@@ -53,8 +56,9 @@ struct shards_seen {
 
 /* Appends to `ret_deltas` what lies in (after, W], in clock order, where W, in *ret_last, is the
  * least `reach`; W <= after means that nothing can be told yet. What a region has seen is what each
- * of its shards has: such deltas are written anew with the least of all. ERR_TRUNCATED,
- * ERR_MALFORMED, ERR_NOMEM; damaged is also a shard whose clocks do not rise. */
+ * of its shards has: such deltas are written anew with the least of all; with `seen` NULL they stay
+ * as they are, which puts together what was one stream before. ERR_TRUNCATED, ERR_MALFORMED,
+ * ERR_NOMEM; damaged is also a stream whose clocks fall. */
 MUST_USE enum err shards_merge(const struct shards_stream *streams, unsigned count, uint64_t after,
                                struct shards_seen *seen, struct buffer *ret_deltas,
                                uint64_t *ret_last);

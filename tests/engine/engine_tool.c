@@ -1,5 +1,6 @@
 /* engine-tool - an engine by itself, for test_engine.py. The first argument is a topology
- * file, the second the region's id, the rest redis=ADDRESS, dns=ADDRESS, edge=ADDRESS. Prints
+ * file, the second the region's id, the rest redis=ADDRESS, cluster=ADDRESS (some of a Redis
+ * Cluster), dns=ADDRESS, edge=ADDRESS. Prints
  * each event as a line; reads commands: tail PEER AFTER MAX BLOCK, merge ORIGIN AFTER LAST
  * HEX, state ORIGIN HEX, stateend ORIGIN HEX, scan PEER CURSOR MAX, acked REGION POSITION,
  * topology FILE, status, close. */
@@ -229,6 +230,13 @@ int main(int argc, char **argv)
                         size_t len = strlen(keys[k].key);
                         if (strncmp(argv[i], keys[k].key, len) == 0 &&
                             !topology_endpoint_parse(bytes_of_str(argv[i] + len), keys[k].endpoint))
+                                return 2;
+                }
+                if (strncmp(argv[i], "cluster=", 8) == 0) {
+                        config.redis_cluster = true;
+                        if (!topology_endpoint_parse(
+                                    bytes_of_str(argv[i] + 8),
+                                    &config.redis_nodes[config.redis_node_count++]))
                                 return 2;
                 }
                 if (strncmp(argv[i], "password=", 9) == 0)
