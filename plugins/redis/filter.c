@@ -178,6 +178,10 @@ static void filter_rule(struct redis_filter_context *ctx, const struct rule *rul
         case RULE_SREM:
         case RULE_SMOVE:
         case RULE_SPOP:
+        case RULE_LINSERT:
+        case RULE_LSET:
+        case RULE_LTRIM:
+        case RULE_LREM:
                 filter_write(ctx, rule, argc);
                 return;
         }

@@ -373,6 +373,14 @@ static void on_left(struct redis_context *ctx, struct crdt_name name, struct red
 }
 
 static const struct event_row events[] = {
+        {"lpush", list_on_lpush},
+        {"rpush", list_on_rpush},
+        {"lpop", list_on_lpop},
+        {"rpop", list_on_rpop},
+        {"lset", list_on_lset},
+        {"ltrim", list_on_ltrim},
+        {"linsert", list_on_linsert},
+        {"lrem", list_on_lrem},
         {"set", on_set},
         {"incrby", on_increment},
         {"hset", on_hset},

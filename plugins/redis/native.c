@@ -14,6 +14,7 @@ static const char *text_of(struct bytes bytes)
 
 static struct redis_string *open_name(struct crdt_name name)
 {
+        list_native_close();
         redis.SelectDb(native_ctx, (int)name.db);
         return redis.CreateString(NULL, text_of(name.key), name.key.len);
 }
@@ -174,9 +175,18 @@ static const struct crdt_native native = {
         .hash_get = hash_get,
         .set_add = set_add,
         .set_remove = set_remove,
+        .list_insert = list_native_insert,
+        .list_remove = list_native_remove,
+        .list_set = list_native_set,
+        .list_get = list_native_get,
         .opaque_get = opaque_get,
         .opaque_set = opaque_set,
 };
+
+struct redis_context *native_context(void)
+{
+        return native_ctx;
+}
 
 const struct crdt_native *native_of(struct redis_context *ctx)
 {

@@ -239,6 +239,32 @@ int cluster_join(struct redis_context *ctx, struct redis_string **argv, int argc
 
 /* Borrowed until the next call; writes nothing while plugin.quiet. */
 const struct crdt_native *native_of(struct redis_context *ctx);
+struct redis_context *native_context(void);
+
+/* ---- list.c */
+
+void list_on_lpush(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+void list_on_rpush(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+void list_on_lpop(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+void list_on_rpop(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+void list_on_linsert(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+void list_on_lset(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+void list_on_ltrim(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+void list_on_lrem(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+
+/* Looks up what the LREM that runs next will take. */
+void list_before_lrem(struct redis_context *ctx, struct redis_string **argv);
+
+/* Deletes what was observed of the key and pushes what the native list holds. */
+void list_record_all(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+
+/* The part of a merge. A list stays open between the calls: whoever hands out a native closes it
+ * after its last use. */
+void list_native_insert(void *context, struct crdt_name name, uint64_t index, struct bytes value);
+void list_native_remove(void *context, struct crdt_name name, uint64_t index, uint64_t count);
+void list_native_set(void *context, struct crdt_name name, uint64_t index, struct bytes value);
+bool list_native_get(void *context, struct crdt_name name, uint64_t index, struct bytes *ret);
+void list_native_close(void);
 
 /* ---- daemon.c: the commands of meridiand */
 

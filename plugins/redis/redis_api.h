@@ -31,6 +31,7 @@ enum {
 
         REDIS_KEY_EMPTY = 0,
         REDIS_KEY_STRING = 1,
+        REDIS_KEY_LIST = 2,
         REDIS_KEY_HASH = 3,
         REDIS_KEY_SET = 4,
 
@@ -55,6 +56,7 @@ enum {
 
         REDIS_NOTIFY_GENERIC = 1 << 2,
         REDIS_NOTIFY_STRING = 1 << 3,
+        REDIS_NOTIFY_LIST = 1 << 4,
         REDIS_NOTIFY_SET = 1 << 5,
         REDIS_NOTIFY_HASH = 1 << 6,
         REDIS_NOTIFY_EXPIRED = 1 << 8,
@@ -139,6 +141,10 @@ struct redis_type_methods {
         X(int, SetAbsExpire, (struct redis_key *, long long))                                      \
         X(int, HashGet, (struct redis_key *, int, ...))                                            \
         X(int, HashSet, (struct redis_key *, int, ...))                                            \
+        X(struct redis_string *, ListGet, (struct redis_key *, long))                              \
+        X(int, ListSet, (struct redis_key *, long, struct redis_string *))                         \
+        X(int, ListInsert, (struct redis_key *, long, struct redis_string *))                      \
+        X(int, ListDelete, (struct redis_key *, long))                                             \
         X(int, DeleteKey, (struct redis_key *))                                                    \
         X(int, SignalModifiedKey, (struct redis_context *, struct redis_string *))                 \
         X(struct redis_context *, GetDetachedThreadSafeContext, (struct redis_context *))          \

@@ -147,6 +147,8 @@ static int run_float(struct redis_context *ctx, const struct rule *rule, struct 
 static int run_one(struct redis_context *ctx, const struct rule *rule, struct redis_string **argv,
                    int argc)
 {
+        if (rule->kind == RULE_LREM && argc == 4)
+                list_before_lrem(ctx, argv);
         struct redis_reply *reply = run(ctx, rule, argv, argc);
         if (reply == NULL)
                 return redis.ReplyWithError(ctx, "ERR refused");

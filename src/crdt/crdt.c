@@ -7,6 +7,7 @@
 #include "crdt/crdt_priv.h"
 
 #include "base/check.h"
+#include "crdt/list.h"
 #include "crdt/lists.h"
 #include "crdt/siblings.h"
 
@@ -15,6 +16,7 @@ void crdt_fini(const struct table_env *env, struct crdt *crdt)
         items_free(env, &crdt->fields);
         items_free(env, &crdt->members);
         siblings_free(env, &crdt->siblings);
+        list_free(env, &crdt->list);
         heap_free(env->heap, crdt->counts);
         heap_free(env->heap, crdt->bounds);
         base_forget(env, crdt);
@@ -34,7 +36,7 @@ struct stamp crdt_rival(const struct crdt *crdt, enum crdt_type type)
 struct stamp crdt_floor(const struct crdt *crdt, enum crdt_type type)
 {
         struct stamp rival = crdt_rival(crdt, type);
-        return type == CRDT_SET ? rival : stamp_max(rival, crdt->killed);
+        return type == CRDT_SET || type == CRDT_LIST ? rival : stamp_max(rival, crdt->killed);
 }
 
 static bool opaque_alive(const struct crdt *crdt)
@@ -52,6 +54,8 @@ enum crdt_type crdt_type(const struct crdt *crdt)
                 return CRDT_SET;
         if (crdt->siblings != NULL && crdt->siblings->count > 0)
                 return CRDT_SIBLINGS;
+        if (crdt->list != NULL && crdt->list->length > 0)
+                return CRDT_LIST;
         if (string_exists(crdt))
                 return CRDT_STRING;
         return opaque_alive(crdt) ? CRDT_OPAQUE : CRDT_NONE;
@@ -114,6 +118,8 @@ void change_settle(struct crdt_env *env, struct crdt *crdt)
                 members_sweep(env, crdt);
         if (crdt->siblings != NULL && floor_rose(env, crdt, CRDT_SIBLINGS))
                 siblings_sweep(env, crdt);
+        if (crdt->list != NULL && (floor_rose(env, crdt, CRDT_LIST) || crdt->bound_count > 0))
+                list_sweep(env, crdt);
         if (floor_rose(env, crdt, CRDT_STRING) ||
             stamp_before(env->rival_was, crdt_rival(crdt, CRDT_STRING)))
                 env->string_dirty = true;
@@ -293,14 +299,53 @@ static void apply_opaque(struct crdt_env *env, struct crdt *crdt, const struct c
                                         crdt_expire_at(crdt));
 }
 
+static void apply_list_insert(struct crdt_env *env, struct crdt *crdt,
+                              const struct crdt_delta *delta)
+{
+        struct cursor cursor = cursor_of(delta->list);
+        struct list_run run = {.stamp = delta->stamp, .count = (uint32_t)delta->list_count};
+        struct list_place place = {0};
+        run.kind = (enum list_kind)cursor_u8(&cursor);
+        if (run.kind == LIST_AT) {
+                run = list_run_read(&cursor, UINT64_MAX);
+                cursor_varint(&cursor);
+                list_set(env, crdt, run, delta->stamp, name_read(&cursor));
+                return;
+        }
+        if (run.kind == LIST_BETWEEN)
+                place = list_place_read(&cursor, UINT64_MAX);
+        cursor_varint(&cursor);
+        last_raise(env, crdt, CRDT_LIST, delta->stamp, false);
+        if ((delta->flags & CRDT_FLAG_CREATED) != 0)
+                ttl_join(crdt, delta->stamp, 0);
+        change_settle(env, crdt);
+        string_sync(env, crdt, (struct bytes){0});
+        list_insert(env, crdt, run, place, &cursor);
+}
+
+static void apply_list_remove(struct crdt_env *env, struct crdt *crdt,
+                              const struct crdt_delta *delta)
+{
+        struct cursor cursor = cursor_of(delta->list);
+        for (uint64_t i = 0; i < delta->list_count; i++)
+                list_remove(env, crdt, list_run_read(&cursor, UINT64_MAX));
+}
+
 static void (*const apply_table[CRDT_OP_END])(struct crdt_env *env, struct crdt *crdt,
                                               const struct crdt_delta *delta) = {
-        [CRDT_OP_SET] = apply_set,         [CRDT_OP_DEL] = apply_gone,
-        [CRDT_OP_EXPIRED] = apply_gone,    [CRDT_OP_EXPIRE] = apply_expire,
-        [CRDT_OP_COUNT] = apply_count,     [CRDT_OP_HSET] = apply_hset,
-        [CRDT_OP_HDEL] = apply_hdel,       [CRDT_OP_SADD] = apply_sadd,
-        [CRDT_OP_SREM] = apply_srem,       [CRDT_OP_OPAQUE] = apply_opaque,
+        [CRDT_OP_SET] = apply_set,
+        [CRDT_OP_DEL] = apply_gone,
+        [CRDT_OP_EXPIRED] = apply_gone,
+        [CRDT_OP_EXPIRE] = apply_expire,
+        [CRDT_OP_COUNT] = apply_count,
+        [CRDT_OP_HSET] = apply_hset,
+        [CRDT_OP_HDEL] = apply_hdel,
+        [CRDT_OP_SADD] = apply_sadd,
+        [CRDT_OP_SREM] = apply_srem,
+        [CRDT_OP_OPAQUE] = apply_opaque,
         [CRDT_OP_SIBLING] = apply_sibling,
+        [CRDT_OP_LIST_INSERT] = apply_list_insert,
+        [CRDT_OP_LIST_REMOVE] = apply_list_remove,
 };
 
 void crdt_apply(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
@@ -319,6 +364,7 @@ void crdt_evict(const struct table_env *env, struct crdt *crdt)
         items_free(env, &crdt->fields);
         items_free(env, &crdt->members);
         siblings_forget(env, crdt->siblings);
+        list_free(env, &crdt->list);
         base_forget(env, crdt);
         crdt->base_kind = CRDT_BASE_LOST;
         crdt->opaque_lost = true;
@@ -354,14 +400,25 @@ void crdt_cuts_encode(const struct crdt *crdt, struct buffer *buffer)
 
 bool crdt_has_bounds(const struct crdt *crdt)
 {
-        return crdt->members != NULL && crdt->members->live > 0;
+        return (crdt->members != NULL && crdt->members->live > 0) ||
+               (crdt->list != NULL && crdt->list->length > 0);
+}
+
+static void elements_bounds(const struct crdt *crdt, struct vector *bounds)
+{
+        struct list_at at = {0};
+        struct list_run run =
+                crdt->list == NULL ? (struct list_run){0} : list_next(crdt->list, &at);
+        for (; run.count > 0; run = list_next(crdt->list, &at))
+                vector_advance(bounds, run.stamp.origin, run.stamp.hlc);
 }
 
 void crdt_bounds_encode(const struct crdt *crdt, struct buffer *buffer)
 {
         struct vector bounds = {0};
         struct table_walk walk = {0};
-        struct node *node = table_next(&crdt->members->table, &walk);
+        elements_bounds(crdt, &bounds);
+        struct node *node = crdt->members == NULL ? NULL : table_next(&crdt->members->table, &walk);
         for (; node != NULL; node = table_next(&crdt->members->table, &walk)) {
                 struct item *item = item_of(node);
                 for (unsigned i = 0; i < item->one.count; i++) {
@@ -398,6 +455,7 @@ struct stamp crdt_observed(const struct crdt *crdt)
                 return crdt->last[CRDT_OPAQUE];
         case CRDT_SET:
         case CRDT_SIBLINGS:
+        case CRDT_LIST:
         case CRDT_NONE:
                 break;
         }

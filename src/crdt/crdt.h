@@ -19,6 +19,9 @@
  *   members      for each member of a set: a dot (stamp of its SADD) per origin, the newest one;
  *                a dot that was removed before it came is remembered until the version vector
  *                covers it.
+ *   list         the elements of a list in order, each with a name (the stamp of its insertion and
+ *                an index) and a place that never change: see crdt/list.h; a name that was removed
+ *                before it came is remembered until the version vector covers it.
  *   bounds       dots up to which a DEL had observed, by origin, until the vector covers them.
  *   siblings     concurrent writes of a string that are all kept, and for each origin the clock up
  *                to which its writes were seen by one of them or are there.
@@ -41,6 +44,7 @@ enum crdt_type {
         CRDT_SET,
         CRDT_OPAQUE,   /* any other type, as one serialized value: the last write wins as a whole */
         CRDT_SIBLINGS, /* a string of which every concurrent write is kept */
+        CRDT_LIST,     /* elements that are added and removed by name */
         CRDT_TYPE_COUNT,
         CRDT_NONE = CRDT_TYPE_COUNT, /* the key does not exist */
 };
@@ -103,6 +107,20 @@ struct crdt_native {
         /* Removes one member; the key goes with its last one. */
         void (*set_remove)(void *context, struct crdt_name name, struct bytes member);
 
+        /* Puts one element before the `index`-th, or at the end. The key is absent (then it is
+         * made, without expiry) or a list. */
+        void (*list_insert)(void *context, struct crdt_name name, uint64_t index,
+                            struct bytes value);
+
+        /* Removes `count` elements from the `index`-th on; the key goes with its last one. */
+        void (*list_remove)(void *context, struct crdt_name name, uint64_t index, uint64_t count);
+
+        void (*list_set)(void *context, struct crdt_name name, uint64_t index, struct bytes value);
+
+        /* The value of an element that the keyspace believes to exist; false where it does not. */
+        bool (*list_get)(void *context, struct crdt_name name, uint64_t index,
+                         struct bytes *ret_value);
+
         /* A serialized value of another type, for state transfer; false where it does not exist. */
         bool (*opaque_get)(void *context, struct crdt_name name, struct bytes *ret_value);
 
@@ -132,6 +150,11 @@ struct crdt_native {
  * SADD     varint count > 0, slice member each
  * SREM     varint count > 0, (slice member, dots) each
  * SIBLING  [EXPIRY: varint time] dots seen, the rest is the value; REMOVED: dots seen, stamp ttl
+ * LIST_INSERT  u8 where: 0 the tail, 1 the head, 2 (signed varint position, slice prefix) between
+ *          neighbours, 3 (u8 kind and origin, u64 clock, varint index, varint 1) a new value of
+ *          that element; varint count > 0, slice value each, in list order
+ * LIST_REMOVE  varint count > 0, (u8 kind << 6 | origin - 1, u64 clock, varint first, varint count)
+ *          each: elements of one insertion
  * SEEN     version vector; key and database are empty
  *
  * cuts: varint count, then (u8 origin rising, u64 clock, totals) each. dots: varint count, then
@@ -151,6 +174,8 @@ enum crdt_op {
         CRDT_OP_SREM,
         CRDT_OP_OPAQUE,
         CRDT_OP_SEEN,
+        CRDT_OP_LIST_INSERT,
+        CRDT_OP_LIST_REMOVE,
         CRDT_OP_MORE = 14, /* on the wire: the number, 16 or more, is in the next byte */
         CRDT_OP_SIBLING = 15,
         CRDT_OP_END,
@@ -267,6 +292,7 @@ struct crdt {
         struct crdt_items *fields;
         struct crdt_items *members;
         struct crdt_siblings *siblings;
+        struct crdt_list *list;
         struct crdt_count *counts; /* by rising origin */
         struct crdt_dot *bounds;   /* by rising origin */
         struct bytes base_text;
@@ -318,6 +344,7 @@ struct crdt_env {
         bool siblings_dirty;
         bool fresh;
         bool written;
+        bool quiet; /* the native key has gone as a whole */
 };
 
 void crdt_fini(const struct table_env *env, struct crdt *crdt);
@@ -355,7 +382,30 @@ void crdt_siblings_cuts(const struct crdt *crdt, struct buffer *buffer);
 /* Shows the native again what several siblings come to: the function may be another one now. */
 void crdt_siblings_show(struct crdt_env *env, struct crdt *crdt);
 
-/* The largest stamp of the visible content that `killed` can kill (EXPIRED): {0, 0} for a set. */
+/* Lists: how many elements are visible, and what a change of [index, index + count) names. The
+ * element, or all of them, must be there. A place between the neighbours of an insertion before
+ * the element `index` > 0: false where that is too deep, then nothing is written. */
+uint64_t crdt_list_length(const struct crdt *crdt);
+uint64_t crdt_list_runs(const struct crdt *crdt, uint64_t index, uint64_t count);
+void crdt_list_runs_encode(const struct crdt *crdt, uint64_t index, uint64_t count,
+                           struct buffer *buffer);
+bool crdt_list_place_encode(const struct table_env *env, const struct crdt *crdt, uint64_t index,
+                            struct buffer *buffer);
+
+/* Where an insertion stands, as LIST_INSERT has it. */
+enum crdt_list_where {
+        CRDT_LIST_TAIL,
+        CRDT_LIST_HEAD,
+        CRDT_LIST_BETWEEN,
+        CRDT_LIST_AT,
+};
+
+enum {
+        CRDT_LIST_COUNT_MAX = (1 << 28) - 1, /* elements of one insertion */
+};
+
+/* The largest stamp of the visible content that `killed` can kill (EXPIRED): {0, 0} for sets and
+ * lists. */
 struct stamp crdt_observed(const struct crdt *crdt);
 
 /* This origin's part of the counter, NULL where there is none. */
@@ -424,6 +474,7 @@ struct crdt_state {
         struct bytes fields;
         struct bytes members;
         struct bytes siblings;
+        struct bytes elements; /* of the list */
         enum crdt_state_kind kind;
 };
 

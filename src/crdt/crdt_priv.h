@@ -64,6 +64,8 @@ void member_add(struct crdt_env *env, struct crdt *crdt, struct bytes member, st
 void member_remove(struct crdt_env *env, struct crdt *crdt, struct bytes member, struct stamp dot);
 void fields_sweep(struct crdt_env *env, struct crdt *crdt);
 void members_sweep(struct crdt_env *env, struct crdt *crdt);
+/* True where a set's or a list's element with that stamp has died with the key. */
+bool dot_dead(const struct crdt *crdt, enum crdt_type type, struct stamp dot);
 void bounds_join(struct crdt_env *env, struct crdt *crdt, struct stamp bound);
 void bounds_prune(const struct crdt_env *env, struct crdt *crdt);
 

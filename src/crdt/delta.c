@@ -2,6 +2,8 @@
  * decoded delta needs no check of its own. */
 #include "crdt/lists.h"
 
+#include "crdt/list.h"
+
 #include "base/check.h"
 
 enum {
@@ -235,6 +237,33 @@ static void decode_sibling(struct cursor *cursor, struct crdt_delta *delta)
                 delta->value = cursor_bytes(cursor, cursor_left(cursor));
 }
 
+static void element_run(struct cursor *cursor, uint64_t hlc_max)
+{
+        list_run_read(cursor, hlc_max);
+}
+
+static void decode_runs(struct cursor *cursor, struct crdt_delta *delta)
+{
+        decode_list(cursor, delta, element_run);
+}
+
+/* The list is the whole body, for where it stands is needed too. */
+static void decode_insert(struct cursor *cursor, struct crdt_delta *delta)
+{
+        const uint8_t *from = cursor->at;
+        unsigned where = cursor_u8(cursor);
+        bool fine = where <= LIST_AT;
+        if (where == LIST_BETWEEN)
+                list_place_read(cursor, delta->stamp.hlc);
+        if (where == LIST_AT)
+                fine = list_run_read(cursor, delta->stamp.hlc).count == 1;
+        decode_list(cursor, delta, element_name);
+        if (!fine || delta->list_count > (where == LIST_AT ? 1u : (unsigned)LIST_COUNT_MAX) ||
+            delta->stamp.hlc > INT64_MAX)
+                cursor_fail(cursor, ERR_MALFORMED);
+        delta->list = cursor_since(cursor, from);
+}
+
 static void decode_seen(struct cursor *cursor, struct crdt_delta *delta)
 {
         vector_decode(cursor, &delta->seen);
@@ -259,6 +288,8 @@ static const struct {
         [CRDT_OP_SIBLING] = {decode_sibling,
                              CRDT_FLAG_EXPIRY | CRDT_FLAG_REMOVED | CRDT_FLAG_KNOWN},
         [CRDT_OP_SEEN] = {decode_seen, 0},
+        [CRDT_OP_LIST_INSERT] = {decode_insert, CRDT_FLAG_CREATED},
+        [CRDT_OP_LIST_REMOVE] = {decode_runs, 0},
 };
 
 enum crdt_op crdt_op_read(struct cursor *cursor, uint8_t *ret_flags)

@@ -326,10 +326,9 @@ static uint64_t bound_of(const struct crdt *crdt, region_id origin)
         return 0;
 }
 
-static bool dot_dead(const struct crdt *crdt, struct stamp dot)
+bool dot_dead(const struct crdt *crdt, enum crdt_type type, struct stamp dot)
 {
-        return !stamp_before(crdt_rival(crdt, CRDT_SET), dot) ||
-               dot.hlc <= bound_of(crdt, dot.origin);
+        return !stamp_before(crdt_rival(crdt, type), dot) || dot.hlc <= bound_of(crdt, dot.origin);
 }
 
 static void member_changed(struct crdt_env *env, struct crdt *crdt, struct item *item, bool was)
@@ -362,13 +361,13 @@ void member_put(struct crdt_env *env, struct crdt *crdt, struct bytes member, ui
 
 void member_add(struct crdt_env *env, struct crdt *crdt, struct bytes member, struct stamp dot)
 {
-        if (!dot_dead(crdt, dot))
+        if (!dot_dead(crdt, CRDT_SET, dot))
                 member_put(env, crdt, member, items_hash(env, member), dot);
 }
 
 void member_remove(struct crdt_env *env, struct crdt *crdt, struct bytes member, struct stamp dot)
 {
-        if (dot_dead(crdt, dot))
+        if (dot_dead(crdt, CRDT_SET, dot))
                 return;
         bool remember = !env_seen(env, dot);
         uint64_t hash = items_hash(env, member);
@@ -392,7 +391,7 @@ static bool member_survives(struct sweep *sweep, struct item *item)
 {
         const struct crdt_dot *dots = item_dots(item);
         for (unsigned i = 0; i < item->one.count; i++) {
-                if (!dots[i].removed && !dot_dead(sweep->crdt, dot_stamp(dots[i])))
+                if (!dots[i].removed && !dot_dead(sweep->crdt, CRDT_SET, dot_stamp(dots[i])))
                         return true;
         }
         return false;
@@ -415,7 +414,7 @@ static bool member_sweep(void *context, struct node *node)
         struct item *item = item_of(node);
         bool was = item_visible(item);
         for (unsigned i = item->one.count; i > 0; i--) {
-                if (dot_dead(sweep->crdt, dot_stamp(item_dots(item)[i - 1])))
+                if (dot_dead(sweep->crdt, CRDT_SET, dot_stamp(item_dots(item)[i - 1])))
                         item_dot_drop(sweep->env, item, i - 1);
         }
         return member_swept(sweep, item, was);

@@ -15,6 +15,7 @@
  *               members: varint count, (slice name, varint dots > 0, (u8 origin rising, u64 clock,
  *               u8 removed) each) each
  *      SIBLINGS as siblings.h says
+ *      LIST     the list, as in crdt/list_code.c
  *      EVICTED  nothing; the content of this key is not whole and says nothing (only alone)
  *
  * Merging rests on two vectors: what the sender had seen and does not show has died there;
@@ -23,6 +24,7 @@
  * to every kind of part). */
 #include "base/check.h"
 #include "crdt/crdt_priv.h"
+#include "crdt/list.h"
 #include "crdt/lists.h"
 #include "crdt/siblings.h"
 
@@ -36,7 +38,8 @@ enum {
         PART_ITEMS = 64,
         PART_EVICTED = 128,
         PART_SIBLINGS = 256,
-        PARTS_ALL = 511,
+        PART_LIST = 512,
+        PARTS_ALL = 1023,
 };
 
 /* ---- encode */
@@ -171,7 +174,8 @@ static unsigned parts_of(const struct crdt *crdt, enum crdt_state_kind kind)
                (stamp_is(crdt->killed) ? PART_KILLED : 0u) | (stamp_is(crdt->ttl) ? PART_TTL : 0u) |
                (stamp_is(crdt->base) ? PART_BASE : 0u) | (value ? PART_VALUE : 0u) |
                (crdt->count_count > 0 ? PART_COUNTS : 0u) | (items ? PART_ITEMS : 0u) |
-               (crdt->siblings != NULL ? PART_SIBLINGS : 0u) | (crdt->evicted ? PART_EVICTED : 0u);
+               (crdt->siblings != NULL ? PART_SIBLINGS : 0u) |
+               (crdt->list != NULL ? PART_LIST : 0u) | (crdt->evicted ? PART_EVICTED : 0u);
 }
 
 enum err crdt_state_encode(const struct crdt_env *env, const struct crdt *crdt,
@@ -201,6 +205,8 @@ enum err crdt_state_encode(const struct crdt_env *env, const struct crdt *crdt,
                 items_write(env, crdt, kind, buffer);
         if ((parts & PART_SIBLINGS) != 0)
                 siblings_write(env, crdt, kind == CRDT_STATE_VALUES, buffer);
+        if ((parts & PART_LIST) != 0)
+                list_state_write(env, crdt, kind, buffer);
         return buffer->err;
 }
 
@@ -357,6 +363,8 @@ bool crdt_state_decode(struct cursor *cursor, enum crdt_state_kind kind, uint64_
                 items_check(cursor, hlc_max, &state);
         if ((parts & PART_SIBLINGS) != 0)
                 siblings_check(cursor, hlc_max, &state);
+        if ((parts & PART_LIST) != 0)
+                state.elements = list_state_check(cursor, kind, hlc_max);
         if (cursor_failed(cursor))
                 return false;
         *ret = state;
@@ -528,6 +536,7 @@ void crdt_merge(struct crdt_env *env, struct crdt *crdt, const struct crdt_state
         string_sync(env, crdt, state->value);
         merge_fields(env, crdt, state, sender);
         merge_members(env, crdt, state, sender);
+        list_state_merge(env, crdt, state->elements, state->kind, sender);
         merge_opaque_value(env, crdt, state, opaque);
         enum crdt_type type = crdt_type(crdt);
         if (env->was != CRDT_NONE && type != env->was && type != CRDT_NONE)
@@ -590,6 +599,7 @@ uint64_t crdt_collect(struct crdt_env *env, struct crdt *crdt, uint64_t stable)
         struct collect collect = {.env = env, .stable = stable};
         items_collect(&collect, &crdt->fields, field_collect);
         items_collect(&collect, &crdt->members, member_collect);
+        list_prune(env, crdt);
         bounds_prune(env, crdt);
         return collect.count;
 }
@@ -598,7 +608,7 @@ bool crdt_forgettable(const struct crdt_env *env, const struct crdt *crdt, uint6
 {
         (void)env;
         if (crdt_type(crdt) != CRDT_NONE || crdt->evicted || crdt->bound_count > 0 ||
-            crdt->fields != NULL || crdt->members != NULL)
+            crdt->fields != NULL || crdt->members != NULL || crdt->list != NULL)
                 return false;
         uint64_t newest = siblings_newest(crdt);
         newest = crdt->touched > newest ? crdt->touched : newest;
@@ -681,6 +691,8 @@ uint64_t crdt_digest(const struct crdt *crdt, struct crdt_name name, bool all)
         hash = hash_fnv_u64(hash, digest_items(crdt->members, false));
         for (unsigned i = 0; crdt->siblings != NULL && i < crdt->siblings->count; i++)
                 hash = digest_stamp(hash, crdt->siblings->list[i].stamp);
+        if (crdt->list != NULL && crdt->list->length > 0)
+                hash = hash_fnv_u64(hash, list_digest(crdt->list));
         for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++) {
                 if (all || (i == CRDT_OPAQUE && type == CRDT_OPAQUE))
                         hash = digest_stamp(hash, crdt->last[i]);

@@ -131,6 +131,42 @@ MUST_USE enum err keyspace_local_set_remove(struct keyspace *keyspace, uint64_t 
                                             struct crdt_name name, const struct bytes *members,
                                             size_t count, struct keyspace_change *ret);
 
+/* ---- lists: indexes are those of before the call; what is told has happened in the store */
+
+/* How many elements of a list are known here; 0 where the key is none. */
+uint64_t keyspace_list_length(const struct keyspace *keyspace, struct crdt_name name);
+
+/* LPUSH (`head`), RPUSH and their like: these stand at that end now, in this order. count > 0.
+ * ERR_LIMIT: more than CRDT_LIST_COUNT_MAX at once. */
+MUST_USE enum err keyspace_local_list_push(struct keyspace *keyspace, uint64_t wall_ms,
+                                           struct crdt_name name, bool head,
+                                           const struct bytes *values, size_t count,
+                                           struct keyspace_change *ret);
+
+/* LINSERT: this stands before the element that was the `index`-th, 0 < index < length. ERR_LIMIT:
+ * too much was inserted at this one place; the list must be told anew as a whole (a delete,
+ * then pushes). */
+MUST_USE enum err keyspace_local_list_insert(struct keyspace *keyspace, uint64_t wall_ms,
+                                             struct crdt_name name, uint64_t index,
+                                             struct bytes value, struct keyspace_change *ret);
+
+struct keyspace_range {
+        uint64_t index;
+        uint64_t count;
+};
+
+/* LPOP, RPOP, LREM, LTRIM and their like: these elements went, by rising index, disjoint. What is
+ * beyond the length is left out. */
+MUST_USE enum err keyspace_local_list_remove(struct keyspace *keyspace, uint64_t wall_ms,
+                                             struct crdt_name name,
+                                             const struct keyspace_range *ranges, size_t count,
+                                             struct keyspace_change *ret);
+
+/* LSET. index < length. */
+MUST_USE enum err keyspace_local_list_set(struct keyspace *keyspace, uint64_t wall_ms,
+                                          struct crdt_name name, uint64_t index, struct bytes value,
+                                          struct keyspace_change *ret);
+
 /* Any other type: the key is now what `value` (a DUMP payload) says. */
 MUST_USE enum err keyspace_local_opaque(struct keyspace *keyspace, uint64_t wall_ms,
                                         struct crdt_name name, struct bytes value,

@@ -116,6 +116,15 @@ void seen_decode(struct cursor *cursor, region_id self, struct crdt_seen *ret);
 
 bool name_fits(struct crdt_name name);
 
+/* local.c: a delta is begun in the scratch buffer, filled by the caller, then merged and published.
+ * The flag says that the key had no content. */
+uint8_t created_flag(const struct entry *entry);
+struct buffer *delta_begin(struct keyspace *keyspace, struct stamp stamp, enum crdt_op op,
+                           uint8_t flags, struct crdt_name name);
+enum err delta_end(struct keyspace *keyspace, struct entry *entry, struct stamp stamp,
+                   struct bytes text_before, struct keyspace_change *ret);
+enum err change_nothing(struct keyspace_change *ret);
+
 /* local.c: changes whose stamp is issued already. `body` is the delta's, after the key. */
 void entry_set(struct keyspace *keyspace, struct entry *entry, struct stamp stamp,
                uint64_t expire_at_ms);

@@ -78,8 +78,8 @@ static enum err set_publish(struct keyspace *keyspace, struct stamp stamp, struc
 }
 
 /* Begins a delta in the scratch buffer. */
-static struct buffer *delta_begin(struct keyspace *keyspace, struct stamp stamp, enum crdt_op op,
-                                  uint8_t flags, struct crdt_name name)
+struct buffer *delta_begin(struct keyspace *keyspace, struct stamp stamp, enum crdt_op op,
+                           uint8_t flags, struct crdt_name name)
 {
         buffer_reset(&keyspace->delta);
         crdt_delta_head(&keyspace->delta, stamp.hlc, op, flags, name);
@@ -87,8 +87,8 @@ static struct buffer *delta_begin(struct keyspace *keyspace, struct stamp stamp,
 }
 
 /* Merges what is in the scratch buffer and publishes it. */
-static enum err delta_end(struct keyspace *keyspace, struct entry *entry, struct stamp stamp,
-                          struct bytes text_before, struct keyspace_change *ret)
+enum err delta_end(struct keyspace *keyspace, struct entry *entry, struct stamp stamp,
+                   struct bytes text_before, struct keyspace_change *ret)
 {
         struct crdt_delta delta;
         if (keyspace->delta.err != ERR_NONE)
@@ -111,7 +111,7 @@ static enum err delta_end(struct keyspace *keyspace, struct entry *entry, struct
 }
 
 /* A key without content forgets the expiry of what it had. */
-static uint8_t created_flag(const struct entry *entry)
+uint8_t created_flag(const struct entry *entry)
 {
         if (entry->node.kind != ENTRY_FULL)
                 return 0;
@@ -128,7 +128,7 @@ enum err items_publish(struct keyspace *keyspace, struct stamp stamp, struct ent
         return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
 }
 
-static enum err change_nothing(struct keyspace_change *ret)
+enum err change_nothing(struct keyspace_change *ret)
 {
         *ret = (struct keyspace_change){.nothing = true};
         return ERR_NONE;

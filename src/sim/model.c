@@ -1,5 +1,5 @@
-/* model.c - the values of a Redis, as little as the checkers need: strings, hashes and sets with
- * expiry, in arrays that are searched from the front, since a run has some dozen keys. */
+/* model.c - the values of a Redis, as little as the checkers need: strings, hashes, sets and lists
+ * with expiry, in arrays that are searched from the front, since a run has some dozen keys. */
 #include "sim/sim_priv.h"
 
 static void copy_to(struct sim_redis *redis, uint8_t **to, size_t *to_len, struct bytes from)
@@ -125,18 +125,23 @@ static struct model_item *item_find(struct model_key *key, struct bytes field)
         return NULL;
 }
 
+static void items_room(struct sim_redis *redis, struct model_key *key)
+{
+        if (key->item_count < key->item_size)
+                return;
+        key->item_size = key->item_size == 0 ? 8 : key->item_size * 2;
+        key->items =
+                heap_resize(&redis->sim->heap, key->items, key->item_size * sizeof key->items[0]);
+        CHECK(key->items != NULL);
+}
+
 static struct model_item *item_make(struct sim_redis *redis, struct model_key *key,
                                     struct bytes field)
 {
         struct model_item *item = item_find(key, field);
         if (item != NULL)
                 return item;
-        if (key->item_count == key->item_size) {
-                key->item_size = key->item_size == 0 ? 8 : key->item_size * 2;
-                key->items = heap_resize(&redis->sim->heap, key->items,
-                                         key->item_size * sizeof key->items[0]);
-                CHECK(key->items != NULL);
-        }
+        items_room(redis, key);
         item = &key->items[key->item_count++];
         memset(item, 0, sizeof *item);
         copy_to(redis, &item->field, &item->field_len, field);
@@ -192,6 +197,60 @@ static void native_set_remove(void *context, struct crdt_name name, struct bytes
         item_remove(context, name, CRDT_SET, member);
 }
 
+/* A list's elements are the fields of its items, in order. */
+static void native_list_insert(void *context, struct crdt_name name, uint64_t index,
+                               struct bytes value)
+{
+        struct sim_redis *redis = context;
+        struct model_key *key = key_make(redis, name, CRDT_LIST);
+        CHECK(index <= key->item_count);
+        items_room(redis, key);
+        memmove(&key->items[index + 1], &key->items[index],
+                (key->item_count - index) * sizeof key->items[0]);
+        key->item_count++;
+        memset(&key->items[index], 0, sizeof key->items[0]);
+        copy_to(redis, &key->items[index].field, &key->items[index].field_len, value);
+}
+
+static struct model_key *list_find(struct sim_redis *redis, struct crdt_name name, uint64_t index)
+{
+        struct model_key *key = model_find(redis, name);
+        bool there = key != NULL && key->type == CRDT_LIST && index < key->item_count;
+        return there ? key : NULL;
+}
+
+static void native_list_remove(void *context, struct crdt_name name, uint64_t index, uint64_t count)
+{
+        struct sim_redis *redis = context;
+        struct model_key *key = list_find(redis, name, index + count - 1);
+        CHECK(key != NULL);
+        for (uint64_t i = index; i < index + count; i++)
+                heap_free(&redis->sim->heap, key->items[i].field);
+        memmove(&key->items[index], &key->items[index + count],
+                (key->item_count - index - count) * sizeof key->items[0]);
+        key->item_count -= count;
+        if (key->item_count == 0)
+                native_key_delete(redis, name);
+}
+
+static void native_list_set(void *context, struct crdt_name name, uint64_t index,
+                            struct bytes value)
+{
+        struct model_key *key = list_find(context, name, index);
+        CHECK(key != NULL);
+        copy_to(context, &key->items[index].field, &key->items[index].field_len, value);
+}
+
+static bool native_list_get(void *context, struct crdt_name name, uint64_t index,
+                            struct bytes *ret_value)
+{
+        const struct model_key *key = list_find(context, name, index);
+        if (key == NULL)
+                return false;
+        *ret_value = bytes_of(key->items[index].field, key->items[index].field_len);
+        return true;
+}
+
 static bool native_opaque_get(void *context, struct crdt_name name, struct bytes *ret_value)
 {
         struct model_key *key = model_find(context, name);
@@ -222,6 +281,10 @@ void model_native(struct sim_redis *redis)
                                              .hash_get = native_hash_get,
                                              .set_add = native_set_add,
                                              .set_remove = native_set_remove,
+                                             .list_insert = native_list_insert,
+                                             .list_remove = native_list_remove,
+                                             .list_set = native_list_set,
+                                             .list_get = native_list_get,
                                              .opaque_get = native_opaque_get,
                                              .opaque_set = native_opaque_set};
 }
@@ -246,8 +309,8 @@ uint64_t model_digest(struct sim_redis *redis)
                         const struct model_item *item = &key->items[k];
                         uint64_t one =
                                 hash_fnv(HASH_FNV_START, bytes_of(item->field, item->field_len));
-                        hash += hash_fnv(hash_fnv_u64(one, 7),
-                                         bytes_of(item->value, item->value_len));
+                        one = hash_fnv_u64(one, key->type == CRDT_LIST ? k : 7);
+                        hash += hash_fnv(one, bytes_of(item->value, item->value_len));
                 }
                 digest += hash_fnv_u64(hash, 1);
         }

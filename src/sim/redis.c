@@ -654,6 +654,82 @@ static void change_set(struct sim_redis *redis, struct crdt_name name, bool remo
         logged(redis, err, &change);
 }
 
+static struct bytes draw_element(struct sim *sim, char text[16])
+{
+        int len = snprintf(text, 16, "e%u", (unsigned)sim_below(sim, STREAM_DATA, 100000));
+        return bytes_of(text, (size_t)len);
+}
+
+static void push(struct sim_redis *redis, struct crdt_name name, uint64_t length)
+{
+        struct keyspace_change change;
+        char text[2][16];
+        struct bytes values[2] = {draw_element(redis->sim, text[0]),
+                                  draw_element(redis->sim, text[1])};
+        bool head = sim_chance(redis->sim, STREAM_DATA, 300);
+        size_t count = 1 + (size_t)sim_below(redis->sim, STREAM_DATA, 2);
+        for (size_t i = 0; i < count; i++)
+                redis->native.list_insert(redis, name, head ? i : length + i, values[i]);
+        enum err err = keyspace_local_list_push(redis->keyspace, wall_ms(redis), name, head, values,
+                                                count, &change);
+        logged(redis, err, &change);
+}
+
+/* A value in the middle, or a new one for what is there. */
+static void change_element(struct sim_redis *redis, struct crdt_name name, uint64_t index)
+{
+        struct keyspace_change change;
+        char text[16];
+        struct bytes value = draw_element(redis->sim, text);
+        enum err err;
+        if (index > 0 && sim_chance(redis->sim, STREAM_DATA, 500)) {
+                err = keyspace_local_list_insert(redis->keyspace, wall_ms(redis), name, index,
+                                                 value, &change);
+                if (err == ERR_LIMIT)
+                        return;
+                redis->native.list_insert(redis, name, index, value);
+        } else {
+                redis->native.list_set(redis, name, index, value);
+                err = keyspace_local_list_set(redis->keyspace, wall_ms(redis), name, index, value,
+                                              &change);
+        }
+        logged(redis, err, &change);
+}
+
+static void pop(struct sim_redis *redis, struct crdt_name name, uint64_t length)
+{
+        struct keyspace_change change;
+        struct keyspace_range range = {0, 1};
+        if (sim_chance(redis->sim, STREAM_DATA, 300))
+                range.index = sim_below(redis->sim, STREAM_DATA, length);
+        if (sim_chance(redis->sim, STREAM_DATA, 200))
+                range.count = length - range.index;
+        redis->native.list_remove(redis, name, range.index, range.count);
+        enum err err = keyspace_local_list_remove(redis->keyspace, wall_ms(redis), name, &range, 1,
+                                                  &change);
+        logged(redis, err, &change);
+}
+
+static void change_list(struct sim_redis *redis, struct crdt_name name)
+{
+        struct sim *sim = redis->sim;
+        const struct model_key *key = model_find(redis, name);
+        uint64_t length = key == NULL ? 0 : key->item_count;
+        if (key != NULL && key->type != CRDT_LIST)
+                return;
+        if (keyspace_list_length(redis->keyspace, name) != length)
+                sim_violation(sim,
+                              "Redis of region %u: a list of %llu elements is not what the "
+                              "metadata says",
+                              redis->region + 1, (unsigned long long)length);
+        else if (length == 0 || (length < 30 && sim_chance(sim, STREAM_DATA, 450)))
+                push(redis, name, length);
+        else if (sim_chance(sim, STREAM_DATA, 500))
+                change_element(redis, name, sim_below(sim, STREAM_DATA, length));
+        else
+                pop(redis, name, length);
+}
+
 static void client_act(struct sim_redis *redis)
 {
         struct sim *sim = redis->sim;
@@ -661,7 +737,7 @@ static void client_act(struct sim_redis *redis)
         (void)snprintf(text, sizeof text, "k%u", (unsigned)sim_below(sim, STREAM_DATA, DATA_KEYS));
         struct crdt_name name = name_of(text);
         bool room = sim->witness_count < WITNESSES_MAX;
-        switch (sim_below(sim, STREAM_DATA, 12)) {
+        switch (sim_below(sim, STREAM_DATA, 15)) {
         case 0:
         case 1:
                 if (room)
@@ -693,6 +769,11 @@ static void client_act(struct sim_redis *redis)
                 break;
         case 10:
                 delete_key(redis, name);
+                break;
+        case 11:
+        case 12:
+        case 13:
+                change_list(redis, sim_chance(sim, STREAM_DATA, 800) ? name_of("list") : name);
                 break;
         default:
                 expire_key(redis, name);

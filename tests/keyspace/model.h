@@ -13,11 +13,18 @@ enum {
         MODEL_ITEMS = 24,
         MODEL_TEXT = 400,
         MODEL_NAME = 32,
+        MODEL_LIST = 96,
+        MODEL_ELEMENT = 15,
 };
 
 struct model_text {
         size_t len;
         uint8_t data[MODEL_TEXT];
+};
+
+struct model_element {
+        uint8_t len;
+        uint8_t data[MODEL_ELEMENT];
 };
 
 struct model_item {
@@ -33,6 +40,8 @@ struct model_key {
         struct model_text value;
         uint64_t expire_at_ms;
         struct model_item items[MODEL_ITEMS];
+        size_t length; /* of a list */
+        struct model_element list[MODEL_LIST];
 };
 
 struct model {
@@ -218,6 +227,61 @@ static inline void model_set_remove(void *context, struct crdt_name name, struct
         model_item_drop(key, member);
 }
 
+static inline void model_element_set(struct model_element *element, struct bytes value)
+{
+        CHECK(value.len <= MODEL_ELEMENT);
+        element->len = (uint8_t)value.len;
+        if (value.len > 0)
+                memcpy(element->data, value.ptr, value.len);
+}
+
+static inline void model_list_insert(void *context, struct crdt_name name, uint64_t index,
+                                     struct bytes value)
+{
+        struct model_key *key = model_get(context, name, CRDT_LIST);
+        CHECK(key->type == CRDT_LIST);
+        CHECK(index <= key->length);
+        CHECK(key->length < MODEL_LIST);
+        memmove(&key->list[index + 1], &key->list[index],
+                (key->length - index) * sizeof(key->list[0]));
+        key->length++;
+        model_element_set(&key->list[index], value);
+}
+
+static inline void model_list_remove(void *context, struct crdt_name name, uint64_t index,
+                                     uint64_t count)
+{
+        struct model_key *key = model_find(context, name);
+        CHECK(key != NULL);
+        CHECK(key->type == CRDT_LIST);
+        CHECK(index + count <= key->length);
+        memmove(&key->list[index], &key->list[index + count],
+                (key->length - index - count) * sizeof(key->list[0]));
+        key->length -= count;
+        if (key->length == 0)
+                model_drop(key);
+}
+
+static inline void model_list_set(void *context, struct crdt_name name, uint64_t index,
+                                  struct bytes value)
+{
+        struct model_key *key = model_find(context, name);
+        CHECK(key != NULL);
+        CHECK(key->type == CRDT_LIST);
+        CHECK(index < key->length);
+        model_element_set(&key->list[index], value);
+}
+
+static inline bool model_list_get(void *context, struct crdt_name name, uint64_t index,
+                                  struct bytes *ret)
+{
+        struct model_key *key = model_find(context, name);
+        if (key == NULL || key->type != CRDT_LIST || index >= key->length)
+                return false;
+        *ret = bytes_of(key->list[index].data, key->list[index].len);
+        return true;
+}
+
 static inline bool model_opaque_get(void *context, struct crdt_name name, struct bytes *ret)
 {
         struct model_key *key = model_find(context, name);
@@ -246,6 +310,10 @@ static inline struct crdt_native model_native(struct model *model)
                 .hash_get = model_hash_get,
                 .set_add = model_set_add,
                 .set_remove = model_set_remove,
+                .list_insert = model_list_insert,
+                .list_remove = model_list_remove,
+                .list_set = model_list_set,
+                .list_get = model_list_get,
                 .opaque_get = model_opaque_get,
                 .opaque_set = model_opaque_set,
         };
@@ -264,6 +332,9 @@ static inline uint64_t model_key_digest(const struct model_key *key)
                 item = hash_fnv_u64(item, 0x5a);
                 sum += hash_fnv(item, text_get(&key->items[i].value));
         }
+        for (size_t i = 0; i < key->length; i++)
+                hash = hash_fnv_u64(hash_fnv(hash, bytes_of(key->list[i].data, key->list[i].len)),
+                                    0x5a);
         return hash_fnv_u64(hash, sum);
 }
 
@@ -292,6 +363,8 @@ static inline void model_print(const struct model *model)
                                 printf(" %.*s=%.*s", BYTES_ARGS(text_get(&key->items[j].name)),
                                        BYTES_ARGS(text_get(&key->items[j].value)));
                 }
+                for (size_t j = 0; j < key->length; j++)
+                        printf(" %.*s", (int)key->list[j].len, (const char *)key->list[j].data);
                 printf("\n");
         }
 }

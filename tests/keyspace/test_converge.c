@@ -54,11 +54,12 @@ struct world {
         struct replica replicas[REPLICAS_MAX];
         struct batch stash[STASH];
         uint64_t collected;
-        bool settling;   /* only delivery from here on */
-        int64_t counted; /* what was added to the counter that nothing else touches */
+        unsigned elements; /* ever made, so that each is told from the others */
+        bool settling;     /* only delivery from here on */
+        int64_t counted;   /* what was added to the counter that nothing else touches */
 };
 
-static const char *const key_names[] = {"a", "b", "c", "counter", "f"};
+static const char *const key_names[] = {"a", "b", "c", "counter", "f", "list"};
 static const char *const item_names[] = {"x", "y", "z", "w"};
 
 #define DEMAND(world, belief)                                                                      \
@@ -106,6 +107,8 @@ static void agree(struct world *world, struct replica *replica)
                         struct model_key *key = model_find(&replica->model, name);
                         keyspace_find(replica->keyspace, name, &told);
                         DEMAND(world, told.type == (key == NULL ? CRDT_NONE : key->type));
+                        DEMAND(world, keyspace_list_length(replica->keyspace, name) ==
+                                              (key == NULL ? 0 : key->length));
                         DEMAND(world, key == NULL || told.expire_at_ms == key->expire_at_ms);
                 }
         }
@@ -316,6 +319,74 @@ static void op_set_add(struct op *op)
                                      members, count, &op->change) == ERR_NONE);
 }
 
+/* A list is kept short, so that neighbours meet often. */
+static void op_push(struct op *op)
+{
+        char rooms[4][MODEL_NAME];
+        struct bytes values[4];
+        uint64_t length = op->key == NULL ? 0 : op->key->length;
+        if ((op->key != NULL && op->key->type != CRDT_LIST) || length > 10)
+                return;
+        size_t count = rng_between(&op->world->rng, 1, 4);
+        bool head = rng_chance(&op->world->rng, 500);
+        for (size_t i = 0; i < count; i++) {
+                int len = snprintf(rooms[i], MODEL_NAME, "e%u", ++op->world->elements);
+                values[i] = bytes_of(rooms[i], (size_t)len);
+                model_list_insert(&op->replica->model, op->name, head ? i : length + i, values[i]);
+        }
+        CHECK(keyspace_local_list_push(op->replica->keyspace, wall(op->world, op->replica),
+                                       op->name, head, values, count, &op->change) == ERR_NONE);
+}
+
+static void op_list_insert(struct op *op)
+{
+        char room[MODEL_NAME];
+        if (op->key == NULL || op->key->type != CRDT_LIST || op->key->length < 2 ||
+            op->key->length > 12)
+                return;
+        uint64_t index = rng_between(&op->world->rng, 1, op->key->length - 1);
+        int len = snprintf(room, sizeof room, "i%u", ++op->world->elements);
+        struct bytes value = bytes_of(room, (size_t)len);
+        model_list_insert(&op->replica->model, op->name, index, value);
+        CHECK(keyspace_local_list_insert(op->replica->keyspace, wall(op->world, op->replica),
+                                         op->name, index, value, &op->change) == ERR_NONE);
+}
+
+static void op_list_remove(struct op *op)
+{
+        struct keyspace_range ranges[2];
+        if (op->key == NULL || op->key->type != CRDT_LIST)
+                return;
+        uint64_t length = op->key->length;
+        ranges[0].index = rng_below(&op->world->rng, length);
+        ranges[0].count = rng_between(&op->world->rng, 1, 2);
+        ranges[1].index = ranges[0].index + ranges[0].count + rng_below(&op->world->rng, 3);
+        ranges[1].count = rng_below(&op->world->rng, 3);
+        for (size_t i = 2; i > 0; i--) {
+                uint64_t index = ranges[i - 1].index < length ? ranges[i - 1].index : length;
+                uint64_t count =
+                        ranges[i - 1].count < length - index ? ranges[i - 1].count : length - index;
+                if (count > 0)
+                        model_list_remove(&op->replica->model, op->name, index, count);
+        }
+        CHECK(keyspace_local_list_remove(op->replica->keyspace, wall(op->world, op->replica),
+                                         op->name, ranges, 2, &op->change) == ERR_NONE);
+        DEMAND(op->world, !op->change.nothing);
+}
+
+static void op_list_set(struct op *op)
+{
+        char room[MODEL_NAME];
+        if (op->key == NULL || op->key->type != CRDT_LIST)
+                return;
+        uint64_t index = rng_below(&op->world->rng, op->key->length);
+        int len = snprintf(room, sizeof room, "s%u", ++op->world->elements);
+        struct bytes value = bytes_of(room, (size_t)len);
+        model_list_set(&op->replica->model, op->name, index, value);
+        CHECK(keyspace_local_list_set(op->replica->keyspace, wall(op->world, op->replica), op->name,
+                                      index, value, &op->change) == ERR_NONE);
+}
+
 /* The type that each key has where types do not mix; "counter" is only ever added to. */
 static void (*const ops_string[])(struct op *op) = {op_set, op_increment, op_increment_float,
                                                     op_delete, op_expire};
@@ -323,9 +394,13 @@ static void (*const ops_hash[])(struct op *op) = {op_hash_set, op_hash_set, op_h
                                                   op_delete, op_expire};
 static void (*const ops_set[])(struct op *op) = {op_set_add, op_set_add, op_set_remove, op_delete,
                                                  op_expire};
+static void (*const ops_list[])(struct op *op) = {op_push,        op_push,        op_list_insert,
+                                                  op_list_insert, op_list_remove, op_list_remove,
+                                                  op_list_set,    op_delete,      op_expire};
 static void (*const ops_mixed[])(struct op *op) = {
-        op_set,      op_increment,   op_increment_float, op_delete,  op_expire,     op_hash_set,
-        op_hash_set, op_hash_delete, op_set_add,         op_set_add, op_set_remove, op_opaque,
+        op_set,      op_increment,   op_increment_float, op_delete,      op_expire,     op_hash_set,
+        op_hash_set, op_hash_delete, op_set_add,         op_set_add,     op_set_remove, op_opaque,
+        op_push,     op_push,        op_list_insert,     op_list_remove, op_list_set,
 };
 
 static void act(struct world *world, struct replica *replica)
@@ -341,6 +416,8 @@ static void act(struct world *world, struct replica *replica)
                 ops_mixed[rng_below(&world->rng, COUNT_OF(ops_mixed))](&op);
         else if (which == 0)
                 ops_hash[rng_below(&world->rng, COUNT_OF(ops_hash))](&op);
+        else if (which == 5)
+                ops_list[rng_below(&world->rng, COUNT_OF(ops_list))](&op);
         else if (which == 1)
                 ops_set[rng_below(&world->rng, COUNT_OF(ops_set))](&op);
         else

@@ -16,6 +16,7 @@ import traceback
 import access
 import commands
 import groups
+import lists
 import replaced
 from harness import MODULE, Failed
 
@@ -40,7 +41,7 @@ def main():
     passed = failed = 0
     print(f"seed {arguments.seed}")
     for program in servers:
-        for group in groups.ALL + replaced.ALL + access.ALL + commands.ALL:
+        for group in groups.ALL + replaced.ALL + access.ALL + commands.ALL + lists.ALL:
             name = group.__name__
             if arguments.groups and name not in arguments.groups:
                 continue
