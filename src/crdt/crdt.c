@@ -84,6 +84,29 @@ bool crdt_seen_covers(const struct crdt_seen *seen, struct stamp stamp)
         return vector_covers(&seen->vector, stamp);
 }
 
+void crdt_seen_encode(const struct crdt_seen *seen, struct buffer *buffer)
+{
+        buffer_varint(buffer, seen->hole_count);
+        for (unsigned i = 0; i < seen->hole_count; i++) {
+                buffer_u64(buffer, seen->holes[i].low);
+                buffer_u64(buffer, seen->holes[i].high);
+        }
+        vector_encode(&seen->vector, buffer);
+}
+
+void crdt_seen_decode(struct cursor *cursor, region_id self, struct crdt_seen *ret)
+{
+        struct crdt_seen seen = {.self = self};
+        seen.hole_count = (uint8_t)cursor_varint_max(cursor, CRDT_HOLES_MAX);
+        for (unsigned i = 0; i < seen.hole_count; i++) {
+                seen.holes[i].low = cursor_u64(cursor);
+                seen.holes[i].high = cursor_u64(cursor);
+        }
+        vector_decode(cursor, &seen.vector);
+        if (!cursor_failed(cursor))
+                *ret = seen;
+}
+
 bool env_seen(const struct crdt_env *env, struct stamp stamp)
 {
         return env->seen != NULL && crdt_seen_covers(env->seen, stamp);

@@ -155,6 +155,7 @@ struct crdt_native {
  *          that element; varint count > 0, slice value each, in list order
  * LIST_REMOVE  varint count > 0, (u8 kind << 6 | origin - 1, u64 clock, varint first, varint count)
  *          each: elements of one insertion
+ * FLUSH    the key is empty; holes: varint count, (u64 low, u64 high) each; version vector
  * SEEN     version vector; key and database are empty
  *
  * cuts: varint count, then (u8 origin rising, u64 clock, totals) each. dots: varint count, then
@@ -178,6 +179,7 @@ enum crdt_op {
         CRDT_OP_LIST_REMOVE,
         CRDT_OP_MORE = 14, /* on the wire: the number, 16 or more, is in the next byte */
         CRDT_OP_SIBLING = 15,
+        CRDT_OP_FLUSH,
         CRDT_OP_END,
 };
 
@@ -213,7 +215,8 @@ struct crdt_delta {
         struct bytes bounds; /* encoded, with their count */
         struct bytes list;   /* encoded items, without their count */
         uint64_t list_count;
-        struct vector seen; /* SEEN */
+        struct bytes holes; /* FLUSH: encoded, with their count */
+        struct vector seen; /* SEEN, FLUSH */
 };
 
 enum {
@@ -324,6 +327,10 @@ struct crdt_seen {
 
 bool crdt_seen_covers(const struct crdt_seen *seen, struct stamp stamp);
 
+/* Holes, then the vector. A failed read leaves *ret alone. */
+void crdt_seen_encode(const struct crdt_seen *seen, struct buffer *buffer);
+void crdt_seen_decode(struct cursor *cursor, region_id self, struct crdt_seen *ret);
+
 /* What a change needs to know, and what it tells. One per key and change. */
 struct crdt_env {
         struct table_env table;
@@ -358,8 +365,13 @@ uint64_t crdt_expire_at(const struct crdt *crdt);
 /* The largest stamp of a write of any type. */
 struct stamp crdt_stamp(const struct crdt *crdt);
 
-/* Applies a delta of any operation but SEEN. */
+/* Applies a delta of any operation but SEEN and FLUSH. */
 void crdt_apply(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta);
+
+/* The database was emptied by one who had `seen` that much: see flush.c. The second: nothing is
+ * visible, or what is can be told by stamps alone whether it goes. */
+void crdt_flush(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *seen);
+bool crdt_flush_judges(const struct crdt *crdt);
 
 /* Forgets the content without a word to others (eviction). */
 void crdt_evict(const struct table_env *env, struct crdt *crdt);

@@ -69,6 +69,11 @@ bool dot_dead(const struct crdt *crdt, enum crdt_type type, struct stamp dot);
 void bounds_join(struct crdt_env *env, struct crdt *crdt, struct stamp bound);
 void bounds_prune(const struct crdt_env *env, struct crdt *crdt);
 
+/* What the flusher had seen goes. A field leaves its stamp behind: an older write that comes late
+ * must lose as it would have without the flush. */
+void fields_flush(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *seen);
+void members_flush(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *seen);
+
 /* What the merged state did not mention though its sender had seen it goes; marks are cleared. */
 void fields_absent(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *sender);
 void members_absent(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *sender);

@@ -271,6 +271,22 @@ static void decode_seen(struct cursor *cursor, struct crdt_delta *delta)
                 cursor_fail(cursor, ERR_MALFORMED);
 }
 
+static void decode_flush(struct cursor *cursor, struct crdt_delta *delta)
+{
+        const uint8_t *from = cursor->at;
+        uint64_t count = cursor_varint_max(cursor, CRDT_HOLES_MAX);
+        for (uint64_t i = 0; i < 2 * count; i++)
+                cursor_u64(cursor);
+        delta->holes = cursor_since(cursor, from);
+        vector_decode(cursor, &delta->seen);
+        if (delta->name.key.len != 0)
+                cursor_fail(cursor, ERR_MALFORMED);
+        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX && !cursor_failed(cursor); i++) {
+                if (delta->seen.hlc[i] > delta->stamp.hlc)
+                        cursor_fail(cursor, ERR_MALFORMED);
+        }
+}
+
 static const struct {
         void (*decode)(struct cursor *cursor, struct crdt_delta *delta);
         uint8_t flags; /* those that may be set */
@@ -290,6 +306,7 @@ static const struct {
         [CRDT_OP_SEEN] = {decode_seen, 0},
         [CRDT_OP_LIST_INSERT] = {decode_insert, CRDT_FLAG_CREATED},
         [CRDT_OP_LIST_REMOVE] = {decode_runs, 0},
+        [CRDT_OP_FLUSH] = {decode_flush, 0},
 };
 
 enum crdt_op crdt_op_read(struct cursor *cursor, uint8_t *ret_flags)

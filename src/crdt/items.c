@@ -315,6 +315,31 @@ void fields_absent(struct crdt_env *env, struct crdt *crdt, const struct crdt_se
         sweep_run(&sweep, &crdt->fields, field_told_survives, field_absent);
 }
 
+static bool field_flush_survives(struct sweep *sweep, struct item *item)
+{
+        return !item->one.removed && !crdt_seen_covers(sweep->sender, dot_stamp(item->one));
+}
+
+static bool field_flush(void *context, struct node *node)
+{
+        struct sweep *sweep = context;
+        struct crdt_env *env = sweep->env;
+        struct item *item = item_of(node);
+        if (item->one.removed || field_flush_survives(sweep, item))
+                return false;
+        item->one.removed = true;
+        items_live(env, sweep->items, true, false);
+        if (env->native != NULL && !sweep->quiet)
+                env->native->hash_delete(env->native->context, env->name, node_key(&item->node));
+        return false;
+}
+
+void fields_flush(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *seen)
+{
+        struct sweep sweep = {.env = env, .crdt = crdt, .sender = seen};
+        sweep_run(&sweep, &crdt->fields, field_flush_survives, field_flush);
+}
+
 /* ---- sets */
 
 static uint64_t bound_of(const struct crdt *crdt, region_id origin)
@@ -458,6 +483,34 @@ void members_absent(struct crdt_env *env, struct crdt *crdt, const struct crdt_s
 {
         struct sweep sweep = {.env = env, .crdt = crdt, .sender = sender};
         sweep_run(&sweep, &crdt->members, member_told_survives, member_absent);
+}
+
+static bool member_flush_survives(struct sweep *sweep, struct item *item)
+{
+        const struct crdt_dot *dots = item_dots(item);
+        for (unsigned i = 0; i < item->one.count; i++) {
+                if (!dots[i].removed && dot_told(sweep, &dots[i]))
+                        return true;
+        }
+        return false;
+}
+
+static bool member_flush(void *context, struct node *node)
+{
+        struct sweep *sweep = context;
+        struct item *item = item_of(node);
+        bool was = item_visible(item);
+        for (unsigned i = item->one.count; i > 0; i--) {
+                if (!dot_told(sweep, &item_dots(item)[i - 1]))
+                        item_dot_drop(sweep->env, item, i - 1);
+        }
+        return member_swept(sweep, item, was);
+}
+
+void members_flush(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *seen)
+{
+        struct sweep sweep = {.env = env, .crdt = crdt, .sender = seen};
+        sweep_run(&sweep, &crdt->members, member_flush_survives, member_flush);
 }
 
 void member_absent_dots(struct crdt_env *env, struct crdt *crdt, struct bytes member,

@@ -456,7 +456,7 @@ static void merge_fields(struct crdt_env *env, struct crdt *crdt, const struct c
         uint64_t count = state->fields.len == 0 ? 0 : cursor_varint(&cursor);
         for (uint64_t i = 0; i < count; i++) {
                 struct field_told field = field_read(&cursor, state->kind, UINT64_MAX);
-                if (!env_seen(env, field.stamp))
+                if (field.removed || !env_seen(env, field.stamp))
                         field_join(env, crdt, field.name, field.stamp, field.removed, field.value);
                 struct item *item = items_find(env, crdt->fields, field.name);
                 if (item != NULL)

@@ -44,11 +44,13 @@ enum err keyspace_merge(struct keyspace *keyspace, const struct crdt_native *nat
                 vector_merge(&keyspace->known[delta->stamp.origin], &delta->seen);
                 return ERR_NONE;
         }
+        if (delta->op == CRDT_OP_FLUSH)
+                return flush_merge(keyspace, native, delta);
         struct entry *entry = entry_get(keyspace, delta->name);
         if (entry == NULL)
                 return ERR_NOMEM;
         if (merge_plain(keyspace, native, entry, delta))
-                return ERR_NONE;
+                return flushes_again(keyspace, native, entry);
         struct crdt *crdt = entry_full(keyspace, entry);
         if (crdt == NULL)
                 return ERR_NOMEM;
@@ -58,7 +60,7 @@ enum err keyspace_merge(struct keyspace *keyspace, const struct crdt_native *nat
         keyspace->stats.conflicts += env.conflicts;
         entry_count(keyspace, was, crdt_type(crdt));
         entry_pack(keyspace, entry);
-        return env.err;
+        return env.err != ERR_NONE ? env.err : flushes_again(keyspace, native, entry);
 }
 
 /* What a batch is read with. */

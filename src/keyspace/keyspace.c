@@ -55,6 +55,7 @@ void keyspace_free(struct keyspace *keyspace)
         ring_fini(&keyspace->ring, keyspace->heap);
         buffer_fini(&keyspace->delta);
         buffer_fini(&keyspace->text);
+        flushes_free(keyspace);
         heap_free(keyspace->heap, keyspace);
 }
 
@@ -437,6 +438,7 @@ static void collect_entry(void *context, struct node *node)
 uint64_t keyspace_collect(struct keyspace *keyspace, size_t steps)
 {
         struct collect collect = {.keyspace = keyspace, .stable = keyspace_stable(keyspace)};
+        flushes_prune(keyspace);
         if (collect.stable == 0)
                 return 0;
         for (size_t i = 0; i < steps; i++) {

@@ -188,6 +188,15 @@ size_t keyspace_siblings(const struct keyspace *keyspace, struct crdt_name name,
  * become another. Cost: a walk over all keys. */
 void keyspace_siblings_show(struct keyspace *keyspace, const struct crdt_native *native);
 
+/* FLUSHDB: the database is empty. What was known here goes in every region, what others write at
+ * the same time stays. `changed` is called for each delta: one, after a delete for each key of
+ * which stamps alone cannot tell what was seen (counters and the like). `one_by_one`: deletes
+ * only, where this store holds a part of its region's keys. Cost: a walk over all keys. */
+MUST_USE enum err
+keyspace_local_flush(struct keyspace *keyspace, uint64_t wall_ms, uint32_t db, bool one_by_one,
+                     void (*changed)(void *context, const struct keyspace_change *change),
+                     void *context);
+
 /* The store dropped the value without a delete (maxmemory eviction). Other regions keep theirs; the
  * key is absent here until somebody writes it, and a state transfer from here leaves it out. */
 MUST_USE enum err keyspace_key_gone(struct keyspace *keyspace, struct crdt_name name);

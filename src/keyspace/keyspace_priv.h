@@ -35,6 +35,12 @@ struct transfer {
         bool whole;     /* the last one too */
 };
 
+/* A database was emptied, and writes that the flusher had seen may still come. */
+struct flush {
+        uint32_t db;
+        struct crdt_seen seen;
+};
+
 struct keyspace {
         struct heap *heap;
         struct keyspace_config config;
@@ -55,6 +61,8 @@ struct keyspace {
         struct vector told; /* and what it was */
         struct transfer transfer;
         uint64_t collect_cursor;
+        struct flush *flushes;
+        unsigned flush_count;
         struct keyspace_stats stats; /* what is counted; the rest is filled in by keyspace_stats */
 };
 
@@ -110,9 +118,22 @@ MUST_USE enum err keyspace_merge(struct keyspace *keyspace, const struct crdt_na
 /* Up to here every member has everything. */
 uint64_t keyspace_stable(const struct keyspace *keyspace);
 
-/* Positions and holes, as states and saves carry them. A failed read leaves *ret alone. */
-void seen_encode(const struct crdt_seen *seen, struct buffer *buffer);
-void seen_decode(struct cursor *cursor, region_id self, struct crdt_seen *ret);
+/* flush.c: others' flushes; what is remembered of them, applied again to a key after a change. */
+enum err flush_merge(struct keyspace *keyspace, const struct crdt_native *native,
+                     const struct crdt_delta *delta);
+enum err flush_entry(struct keyspace *keyspace, const struct crdt_native *native,
+                     struct entry *entry, const struct flush *flush);
+enum err flushes_again(struct keyspace *keyspace, const struct crdt_native *native,
+                       struct entry *entry);
+void flushes_prune(struct keyspace *keyspace);
+void flushes_free(struct keyspace *keyspace);
+
+/* The same as bytes: checked and skipped; merged as news, from checked bytes; only kept. */
+void flushes_encode(const struct keyspace *keyspace, struct buffer *buffer);
+struct bytes flushes_check(struct cursor *cursor);
+enum err flushes_merge(struct keyspace *keyspace, const struct crdt_native *native,
+                       struct bytes flushes);
+enum err flushes_load(struct keyspace *keyspace, struct cursor *cursor);
 
 bool name_fits(struct crdt_name name);
 
@@ -124,6 +145,9 @@ struct buffer *delta_begin(struct keyspace *keyspace, struct stamp stamp, enum c
 enum err delta_end(struct keyspace *keyspace, struct entry *entry, struct stamp stamp,
                    struct bytes text_before, struct keyspace_change *ret);
 enum err change_nothing(struct keyspace_change *ret);
+void change_publish(struct keyspace *keyspace, struct stamp stamp, struct keyspace_change *ret);
+enum err entry_delete(struct keyspace *keyspace, uint64_t wall_ms, struct entry *entry,
+                      struct keyspace_change *ret);
 
 /* local.c: changes whose stamp is issued already. `body` is the delta's, after the key. */
 void entry_set(struct keyspace *keyspace, struct entry *entry, struct stamp stamp,

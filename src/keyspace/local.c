@@ -36,8 +36,7 @@ static size_t varint_len(uint64_t value)
 }
 
 /* Puts the delta that is in the scratch buffer into the ring. */
-static void change_publish(struct keyspace *keyspace, struct stamp stamp,
-                           struct keyspace_change *ret)
+void change_publish(struct keyspace *keyspace, struct stamp stamp, struct keyspace_change *ret)
 {
         struct bytes delta = buffer_view(&keyspace->delta);
         uint8_t *at = ring_append(&keyspace->ring, stamp.hlc, delta.len);
@@ -368,11 +367,10 @@ enum err keyspace_local_sibling(struct keyspace *keyspace, uint64_t wall_ms, str
         return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
 }
 
-enum err keyspace_local_delete(struct keyspace *keyspace, uint64_t wall_ms, struct crdt_name name,
-                               struct keyspace_change *ret)
+enum err entry_delete(struct keyspace *keyspace, uint64_t wall_ms, struct entry *entry,
+                      struct keyspace_change *ret)
 {
         struct crdt room;
-        struct entry *entry = name_fits(name) ? entry_find(keyspace, name) : NULL;
         if (!entry_holds(entry))
                 return change_nothing(ret);
         if (entry_type(entry) == CRDT_SIBLINGS)
@@ -380,7 +378,7 @@ enum err keyspace_local_delete(struct keyspace *keyspace, uint64_t wall_ms, stru
         const struct crdt *crdt = entry_look(entry, &room);
         uint8_t flags = observed_flags(crdt);
         struct stamp stamp = keyspace_issue(keyspace, wall_ms);
-        struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_DEL, flags, name);
+        struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_DEL, flags, entry_name(entry));
         observed_encode(crdt, flags, delta);
         if (entry->node.kind == ENTRY_FULL)
                 return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
@@ -394,6 +392,13 @@ enum err keyspace_local_delete(struct keyspace *keyspace, uint64_t wall_ms, stru
         entry->origin = stamp.origin;
         change_publish(keyspace, stamp, ret);
         return ERR_NONE;
+}
+
+enum err keyspace_local_delete(struct keyspace *keyspace, uint64_t wall_ms, struct crdt_name name,
+                               struct keyspace_change *ret)
+{
+        struct entry *entry = name_fits(name) ? entry_find(keyspace, name) : NULL;
+        return entry_delete(keyspace, wall_ms, entry, ret);
 }
 
 enum err keyspace_local_expired(struct keyspace *keyspace, uint64_t wall_ms, struct crdt_name name,

@@ -6,6 +6,7 @@
  *      seen    as in transfer.c
  *      u64     members, a bit per region
  *      varint  count, then (u8 region, vector) of what the others know
+ *      flushes as in flush.c
  *      varint  count, then the keys, as in crdt/state.c, without values
  *      u64     clock of the newest delta that the ring has dropped
  *      varint  count, then (slice) of the deltas in the ring
@@ -16,7 +17,7 @@
 #include "keyspace/keyspace_priv.h"
 
 enum {
-        SAVE_MAGIC = 0x02534b4d,
+        SAVE_MAGIC = 0x03534b4d,
         SAVE_MAGIC_MASK = 0x00ffffff,
         SAVE_CRC_LEN = 4,
 };
@@ -70,9 +71,10 @@ enum err keyspace_save(struct keyspace *keyspace, bool ring, struct buffer *buff
         buffer_u32(buffer, SAVE_MAGIC);
         buffer_u8(buffer, keyspace->config.origin);
         buffer_u64(buffer, keyspace->hlc.last);
-        seen_encode(&keyspace->seen, buffer);
+        crdt_seen_encode(&keyspace->seen, buffer);
         buffer_u64(buffer, keyspace->members);
         known_save(keyspace, buffer);
+        flushes_encode(keyspace, buffer);
         enum err err = keys_save(keyspace, buffer);
         if (err != ERR_NONE)
                 return err;
@@ -156,9 +158,11 @@ static enum err head_load(struct keyspace *keyspace, struct cursor *cursor)
         if (origin != keyspace->config.origin)
                 return ERR_INVALID;
         keyspace->hlc.last = cursor_u64(cursor);
-        seen_decode(cursor, origin, &keyspace->seen);
+        crdt_seen_decode(cursor, origin, &keyspace->seen);
         keyspace->members = cursor_u64(cursor);
         known_load(keyspace, cursor);
+        if (flushes_load(keyspace, cursor) != ERR_NONE)
+                return ERR_NOMEM;
         return cursor_failed(cursor) ? ERR_CORRUPT : ERR_NONE;
 }
 

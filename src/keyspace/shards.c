@@ -37,7 +37,7 @@ unsigned shards_slot(struct bytes key)
 
 bool shards_op_for_all(enum crdt_op op)
 {
-        return op == CRDT_OP_SEEN;
+        return op == CRDT_OP_SEEN || op == CRDT_OP_FLUSH;
 }
 
 /* The begin of a delta. */

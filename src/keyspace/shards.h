@@ -71,7 +71,8 @@ struct shards_part {
         uint64_t to;
         uint64_t hlc;
         struct crdt_seen seen;
-        struct bytes keys; /* borrowed */
+        struct bytes flushes; /* borrowed; len 0: none */
+        struct bytes keys;    /* borrowed */
 };
 
 MUST_USE enum err shards_part_read(struct bytes part, struct shards_part *ret);

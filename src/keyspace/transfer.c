@@ -10,6 +10,7 @@
  *      u64     the sender's clock: no stamp in this part is later
  *      holes   varint count, (u64 low, u64 high) each
  *      vector  the sender's positions now
+ *      flushes that the sender remembers, as in flush.c
  *      keys    as in crdt/state.c, to the end
  *
  * Each part is judged by the vector that came with it. The vector of the first part is what the
@@ -22,7 +23,7 @@
 #include "keyspace/shards.h"
 
 enum {
-        TRANSFER_VERSION = 2,
+        TRANSFER_VERSION = 3,
         TRANSFER_TO_AT = 18, /* offset of the second cursor */
         SCAN_STEPS_MAX = 4096,
         ROUND_MAX = 255,
@@ -32,34 +33,6 @@ static uint64_t table_id(const struct keyspace *keyspace)
 {
         uint64_t incarnation = keyspace->config.incarnation;
         return hash_sip(keyspace->config.hash_key, bytes_of(&incarnation, sizeof incarnation));
-}
-
-static void holes_encode(const struct crdt_seen *seen, struct buffer *buffer)
-{
-        buffer_varint(buffer, seen->hole_count);
-        for (unsigned i = 0; i < seen->hole_count; i++) {
-                buffer_u64(buffer, seen->holes[i].low);
-                buffer_u64(buffer, seen->holes[i].high);
-        }
-}
-
-void seen_encode(const struct crdt_seen *seen, struct buffer *buffer)
-{
-        holes_encode(seen, buffer);
-        vector_encode(&seen->vector, buffer);
-}
-
-void seen_decode(struct cursor *cursor, region_id self, struct crdt_seen *ret)
-{
-        struct crdt_seen seen = {.self = self};
-        seen.hole_count = (uint8_t)cursor_varint_max(cursor, CRDT_HOLES_MAX);
-        for (unsigned i = 0; i < seen.hole_count; i++) {
-                seen.holes[i].low = cursor_u64(cursor);
-                seen.holes[i].high = cursor_u64(cursor);
-        }
-        vector_decode(cursor, &seen.vector);
-        if (!cursor_failed(cursor))
-                *ret = seen;
 }
 
 /* ---- the sender */
@@ -95,7 +68,8 @@ enum err keyspace_scan(struct keyspace *keyspace, const struct crdt_native *nati
         buffer_u64(buffer, at);
         buffer_u64(buffer, 0);
         buffer_u64(buffer, keyspace->hlc.last);
-        seen_encode(&keyspace->seen, buffer);
+        crdt_seen_encode(&keyspace->seen, buffer);
+        flushes_encode(keyspace, buffer);
         for (unsigned i = 0; i < SCAN_STEPS_MAX && scan.err == ERR_NONE; i++) {
                 at = table_scan(&keyspace->table, at, scan_entry, &scan);
                 if (at == 0 || buffer->len - begin >= bytes_max)
@@ -119,6 +93,7 @@ struct part {
         uint64_t from;
         uint64_t to;
         uint64_t hlc;
+        struct bytes flushes;
 };
 
 static enum err part_decode(struct cursor *cursor, struct part *ret)
@@ -132,7 +107,8 @@ static enum err part_decode(struct cursor *cursor, struct part *ret)
         part.from = cursor_u64(cursor);
         part.to = cursor_u64(cursor);
         part.hlc = cursor_u64(cursor);
-        seen_decode(cursor, origin, &part.sender);
+        crdt_seen_decode(cursor, origin, &part.sender);
+        part.flushes = flushes_check(cursor);
         if (!cursor_failed(cursor) && !region_valid(origin))
                 cursor_fail(cursor, ERR_MALFORMED);
         for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++) {
@@ -178,7 +154,8 @@ enum err shards_part_read(struct bytes data, struct shards_part *ret)
                                     .from = part.from,
                                     .to = part.to,
                                     .hlc = part.hlc,
-                                    .seen = part.sender};
+                                    .seen = part.sender,
+                                    .flushes = part.flushes};
         ret->keys = bytes_of(cursor.at, cursor_left(&cursor));
         return ERR_NONE;
 }
@@ -191,7 +168,11 @@ void shards_part_write(const struct shards_part *part, struct buffer *buffer)
         buffer_u64(buffer, part->from);
         buffer_u64(buffer, part->to);
         buffer_u64(buffer, part->hlc);
-        seen_encode(&part->seen, buffer);
+        crdt_seen_encode(&part->seen, buffer);
+        if (part->flushes.len > 0)
+                buffer_bytes(buffer, part->flushes);
+        else
+                buffer_varint(buffer, 0);
         buffer_bytes(buffer, part->keys);
 }
 
@@ -223,7 +204,7 @@ static enum err merge_key(struct keyspace *keyspace, const struct crdt_native *n
         keyspace->stats.conflicts += env.conflicts;
         entry_count(keyspace, was, crdt_type(crdt));
         entry_pack(keyspace, entry);
-        return env.err;
+        return env.err != ERR_NONE ? env.err : flushes_again(keyspace, native, entry);
 }
 
 enum err keyspace_merge_state(struct keyspace *keyspace, const struct crdt_native *native,
@@ -247,6 +228,7 @@ enum err keyspace_merge_state(struct keyspace *keyspace, const struct crdt_nativ
                 transfer_begin(keyspace, &part);
         else
                 transfer->under_way = transfer_follows(transfer, &part);
+        err = flushes_merge(keyspace, native, part.flushes);
         while (err == ERR_NONE && cursor_left(&cursor) > 0)
                 err = merge_key(keyspace, native, &cursor, &part, ret);
         transfer->next = part.to;

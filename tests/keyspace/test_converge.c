@@ -23,6 +23,7 @@ enum fault {
         FAULT_EXPIRY = 16,
         FAULT_CRASH = 32, /* back to an older save: the end of the own stream is lost */
         FAULT_TYPES = 64, /* several types at one key */
+        FAULT_FLUSH = 128,
 };
 
 struct replica {
@@ -425,6 +426,24 @@ static void act(struct world *world, struct replica *replica)
         agree(world, replica);
 }
 
+static void flushed(void *context, const struct keyspace_change *change)
+{
+        struct world *world = context;
+        DEMAND(world, !change->nothing);
+}
+
+/* FLUSHDB of the database that does not hold the counter. */
+static void flush(struct world *world, struct replica *replica)
+{
+        for (size_t i = 0; i < MODEL_KEYS; i++) {
+                if (replica->model.keys[i].type != CRDT_NONE && replica->model.keys[i].db == 1)
+                        model_drop(&replica->model.keys[i]);
+        }
+        CHECK(keyspace_local_flush(replica->keyspace, wall(world, replica), 1,
+                                   rng_chance(&world->rng, 200), flushed, world) == ERR_NONE);
+        agree(world, replica);
+}
+
 /* The store's own expiry, by its own clock. */
 static void strike(struct world *world, struct replica *replica)
 {
@@ -618,6 +637,8 @@ static void step(struct world *world)
                 beat_all(world);
         else if (dice < 95)
                 strike(world, replica);
+        else if (dice < 97 && rng_chance(&world->rng, 500) && (world->faults & FAULT_FLUSH) != 0)
+                flush(world, replica);
         else if (dice < 96 && (world->faults & FAULT_TRANSFER) != 0)
                 transfer(world, a, b, true);
         else if (dice < 98 && (world->faults & FAULT_RESTART) != 0)
@@ -759,6 +780,14 @@ int main(int argc, char **argv)
                 FAULT_CRASH | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART,
                 FAULT_CRASH | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART |
                         FAULT_TRANSFER | FAULT_SMALL_RING,
+                FAULT_FLUSH,
+                FAULT_FLUSH | FAULT_TYPES | FAULT_EXPIRY,
+                FAULT_FLUSH | FAULT_TRANSFER | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART |
+                        FAULT_SMALL_RING,
+                FAULT_FLUSH | FAULT_COLLECT | FAULT_TRANSFER | FAULT_TYPES | FAULT_EXPIRY |
+                        FAULT_RESTART | FAULT_SMALL_RING,
+                FAULT_FLUSH | FAULT_CRASH | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY |
+                        FAULT_RESTART | FAULT_TRANSFER | FAULT_SMALL_RING,
         };
         uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
         uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : 350;
