@@ -182,6 +182,7 @@ static void filter_rule(struct redis_filter_context *ctx, const struct rule *rul
         case RULE_LSET:
         case RULE_LTRIM:
         case RULE_LREM:
+        case RULE_FLUSH:
                 filter_write(ctx, rule, argc);
                 return;
         }

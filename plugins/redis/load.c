@@ -155,6 +155,8 @@ static const struct {
         {"meridian.run", wrap_command, "write deny-oom no-auth", 2, 2, 1},
         {"meridian.run-two", wrap_command, "write deny-oom no-auth", 2, 3, 1},
         {"meridian.run-pairs", wrap_command, "write deny-oom no-auth", 2, -1, 2},
+        {"meridian.run-plain", wrap_command, "write no-auth", 0, 0, 0},
+        {"meridian.strict-plain", wrap_strict, "write", 0, 0, 0},
         {"meridian.strict", wrap_strict, "write deny-oom", 2, 2, 1},
         {"meridian.strict-two", wrap_strict, "write deny-oom", 2, 3, 1},
         {"meridian.strict-pairs", wrap_strict, "write deny-oom", 2, -1, 2},
@@ -162,10 +164,8 @@ static const struct {
 };
 
 static const char *const wrap_suffixes[WRAP_COUNT] = {
-        [WRAP_NONE] = "",
-        [WRAP_ONE] = "",
-        [WRAP_TWO] = "-two",
-        [WRAP_PAIRS] = "-pairs",
+        [WRAP_NONE] = "",        [WRAP_ONE] = "",         [WRAP_TWO] = "-two",
+        [WRAP_PAIRS] = "-pairs", [WRAP_PLAIN] = "-plain",
 };
 
 static struct redis_string *wrap_name(const char *name, const char *suffix)
@@ -216,6 +216,7 @@ static void recover(struct redis_context *ctx)
         plugin.recover = false;
         plugin.shipped = vector_get(keyspace_positions(plugin.keyspace), plugin.config.origin);
         local_expire_unloaded(ctx);
+        flush_recover();
         if (!plugin.saved)
                 local_adopt_all(ctx);
 }
@@ -271,12 +272,14 @@ static bool subscribe(struct redis_context *ctx)
 {
         const struct redis_event loading = {REDIS_EVENT_LOADING, 1};
         const struct redis_event role = {REDIS_EVENT_ROLE, 1};
+        const struct redis_event flush = {REDIS_EVENT_FLUSHDB, 1};
         const struct redis_event loop = {REDIS_EVENT_LOOP, 1};
         int types = REDIS_NOTIFY_GENERIC | REDIS_NOTIFY_STRING | REDIS_NOTIFY_SET |
                     REDIS_NOTIFY_LIST | REDIS_NOTIFY_HASH | REDIS_NOTIFY_EXPIRED |
                     REDIS_NOTIFY_EVICTED;
         return redis.SubscribeToKeyspaceEvents(ctx, types, local_notified) == REDIS_OK &&
                redis.SubscribeToServerEvent(ctx, loading, persist_loading) == REDIS_OK &&
+               redis.SubscribeToServerEvent(ctx, flush, flush_told) == REDIS_OK &&
                redis.SubscribeToServerEvent(ctx, role, role_changed) == REDIS_OK &&
                redis.SubscribeToServerEvent(ctx, loop, turn) == REDIS_OK &&
                redis.RegisterInfoFunc(ctx, info_write) == REDIS_OK &&

@@ -405,6 +405,7 @@ static const struct event_row events[] = {
         {"move_to", replace_key},
         {"copy_to", replace_key},
         {"restore", replace_key},
+        {"sortstore", replace_key},
         {"sdiffstore", replace_key},
         {"sinterstore", replace_key},
         {"sunionstore", replace_key},

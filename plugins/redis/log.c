@@ -168,6 +168,7 @@ int log_command(struct redis_context *ctx, struct redis_string **argv, int argc)
         plugin.quiet = false;
         plugin.applying = false;
         plugin.log_seen = true;
+        flush_logged();
         buffer_reset(&plugin.dirty);
         buffer_reset(&plugin.expired);
         if (err != ERR_NONE) {

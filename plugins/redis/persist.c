@@ -97,6 +97,7 @@ void persist_loading(struct redis_context *ctx, struct redis_event event, uint64
                 persist_reset();
                 plugin.saved = false;
                 plugin.log_seen = false;
+                flush_logged();
                 plugin.loading = true;
                 return;
         case REDIS_LOADING_ENDED:

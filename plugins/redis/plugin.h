@@ -167,6 +167,16 @@ void replace_key(struct redis_context *ctx, struct crdt_name name, struct redis_
 /* A delete of what is known under that name. */
 void replace_forget(struct crdt_name name);
 
+/* ---- flush.c: FLUSHDB, FLUSHALL */
+
+void flush_told(struct redis_context *ctx, struct redis_event event, uint64_t sub, void *data);
+int flush_run(struct redis_context *ctx, const struct rule *rule, struct redis_string **argv,
+              int argc);
+
+/* A LOG record was replayed; the load is at its end. */
+void flush_logged(void);
+void flush_recover(void);
+
 /* ---- recover.c: content without stamps */
 
 /* Gives every key in `dirty` a fresh stamp for what Redis holds now. */

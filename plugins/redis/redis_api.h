@@ -64,6 +64,7 @@ enum {
 
         REDIS_EVENT_ROLE = 0,
         REDIS_EVENT_FLUSHDB = 2,
+        REDIS_FLUSH_BEGIN = 0,
         REDIS_EVENT_LOADING = 3,
         REDIS_EVENT_LOOP = 15,
         REDIS_ROLE_MASTER = 0,
@@ -87,6 +88,13 @@ enum {
 struct redis_event {
         uint64_t id;
         uint64_t version;
+};
+
+/* What comes with REDIS_EVENT_FLUSHDB. */
+struct redis_flush {
+        uint64_t version;
+        int32_t sync;
+        int32_t db; /* -1: all */
 };
 
 typedef int (*redis_command)(struct redis_context *, struct redis_string **, int);

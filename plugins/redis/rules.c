@@ -67,6 +67,8 @@ static const struct rule fixed[] = {
         {"lset", RULE_LSET, WRAP_ONE, 4, false},
         {"ltrim", RULE_LTRIM, WRAP_ONE, 4, false},
         {"lrem", RULE_LREM, WRAP_ONE, 4, true},
+        {"flushdb", RULE_FLUSH, WRAP_PLAIN, 1, true},
+        {"flushall", RULE_FLUSH, WRAP_PLAIN, 1, true},
         {"multi", RULE_MULTI, WRAP_NONE, 0, false},
         {"exec", RULE_EXEC, WRAP_NONE, 0, false},
         {"discard", RULE_EXEC, WRAP_NONE, 0, false},
@@ -86,7 +88,7 @@ static const struct rule fixed[] = {
         {"sdiffstore", RULE_EVENT, WRAP_NONE, 0, false},
         {"sinterstore", RULE_EVENT, WRAP_NONE, 0, false},
         {"sunionstore", RULE_EVENT, WRAP_NONE, 0, false},
-        {"sort", RULE_STORE, WRAP_NONE, 0, false},
+        {"sort", RULE_EVENT, WRAP_NONE, 0, false},
         {"georadius", RULE_STORE, WRAP_NONE, 0, false},
         {"georadiusbymember", RULE_STORE, WRAP_NONE, 0, false},
         {"function", RULE_PASS, WRAP_NONE, 0, false}, /* code, not data */

@@ -38,6 +38,7 @@ enum rule_kind {
         RULE_LSET,    /* key index value */
         RULE_LTRIM,   /* key start stop */
         RULE_LREM,    /* key count value */
+        RULE_FLUSH,   /* empties databases */
         RULE_KIND_COUNT,
 };
 
@@ -47,6 +48,7 @@ enum wrap {
         WRAP_ONE,   /* the first argument */
         WRAP_TWO,   /* the first two */
         WRAP_PAIRS, /* every second */
+        WRAP_PLAIN, /* it has none */
         WRAP_COUNT,
 };
 

@@ -171,7 +171,7 @@ int wrap_command(struct redis_context *ctx, struct redis_string **argv, int argc
 
 int wrap_strict(struct redis_context *ctx, struct redis_string **argv, int argc)
 {
-        if (argc < 3)
+        if (argc < 2)
                 return redis.WrongArity(ctx);
         struct bytes name = plugin_bytes(argv[1]);
         const struct rule *rule = rules_find((const char *)name.ptr, name.len);
@@ -187,6 +187,8 @@ int wrap_strict(struct redis_context *ctx, struct redis_string **argv, int argc)
                 status = run_pairs(ctx, rule, argv, argc);
         else if (rule->kind == RULE_INCRBYFLOAT)
                 status = run_float(ctx, rule, argv, argc);
+        else if (rule->kind == RULE_FLUSH)
+                status = flush_run(ctx, rule, argv, argc);
         else
                 status = run_one(ctx, rule, argv, argc);
         plugin.stash.rule = NULL;

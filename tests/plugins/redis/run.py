@@ -15,6 +15,7 @@ import traceback
 
 import access
 import commands
+import flushed
 import groups
 import lists
 import replaced
@@ -41,7 +42,7 @@ def main():
     passed = failed = 0
     print(f"seed {arguments.seed}")
     for program in servers:
-        for group in groups.ALL + replaced.ALL + access.ALL + commands.ALL + lists.ALL:
+        for group in groups.ALL + replaced.ALL + access.ALL + commands.ALL + flushed.ALL + lists.ALL:
             name = group.__name__
             if arguments.groups and name not in arguments.groups:
                 continue
