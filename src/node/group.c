@@ -51,6 +51,7 @@ static void group_config(const struct node *node, enum world_group group, uint64
         ret->snapshot_entries = node->config.snapshot_entries;
         ret->snapshot_bytes = node->config.snapshot_bytes;
         ret->trailing_entries = node->config.trailing_entries;
+        ret->engine = node->config.raft_engine;
         ret->bugs = node->config.raft_bugs;
 }
 

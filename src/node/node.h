@@ -44,7 +44,8 @@ struct node_config {
         uint32_t trailing_entries;
         uint32_t replication_window_bytes; /* as in replication/replication.h; 0: its default */
         uint32_t replication_batch_bytes;
-        unsigned bugs; /* enum node_bug */
+        unsigned bugs;                              /* enum node_bug */
+        const struct consensus_engine *raft_engine; /* as in raft/consensus.h; NULL: the usual */
         struct consensus_bugs raft_bugs;
         unsigned replication_bugs; /* enum replication_bug */
 };

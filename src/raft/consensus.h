@@ -42,7 +42,8 @@ struct consensus_bugs {
         bool ack_before_sync;  /* entries count as stored as soon as they are handed to the disk */
         bool send_before_sync; /* messages leave without waiting for their records */
         bool old_term_commit;  /* entries of old terms are committed by counting (figure 8) */
-        bool stale_log_vote;   /* a vote for a shorter log: `>=` is `<=` */
+        bool log_by_length;    /* votes go to the longest log, whatever its terms */
+        bool log_strict;       /* votes go to longer logs only: `>` instead of `>=` */
         bool no_noop;          /* a leader takes itself for ready without an entry of its term */
         bool read_unready;     /* reads before an entry of the own term is committed */
         bool read_unconfirmed; /* reads without asking a majority */
@@ -59,7 +60,8 @@ enum consensus_member_role {
         CONSENSUS_VOTER = 1, /* votes, applies, may lead */
         CONSENSUS_LEARNER,   /* receives everything, votes for nobody that counts */
         CONSENSUS_WITNESS,   /* votes and keeps the log, has no state; leads only to hand over what
-                              * a dead leader left with it alone, and takes no command then */
+                              * a dead leader left with it alone, and takes no command then. It
+                              * becomes a voter only with an empty journal, after a removal */
 };
 
 struct consensus_member {
@@ -72,6 +74,7 @@ struct consensus_member {
 
 /* Which core does the work behind the door. NULL in the configuration: the usual one. */
 struct consensus_engine;
+extern const struct consensus_engine consensus_core; /* this room's own */
 
 struct consensus_config {
         const struct consensus_engine *engine;
@@ -173,7 +176,6 @@ struct consensus_status {
         bool lease;                /* leader, and may answer reads at once now */
         uint64_t members_index;    /* of the entry with the newest configuration */
         uint32_t followers_behind; /* leader: members that need a snapshot or are being probed */
-        uint64_t quorum_index;     /* leader: durable on a majority */
 };
 
 /* What was found in a journal at start. */
@@ -233,7 +235,8 @@ void consensus_failed(struct consensus *consensus);
 
 /* Gives the state that results from all commands of all takes so far, so that the log before can
  * go. Copied. Does nothing when no entry was applied since the last one. ERR_BUSY: the disk has to
- * catch up first (snapshot_wished comes again); ERR_LIMIT: larger than a message may be. */
+ * catch up first (snapshot_wished comes again); ERR_LIMIT: larger than snapshot_bytes_max, or than
+ * the library can send; ERR_INVALID: a state has at least one byte. */
 MUST_USE enum err consensus_snapshot(struct consensus *consensus, struct bytes state);
 
 /* Hands leadership to `peer` (0: any voter that is up to date). ERR_NOT_LEADER, ERR_NOT_FOUND,
@@ -252,9 +255,12 @@ MUST_USE enum err consensus_read(struct consensus *consensus, uint64_t now_ms, u
 bool consensus_lease_held(const struct consensus *consensus, uint64_t now_ms);
 
 /* Adds a member or changes one, one at a time: an entry in the log, in force from its writing. A
- * new voter or witness begins as a learner and is promoted when it has caught up.
- * ERR_NOT_LEADER; ERR_BUSY: an earlier change is under way, or this leader is not ready; ERR_EXISTS:
- * nothing would change; ERR_LIMIT: too many; ERR_INVALID: nobody would be left who can lead. */
+ * new voter or witness begins as a learner and is promoted when it has caught up. While a disk is
+ * lost, a voter less may be one too many: first let it recover.
+ * ERR_NOT_LEADER; ERR_BUSY: an earlier change is under way, or this leader is not ready;
+ * ERR_EXISTS: nothing would change; ERR_LIMIT: too many; ERR_INVALID: nobody would be left who can
+ * lead, or there is no way from the one role to the other; ERR_NO_MAJORITY: those who would then
+ * decide are not there. */
 MUST_USE enum err consensus_member_set(struct consensus *consensus, uint64_t now_ms,
                                        const struct consensus_member *member);
 

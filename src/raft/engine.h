@@ -29,7 +29,4 @@ struct consensus_engine {
         size_t (*members)(const void *core, struct consensus_member *ret, size_t size);
 };
 
-/* The core of this room (core.c). */
-extern const struct consensus_engine consensus_core;
-
 #endif

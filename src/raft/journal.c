@@ -5,9 +5,11 @@
 #include "base/check.h"
 #include "base/cursor.h"
 #include "base/hash.h"
+#include "raft/members.h"
 
 enum {
-        JOURNAL_VERSION = 1,
+        META_AMNESIAC = 1,
+        META_JOINED = 2,
         SERVERS_MAX = 64,
         ROLES_MAX = 2,
         CONFIGURATION_FORMAT = 1,
@@ -21,7 +23,7 @@ void journal_write_header(struct buffer *out, const struct journal_identity *ide
 {
         size_t at = out->len;
         buffer_bytes(out, magic);
-        buffer_u32(out, JOURNAL_VERSION);
+        buffer_u32(out, identity->version);
         buffer_u32(out, identity->group);
         buffer_u64(out, identity->cluster);
         buffer_u32(out, identity->node);
@@ -57,6 +59,11 @@ void journal_write_meta(struct buffer *out, uint64_t durable, const struct journ
         size_t at = record_begin(out, durable, JOURNAL_META);
         buffer_u64(out, meta->term);
         buffer_u32(out, meta->vote);
+        if (meta->extended) {
+                buffer_u64(out, meta->life);
+                buffer_u8(out, (uint8_t)((meta->amnesiac ? META_AMNESIAC : 0) |
+                                         (meta->joined ? META_JOINED : 0)));
+        }
         record_end(out, at);
 }
 
@@ -83,7 +90,8 @@ void journal_write_snapshot(struct buffer *out, uint64_t durable,
         record_end(out, at);
 }
 
-enum err journal_read_header(struct bytes journal, const struct journal_identity *identity)
+enum err journal_read_header(struct bytes journal, const struct journal_identity *identity,
+                             uint32_t *ret_version)
 {
         if (journal.len < JOURNAL_HEADER_SIZE)
                 return ERR_TRUNCATED;
@@ -97,10 +105,11 @@ enum err journal_read_header(struct bytes journal, const struct journal_identity
         if (!bytes_equal(found, magic) ||
             crc != hash_crc32c(0, bytes_of(journal.ptr, JOURNAL_HEADER_SIZE - 4)))
                 return ERR_CORRUPT;
-        if (version != JOURNAL_VERSION)
+        if (version == 0 || version > identity->version)
                 return ERR_VERSION;
         if (group != identity->group || cluster != identity->cluster || node != identity->node)
                 return ERR_REFUSED;
+        *ret_version = version;
         return cursor_done(&cursor);
 }
 
@@ -136,10 +145,26 @@ bool journal_configuration_valid(struct bytes configuration)
         return !cursor_failed(&cursor);
 }
 
+/* As either core writes it. */
+static bool change_valid(struct bytes encoded)
+{
+        struct members ignored;
+        return members_decode(encoded, &ignored);
+}
+
 static bool read_meta(struct cursor *cursor, struct journal_meta *ret)
 {
         ret->term = cursor_u64(cursor);
         ret->vote = cursor_u32(cursor);
+        ret->extended = cursor_left(cursor) > 0;
+        if (ret->extended) {
+                ret->life = cursor_u64(cursor);
+                uint8_t flags = cursor_u8(cursor);
+                ret->amnesiac = (flags & META_AMNESIAC) != 0;
+                ret->joined = (flags & META_JOINED) != 0;
+                if (flags > (META_AMNESIAC | META_JOINED))
+                        return false;
+        }
         return cursor_done(cursor) == ERR_NONE && ret->term > 0 && ret->term <= INDEX_MAX;
 }
 
@@ -152,7 +177,7 @@ static bool read_entry(struct cursor *cursor, struct journal_entry *ret)
         if (cursor_failed(cursor) || type < ENTRY_COMMAND || type > ENTRY_CHANGE)
                 return false;
         ret->type = (enum entry_type)type;
-        if (ret->type == ENTRY_CHANGE && !journal_configuration_valid(ret->data))
+        if (ret->type == ENTRY_CHANGE && !change_valid(ret->data))
                 return false;
         return ret->index > 0 && ret->index <= INDEX_MAX && ret->term > 0 && ret->term <= INDEX_MAX;
 }
@@ -166,8 +191,7 @@ static bool read_snapshot(struct cursor *cursor, struct journal_snapshot *ret)
         ret->state = cursor_bytes(cursor, cursor_left(cursor));
         return !cursor_failed(cursor) && ret->index > 0 && ret->index <= INDEX_MAX &&
                ret->term > 0 && ret->term <= INDEX_MAX && ret->configuration_index > 0 &&
-               ret->configuration_index <= ret->index &&
-               journal_configuration_valid(ret->configuration);
+               ret->configuration_index <= ret->index && change_valid(ret->configuration);
 }
 
 static bool read_body(uint8_t type, struct bytes body, struct journal_record *ret)

@@ -5,7 +5,7 @@
  * header, 32 bytes
  *   offset size meaning
  *        0    8 "MERIRAFT"
- *        8    4 version, 1
+ *        8    4 version: 1 by the library's core, 2 by this room's
  *       12    4 group
  *       16    8 cluster
  *       24    4 node
@@ -19,11 +19,12 @@
  *       16    1 type: 1 META, 2 ENTRY, 3 SNAPSHOT
  *       17      body
  *
- * META      u64 term, u32 node voted for in it (0: none). The last one counts
+ * META      u64 term, u32 node voted for in it (0: none); version 2: u64 life, u8 flags (1
+ *           amnesiac, 2 joined: may begin with an empty log). The last one counts
  * ENTRY     u64 index, u64 term, u8 type, data. Ends what stood at this index and beyond
  * SNAPSHOT  u64 index, u64 term, u64 index of the configuration, u32 its length, the configuration
- *           as the library encodes it, the state. Only after the first META; entries that follow
- *           may begin before its index (kept for slow followers)
+ *           (version 1: as the library encodes it; 2: members.h), the state. Only after the first
+ *           META; entries that follow may begin before its index (kept for slow followers)
  *
  * The durable count tells a torn end from damage. A crash may tear everything that was not synced,
  * in any order of pages. So a bad record is damage if a good one behind it knows the place for
@@ -45,6 +46,7 @@ enum journal_type {
 };
 
 struct journal_identity {
+        uint32_t version; /* the newest that is read, and the one that is written */
         uint64_t cluster;
         uint32_t group;
         uint32_t node;
@@ -53,6 +55,10 @@ struct journal_identity {
 struct journal_meta {
         uint64_t term;
         uint32_t vote;
+        bool extended; /* life and flags are there */
+        bool amnesiac;
+        bool joined;
+        uint64_t life;
 };
 
 struct journal_entry {
@@ -87,8 +93,8 @@ void journal_write_snapshot(struct buffer *out, uint64_t durable,
                             const struct journal_snapshot *snapshot);
 
 /* ERR_TRUNCATED, ERR_CORRUPT (magic or checksum), ERR_VERSION, ERR_REFUSED (not this identity). */
-MUST_USE enum err journal_read_header(struct bytes journal,
-                                      const struct journal_identity *identity);
+MUST_USE enum err journal_read_header(struct bytes journal, const struct journal_identity *identity,
+                                      uint32_t *ret_version);
 
 /* Reads the record at `*at` and moves on; borrows from `journal`. False: there is no good record
  * there (the end, torn or damaged). */

@@ -5,14 +5,15 @@
  * need no more, because the library makes them only for entries it was told are durable. The needs
  * in the queue never fall, so what may leave is a prefix of it, and order is kept.
  *
- * In: message_decode has checked the form; here is checked what depends on our state and what the
- * library only asserts. Where a correct peer can send it (late, or from before a crash), it is
- * dropped in silence, else refused. */
+ * In: library_message_decode has checked the form; here is checked what depends on our state and
+ * what the library only asserts. Where a correct peer can send it (late, or from before a crash), it
+ * is dropped in silence, else refused. */
 #include "raft/library_priv.h"
 
 #include "base/check.h"
 
-static void queue_push(struct library *consensus, uint32_t peer, const struct message *message)
+static void queue_push(struct library *consensus, uint32_t peer,
+                       const struct library_message *message)
 {
         if (consensus->queue_count == consensus->queue_size) {
                 size_t size = consensus->queue_size == 0 ? 32 : consensus->queue_size * 2;
@@ -25,7 +26,7 @@ static void queue_push(struct library *consensus, uint32_t peer, const struct me
         }
         struct buffer out;
         buffer_init(&out, consensus->heap);
-        message_encode(message, &consensus->entries, &out);
+        library_message_encode(message, &consensus->entries, &out);
         if (out.err != ERR_NONE || out.len > CONSENSUS_MESSAGE_BYTES_MAX) {
                 buffer_fini(&out);
                 return;
@@ -42,24 +43,24 @@ static size_t append_fit(const struct library *consensus, uint64_t index, size_t
 {
         size_t fit = 0;
         size_t bytes = 0;
-        while (fit < count && fit < MESSAGE_ENTRIES_MAX) {
+        while (fit < count && fit < LIBRARY_ENTRIES_MAX) {
                 const struct entry *entry = entries_at(&consensus->entries, index + fit);
                 CHECK(entry != NULL);
-                if (fit > 0 && entry->data.len > MESSAGE_APPEND_BYTES - bytes)
+                if (fit > 0 && entry->data.len > LIBRARY_APPEND_BYTES - bytes)
                         break;
                 fit++;
                 bytes += entry->data.len;
-                if (bytes >= MESSAGE_APPEND_BYTES)
+                if (bytes >= LIBRARY_APPEND_BYTES)
                         break;
         }
         return fit;
 }
 
 /* The library bounds entries by number only, so a long run is sent as several messages. */
-static void send_append(struct library *consensus, uint32_t peer, struct message *message,
+static void send_append(struct library *consensus, uint32_t peer, struct library_message *message,
                         const struct raft_append_entries *append)
 {
-        message->type = MESSAGE_APPEND;
+        message->type = LIBRARY_APPEND;
         message->append.previous_index = append->prev_log_index;
         message->append.previous_term = append->prev_log_term;
         message->append.commit_index = append->leader_commit;
@@ -79,12 +80,12 @@ static void send_append(struct library *consensus, uint32_t peer, struct message
         } while (true);
 }
 
-static void send_install(struct library *consensus, uint32_t peer, struct message *message,
+static void send_install(struct library *consensus, uint32_t peer, struct library_message *message,
                          const struct raft_install_snapshot *install)
 {
         const struct snapshot *snapshot = &consensus->snapshot;
         CHECK(snapshot->index == install->last_index);
-        message->type = MESSAGE_INSTALL;
+        message->type = LIBRARY_INSTALL;
         message->install.last_index = snapshot->index;
         message->install.last_term = snapshot->term;
         message->install.configuration_index = snapshot->configuration_index;
@@ -107,8 +108,8 @@ static uint64_t vote_result_term(const struct library *consensus,
 void exchange_send(struct library *consensus, const struct raft_message *from_library)
 {
         uint32_t peer = (uint32_t)from_library->server_id;
-        struct message message = {
-                .type = MESSAGE_APPEND,
+        struct library_message message = {
+                .type = LIBRARY_APPEND,
                 .group = consensus->config.group,
                 .cluster = consensus->config.cluster,
                 .from = consensus->config.self,
@@ -120,7 +121,7 @@ void exchange_send(struct library *consensus, const struct raft_message *from_li
                 send_append(consensus, peer, &message, &from_library->append_entries);
                 return;
         case RAFT_APPEND_ENTRIES_RESULT:
-                message.type = MESSAGE_APPEND_RESULT;
+                message.type = LIBRARY_APPEND_RESULT;
                 message.term = from_library->append_entries_result.term;
                 message.append_result.rejected = from_library->append_entries_result.rejected;
                 /* Answering an older term, the library leaves this one uninitialized. */
@@ -132,7 +133,7 @@ void exchange_send(struct library *consensus, const struct raft_message *from_li
                 message.append_result.capacity = from_library->append_entries_result.capacity;
                 break;
         case RAFT_REQUEST_VOTE:
-                message.type = MESSAGE_VOTE;
+                message.type = LIBRARY_VOTE;
                 message.term = from_library->request_vote.term;
                 message.vote.last_index = from_library->request_vote.last_log_index;
                 message.vote.last_term = from_library->request_vote.last_log_term;
@@ -140,7 +141,7 @@ void exchange_send(struct library *consensus, const struct raft_message *from_li
                 message.vote.pre_vote = from_library->request_vote.pre_vote;
                 break;
         case RAFT_REQUEST_VOTE_RESULT:
-                message.type = MESSAGE_VOTE_RESULT;
+                message.type = LIBRARY_VOTE_RESULT;
                 message.term = vote_result_term(consensus, &from_library->request_vote_result);
                 message.vote_result.granted = from_library->request_vote_result.vote_granted;
                 message.vote_result.pre_vote = from_library->request_vote_result.pre_vote;
@@ -152,7 +153,7 @@ void exchange_send(struct library *consensus, const struct raft_message *from_li
                 send_install(consensus, peer, &message, &from_library->install_snapshot);
                 return;
         case RAFT_TIMEOUT_NOW:
-                message.type = MESSAGE_TIMEOUT_NOW;
+                message.type = LIBRARY_TIMEOUT_NOW;
                 message.term = from_library->timeout_now.term;
                 message.timeout_now.last_index = from_library->timeout_now.last_log_index;
                 message.timeout_now.last_term = from_library->timeout_now.last_log_term;
@@ -217,7 +218,7 @@ static bool is_member(const struct library *consensus, uint32_t node)
 }
 
 /* Two leaders of one term cannot be: the library asserts that it is not the other one. */
-static bool second_leader(const struct library *consensus, const struct message *message)
+static bool second_leader(const struct library *consensus, const struct library_message *message)
 {
         return consensus->raft.state == RAFT_LEADER &&
                message->term == raft_current_term(&consensus->raft);
@@ -226,7 +227,7 @@ static bool second_leader(const struct library *consensus, const struct message 
 /* A leader that restarts its probing may send entries that we have compacted away. They are
  * committed, so they are the same as ours: begin behind our snapshot. (The library knows no term at
  * the trail's offset itself, unless the snapshot is there.) False: what follows does not fit it. */
-static bool append_skip(const struct library *consensus, struct message *message)
+static bool append_skip(const struct library *consensus, struct library_message *message)
 {
         const struct snapshot *snapshot = &consensus->snapshot;
         if (consensus->raft.snapshot.installing ||
@@ -234,24 +235,24 @@ static bool append_skip(const struct library *consensus, struct message *message
             message->append.previous_index > consensus->raft.trail.offset)
                 return true;
         while (message->append.count > 0 && message->append.previous_index < snapshot->index) {
-                (void)message_entry(&message->append.items);
+                (void)library_message_entry(&message->append.items);
                 message->append.previous_index++;
                 message->append.count--;
         }
         message->append.previous_index = snapshot->index;
         message->append.previous_term = snapshot->term;
         struct bytes rest = message->append.items;
-        return message->append.count == 0 || message_entry(&rest).term >= snapshot->term;
+        return message->append.count == 0 || library_message_entry(&rest).term >= snapshot->term;
 }
 
 /* The library's array of entries. Their data lie in one block, 8-byte aligned, which the library
  * frees or hands to store_entries. NULL: memory ran out. */
-static struct raft_entry *append_entries(struct message *message)
+static struct raft_entry *append_entries(struct library_message *message)
 {
         size_t size = 8;
         struct bytes items = message->append.items;
         for (size_t i = 0; i < message->append.count; i++)
-                size += (message_entry(&items).data.len + 7) & ~(size_t)7;
+                size += (library_message_entry(&items).data.len + 7) & ~(size_t)7;
         struct raft_entry *entries = raft_calloc(message->append.count, sizeof *entries);
         uint8_t *block = raft_malloc(size);
         if (entries == NULL || block == NULL) {
@@ -261,7 +262,7 @@ static struct raft_entry *append_entries(struct message *message)
         }
         size_t at = 0;
         for (size_t i = 0; i < message->append.count; i++) {
-                struct entry entry = message_entry(&message->append.items);
+                struct entry entry = library_message_entry(&message->append.items);
                 entries[i].term = entry.term;
                 entries[i].type = (enum raft_entry_type)entry.type;
                 entries[i].buf.base = block + at;
@@ -275,7 +276,7 @@ static struct raft_entry *append_entries(struct message *message)
 }
 
 static enum err receive_append(struct library *consensus, struct raft_event *event,
-                               struct message *message)
+                               struct library_message *message)
 {
         if (second_leader(consensus, message))
                 return ERR_MALFORMED;
@@ -305,7 +306,7 @@ static enum err receive_append(struct library *consensus, struct raft_event *eve
 }
 
 static enum err receive_append_result(struct library *consensus, struct raft_event *event,
-                                      const struct message *message)
+                                      const struct library_message *message)
 {
         uint64_t rejected = message->append_result.rejected;
         uint64_t last_index = message->append_result.last_index;
@@ -335,7 +336,7 @@ static enum err receive_append_result(struct library *consensus, struct raft_eve
 }
 
 static enum err receive_vote(struct library *consensus, struct raft_event *event,
-                             const struct message *message)
+                             const struct library_message *message)
 {
         event->receive.message->type = RAFT_REQUEST_VOTE;
         event->receive.message->request_vote = (struct raft_request_vote){
@@ -352,7 +353,7 @@ static enum err receive_vote(struct library *consensus, struct raft_event *event
 }
 
 static enum err receive_vote_result(struct library *consensus, struct raft_event *event,
-                                    const struct message *message)
+                                    const struct library_message *message)
 {
         /* The library reads the candidate's half of a union before it looks whether it is one. */
         if (consensus->raft.state != RAFT_CANDIDATE)
@@ -374,7 +375,7 @@ static enum err receive_vote_result(struct library *consensus, struct raft_event
         return ERR_NONE;
 }
 
-static enum err install_copy(struct library *consensus, const struct message *message)
+static enum err install_copy(struct library *consensus, const struct library_message *message)
 {
         struct snapshot copy = {
                 .index = message->install.last_index,
@@ -392,7 +393,7 @@ static enum err install_copy(struct library *consensus, const struct message *me
 }
 
 static enum err receive_install(struct library *consensus, struct raft_event *event,
-                                const struct message *message)
+                                const struct library_message *message)
 {
         if (second_leader(consensus, message))
                 return ERR_MALFORMED;
@@ -431,7 +432,7 @@ static enum err receive_install(struct library *consensus, struct raft_event *ev
 }
 
 static enum err receive_timeout_now(struct library *consensus, struct raft_event *event,
-                                    const struct message *message)
+                                    const struct library_message *message)
 {
         event->receive.message->type = RAFT_TIMEOUT_NOW;
         event->receive.message->timeout_now = (struct raft_timeout_now){
@@ -446,10 +447,10 @@ static enum err receive_timeout_now(struct library *consensus, struct raft_event
 
 enum err exchange_receive(struct library *consensus, uint32_t from, struct bytes data)
 {
-        struct message message;
+        struct library_message message;
         if (data.len > CONSENSUS_MESSAGE_BYTES_MAX)
                 return ERR_MALFORMED;
-        enum err err = message_decode(data, &message);
+        enum err err = library_message_decode(data, &message);
         if (err != ERR_NONE)
                 return err;
         if (message.group != consensus->config.group ||
@@ -463,18 +464,18 @@ enum err exchange_receive(struct library *consensus, uint32_t from, struct bytes
         struct raft_event event = {.type = RAFT_RECEIVE};
         event.receive.message = &to_library;
         switch (message.type) {
-        case MESSAGE_APPEND:
+        case LIBRARY_APPEND:
                 return receive_append(consensus, &event, &message);
-        case MESSAGE_APPEND_RESULT:
+        case LIBRARY_APPEND_RESULT:
                 return receive_append_result(consensus, &event, &message);
-        case MESSAGE_VOTE:
+        case LIBRARY_VOTE:
                 return receive_vote(consensus, &event, &message);
-        case MESSAGE_VOTE_RESULT:
+        case LIBRARY_VOTE_RESULT:
                 return receive_vote_result(consensus, &event, &message);
-        case MESSAGE_INSTALL:
+        case LIBRARY_INSTALL:
                 return receive_install(consensus, &event, &message);
-        case MESSAGE_TIMEOUT_NOW:
+        case LIBRARY_TIMEOUT_NOW:
                 return receive_timeout_now(consensus, &event, &message);
         }
-        UNREACHABLE("message_decode lets no other type through");
+        UNREACHABLE("library_message_decode lets no other type through");
 }

@@ -14,7 +14,7 @@ enum {
 
 #define INDEX_MAX (UINT64_MAX >> 2)
 
-static void append_encode(const struct message *message, const struct entries *entries,
+static void append_encode(const struct library_message *message, const struct entries *entries,
                           struct buffer *out)
 {
         buffer_varint(out, message->append.previous_index);
@@ -31,39 +31,39 @@ static void append_encode(const struct message *message, const struct entries *e
         }
 }
 
-static void body_encode(const struct message *message, const struct entries *entries,
+static void body_encode(const struct library_message *message, const struct entries *entries,
                         struct buffer *out)
 {
         switch (message->type) {
-        case MESSAGE_APPEND:
+        case LIBRARY_APPEND:
                 append_encode(message, entries, out);
                 return;
-        case MESSAGE_APPEND_RESULT:
+        case LIBRARY_APPEND_RESULT:
                 buffer_varint(out, message->append_result.rejected);
                 buffer_varint(out, message->append_result.last_index);
                 buffer_u16(out, message->append_result.features);
                 buffer_u16(out, message->append_result.capacity);
                 return;
-        case MESSAGE_VOTE:
+        case LIBRARY_VOTE:
                 buffer_varint(out, message->vote.last_index);
                 buffer_varint(out, message->vote.last_term);
                 buffer_u8(out, (uint8_t)((message->vote.disrupt_leader ? FLAG_FIRST : 0) |
                                          (message->vote.pre_vote ? FLAG_PRE_VOTE : 0)));
                 return;
-        case MESSAGE_VOTE_RESULT:
+        case LIBRARY_VOTE_RESULT:
                 buffer_u8(out, (uint8_t)((message->vote_result.granted ? FLAG_FIRST : 0) |
                                          (message->vote_result.pre_vote ? FLAG_PRE_VOTE : 0)));
                 buffer_u16(out, message->vote_result.features);
                 buffer_u16(out, message->vote_result.capacity);
                 return;
-        case MESSAGE_INSTALL:
+        case LIBRARY_INSTALL:
                 buffer_varint(out, message->install.last_index);
                 buffer_varint(out, message->install.last_term);
                 buffer_varint(out, message->install.configuration_index);
                 buffer_slice(out, message->install.configuration);
                 buffer_slice(out, message->install.state);
                 return;
-        case MESSAGE_TIMEOUT_NOW:
+        case LIBRARY_TIMEOUT_NOW:
                 buffer_varint(out, message->timeout_now.last_index);
                 buffer_varint(out, message->timeout_now.last_term);
                 return;
@@ -71,8 +71,8 @@ static void body_encode(const struct message *message, const struct entries *ent
         UNREACHABLE("all types are above");
 }
 
-void message_encode(const struct message *message, const struct entries *entries,
-                    struct buffer *out)
+void library_message_encode(const struct library_message *message, const struct entries *entries,
+                            struct buffer *out)
 {
         buffer_u8(out, MESSAGE_VERSION);
         buffer_u8(out, (uint8_t)message->type);
@@ -90,7 +90,7 @@ static bool place_valid(uint64_t index, uint64_t term)
         return (index == 0) == (term == 0);
 }
 
-static bool entries_valid(struct cursor *cursor, const struct message *message)
+static bool entries_valid(struct cursor *cursor, const struct library_message *message)
 {
         uint64_t term_before = message->append.previous_term;
         for (size_t i = 0; i < message->append.count; i++) {
@@ -109,18 +109,18 @@ static bool entries_valid(struct cursor *cursor, const struct message *message)
         return true;
 }
 
-static bool append_decode(struct cursor *cursor, struct message *ret)
+static bool append_decode(struct cursor *cursor, struct library_message *ret)
 {
         ret->append.previous_index = cursor_varint_max(cursor, INDEX_MAX);
         ret->append.previous_term = cursor_varint_max(cursor, INDEX_MAX);
         ret->append.commit_index = cursor_varint_max(cursor, INDEX_MAX);
-        ret->append.count = (size_t)cursor_varint_max(cursor, MESSAGE_ENTRIES_MAX);
+        ret->append.count = (size_t)cursor_varint_max(cursor, LIBRARY_ENTRIES_MAX);
         ret->append.items = bytes_of(cursor->at, cursor_left(cursor));
         return place_valid(ret->append.previous_index, ret->append.previous_term) &&
                ret->append.previous_term <= ret->term && entries_valid(cursor, ret);
 }
 
-static bool append_result_decode(struct cursor *cursor, struct message *ret)
+static bool append_result_decode(struct cursor *cursor, struct library_message *ret)
 {
         ret->append_result.rejected = cursor_varint_max(cursor, INDEX_MAX);
         ret->append_result.last_index = cursor_varint_max(cursor, INDEX_MAX);
@@ -130,7 +130,7 @@ static bool append_result_decode(struct cursor *cursor, struct message *ret)
                ret->append_result.last_index < ret->append_result.rejected;
 }
 
-static bool vote_decode(struct cursor *cursor, struct message *ret)
+static bool vote_decode(struct cursor *cursor, struct library_message *ret)
 {
         ret->vote.last_index = cursor_varint_max(cursor, INDEX_MAX);
         ret->vote.last_term = cursor_varint_max(cursor, INDEX_MAX);
@@ -142,7 +142,7 @@ static bool vote_decode(struct cursor *cursor, struct message *ret)
                ret->vote.last_term <= ret->term;
 }
 
-static bool vote_result_decode(struct cursor *cursor, struct message *ret)
+static bool vote_result_decode(struct cursor *cursor, struct library_message *ret)
 {
         uint8_t flags = cursor_u8(cursor);
         ret->vote_result.granted = (flags & FLAG_FIRST) != 0;
@@ -152,7 +152,7 @@ static bool vote_result_decode(struct cursor *cursor, struct message *ret)
         return flags <= (FLAG_FIRST | FLAG_PRE_VOTE);
 }
 
-static bool install_decode(struct cursor *cursor, struct message *ret)
+static bool install_decode(struct cursor *cursor, struct library_message *ret)
 {
         ret->install.last_index = cursor_varint_max(cursor, INDEX_MAX);
         ret->install.last_term = cursor_varint_max(cursor, INDEX_MAX);
@@ -165,7 +165,7 @@ static bool install_decode(struct cursor *cursor, struct message *ret)
                journal_configuration_valid(ret->install.configuration);
 }
 
-static bool timeout_now_decode(struct cursor *cursor, struct message *ret)
+static bool timeout_now_decode(struct cursor *cursor, struct library_message *ret)
 {
         ret->timeout_now.last_index = cursor_varint_max(cursor, INDEX_MAX);
         ret->timeout_now.last_term = cursor_varint_max(cursor, INDEX_MAX);
@@ -173,13 +173,13 @@ static bool timeout_now_decode(struct cursor *cursor, struct message *ret)
                ret->timeout_now.last_term <= ret->term;
 }
 
-static bool (*const body_decode[])(struct cursor *cursor, struct message *ret) = {
-        [MESSAGE_APPEND] = append_decode,   [MESSAGE_APPEND_RESULT] = append_result_decode,
-        [MESSAGE_VOTE] = vote_decode,       [MESSAGE_VOTE_RESULT] = vote_result_decode,
-        [MESSAGE_INSTALL] = install_decode, [MESSAGE_TIMEOUT_NOW] = timeout_now_decode,
+static bool (*const body_decode[])(struct cursor *cursor, struct library_message *ret) = {
+        [LIBRARY_APPEND] = append_decode,   [LIBRARY_APPEND_RESULT] = append_result_decode,
+        [LIBRARY_VOTE] = vote_decode,       [LIBRARY_VOTE_RESULT] = vote_result_decode,
+        [LIBRARY_INSTALL] = install_decode, [LIBRARY_TIMEOUT_NOW] = timeout_now_decode,
 };
 
-enum err message_decode(struct bytes data, struct message *ret)
+enum err library_message_decode(struct bytes data, struct library_message *ret)
 {
         struct cursor cursor = cursor_of(data);
         uint8_t version = cursor_u8(&cursor);
@@ -188,9 +188,9 @@ enum err message_decode(struct bytes data, struct message *ret)
                 return ERR_TRUNCATED;
         if (version != MESSAGE_VERSION)
                 return ERR_VERSION;
-        if (type < MESSAGE_APPEND || type > MESSAGE_TIMEOUT_NOW)
+        if (type < LIBRARY_APPEND || type > LIBRARY_TIMEOUT_NOW)
                 return ERR_MALFORMED;
-        struct message message = {.type = (enum message_type)type};
+        struct library_message message = {.type = (enum library_message_type)type};
         message.group = (uint32_t)cursor_varint_max(&cursor, UINT32_MAX);
         message.cluster = cursor_varint(&cursor);
         message.from = (uint32_t)cursor_varint_max(&cursor, UINT32_MAX);
@@ -207,7 +207,7 @@ enum err message_decode(struct bytes data, struct message *ret)
         return err;
 }
 
-struct entry message_entry(struct bytes *items)
+struct entry library_message_entry(struct bytes *items)
 {
         struct cursor cursor = cursor_of(*items);
         struct entry entry = {.term = cursor_varint(&cursor)};

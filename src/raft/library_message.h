@@ -1,5 +1,5 @@
-/* library_message.h - private to raft/: the library's messages as bytes, and back with every check that the
- * library leaves to assertions.
+/* library_message.h - private to raft/: the messages of the library as bytes, and back with every
+ * check that the library leaves to assertions.
  *
  *   u8 version (1), u8 type, varints: group, cluster, sender, receiver, term, then by type
  *   1 APPEND          previous index, previous term, commit index, count,
@@ -16,21 +16,21 @@
 #include "base/bytes.h"
 #include "raft/entries.h"
 
-enum message_type {
-        MESSAGE_APPEND = 1,
-        MESSAGE_APPEND_RESULT,
-        MESSAGE_VOTE,
-        MESSAGE_VOTE_RESULT,
-        MESSAGE_INSTALL,
-        MESSAGE_TIMEOUT_NOW,
+enum library_message_type {
+        LIBRARY_APPEND = 1,
+        LIBRARY_APPEND_RESULT,
+        LIBRARY_VOTE,
+        LIBRARY_VOTE_RESULT,
+        LIBRARY_INSTALL,
+        LIBRARY_TIMEOUT_NOW,
 };
 
-/* Entries of one message: MESSAGE_APPEND_BYTES of data, but at least one entry. */
-#define MESSAGE_APPEND_BYTES ((size_t)1024 * 1024)
-#define MESSAGE_ENTRIES_MAX  4096
+/* Entries of one message: LIBRARY_APPEND_BYTES of data, but at least one entry. */
+#define LIBRARY_APPEND_BYTES ((size_t)1024 * 1024)
+#define LIBRARY_ENTRIES_MAX  4096
 
-struct message {
-        enum message_type type;
+struct library_message {
+        enum library_message_type type;
         uint32_t group;
         uint64_t cluster;
         uint32_t from;
@@ -42,7 +42,7 @@ struct message {
                         uint64_t previous_term;
                         uint64_t commit_index;
                         size_t count;
-                        struct bytes items; /* encoded; read with message_entry */
+                        struct bytes items; /* encoded; read with library_message_entry */
                 } append;
                 struct {
                         uint64_t rejected;
@@ -78,14 +78,14 @@ struct message {
 
 /* For APPEND the items are taken from `entries`, `count` of them behind
  * previous_index; they must be there. */
-void message_encode(const struct message *message, const struct entries *entries,
-                    struct buffer *out);
+void library_message_encode(const struct library_message *message, const struct entries *entries,
+                            struct buffer *out);
 
 /* Borrows from `data`. Complete: every length, range, order of terms. ERR_TRUNCATED,
  * ERR_MALFORMED, ERR_VERSION. */
-MUST_USE enum err message_decode(struct bytes data, struct message *ret);
+MUST_USE enum err library_message_decode(struct bytes data, struct library_message *ret);
 
 /* The next of append.items, which moves on. Only after a good decode, `count` times. */
-struct entry message_entry(struct bytes *items);
+struct entry library_message_entry(struct bytes *items);
 
 #endif

@@ -54,6 +54,7 @@ bool store_configuration(struct bytes encoded, struct raft_configuration *ret)
 static struct journal_identity identity_of(const struct library *consensus)
 {
         return (struct journal_identity){
+                .version = 1,
                 .cluster = consensus->config.cluster,
                 .group = consensus->config.group,
                 .node = consensus->config.self,
@@ -323,7 +324,8 @@ static bool replay_meta(struct library *consensus, struct replay *replay,
 static bool replay_snapshot(struct library *consensus, struct replay *replay,
                             const struct journal_snapshot *snapshot, bool *ret_nomem)
 {
-        if (!replay->meta || replay->entries || consensus->snapshot.index != 0)
+        if (!replay->meta || replay->entries || consensus->snapshot.index != 0 ||
+            !journal_configuration_valid(snapshot->configuration))
                 return false;
         struct snapshot copy = {
                 .index = snapshot->index,
@@ -347,7 +349,8 @@ static bool entry_fits(const struct library *consensus, const struct replay *rep
 {
         const struct snapshot *snapshot = &consensus->snapshot;
         const struct consensus_bugs *bugs = &consensus->config.bugs;
-        if (!replay->meta)
+        if (!replay->meta ||
+            (entry->type == ENTRY_CHANGE && !journal_configuration_valid(entry->data)))
                 return false;
         if (entry->term > consensus->meta.term && !bugs->term_volatile)
                 return false;
@@ -515,7 +518,8 @@ enum err store_recover(struct library *consensus, struct bytes journal, uint64_t
         if (journal.len == 0)
                 return store_fresh(consensus, false, ret);
         struct journal_identity identity = identity_of(consensus);
-        enum err err = journal_read_header(journal, &identity);
+        uint32_t version;
+        enum err err = journal_read_header(journal, &identity, &version);
         if (err == ERR_TRUNCATED || err == ERR_CORRUPT)
                 return first_write_torn(consensus, journal, synced, ret, &err) ? err
                                                                                : corrupt(ret, 0);

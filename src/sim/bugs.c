@@ -54,6 +54,7 @@ static const struct planted planted[] = {
 
 void bug_apply(const struct sim *sim, struct node_config *config)
 {
+        config->raft_engine = sim->options.raft;
         if (sim->options.bug < 0 || (size_t)sim->options.bug >= COUNT_OF(planted))
                 return;
         const struct planted *bug = &planted[sim->options.bug];

@@ -2,8 +2,12 @@
  *
  *   meridian-sim run [--seeds N] [--seed FIRST] [--bug NAME]  ends non-zero at the first violation
  *   meridian-sim one SEED [--trace] [--bug NAME]               one run, twice: their hashes agree
- *   meridian-sim bugs [--name NAME]                            every planted bug must be found */
+ *   meridian-sim bugs [--name NAME]                            every planted bug must be found
+ *
+ * --raft core or --raft library chooses what is behind the door of consensus. */
 #include "sim/sim.h"
+
+#include "raft/library.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -20,6 +24,7 @@ struct arguments {
         bool trace;
         int bug;
         const char *name;
+        const struct consensus_engine *raft;
 };
 
 static double seconds(void)
@@ -37,6 +42,13 @@ static int bug_by_name(const char *name)
                 if (strcmp(bugs[i].name, name) == 0)
                         return (int)i;
         return SIM_BUG_NONE;
+}
+
+static const struct consensus_engine *raft_by_name(const char *name)
+{
+        if (strcmp(name, "library") == 0)
+                return &consensus_library;
+        return strcmp(name, "core") == 0 ? &consensus_core : NULL;
 }
 
 static int print_cover(const uint64_t *cover, uint64_t seeds)
@@ -60,7 +72,9 @@ static int run(const struct arguments *arguments)
         double virtual_s = 0;
         double begin_s = seconds();
         for (uint64_t i = 0; i < arguments->seeds; i++) {
-                struct sim_options options = {.seed = arguments->seed + i, .bug = arguments->bug};
+                struct sim_options options = {.seed = arguments->seed + i,
+                                              .bug = arguments->bug,
+                                              .raft = arguments->raft};
                 struct sim_result result;
                 sim_run(&options, &result);
                 events += result.events;
@@ -84,8 +98,10 @@ static int run(const struct arguments *arguments)
 
 static int one(const struct arguments *arguments)
 {
-        struct sim_options options = {
-                .seed = arguments->seed, .bug = arguments->bug, .trace = arguments->trace};
+        struct sim_options options = {.seed = arguments->seed,
+                                      .bug = arguments->bug,
+                                      .trace = arguments->trace,
+                                      .raft = arguments->raft};
         struct sim_result first;
         struct sim_result second;
         sim_run(&options, &first);
@@ -102,11 +118,12 @@ static int one(const struct arguments *arguments)
         return first.violated ? 1 : 0;
 }
 
-static int find_bug(int bug, const struct sim_bug *what, uint64_t first)
+static int find_bug(int bug, const struct sim_bug *what, const struct arguments *arguments)
 {
         double begin_s = seconds();
         for (uint64_t i = 0; i < what->budget; i++) {
-                struct sim_options options = {.seed = first + i, .bug = bug};
+                struct sim_options options = {
+                        .seed = arguments->seed + i, .bug = bug, .raft = arguments->raft};
                 struct sim_result result;
                 sim_run(&options, &result);
                 if (!result.violated)
@@ -128,7 +145,7 @@ static int bugs(const struct arguments *arguments)
         int missed = 0;
         for (size_t i = 0; i < count; i++)
                 if (arguments->name == NULL || strcmp(arguments->name, all[i].name) == 0)
-                        missed += find_bug((int)i, &all[i], arguments->seed);
+                        missed += find_bug((int)i, &all[i], arguments);
         if (missed > 0)
                 printf("%d planted bugs were not found\n", missed);
         return missed > 0 ? 1 : 0;
@@ -138,7 +155,8 @@ static int usage(void)
 {
         (void)fprintf(stderr, "usage: meridian-sim run [--seeds N] [--seed FIRST] [--bug NAME]\n"
                               "       meridian-sim one SEED [--trace] [--bug NAME]\n"
-                              "       meridian-sim bugs [--name NAME] [--seed FIRST]\n");
+                              "       meridian-sim bugs [--name NAME] [--seed FIRST]\n"
+                              "each with [--raft core|library]\n");
         return 64;
 }
 
@@ -174,6 +192,12 @@ static bool parse(int argc, char **argv, struct arguments *ret)
                         continue;
                 if (strcmp(argv[i - 1], "--name") == 0) {
                         ret->name = value;
+                        continue;
+                }
+                if (strcmp(argv[i - 1], "--raft") == 0) {
+                        ret->raft = raft_by_name(value);
+                        if (ret->raft == NULL)
+                                return false;
                         continue;
                 }
                 if (strcmp(argv[i - 1], "--bug") != 0)

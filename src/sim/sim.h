@@ -8,6 +8,7 @@
 #define MERIDIAN_SIM_SIM_H
 
 #include "base/bytes.h"
+#include "raft/consensus.h"
 
 #include <stdint.h>
 
@@ -68,8 +69,9 @@ struct sim_bug {
 
 struct sim_options {
         uint64_t seed;
-        int bug;    /* index into sim_bugs, or SIM_BUG_NONE */
-        bool trace; /* a line for each event on stdout */
+        int bug;                             /* index into sim_bugs, or SIM_BUG_NONE */
+        bool trace;                          /* a line for each event on stdout */
+        const struct consensus_engine *raft; /* NULL: the usual core */
 };
 
 struct sim_result {

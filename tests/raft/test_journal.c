@@ -267,7 +267,8 @@ static void test_sense(void **state)
                 {"two snapshots", ERR_CORRUPT, 0, {{1, 0, 4}, {3, 10, 3}, {3, 12, 3}}},
                 {"snapshot before term", ERR_CORRUPT, 0, {{3, 10, 3}, {1, 0, 4}}},
         };
-        static const struct journal_identity identity = {.cluster = 42, .group = 1, .node = 7};
+        static const struct journal_identity identity = {
+                .version = 1, .cluster = 42, .group = 1, .node = 7};
         uint8_t configuration[] = {1, 1, 0, 0, 0, 0,   0, 0, 0, 7, 0, 0,
                                    0, 0, 0, 0, 0, '7', 0, 1, 0, 0, 0, 0};
         struct bytes change = bytes_of(configuration, sizeof configuration);

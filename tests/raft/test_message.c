@@ -12,39 +12,39 @@ static struct heap heap;
 static uint8_t configuration[] = {1, 1, 0, 0, 0, 0,   0, 0, 0, 8, 0, 0,
                                   0, 0, 0, 0, 0, '8', 0, 1, 0, 0, 0, 0};
 
-static struct message example(enum message_type type)
+static struct library_message example(enum library_message_type type)
 {
-        struct message message = {
+        struct library_message message = {
                 .type = type, .group = 1, .cluster = 42, .from = 8, .to = 7, .term = 300};
         switch (type) {
-        case MESSAGE_APPEND:
+        case LIBRARY_APPEND:
                 message.append.previous_index = 1;
                 message.append.previous_term = 1;
                 message.append.commit_index = 2;
                 message.append.count = 3;
                 break;
-        case MESSAGE_APPEND_RESULT:
+        case LIBRARY_APPEND_RESULT:
                 message.append_result.rejected = 1000;
                 message.append_result.last_index = 999;
                 message.append_result.features = 1;
                 message.append_result.capacity = 65535;
                 break;
-        case MESSAGE_VOTE:
+        case LIBRARY_VOTE:
                 message.vote.last_index = 5;
                 message.vote.last_term = 300;
                 message.vote.pre_vote = true;
                 break;
-        case MESSAGE_VOTE_RESULT:
+        case LIBRARY_VOTE_RESULT:
                 message.vote_result.granted = true;
                 break;
-        case MESSAGE_INSTALL:
+        case LIBRARY_INSTALL:
                 message.install.last_index = 500;
                 message.install.last_term = 299;
                 message.install.configuration_index = 1;
                 message.install.configuration = bytes_of(configuration, sizeof configuration);
                 message.install.state = BYTES("the whole state");
                 break;
-        case MESSAGE_TIMEOUT_NOW:
+        case LIBRARY_TIMEOUT_NOW:
                 message.timeout_now.last_index = 5;
                 message.timeout_now.last_term = 300;
                 break;
@@ -66,23 +66,23 @@ static void test_round_trip(void **state)
         (void)state;
         struct entries entries;
         log_open(&entries);
-        for (int type = MESSAGE_APPEND; type <= MESSAGE_TIMEOUT_NOW; type++) {
-                struct message message = example((enum message_type)type);
+        for (int type = LIBRARY_APPEND; type <= LIBRARY_TIMEOUT_NOW; type++) {
+                struct library_message message = example((enum library_message_type)type);
                 struct buffer one;
                 struct buffer two;
                 buffer_init(&one, &heap);
                 buffer_init(&two, &heap);
-                message_encode(&message, &entries, &one);
-                struct message back;
-                assert_int_equal(message_decode(buffer_view(&one), &back), ERR_NONE);
+                library_message_encode(&message, &entries, &one);
+                struct library_message back;
+                assert_int_equal(library_message_decode(buffer_view(&one), &back), ERR_NONE);
                 assert_int_equal(back.type, type);
                 assert_int_equal(back.term, 300);
-                message_encode(&back, &entries, &two);
+                library_message_encode(&back, &entries, &two);
                 assert_true(bytes_equal(buffer_view(&one), buffer_view(&two)));
-                if (type == MESSAGE_APPEND) {
+                if (type == LIBRARY_APPEND) {
                         struct bytes items = back.append.items;
                         for (uint64_t index = 2; index <= 4; index++) {
-                                struct entry entry = message_entry(&items);
+                                struct entry entry = library_message_entry(&items);
                                 const struct entry *was = entries_at(&entries, index);
                                 assert_int_equal(entry.term, was->term);
                                 assert_int_equal(entry.type, was->type);
@@ -101,27 +101,27 @@ static void test_damaged(void **state)
         (void)state;
         struct entries entries;
         log_open(&entries);
-        for (int type = MESSAGE_APPEND; type <= MESSAGE_TIMEOUT_NOW; type++) {
-                struct message message = example((enum message_type)type);
-                struct message back;
+        for (int type = LIBRARY_APPEND; type <= LIBRARY_TIMEOUT_NOW; type++) {
+                struct library_message message = example((enum library_message_type)type);
+                struct library_message back;
                 struct buffer out;
                 buffer_init(&out, &heap);
-                message_encode(&message, &entries, &out);
+                library_message_encode(&message, &entries, &out);
                 for (size_t len = 0; len < out.len; len++)
-                        assert_int_not_equal(message_decode(bytes_of(out.ptr, len), &back),
+                        assert_int_not_equal(library_message_decode(bytes_of(out.ptr, len), &back),
                                              ERR_NONE);
                 for (size_t bit = 0; bit < out.len * 8; bit++) {
                         out.ptr[bit / 8] ^= (uint8_t)(1u << bit % 8);
-                        if (message_decode(buffer_view(&out), &back) == ERR_NONE &&
-                            back.type == MESSAGE_APPEND) {
+                        if (library_message_decode(buffer_view(&out), &back) == ERR_NONE &&
+                            back.type == LIBRARY_APPEND) {
                                 struct bytes items = back.append.items;
                                 for (size_t i = 0; i < back.append.count; i++)
-                                        (void)message_entry(&items);
+                                        (void)library_message_entry(&items);
                         }
                         out.ptr[bit / 8] ^= (uint8_t)(1u << bit % 8);
                 }
                 buffer_u8(&out, 0);
-                assert_int_equal(message_decode(buffer_view(&out), &back), ERR_MALFORMED);
+                assert_int_equal(library_message_decode(buffer_view(&out), &back), ERR_MALFORMED);
                 buffer_fini(&out);
         }
         entries_fini(&entries);
@@ -133,29 +133,29 @@ static void test_refused(void **state)
         (void)state;
         struct entries entries;
         log_open(&entries);
-        struct message cases[9];
+        struct library_message cases[9];
         for (size_t i = 0; i < COUNT_OF(cases); i++)
-                cases[i] = example(MESSAGE_APPEND);
+                cases[i] = example(LIBRARY_APPEND);
         cases[0].term = 0;
         cases[1].append.previous_term = 0;
         cases[2].append.previous_index = 0;
         cases[2].append.count = 0;
         cases[3].append.previous_term = 301;
         cases[4].term = 3; /* an entry of term 4 */
-        cases[5] = example(MESSAGE_APPEND_RESULT);
+        cases[5] = example(LIBRARY_APPEND_RESULT);
         cases[5].append_result.last_index = 1000;
-        cases[6] = example(MESSAGE_VOTE);
+        cases[6] = example(LIBRARY_VOTE);
         cases[6].vote.last_term = 0;
-        cases[7] = example(MESSAGE_INSTALL);
+        cases[7] = example(LIBRARY_INSTALL);
         cases[7].install.last_term = 0;
-        cases[8] = example(MESSAGE_INSTALL);
+        cases[8] = example(LIBRARY_INSTALL);
         cases[8].install.configuration_index = 501;
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
                 struct buffer out;
-                struct message back;
+                struct library_message back;
                 buffer_init(&out, &heap);
-                message_encode(&cases[i], &entries, &out);
-                if (message_decode(buffer_view(&out), &back) != ERR_MALFORMED)
+                library_message_encode(&cases[i], &entries, &out);
+                if (library_message_decode(buffer_view(&out), &back) != ERR_MALFORMED)
                         fail_msg("case %zu was accepted", i);
                 buffer_fini(&out);
         }
@@ -175,7 +175,7 @@ static uint64_t near(struct rng *rng, const struct consensus_status *status)
         return status->last_index + 1 - rng_below(rng, status->last_index < 4 ? 2 : 4);
 }
 
-static void mad_entries(struct rng *rng, struct message *m, struct entries *entries,
+static void mad_entries(struct rng *rng, struct library_message *m, struct entries *entries,
                         const struct consensus_status *status)
 {
         uint64_t previous = near(rng, status) & 0xffffff;
@@ -196,40 +196,40 @@ static void mad_entries(struct rng *rng, struct message *m, struct entries *entr
         }
 }
 
-static struct message mad(struct rng *rng, struct entries *entries,
-                          const struct consensus_status *status, bool elect)
+static struct library_message mad(struct rng *rng, struct entries *entries,
+                                  const struct consensus_status *status, bool elect)
 {
-        struct message m =
-                example((enum message_type)rng_between(rng, MESSAGE_APPEND, MESSAGE_TIMEOUT_NOW));
+        struct library_message m = example(
+                (enum library_message_type)rng_between(rng, LIBRARY_APPEND, LIBRARY_TIMEOUT_NOW));
         if (elect && status->role != CONSENSUS_LEADER)
-                m = example(MESSAGE_VOTE_RESULT);
+                m = example(LIBRARY_VOTE_RESULT);
         m.from = (uint32_t)rng_between(rng, 8, 9);
         m.term = rng_chance(rng, 900) ? status->term + rng_chance(rng, 100) : 1 + small(rng);
         switch (m.type) {
-        case MESSAGE_APPEND:
+        case LIBRARY_APPEND:
                 mad_entries(rng, &m, entries, status);
                 break;
-        case MESSAGE_APPEND_RESULT:
+        case LIBRARY_APPEND_RESULT:
                 m.append_result.rejected = rng_chance(rng, 300) ? near(rng, status) : 0;
                 m.append_result.last_index = m.append_result.rejected == 0
                                                      ? near(rng, status)
                                                      : rng_below(rng, m.append_result.rejected);
                 break;
-        case MESSAGE_VOTE:
+        case LIBRARY_VOTE:
                 m.vote.last_index = near(rng, status);
                 m.vote.last_term = m.vote.last_index == 0 ? 0 : 1 + rng_below(rng, m.term);
                 m.vote.disrupt_leader = rng_chance(rng, 300);
                 m.vote.pre_vote = rng_chance(rng, 500);
                 break;
-        case MESSAGE_VOTE_RESULT:
+        case LIBRARY_VOTE_RESULT:
                 m.vote_result.granted = rng_chance(rng, 800);
                 m.vote_result.pre_vote = rng_chance(rng, 500);
                 break;
-        case MESSAGE_INSTALL:
+        case LIBRARY_INSTALL:
                 m.install.last_index = 1 + near(rng, status);
                 m.install.last_term = 1 + rng_below(rng, m.term);
                 break;
-        case MESSAGE_TIMEOUT_NOW:
+        case LIBRARY_TIMEOUT_NOW:
                 m.timeout_now.last_index = near(rng, status);
                 m.timeout_now.last_term =
                         m.timeout_now.last_index == 0 ? 0 : 1 + rng_below(rng, m.term);
@@ -275,10 +275,11 @@ static void test_mad_peers(void **state)
                 for (int i = 0; i < 300 && !consensus_status(consensus).failed; i++) {
                         now += rng_below(&rng, 40);
                         struct consensus_status before = consensus_status(consensus);
-                        struct message message = mad(&rng, &entries, &before, seed % 2 == 0);
+                        struct library_message message =
+                                mad(&rng, &entries, &before, seed % 2 == 0);
                         struct buffer out;
                         buffer_init(&out, &heap);
-                        message_encode(&message, &entries, &out);
+                        library_message_encode(&message, &entries, &out);
                         (void)!consensus_receive(consensus, now, message.from, buffer_view(&out));
                         buffer_fini(&out);
                         if (rng_chance(&rng, 300))
@@ -325,14 +326,14 @@ static void test_strangers(void **state)
                 {8, 8, 7, 1, 43, ERR_REFUSED},
         };
         for (size_t i = 0; i < COUNT_OF(cases); i++) {
-                struct message message = example(MESSAGE_VOTE);
+                struct library_message message = example(LIBRARY_VOTE);
                 message.from = cases[i].says;
                 message.to = cases[i].to;
                 message.group = cases[i].group;
                 message.cluster = cases[i].cluster;
                 struct buffer out;
                 buffer_init(&out, &heap);
-                message_encode(&message, &entries, &out);
+                library_message_encode(&message, &entries, &out);
                 assert_int_equal(consensus_receive(consensus, 1, cases[i].from, buffer_view(&out)),
                                  cases[i].err);
                 buffer_fini(&out);

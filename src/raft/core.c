@@ -1,0 +1,586 @@
+/* The inputs and the take.
+ *
+ *   input -> begin (forget what the last take handed out) -> the room's files -> advance
+ *   take  -> flush (commands become an entry, entries become messages) -> advance -> output
+ *
+ * advance  what has become durable counts, what is committed is handed out, reads become ready
+ *
+ * Failure: running out of memory where the log has moved on already, and a disk that failed, end
+ * this replica's part (core_fail): it sends nothing and wakes never, and status.failed tells.
+ * Nothing that a peer sends can bring it there: what must not be is refused. */
+#include "base/check.h"
+#include "base/cursor.h"
+#include "raft/core_priv.h"
+
+enum {
+        SNAPSHOT_ENTRIES_DEFAULT = 4096,
+        TRAILING_ENTRIES_DEFAULT = 512,
+        DRIFT_DEFAULT = 100,
+        GROW_MIN = 32,
+        PENDING_KEPT = 1024 * 1024, /* a larger buffer is given back after its write */
+};
+
+#define SNAPSHOT_BYTES_DEFAULT     ((size_t)8 * 1024 * 1024)
+#define SNAPSHOT_BYTES_MAX_DEFAULT ((size_t)1024 * 1024 * 1024)
+#define INFLIGHT_BYTES_DEFAULT     ((size_t)4 * 1024 * 1024)
+#define CHUNK_BYTES_DEFAULT        ((size_t)256 * 1024)
+
+void core_fail(struct core *core)
+{
+        core->failed = true;
+}
+
+bool core_grow(struct core *core, void **items, size_t count, size_t *size, size_t item)
+{
+        if (count < *size)
+                return true;
+        size_t more = *size < GROW_MIN ? GROW_MIN : *size * 2;
+        void *grown = heap_resize(core->heap, *items, more * item);
+        if (grown == NULL) {
+                core_fail(core);
+                return false;
+        }
+        *items = grown;
+        *size = more;
+        return true;
+}
+
+bool core_ready(const struct core *core)
+{
+        return core->role == CORE_LEADER && core->applied >= core->lead_from;
+}
+
+static void config_defaults(struct consensus_config *config)
+{
+        if (config->snapshot_entries == 0)
+                config->snapshot_entries = SNAPSHOT_ENTRIES_DEFAULT;
+        if (config->snapshot_bytes == 0)
+                config->snapshot_bytes = SNAPSHOT_BYTES_DEFAULT;
+        if (config->trailing_entries == 0)
+                config->trailing_entries = TRAILING_ENTRIES_DEFAULT;
+        if (config->inflight_bytes == 0)
+                config->inflight_bytes = INFLIGHT_BYTES_DEFAULT;
+        if (config->chunk_bytes == 0)
+                config->chunk_bytes = CHUNK_BYTES_DEFAULT;
+        if (config->snapshot_bytes_max == 0)
+                config->snapshot_bytes_max = SNAPSHOT_BYTES_MAX_DEFAULT;
+        if (config->drift_per_mille == 0)
+                config->drift_per_mille = DRIFT_DEFAULT;
+}
+
+static void core_close(void *engine)
+{
+        struct core *core = engine;
+        replicate_end(core);
+        post_fini(core);
+        arrival_close(core);
+        snapshot_drop(core, core->snapshot);
+        entries_fini(&core->entries);
+        buffer_fini(&core->pending);
+        buffer_fini(&core->batch);
+        heap_free(core->heap, core->regimes);
+        heap_free(core->heap, core->marks);
+        heap_free(core->heap, core->followers);
+        heap_free(core->heap, core->reads);
+        heap_free(core->heap, core->ready);
+        heap_free(core->heap, core->commands);
+        /* The configuration's lists are copies, borrowed no more. */
+        heap_free_bytes(core->heap, bytes_of(core->config.voters, core->config.voters != NULL));
+        heap_free_bytes(core->heap, bytes_of(core->config.members, core->config.members != NULL));
+        heap_free(core->heap, core);
+}
+
+static bool config_copy(struct core *core, const struct consensus_config *config)
+{
+        struct bytes voters = {0};
+        struct bytes members = {0};
+        size_t count = config->voter_count;
+        core->config = *config;
+        core->config.voters = NULL;
+        core->config.members = NULL;
+        config_defaults(&core->config);
+        bool copied = true;
+        if (count > 0 && config->members == NULL && config->voters != NULL)
+                copied = heap_copy(core->heap, bytes_of(config->voters, count * sizeof(uint32_t)),
+                                   &voters);
+        if (count > 0 && config->members != NULL)
+                copied = heap_copy(
+                        core->heap,
+                        bytes_of(config->members, count * sizeof(struct consensus_member)),
+                        &members);
+        core->config.voters = (const uint32_t *)(const void *)voters.ptr;
+        core->config.members = (const struct consensus_member *)(const void *)members.ptr;
+        return copied;
+}
+
+static enum err core_open(struct heap *heap, const struct consensus_config *config, void **ret_core)
+{
+        struct core *core = heap_alloc(heap, sizeof *core);
+        if (core == NULL)
+                return ERR_NOMEM;
+        core->heap = heap;
+        entries_init(&core->entries, heap, 1);
+        buffer_init(&core->pending, heap);
+        buffer_init(&core->batch, heap);
+        buffer_init(&core->encoded, heap);
+        buffer_init(&core->arrival.state, heap);
+        rng_init(&core->rng, config->seed, config->self);
+        if (!config_copy(core, config)) {
+                core_close(core);
+                return ERR_NOMEM;
+        }
+        *ret_core = core;
+        return ERR_NONE;
+}
+
+/* Opens every input: moves time on and drops what the last take handed out. */
+static void begin(struct core *core, uint64_t now_ms)
+{
+        if (now_ms > core->now_ms)
+                core->now_ms = now_ms;
+        if (!core->taken)
+                return;
+        core->taken = false;
+        post_forget(core);
+        if (core->pending.size > PENDING_KEPT) {
+                buffer_fini(&core->pending);
+                buffer_init(&core->pending, core->heap);
+        }
+        buffer_reset(&core->pending);
+        core->pending_replace = false;
+        core->command_count = 0;
+        core->ready_count = 0;
+        core->restore = false;
+}
+
+static bool active(const struct core *core)
+{
+        return core->started && !core->failed;
+}
+
+/* ---- what is committed comes out ---- */
+
+static bool deliver_commands(struct core *core, uint64_t index, const struct entry *entry)
+{
+        struct cursor cursor = cursor_of(entry->data);
+        while (cursor_left(&cursor) > 0) {
+                struct bytes data = cursor_slice(&cursor);
+                void *commands = core->commands;
+                if (cursor_failed(&cursor))
+                        return true; /* alike on all replicas */
+                if (!core_grow(core, &commands, core->command_count, &core->command_size,
+                               sizeof *core->commands))
+                        return false;
+                core->commands = commands;
+                core->commands[core->command_count++] = (struct consensus_command){
+                        .index = index, .term = entry->term, .data = data};
+        }
+        return true;
+}
+
+static bool deliver(struct core *core, uint64_t index, const struct entry *entry)
+{
+        struct members members;
+        switch (entry->type) {
+        case ENTRY_COMMAND:
+                return log_stateless(core) || deliver_commands(core, index, entry);
+        case ENTRY_BARRIER:
+                return true;
+        case ENTRY_CHANGE:
+                if (members_decode(entry->data, &members))
+                        change_committed(core, index, &members);
+                return true;
+        }
+        UNREACHABLE("decoding lets no other type through");
+}
+
+/* Members whom a later applied configuration has replaced. */
+static void forget_regimes(struct core *core)
+{
+        size_t old = 0;
+        uint64_t needed = core->applied_taken;
+        if (core->config.bugs.snapshot_members)
+                return;
+        if (log_stateless(core) && core->everywhere < needed)
+                needed = core->everywhere; /* where its log will be cut */
+        while (old + 1 < core->regime_count && core->regimes[old + 1].index <= needed)
+                old++;
+        if (old == 0)
+                return;
+        core->regime_count -= old;
+        memmove(core->regimes, core->regimes + old, core->regime_count * sizeof *core->regimes);
+}
+
+static void check(const struct core *core)
+{
+        CHECK(core->applied <= core->commit);
+        CHECK(core->commit <= log_last(core) || core->arrival.writing);
+        CHECK(core->stored <= log_last(core));
+        CHECK(IMPLIES(core->role == CORE_LEADER, !core->meta.amnesiac));
+}
+
+static void advance(struct core *core)
+{
+        if (core->failed)
+                return;
+        log_synced(core);
+        if (core->arrival.writing && core->durable >= core->arrival.need)
+                arrival_durable(core);
+        if (core->role == CORE_LEADER)
+                replicate_commit(core);
+        while (!core->failed && !core->arrival.writing && core->applied < core->commit) {
+                const struct entry *entry = entries_at(&core->entries, core->applied + 1);
+                CHECK(entry != NULL);
+                core->applied++;
+                if (!deliver(core, core->applied, entry))
+                        return;
+        }
+        follow_synced(core);
+        if (core->role == CORE_LEADER)
+                reads_advance(core);
+        snapshot_witness(core);
+        if (!core->failed)
+                check(core);
+}
+
+/* ---- inputs ---- */
+
+static enum err core_start(void *engine, uint64_t now_ms, struct bytes journal, uint64_t synced,
+                           struct consensus_recovery *ret)
+{
+        struct core *core = engine;
+        CHECK(!core->started);
+        core->now_ms = now_ms;
+        enum err err = recover_journal(core, journal, synced, ret);
+        if (err != ERR_NONE)
+                return err;
+        if (core->config.bugs.amnesiac_votes)
+                core->meta.amnesiac = false;
+        core->started = true;
+        core->heard_ms = now_ms;
+        election_timer(core);
+        /* Alone there is nobody to wait for. */
+        const struct regime *regime = log_regime(core);
+        if (regime != NULL && log_self(core) != NULL && members_voting(&regime->members) == 1) {
+                core->election_ms = now_ms;
+                election_tick(core);
+        }
+        advance(core);
+        return ERR_NONE;
+}
+
+static void core_tick(void *engine, uint64_t now_ms)
+{
+        struct core *core = engine;
+        begin(core, now_ms);
+        if (!active(core))
+                return;
+        replicate_tick(core);
+        election_tick(core);
+        advance(core);
+}
+
+static enum err handle(struct core *core, struct message *message)
+{
+        switch (message->type) {
+        case MESSAGE_APPEND:
+                return follow_append(core, message);
+        case MESSAGE_APPEND_RESULT:
+                replicate_append_result(core, message);
+                return ERR_NONE;
+        case MESSAGE_VOTE:
+                election_vote(core, message);
+                return ERR_NONE;
+        case MESSAGE_VOTE_RESULT:
+                election_vote_result(core, message);
+                return ERR_NONE;
+        case MESSAGE_CHUNK:
+                return follow_chunk(core, message);
+        case MESSAGE_CHUNK_RESULT:
+                replicate_chunk_result(core, message);
+                return ERR_NONE;
+        case MESSAGE_TIMEOUT_NOW:
+                election_timeout_now(core, message);
+                return ERR_NONE;
+        }
+        UNREACHABLE("message_decode lets no other type through");
+}
+
+static enum err core_receive(void *engine, uint64_t now_ms, uint32_t from, struct bytes data)
+{
+        struct core *core = engine;
+        struct message message;
+        begin(core, now_ms);
+        if (!active(core))
+                return ERR_NONE;
+        if (data.len > CONSENSUS_MESSAGE_BYTES_MAX)
+                return ERR_MALFORMED;
+        enum err err = message_decode(data, &message);
+        if (err != ERR_NONE)
+                return err;
+        if (message.group != core->config.group || message.cluster != core->config.cluster ||
+            message.from != from || message.to != core->config.self || from == core->config.self)
+                return ERR_REFUSED;
+        err = handle(core, &message);
+        advance(core);
+        return err;
+}
+
+/* What was submitted becomes one entry; it is dropped where this node leads no more. */
+void core_flush(struct core *core)
+{
+        if (core->batch.len == 0)
+                return;
+        if (core->role == CORE_LEADER)
+                log_append(core, core->meta.term, ENTRY_COMMAND, buffer_view(&core->batch));
+        buffer_reset(&core->batch);
+}
+
+static enum err core_submit(void *engine, uint64_t now_ms, struct bytes command)
+{
+        struct core *core = engine;
+        begin(core, now_ms);
+        if (command.len == 0 || command.len > CONSENSUS_COMMAND_BYTES_MAX)
+                return ERR_INVALID;
+        if (!active(core) || core->role != CORE_LEADER)
+                return ERR_NOT_LEADER;
+        if (core->transferee != 0 || log_stateless(core) ||
+            log_last(core) - core->applied > BACKLOG_ENTRIES_MAX)
+                return ERR_BUSY;
+        if (core->batch.len + command.len + 10 > BATCH_BYTES_MAX)
+                core_flush(core);
+        size_t before = core->batch.len;
+        buffer_slice(&core->batch, command);
+        if (core->batch.err == ERR_NONE)
+                return ERR_NONE;
+        core->batch.err = ERR_NONE;
+        core->batch.len = before;
+        return ERR_NOMEM;
+}
+
+static void core_synced(void *engine, uint64_t now_ms, uint64_t generation, uint64_t offset)
+{
+        struct core *core = engine;
+        begin(core, now_ms);
+        if (!active(core) || generation != core->generation)
+                return;
+        if (offset > core->written)
+                offset = core->written;
+        if (offset > core->durable)
+                core->durable = offset;
+        advance(core);
+}
+
+static void core_failed(void *engine)
+{
+        core_fail(engine);
+}
+
+static enum err core_snapshot(void *engine, struct bytes state)
+{
+        struct core *core = engine;
+        begin(core, core->now_ms);
+        if (state.len == 0)
+                return ERR_INVALID; /* no bytes are what a witness has for a state */
+        return active(core) ? snapshot_take(core, state) : ERR_NONE;
+}
+
+static enum err core_transfer(void *engine, uint64_t now_ms, uint32_t peer)
+{
+        struct core *core = engine;
+        begin(core, now_ms);
+        if (!active(core) || core->role != CORE_LEADER)
+                return ERR_NOT_LEADER;
+        core_flush(core);
+        return replicate_transfer(core, peer);
+}
+
+static enum err core_read(void *engine, uint64_t now_ms, uint64_t id, bool lease)
+{
+        struct core *core = engine;
+        begin(core, now_ms);
+        return active(core) ? reads_add(core, id, lease) : ERR_NOT_LEADER;
+}
+
+static bool core_lease_held(const void *engine, uint64_t now_ms)
+{
+        const struct core *core = engine;
+        return active(core) && replicate_lease(core, now_ms);
+}
+
+static enum err core_member_set(void *engine, uint64_t now_ms,
+                                const struct consensus_member *member)
+{
+        struct core *core = engine;
+        begin(core, now_ms);
+        return active(core) ? change_set(core, member) : ERR_NOT_LEADER;
+}
+
+static enum err core_member_remove(void *engine, uint64_t now_ms, uint32_t node)
+{
+        struct core *core = engine;
+        begin(core, now_ms);
+        return active(core) ? change_remove(core, node) : ERR_NOT_LEADER;
+}
+
+static size_t core_members(const void *engine, struct consensus_member *ret, size_t size)
+{
+        const struct core *core = engine;
+        const struct regime *regime = log_regime(core);
+        if (regime == NULL)
+                return 0;
+        for (size_t i = 0; i < regime->members.count && i < size; i++) {
+                const struct member *member = &regime->members.items[i];
+                ret[i] = (struct consensus_member){
+                        .node = member->node,
+                        .role = (enum consensus_member_role)member->role,
+                        .wanted = (enum consensus_member_role)member->wanted,
+                        .priority = member->priority,
+                };
+        }
+        return regime->members.count;
+}
+
+/* ---- outputs ---- */
+
+static bool status_differs(const struct consensus_status *a, const struct consensus_status *b)
+{
+        return a->role != b->role || a->term != b->term || a->leader != b->leader ||
+               a->ready != b->ready || a->failed != b->failed || a->amnesiac != b->amnesiac ||
+               a->members_index != b->members_index;
+}
+
+static size_t take_write(struct core *core)
+{
+        if (core->pending.len == 0 || core->failed)
+                return 0;
+        core->write = (struct consensus_write){
+                .replace = core->pending_replace,
+                .generation = core->generation,
+                .data = buffer_view(&core->pending),
+        };
+        return 1;
+}
+
+static uint64_t wake_ms(const struct core *core)
+{
+        if (!active(core))
+                return UINT64_MAX;
+        uint64_t at = core->role == CORE_LEADER ? replicate_wake(core) : core->election_ms;
+        return at > core->now_ms ? at : core->now_ms + 1;
+}
+
+static struct consensus_status core_status(const void *engine);
+
+static void core_take(void *engine, struct consensus_output *ret)
+{
+        struct core *core = engine;
+        begin(core, core->now_ms);
+        if (active(core)) {
+                core_flush(core);
+                advance(core);
+                replicate_flush(core);
+                advance(core);
+        }
+        struct consensus_status status = core_status(core);
+        *ret = (struct consensus_output){
+                .writes = &core->write,
+                .write_count = take_write(core),
+                .message_count = post_release(core),
+                .restore = core->restore,
+                .commands = core->commands,
+                .command_count = core->command_count,
+                .reads = core->ready,
+                .read_count = core->ready_count,
+                .changed = status_differs(&status, &core->told),
+                .snapshot_wished = snapshot_wished(core),
+                .wake_ms = wake_ms(core),
+        };
+        ret->messages = core->messages;
+        if (core->restore) {
+                ret->restore_index = core->snapshot->index;
+                ret->restore_term = core->snapshot->term;
+                ret->restore_state = core->snapshot->state;
+        }
+        core->applied_taken = core->applied;
+        core->told = status;
+        core->taken = true;
+        forget_regimes(core);
+}
+
+static enum consensus_role role_of(const struct core *core)
+{
+        if (!active(core) || core->role == CORE_FOLLOWER)
+                return CONSENSUS_FOLLOWER;
+        return core->role == CORE_LEADER ? CONSENSUS_LEADER : CONSENSUS_CANDIDATE;
+}
+
+static uint32_t followers_behind(const struct core *core)
+{
+        uint32_t count = 0;
+        for (size_t i = 0; i < core->follower_count; i++)
+                count += core->followers[i].state != PROGRESS_REPLICATE;
+        return count;
+}
+
+static struct consensus_status core_status(const void *engine)
+{
+        const struct core *core = engine;
+        struct consensus_status status = {
+                .role = role_of(core),
+                .started = core->started,
+                .failed = core->failed,
+        };
+        if (!core->started)
+                return status;
+        const struct regime *regime = log_regime(core);
+        status.ready = status.role == CONSENSUS_LEADER && core_ready(core) && !log_stateless(core);
+        status.leader = core->failed ? 0 : core->leader;
+        status.vote = core->meta.vote;
+        status.term = core->meta.term;
+        status.commit_index = core->commit;
+        status.applied_index = core->applied;
+        status.last_index = log_last(core);
+        status.stored_index = core->stored;
+        status.snapshot_index = core->snapshot == NULL ? 0 : core->snapshot->index;
+        status.generation = core->generation;
+        status.journal_bytes = core->written;
+        status.amnesiac = core->meta.amnesiac;
+        status.member = log_self(core) != NULL;
+        status.lease = active(core) && replicate_lease(core, core->now_ms);
+        status.members_index = regime == NULL ? 0 : regime->index;
+        status.followers_behind = followers_behind(core);
+        return status;
+}
+
+static bool core_has_majority(const void *engine, uint64_t now_ms)
+{
+        const struct core *core = engine;
+        if (!active(core))
+                return false;
+        if (core->role == CORE_LEADER)
+                return true;
+        return core->leader != 0 && now_ms <= core->heard_ms + core->config.election_timeout_ms;
+}
+
+const struct consensus_engine consensus_core = {
+        .name = "core",
+        .open = core_open,
+        .close = core_close,
+        .start = core_start,
+        .tick = core_tick,
+        .receive = core_receive,
+        .submit = core_submit,
+        .synced = core_synced,
+        .fail = core_failed,
+        .snapshot = core_snapshot,
+        .transfer = core_transfer,
+        .take = core_take,
+        .status = core_status,
+        .has_majority = core_has_majority,
+        .read = core_read,
+        .lease_held = core_lease_held,
+        .member_set = core_member_set,
+        .member_remove = core_member_remove,
+        .members = core_members,
+};

@@ -1,0 +1,236 @@
+/* Terms, votes and leadership.
+ *
+ *              timer                majority would           majority
+ *   FOLLOWER --------> PROSPECT ------------------> CANDIDATE --------> LEADER
+ *      ^                  |  (pre-vote; no term is spent)  |               |
+ *      '--- a leader's word, a higher term ----------------+---------------'
+ *
+ * A node that has heard a leader within the last election timeout refuses every vote and does not
+ * take over the term asked for, so neither one that was removed nor one that was cut off disturbs,
+ * and a lease holds. After its start it acts as if it had just heard one: it may have promised so.
+ * Only a candidate that the leader itself has sent (transfer) is heard at once.
+ *
+ * A refusal carries the true term. One that lost its journal refuses always. */
+#include "base/check.h"
+#include "raft/core_priv.h"
+
+void election_timer(struct core *core)
+{
+        uint64_t timeout = core->config.election_timeout_ms;
+        const struct member *self = log_self(core);
+        core->election_ms = core->now_ms + timeout + rng_below(&core->rng, timeout + 1);
+        /* A witness stands only where nobody else does. */
+        if (self != NULL && self->role == CONSENSUS_WITNESS)
+                core->election_ms += 2 * timeout;
+}
+
+size_t election_quorum(const struct core *core, size_t voting)
+{
+        size_t quorum = voting / 2 + 1;
+        if (core->config.bugs.quorum_half && voting > 1)
+                quorum = voting / 2;
+        return quorum;
+}
+
+static bool votes_in(const struct core *core, const struct members *members)
+{
+        const struct member *self = members_find(members, core->config.self);
+        return self != NULL && member_votes(self);
+}
+
+/* One that was removed, and does not know that this is committed, stands as well (dissertation,
+ * 4.2.2): it may be the only one that has the entry. */
+static bool electable(const struct core *core)
+{
+        const struct regime *regime = log_regime(core);
+        if (regime == NULL || core->meta.amnesiac || core->arrival.writing)
+                return false;
+        if (votes_in(core, &regime->members))
+                return true;
+        return regime > core->regimes && regime->index > core->commit &&
+               votes_in(core, &regime[-1].members);
+}
+
+static bool elected(const struct core *core, const struct members *members)
+{
+        size_t votes = 0;
+        for (size_t i = 0; i < members->count; i++)
+                votes += core->granted[i] && member_votes(&members->items[i]);
+        return votes >= election_quorum(core, members_voting(members));
+}
+
+void election_step_down(struct core *core, uint64_t term, uint32_t leader)
+{
+        CHECK(term >= core->meta.term);
+        if (core->role == CORE_LEADER)
+                replicate_end(core);
+        if (term > core->meta.term) {
+                core->meta.term = term;
+                core->meta.vote = 0;
+                log_meta(core);
+        }
+        core->verified = core->acknowledged = 0;
+        core->round_heard = (struct message_round){0};
+        core->role = CORE_FOLLOWER;
+        core->leader = leader;
+        core->transfer_vote = false;
+        election_timer(core);
+}
+
+static void lead(struct core *core)
+{
+        core->role = CORE_LEADER;
+        core->leader = core->config.self;
+        core->lead_since_ms = core->now_ms;
+        replicate_begin(core);
+        if (core->config.bugs.no_noop) {
+                core->lead_from = 0;
+                return;
+        }
+        /* Commits what earlier terms left, and lets reads and changes begin. */
+        log_append(core, core->meta.term, ENTRY_BARRIER, (struct bytes){0});
+        core->lead_from = log_last(core);
+}
+
+static void ask(struct core *core, const struct members *members)
+{
+        uint64_t last = log_last(core);
+        for (size_t i = 0; i < members->count; i++) {
+                const struct member *member = &members->items[i];
+                if (!member_votes(member) || member->node == core->config.self)
+                        continue;
+                struct message message = {.type = MESSAGE_VOTE};
+                message.vote.last_index = last;
+                message.vote.last_term = log_term(core, last);
+                message.vote.transfer = core->transfer_vote;
+                message.vote.pre_vote = core->role == CORE_PROSPECT;
+                post_send(core, member->node, &message);
+        }
+}
+
+/* Asks as PROSPECT or CANDIDATE; true when it needs nobody else. */
+static bool stand(struct core *core, enum core_role role)
+{
+        const struct members *members = &log_regime(core)->members;
+        core->role = role;
+        core->leader = 0;
+        memset(core->granted, 0, sizeof core->granted);
+        for (size_t i = 0; i < members->count; i++)
+                core->granted[i] = members->items[i].node == core->config.self;
+        election_timer(core);
+        ask(core, members);
+        return elected(core, members);
+}
+
+static void stand_candidate(struct core *core)
+{
+        core->meta.term++;
+        core->meta.vote = core->config.self;
+        core->verified = core->acknowledged = 0;
+        log_meta(core);
+        if (stand(core, CORE_CANDIDATE) && !core->failed)
+                lead(core);
+}
+
+void election_tick(struct core *core)
+{
+        if (core->role == CORE_LEADER || core->now_ms < core->election_ms)
+                return;
+        core->transfer_vote = false;
+        if (!electable(core)) {
+                core->leader = 0;
+                election_timer(core);
+        } else if (!core->config.pre_vote || stand(core, CORE_PROSPECT)) {
+                stand_candidate(core);
+        }
+}
+
+static bool log_up_to_date(const struct core *core, const struct message *message)
+{
+        uint64_t last = log_last(core);
+        uint64_t term = log_term(core, last);
+        if (message->vote.last_term != term && !core->config.bugs.log_by_length)
+                return message->vote.last_term > term;
+        if (core->config.bugs.log_strict)
+                return message->vote.last_index > last;
+        return message->vote.last_index >= last;
+}
+
+static bool leader_alive(const struct core *core)
+{
+        if (core->role == CORE_LEADER)
+                return true;
+        return core->now_ms < core->heard_ms + core->config.election_timeout_ms;
+}
+
+static void answer(struct core *core, const struct message *to, uint64_t asked, bool granted)
+{
+        struct message message = {.type = MESSAGE_VOTE_RESULT};
+        message.vote_result.granted = granted;
+        message.vote_result.pre_vote = to->vote.pre_vote;
+        message.vote_result.asked_term = asked;
+        post_send(core, to->from, &message);
+}
+
+static bool may_vote(const struct core *core, const struct message *message)
+{
+        return !core->meta.amnesiac && log_up_to_date(core, message);
+}
+
+void election_vote(struct core *core, const struct message *message)
+{
+        bool pre_vote = message->vote.pre_vote;
+        uint64_t asked = message->term + (pre_vote ? 1 : 0);
+        if (asked < core->meta.term || (leader_alive(core) && !message->vote.transfer)) {
+                answer(core, message, asked, false);
+                return;
+        }
+        if (pre_vote) {
+                answer(core, message, asked, asked > core->meta.term && may_vote(core, message));
+                return;
+        }
+        if (asked > core->meta.term)
+                election_step_down(core, asked, 0);
+        bool granted = may_vote(core, message) && core->role == CORE_FOLLOWER &&
+                       (core->meta.vote == 0 || core->meta.vote == message->from);
+        if (granted && core->meta.vote == 0) {
+                core->meta.vote = message->from;
+                log_meta(core);
+                election_timer(core);
+        }
+        answer(core, message, asked, granted);
+}
+
+void election_vote_result(struct core *core, const struct message *message)
+{
+        if (message->term > core->meta.term) {
+                election_step_down(core, message->term, 0);
+                return;
+        }
+        bool pre_vote = core->role == CORE_PROSPECT;
+        if ((!pre_vote && core->role != CORE_CANDIDATE) || !electable(core) ||
+            message->vote_result.pre_vote != pre_vote || !message->vote_result.granted ||
+            message->vote_result.asked_term != core->meta.term + (pre_vote ? 1 : 0))
+                return;
+        const struct members *members = &log_regime(core)->members;
+        for (size_t i = 0; i < members->count; i++) {
+                if (members->items[i].node == message->from)
+                        core->granted[i] = true;
+        }
+        if (!elected(core, members))
+                return;
+        if (pre_vote)
+                stand_candidate(core);
+        else
+                lead(core);
+}
+
+void election_timeout_now(struct core *core, const struct message *message)
+{
+        const struct member *self = log_self(core);
+        if (message->term != core->meta.term || core->role == CORE_LEADER || !electable(core) ||
+            self == NULL || self->role != CONSENSUS_VOTER)
+                return;
+        core->transfer_vote = true;
+        stand_candidate(core);
+}
