@@ -113,6 +113,8 @@ bool batch_open(struct redis_filter_context *ctx, const struct rule *rule, int a
         struct bytes name = plugin_bytes(key);
         struct keyspace_op *op = &batch.ops[batch.count];
         op->op = shapes[rule->kind].op;
+        if (policy_of(name) != POLICY_TYPED)
+                return false;
         if (op->op == 0 || (args != 0 && argc != args) || name.len > OP_BYTES_MAX / 2)
                 return false;
         batch.rule = rule;
@@ -182,7 +184,9 @@ static void op_changed(void *context, const struct keyspace_op *op,
                        const struct keyspace_change *change)
 {
         (void)context;
-        if (op->op == CRDT_OP_SET)
+        if (change->nothing)
+                local_changed(change);
+        else if (op->op == CRDT_OP_SET)
                 local_set_changed(change, op->body);
         else if (op->op == CRDT_OP_HSET && op->body.len > LOG_VALUE_LEN)
                 local_hset_changed(change, op->body);

@@ -147,6 +147,9 @@ static const struct {
         {"meridian.mergestate", daemon_merge_state, "write deny-oom deny-script", 0, 0, 0},
         {"meridian.acked", daemon_acked, "readonly fast", 0, 0, 0},
         {"meridian.members", daemon_members, "readonly fast", 0, 0, 0},
+        {"meridian.policy", policy_command, "write deny-script", 0, 0, 0},
+        {"meridian.conflicts", conflict_command, "readonly", 0, 0, 0},
+        {"meridian.siblings", siblings_command, "readonly", 1, 1, 1},
         {"meridian.digest", daemon_digest, "readonly", 0, 0, 0},
         {"meridian.shard", cluster_shard, "readonly", 0, 0, 0},
         {"meridian.mark", cluster_mark, "readonly", 0, 0, 0},
@@ -250,6 +253,7 @@ static void turn(struct redis_context *ctx, struct redis_event event, uint64_t s
                 local_expire_listed(ctx);
         if (log_flush(ctx))
                 daemon_wake(ctx);
+        conflict_publish(ctx);
         housekeeping(ctx);
 }
 

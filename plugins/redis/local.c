@@ -28,6 +28,8 @@ void local_dirty(struct buffer *list, struct crdt_name name)
 
 void local_changed(const struct keyspace_change *change)
 {
+        if (change->whole)
+                local_dirty(&plugin.dirty, change->name);
         if (change->nothing)
                 return;
         log_frame(change->delta, false);
@@ -446,6 +448,7 @@ int local_notified(struct redis_context *ctx, int type, const char *event, struc
                 return REDIS_OK;
         }
         batch_drain();
-        dispatch(ctx, event, name, key);
+        if (!policy_notified(ctx, event, name, key))
+                dispatch(ctx, event, name, key);
         return REDIS_OK;
 }

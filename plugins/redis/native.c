@@ -166,6 +166,7 @@ static void opaque_set(void *context, struct crdt_name name, struct bytes value,
 }
 
 static const struct crdt_native native = {
+        .siblings_show = policy_show,
         .string_get = string_get,
         .string_set = string_set,
         .key_delete = key_delete,

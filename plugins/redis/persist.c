@@ -1,8 +1,12 @@
 /* persist.c - metadata in RDB snapshots, as one auxiliary field before the keys, and what happens
  * around a load. The field is: slice of the keyspace's own format, then the list of keys that were
- * changed but not yet stamped. A field that is damaged, or another region's, stops the load: to go
- * on without metadata would bring deleted keys back. */
+ * changed but not yet stamped, then the policies. A field that is damaged, or another region's,
+ * stops the load: to go on without metadata would bring deleted keys back. */
 #include "plugin.h"
+
+enum {
+        PERSIST_VERSION = 1, /* 0 had no policies */
+};
 
 void persist_reset(void)
 {
@@ -16,6 +20,7 @@ void persist_reset(void)
         plugin.config.incarnation |= 1;
         plugin.keyspace = keyspace_new(&plugin.heap, &plugin.config);
         plugin_must(plugin.keyspace == NULL ? ERR_NOMEM : ERR_NONE, "the keyspace");
+        keyspace_watch(plugin.keyspace, conflict_found, NULL);
         buffer_reset(&plugin.pending);
         buffer_reset(&plugin.dirty);
         buffer_reset(&plugin.expired);
@@ -38,23 +43,34 @@ static void aux_save(struct redis_io *io, int when)
         redis.SaveStringBuffer(io, (const char *)saved.ptr, saved.len);
         redis.SaveStringBuffer(io, plugin.dirty.len == 0 ? "" : (const char *)plugin.dirty.ptr,
                                plugin.dirty.len);
+        struct bytes policies = policy_saved();
+        redis.SaveStringBuffer(io, policies.len == 0 ? "" : (const char *)policies.ptr,
+                               policies.len);
         buffer_fini(&saved);
 }
 
 static int aux_load(struct redis_io *io, int version, int when)
 {
         (void)when;
-        if (version != 0) {
+        if (version > PERSIST_VERSION) {
                 redis.LogIOError(io, "warning", "the metadata is of a newer Meridian");
                 return REDIS_ERR;
         }
         size_t len = 0;
         size_t dirty_len = 0;
         char *saved = redis.LoadStringBuffer(io, &len);
+        size_t policies_len = 0;
         char *dirty = saved == NULL ? NULL : redis.LoadStringBuffer(io, &dirty_len);
+        char *policies = NULL;
+        if (dirty != NULL && version > 0)
+                policies = redis.LoadStringBuffer(io, &policies_len);
         enum err err = ERR_TRUNCATED;
-        if (dirty != NULL) {
+        if (dirty != NULL && (policies != NULL || version == 0)) {
                 persist_reset();
+                if (policies != NULL && !policy_load(bytes_of(policies, policies_len)))
+                        redis.LogIOError(io, "warning",
+                                         "the policies cannot be read; the daemon "
+                                         "will tell them again");
                 err = keyspace_load(plugin.keyspace, bytes_of(saved, len));
                 buffer_bytes(&plugin.dirty, bytes_of(dirty, dirty_len));
                 plugin.saved = true;
@@ -63,6 +79,8 @@ static int aux_load(struct redis_io *io, int version, int when)
                 redis.Free(saved);
         if (dirty != NULL)
                 redis.Free(dirty);
+        if (policies != NULL)
+                redis.Free(policies);
         if (err == ERR_NONE)
                 return REDIS_OK;
         redis.LogIOError(io, "warning",
@@ -81,7 +99,7 @@ bool persist_create_type(struct redis_context *ctx)
                 .aux_save = aux_save,
                 .aux_save_triggers = REDIS_AUX_BEFORE,
         };
-        plugin.type = redis.CreateDataType(ctx, "meridianm", 0, &methods);
+        plugin.type = redis.CreateDataType(ctx, "meridianm", PERSIST_VERSION, &methods);
         return plugin.type != NULL;
 }
 

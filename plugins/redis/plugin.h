@@ -158,6 +158,48 @@ void local_hset_changed(const struct keyspace_change *change, struct bytes body)
 void local_set_add(struct crdt_name name, struct stash *stash, unsigned first);
 void local_dirty(struct buffer *list, struct crdt_name name);
 
+/* ---- policy.c: what becomes of concurrent writes, by the prefix of a key */
+
+enum policy {
+        POLICY_TYPED,
+        POLICY_LAST_WRITE,
+        POLICY_SIBLINGS,
+        POLICY_MERGE,
+        POLICY_COUNT,
+};
+
+/* Cost: one look at the key's first byte where no prefix begins so. */
+enum policy policy_of(struct bytes key);
+const char *policy_name(enum policy policy);
+uint64_t policy_count(void);
+
+/* True where a change of that key (`string`: one of a string) is told as its whole value. */
+bool policy_tells_whole(struct bytes key, bool string);
+
+/* A notification of a local change: true where the policy has told it. */
+bool policy_notified(struct redis_context *ctx, const char *event, struct crdt_name name,
+                     struct redis_string *key);
+
+/* As crdt_native.siblings_show. */
+bool policy_show(void *context, struct crdt_name name, const struct crdt_sibling *siblings,
+                 size_t count, struct bytes *ret_value);
+
+int policy_command(struct redis_context *ctx, struct redis_string **argv, int argc);
+
+/* For snapshots; policy_load is false where that is none. */
+struct bytes policy_saved(void);
+bool policy_load(struct bytes saved);
+
+/* ---- conflict.c: conflicts as events */
+
+void conflict_found(void *context, const struct crdt_conflict *conflict);
+void conflict_merge_failed(struct crdt_name name, const struct crdt_sibling *shown,
+                           const char *result, const char *why);
+void conflict_publish(struct redis_context *ctx);
+void conflict_info(struct redis_info *info);
+int conflict_command(struct redis_context *ctx, struct redis_string **argv, int argc);
+int siblings_command(struct redis_context *ctx, struct redis_string **argv, int argc);
+
 /* ---- replace.c: a key is now what Redis holds */
 
 /* Records the present content of a key, and its expiry, in place of what was known of it: a delete

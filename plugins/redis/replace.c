@@ -148,6 +148,19 @@ static void replace_list(struct redis_context *ctx, struct crdt_name name, struc
         list_record_all(ctx, name, key);
 }
 
+static void replace_sibling(struct redis_context *ctx, struct crdt_name name,
+                            struct redis_string *key, uint64_t expire_at_ms)
+{
+        struct redis_reply *reply = ask(ctx, "GET", key, REDIS_REPLY_STRING);
+        if (reply == NULL)
+                return;
+        struct keyspace_change change;
+        changed(keyspace_local_sibling(plugin.keyspace, plugin_stamp_ms(), name, reply_bytes(reply),
+                                       expire_at_ms, &change),
+                &change);
+        redis.FreeCallReply(reply);
+}
+
 /* By REDIS_KEY_*: how content of that type is recorded. `whole`: the expiry is told with it. */
 static const struct {
         void (*replace)(struct redis_context *ctx, struct crdt_name name, struct redis_string *key,
@@ -171,6 +184,15 @@ void replace_key(struct redis_context *ctx, struct crdt_name name, struct redis_
         long long at_ms = redis.GetAbsExpire(open);
         uint64_t expire_at_ms = at_ms > 0 ? (uint64_t)at_ms : 0;
         redis.CloseKey(open);
+        enum policy policy = policy_of(name.key);
+        if (type == REDIS_KEY_STRING && (policy == POLICY_SIBLINGS || policy == POLICY_MERGE)) {
+                replace_sibling(ctx, name, key, expire_at_ms);
+                return;
+        }
+        if (type != REDIS_KEY_STRING && policy == POLICY_LAST_WRITE) {
+                replace_opaque(ctx, name, key, expire_at_ms);
+                return;
+        }
         bool ruled = type > 0 && (size_t)type < COUNT_OF(rows) && rows[type].replace != NULL;
         if (!ruled) {
                 replace_opaque(ctx, name, key, expire_at_ms);

@@ -102,6 +102,8 @@ static void float_added(struct redis_context *ctx, struct redis_string **argv, s
         double amount;
         struct keyspace_change change;
         struct crdt_name name = name_of(ctx, argv[1]);
+        if (policy_tells_whole(name.key, true))
+                return;
         if (redis.StringToDouble(argv[2], &amount) != REDIS_OK ||
             keyspace_local_increment_float(plugin.keyspace, plugin_now_ms(), name, amount, before,
                                            &change) != ERR_NONE) {
@@ -152,9 +154,12 @@ static int run_one(struct redis_context *ctx, const struct rule *rule, struct re
         struct redis_reply *reply = run(ctx, rule, argv, argc);
         if (reply == NULL)
                 return redis.ReplyWithError(ctx, "ERR refused");
-        if (rule->kind == RULE_SPOP)
+        bool whole = policy_tells_whole(plugin_bytes(argv[1]), false);
+        if (rule->kind == RULE_SPOP && whole)
+                replace_key(ctx, name_of(ctx, argv[1]), argv[1]);
+        else if (rule->kind == RULE_SPOP)
                 popped(name_of(ctx, argv[1]), reply);
-        else if (rule->kind == RULE_SADD && !plugin.stash.used &&
+        else if (rule->kind == RULE_SADD && !plugin.stash.used && !whole &&
                  redis.CallReplyType(reply) == REDIS_REPLY_INTEGER)
                 local_set_add(name_of(ctx, argv[1]), &plugin.stash, 1);
         int status = redis.ReplyWithCallReply(ctx, reply);

@@ -380,6 +380,8 @@ void crdt_apply(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta
         if (delta->stamp.hlc > crdt->touched)
                 crdt->touched = delta->stamp.hlc;
         change_end(env, crdt);
+        if (env->conflict != NULL && env->seen != NULL && delta->stamp.origin != env->seen->self)
+                conflict_find(env, crdt, delta);
 }
 
 void crdt_evict(const struct table_env *env, struct crdt *crdt)

@@ -331,6 +331,34 @@ bool crdt_seen_covers(const struct crdt_seen *seen, struct stamp stamp);
 void crdt_seen_encode(const struct crdt_seen *seen, struct buffer *buffer);
 void crdt_seen_decode(struct cursor *cursor, region_id self, struct crdt_seen *ret);
 
+/* Why of two writes, neither of which had seen the other, one is lost or hidden. */
+enum crdt_conflict_kind {
+        CRDT_CONFLICT_NONE,
+        CRDT_CONFLICT_VALUE,    /* two values: the later stamp won */
+        CRDT_CONFLICT_FIELD,    /* the same of a field of a hash */
+        CRDT_CONFLICT_TYPE,     /* a write of another type won */
+        CRDT_CONFLICT_DELETE,   /* a later delete won */
+        CRDT_CONFLICT_COUNT,    /* increments to a base that another SET has replaced: they stay */
+        CRDT_CONFLICT_SIBLINGS, /* all are kept */
+        CRDT_CONFLICT_KINDS,
+};
+
+/* A write of another region met a later one of this region that had not seen it, nor been seen: it
+ * is certain, because this region's clock would else be behind, and it is found in one region only,
+ * that of the winner. */
+struct crdt_conflict {
+        enum crdt_conflict_kind kind; /* NONE: there is none */
+        struct crdt_name name;
+        struct stamp lost;
+        struct stamp won;
+        enum crdt_type lost_type;
+        enum crdt_type won_type;
+        struct bytes field;
+        struct bytes value;   /* what was lost, where it is one value; borrowed from the delta */
+        uint64_t lost_amount; /* COUNT: the running total, as a signed number */
+        uint64_t count;       /* fields that have lost; else 1 */
+};
+
 /* What a change needs to know, and what it tells. One per key and change. */
 struct crdt_env {
         struct table_env table;
@@ -340,7 +368,8 @@ struct crdt_env {
         struct bytes
                 text_before; /* the string before a local increment; ptr NULL: ask the native */
         uint64_t conflicts;  /* counted up */
-        enum err err;        /* ERR_NONE or ERR_NOMEM, sticky */
+        struct crdt_conflict *conflict; /* filled in by crdt_apply; NULL: nobody asks */
+        enum err err;                   /* ERR_NONE or ERR_NOMEM, sticky */
 
         enum crdt_type was; /* from here on: this room's own, for the time of one call */
         uint64_t expiry_was;

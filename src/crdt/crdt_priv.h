@@ -48,6 +48,9 @@ void last_raise(struct crdt_env *env, struct crdt *crdt, enum crdt_type type, st
                 bool known);
 void ttl_join(struct crdt *crdt, struct stamp stamp, uint64_t expire_at_ms);
 
+/* conflict.c: tells env->conflict what a write of another region has lost, after it was applied. */
+void conflict_find(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta);
+
 /* items.c */
 void items_free(const struct table_env *env, struct crdt_items **slot);
 struct item *items_find(struct crdt_env *env, struct crdt_items *items, struct bytes name);

@@ -207,6 +207,7 @@ void apply_sibling(struct crdt_env *env, struct crdt *crdt, const struct crdt_de
                 env->siblings_dirty = true;
         }
         change_settle(env, crdt);
+        string_sync(env, crdt, (struct bytes){0});
 }
 
 void crdt_siblings_cuts(const struct crdt *crdt, struct buffer *buffer)

@@ -11,14 +11,23 @@
 /* The short way: a SET or DEL of a key that never was anything but a plain string. False where it
  * does not apply. */
 static bool merge_plain(struct keyspace *keyspace, const struct crdt_native *native,
-                        struct entry *entry, const struct crdt_delta *delta)
+                        struct entry *entry, const struct crdt_delta *delta,
+                        struct crdt_conflict *found)
 {
         bool set = delta->op == CRDT_OP_SET;
         if (entry->node.kind != ENTRY_STRING || !(set || delta->op == CRDT_OP_DEL) ||
             delta->cuts.len > 0 || delta->bounds.len > 0)
                 return false;
-        if (!stamp_before(entry_stamp(entry), delta->stamp))
+        if (!stamp_before(entry_stamp(entry), delta->stamp)) {
+                if (set && found != NULL && entry->origin == keyspace->config.origin)
+                        *found = (struct crdt_conflict){.kind = CRDT_CONFLICT_VALUE,
+                                                        .name = delta->name,
+                                                        .lost = delta->stamp,
+                                                        .won = entry_stamp(entry),
+                                                        .value = delta->value,
+                                                        .count = 1};
                 return true;
+        }
         entry_count(keyspace, entry_type(entry), set ? CRDT_STRING : CRDT_NONE);
         if (set) {
                 entry->more = delta->expire_at_ms;
@@ -49,14 +58,23 @@ enum err keyspace_merge(struct keyspace *keyspace, const struct crdt_native *nat
         struct entry *entry = entry_get(keyspace, delta->name);
         if (entry == NULL)
                 return ERR_NOMEM;
-        if (merge_plain(keyspace, native, entry, delta))
+        bool asked = keyspace->found != NULL && !keyspace->quiet &&
+                     delta->stamp.origin != keyspace->config.origin;
+        struct crdt_conflict found = {0};
+        if (merge_plain(keyspace, native, entry, delta, asked ? &found : NULL)) {
+                if (found.kind != CRDT_CONFLICT_NONE)
+                        keyspace->found(keyspace->found_context, &found);
                 return flushes_again(keyspace, native, entry);
+        }
         struct crdt *crdt = entry_full(keyspace, entry);
         if (crdt == NULL)
                 return ERR_NOMEM;
         struct crdt_env env = keyspace_env(keyspace, native, delta->name);
         enum crdt_type was = crdt_type(crdt);
+        env.conflict = asked ? &found : NULL;
         crdt_apply(&env, crdt, delta);
+        if (found.kind != CRDT_CONFLICT_NONE)
+                keyspace->found(keyspace->found_context, &found);
         keyspace->stats.conflicts += env.conflicts;
         entry_count(keyspace, was, crdt_type(crdt));
         entry_pack(keyspace, entry);
@@ -133,6 +151,7 @@ static enum err apply_run(struct apply *apply, struct bytes deltas, struct keysp
 {
         struct keyspace *keyspace = apply->keyspace;
         uint64_t conflicts = keyspace->stats.conflicts;
+        keyspace->quiet = apply->logged;
         enum err err = apply_batch(apply, deltas, ret);
         ret->conflicts = keyspace->stats.conflicts - conflicts;
         ret->position = vector_get(&keyspace->seen.vector, apply->origin);

@@ -61,6 +61,9 @@ struct keyspace_change {
         bool rewrite;       /* the native value must become `text` (the expiry stays) */
         struct bytes text;
         bool nothing; /* nothing was to do: no stamp, no delta */
+        bool whole;   /* nothing was told: the key `name` is known as one whole value, of
+                       * which this was a part. It is to be told anew, as what it is now. */
+        struct crdt_name name;
 };
 /* `delta` and `text` are borrowed until the next call on the keyspace. */
 
@@ -178,6 +181,14 @@ MUST_USE enum err keyspace_local_opaque(struct keyspace *keyspace, uint64_t wall
 MUST_USE enum err keyspace_local_sibling(struct keyspace *keyspace, uint64_t wall_ms,
                                          struct crdt_name name, struct bytes value,
                                          uint64_t expire_at_ms, struct keyspace_change *ret);
+
+/* `found` is told of each conflict that a delta of another region makes with a write of this one,
+ * after it was merged, in the same call; what is loaded from a log and state transfers tell
+ * nothing. It must not come back into the keyspace. Cost: a few comparisons for each merged
+ * delta. */
+void keyspace_watch(struct keyspace *keyspace,
+                    void (*found)(void *context, const struct crdt_conflict *conflict),
+                    void *context);
 
 /* The siblings of a key, oldest first; borrowed until the next call. Of one alone the
  * value is empty: it is the store's. Returns their count, 0 where the key is no such string. */

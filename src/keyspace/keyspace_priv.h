@@ -63,6 +63,9 @@ struct keyspace {
         uint64_t collect_cursor;
         struct flush *flushes;
         unsigned flush_count;
+        void (*found)(void *context, const struct crdt_conflict *conflict);
+        void *found_context;
+        bool quiet;                  /* a log is loaded: conflicts were told before */
         struct keyspace_stats stats; /* what is counted; the rest is filled in by keyspace_stats */
 };
 
@@ -148,6 +151,10 @@ enum err change_nothing(struct keyspace_change *ret);
 void change_publish(struct keyspace *keyspace, struct stamp stamp, struct keyspace_change *ret);
 enum err entry_delete(struct keyspace *keyspace, uint64_t wall_ms, struct entry *entry,
                       struct keyspace_change *ret);
+
+/* True where the key is known as one whole value, of which a write of `op` is only a part; *ret
+ * then says so. */
+bool change_is_part(const struct entry *entry, enum crdt_op op, struct keyspace_change *ret);
 
 /* local.c: changes whose stamp is issued already. `body` is the delta's, after the key. */
 void entry_set(struct keyspace *keyspace, struct entry *entry, struct stamp stamp,

@@ -118,9 +118,23 @@ uint8_t created_flag(const struct entry *entry)
         return created ? CRDT_FLAG_CREATED : 0;
 }
 
+bool change_is_part(const struct entry *entry, enum crdt_op op, struct keyspace_change *ret)
+{
+        if (entry->node.kind != ENTRY_FULL)
+                return false;
+        enum crdt_type type = crdt_type(entry->crdt);
+        bool part = type == CRDT_OPAQUE || (type == CRDT_SIBLINGS && op == CRDT_OP_COUNT);
+        if (part)
+                *ret = (struct keyspace_change){
+                        .nothing = true, .whole = true, .name = entry_name(entry)};
+        return part;
+}
+
 enum err items_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                        enum crdt_op op, struct bytes body, struct keyspace_change *ret)
 {
+        if (change_is_part(entry, op, ret))
+                return ERR_NONE;
         struct buffer *delta =
                 delta_begin(keyspace, stamp, op, created_flag(entry), entry_name(entry));
         buffer_bytes(delta, body);
@@ -232,6 +246,8 @@ enum err count_publish(struct keyspace *keyspace, struct stamp stamp, struct ent
                        int64_t whole, double part, struct bytes text_before,
                        struct keyspace_change *ret)
 {
+        if (change_is_part(entry, CRDT_OP_COUNT, ret))
+                return ERR_NONE;
         struct crdt *crdt = entry_full(keyspace, entry);
         if (crdt == NULL)
                 return ERR_NOMEM;
@@ -276,7 +292,7 @@ enum err keyspace_local_increment(struct keyspace *keyspace, uint64_t wall_ms,
         }
         enum err err = count_publish(keyspace, keyspace_issue(keyspace, wall_ms), entry, amount, 0,
                                      before, ret);
-        if (err != ERR_NONE)
+        if (err != ERR_NONE || ret->nothing)
                 return err;
         int64_t sum = 0;
         CHECK(entry->node.kind == ENTRY_FULL);
@@ -302,7 +318,7 @@ enum err keyspace_local_increment_float(struct keyspace *keyspace, uint64_t wall
                 value_before = BYTES("0");
         enum err err = count_publish(keyspace, keyspace_issue(keyspace, wall_ms), entry, 0, amount,
                                      value_before, ret);
-        return err != ERR_NONE ? err : change_text(keyspace, entry->crdt, ret);
+        return err != ERR_NONE || ret->nothing ? err : change_text(keyspace, entry->crdt, ret);
 }
 
 /* ---- gone, expiry */
@@ -456,6 +472,8 @@ enum err keyspace_local_hash_set(struct keyspace *keyspace, uint64_t wall_ms, st
         struct entry *entry = entry_get(keyspace, name);
         if (entry == NULL)
                 return ERR_NOMEM;
+        if (change_is_part(entry, CRDT_OP_HSET, ret))
+                return ERR_NONE;
         uint8_t flags = created_flag(entry);
         struct stamp stamp = keyspace_issue(keyspace, wall_ms);
         struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_HSET, flags, name);
@@ -478,6 +496,8 @@ static enum err names_publish(struct keyspace *keyspace, uint64_t wall_ms, struc
         struct crdt *crdt = entry == NULL ? NULL : entry_full(keyspace, entry);
         if (crdt == NULL)
                 return ERR_NOMEM;
+        if (change_is_part(entry, op, ret))
+                return ERR_NONE;
         uint8_t flags = op == CRDT_OP_SADD ? created_flag(entry) : 0;
         struct stamp stamp = keyspace_issue(keyspace, wall_ms);
         struct buffer *delta = delta_begin(keyspace, stamp, op, flags, name);

@@ -35,6 +35,8 @@ enum err keyspace_local_list_push(struct keyspace *keyspace, uint64_t wall_ms,
         struct entry *entry = entry_get(keyspace, name);
         if (entry == NULL)
                 return ERR_NOMEM;
+        if (change_is_part(entry, CRDT_OP_LIST_INSERT, ret))
+                return ERR_NONE;
         struct stamp stamp = keyspace_issue(keyspace, wall_ms);
         struct buffer *delta =
                 delta_begin(keyspace, stamp, CRDT_OP_LIST_INSERT, created_flag(entry), name);
@@ -50,6 +52,8 @@ enum err keyspace_local_list_insert(struct keyspace *keyspace, uint64_t wall_ms,
                                     struct keyspace_change *ret)
 {
         struct entry *entry = values_fit(name, &value, 1) ? entry_find(keyspace, name) : NULL;
+        if (entry != NULL && change_is_part(entry, CRDT_OP_LIST_INSERT, ret))
+                return ERR_NONE;
         const struct crdt *crdt = list_of(entry);
         if (crdt == NULL || index == 0 || index >= crdt_list_length(crdt))
                 return ERR_LIMIT;
@@ -85,6 +89,8 @@ enum err keyspace_local_list_remove(struct keyspace *keyspace, uint64_t wall_ms,
                                     size_t count, struct keyspace_change *ret)
 {
         struct entry *entry = name_fits(name) ? entry_find(keyspace, name) : NULL;
+        if (entry != NULL && change_is_part(entry, CRDT_OP_LIST_INSERT, ret))
+                return ERR_NONE;
         const struct crdt *crdt = list_of(entry);
         uint64_t length = crdt == NULL ? 0 : crdt_list_length(crdt);
         uint64_t runs = 0;
@@ -110,6 +116,8 @@ enum err keyspace_local_list_set(struct keyspace *keyspace, uint64_t wall_ms, st
                                  uint64_t index, struct bytes value, struct keyspace_change *ret)
 {
         struct entry *entry = values_fit(name, &value, 1) ? entry_find(keyspace, name) : NULL;
+        if (entry != NULL && change_is_part(entry, CRDT_OP_LIST_INSERT, ret))
+                return ERR_NONE;
         const struct crdt *crdt = list_of(entry);
         if (crdt == NULL || index >= crdt_list_length(crdt))
                 return ERR_LIMIT;

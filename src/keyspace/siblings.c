@@ -1,4 +1,4 @@
-/* Looking at keys whose concurrent writes are all kept. Nothing here fails. */
+/* Looking at keys whose concurrent writes are all kept, and at conflicts. Nothing here fails. */
 #include "keyspace/keyspace_priv.h"
 
 size_t keyspace_siblings(const struct keyspace *keyspace, struct crdt_name name,
@@ -14,6 +14,14 @@ size_t keyspace_siblings(const struct keyspace *keyspace, struct crdt_name name,
                 return 0;
         *ret = siblings->list;
         return siblings->count;
+}
+
+void keyspace_watch(struct keyspace *keyspace,
+                    void (*found)(void *context, const struct crdt_conflict *conflict),
+                    void *context)
+{
+        keyspace->found = found;
+        keyspace->found_context = context;
 }
 
 void keyspace_siblings_show(struct keyspace *keyspace, const struct crdt_native *native)

@@ -15,6 +15,10 @@ enum {
         STEPS_EACH = 1000, /* instructions between two looks at the count */
 };
 
+FILE *merge_stderr;
+FILE *merge_stdin;
+FILE *merge_stdout;
+
 struct run {
         struct heap *heap;
         size_t used;

@@ -1,6 +1,6 @@
 /* Policies of key prefixes and the merge functions that they name: their values, and what these
- * mean together. A policy may name a function that comes later, so the name is looked up at the end of
- * the document. Fails as the rest of the parser does: with the place, the reason and what to do. */
+ * mean together. A policy may name a function that comes later, so the name is looked up at the end
+ * of the document. Fails as the rest of the parser does: with the place, the reason, what to do. */
 #include "topology/parse_priv.h"
 
 #define FAIL(parser, token, todo, ...)                                                             \

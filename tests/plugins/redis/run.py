@@ -17,6 +17,7 @@ import access
 import commands
 import flushed
 import groups
+import policies
 import lists
 import replaced
 from harness import MODULE, Failed
@@ -42,7 +43,8 @@ def main():
     passed = failed = 0
     print(f"seed {arguments.seed}")
     for program in servers:
-        for group in groups.ALL + replaced.ALL + access.ALL + commands.ALL + flushed.ALL + lists.ALL:
+        for group in (groups.ALL + replaced.ALL + access.ALL + commands.ALL + policies.ALL +
+                      flushed.ALL + lists.ALL):
             name = group.__name__
             if arguments.groups and name not in arguments.groups:
                 continue
