@@ -43,6 +43,30 @@ void cluster_changed(void)
         cluster.stale = true;
 }
 
+/* A server whose cluster is down answers no command on keys, not even ours: what a merge would
+ * write then would be lost, what a scan would read would look empty. */
+bool cluster_serves(struct redis_context *ctx)
+{
+        if (!cluster.enabled)
+                return true;
+        struct redis_reply *reply = redis.Call(ctx, "CLUSTER", "c", "INFO");
+        if (reply == NULL)
+                return false;
+        size_t len = 0;
+        const char *text = redis.CallReplyStringPtr(reply, &len);
+        bool serves = text != NULL && memmem(text, len, "cluster_state:ok", 16) != NULL;
+        redis.FreeCallReply(reply);
+        return serves;
+}
+
+bool cluster_refuses(struct redis_context *ctx)
+{
+        if (cluster_serves(ctx))
+                return false;
+        redis.ReplyWithError(ctx, "CLUSTERDOWN this server's cluster is not served");
+        return true;
+}
+
 /* Whether our line of CLUSTER NODES has a slot that comes to us: "[93-<-node]". */
 static bool ask_importing(struct redis_context *ctx)
 {
@@ -69,6 +93,8 @@ int cluster_shard(struct redis_context *ctx, struct redis_string **argv, int arg
         (void)argv;
         if (argc != 1)
                 return redis.WrongArity(ctx);
+        if (cluster_refuses(ctx))
+                return REDIS_OK;
         batch_drain();
         struct keyspace_stats stats = keyspace_stats(plugin.keyspace);
         bool importing = cluster.enabled && cluster_importing(ctx);
@@ -198,6 +224,8 @@ bool cluster_merge_allowed(struct redis_context *ctx, struct redis_string **argv
                                                   : "MERIDIAN an argument is out of range");
                 return false;
         }
+        if (cluster_refuses(ctx))
+                return false;
         if (layout != cluster.layout || (argc == 7 && cluster_importing(ctx))) {
                 redis.ReplyWithError(ctx, "LAYOUT the slots have changed; ask MERIDIAN.SHARD");
                 return false;

@@ -355,6 +355,8 @@ int daemon_scan(struct redis_context *ctx, struct redis_string **argv, int argc)
                 return reply_bad(ctx);
         if (!log_flush(ctx))
                 return redis.ReplyWithError(ctx, "MERIDIAN clients are paused; try again");
+        if (cluster_refuses(ctx))
+                return REDIS_OK;
         bool begin = cursor == 0;
         struct vector positions = {{0}};
         if (begin)
@@ -410,6 +412,8 @@ int daemon_merge_state(struct redis_context *ctx, struct redis_string **argv, in
                 return reply_bad(ctx);
         struct bytes state = plugin_bytes(argv[1]);
         struct keyspace_result result = {0};
+        if (!from_log(ctx) && cluster_refuses(ctx))
+                return REDIS_OK;
         if (!from_log(ctx) && !cluster_state_allowed(ctx, state))
                 return redis.ReplyWithError(ctx, "LAYOUT the slots have changed, or are moving");
         /* A state from the log was within the bound when it came. */

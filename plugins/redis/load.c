@@ -247,7 +247,7 @@ static void turn(struct redis_context *ctx, struct redis_event event, uint64_t s
         batch_drain();
         if (plugin.recover)
                 recover(ctx);
-        if (plugin.dirty.len > 0)
+        if (plugin.dirty.len > 0 && cluster_serves(ctx))
                 local_stamp_dirty(ctx);
         if (plugin.expired.len > 0)
                 local_expire_listed(ctx);

@@ -270,6 +270,10 @@ void log_mark(uint64_t position);
 void cluster_init(struct redis_context *ctx);
 bool cluster_enabled(void);
 
+/* Whether commands on keys run now; else _refuses replies so and is true. */
+bool cluster_serves(struct redis_context *ctx);
+bool cluster_refuses(struct redis_context *ctx);
+
 /* CLUSTER SETSLOT is about to run. */
 void cluster_changed(void);
 bool cluster_importing(struct redis_context *ctx);

@@ -308,6 +308,8 @@ static void shard_layout(struct call *call, const redisReply *reply)
         if (reply == NULL || call->ticket != shard->cluster->generation)
                 return;
         shard->layout_told = shard_layout_read(shard, reply);
+        if (!shard->layout_told)
+                connection_retry(&shard->control, ASK_AGAIN_MS);
 }
 
 static void shard_claims(struct call *call, const redisReply *reply)

@@ -130,7 +130,7 @@ static void merge_take(struct merging *merging, unsigned index, const redisReply
 {
         struct world_event event;
         uint64_t position;
-        if (reply_starts(reply, "LAYOUT")) {
+        if (reply_starts(reply, "LAYOUT") || reply_starts(reply, "CLUSTERDOWN")) {
                 merging->stale = true;
                 return;
         }

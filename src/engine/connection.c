@@ -159,7 +159,7 @@ static void connection_connected(const redisAsyncContext *context, int status)
         connection->moved_ms = now_ms(connection);
         if (status != REDIS_OK)
                 return; /* cleanup follows */
-        if (engine->password[0] == 0) {
+        if (engine->password[0] == 0 || connection->bare) {
                 connection_ready(connection);
                 return;
         }

@@ -59,12 +59,23 @@ enum err engine_new(const struct engine_config *config, struct engine **ret_engi
                 engine->config.timeout_ms = ENGINE_TIMEOUT_MS;
         rng_init(&engine->rng, config->seed, 0x656e67696e65);
         keeper_init(engine);
-        if (config->redis_cluster && !cluster_new(engine)) {
+        bool made = true;
+        if (config->redis_cluster)
+                made = cluster_new(engine);
+        else if (config->redis_node_count > 0)
+                made = finder_new(engine);
+        if (!made) {
                 heap_free(config->heap, engine);
                 return ERR_NOMEM;
         }
         *ret_engine = engine;
         return ERR_NONE;
+}
+
+static bool redis_used(const struct engine *engine)
+{
+        return engine->cluster != NULL || engine->finder != NULL ||
+               engine->config.redis.address.family != 0;
 }
 
 static void backends_start(struct engine *engine)
@@ -82,7 +93,7 @@ void engine_start(struct engine *engine)
         const struct engine_config *config = &engine->config;
         CHECK(!engine->started);
         engine->started = true;
-        if (engine->cluster != NULL || config->redis.address.family != 0) {
+        if (redis_used(engine)) {
                 keeper_start(engine);
                 engine->probe_redis = probe_redis(engine);
         }
@@ -149,7 +160,7 @@ enum err engine_topology(struct engine *engine, const struct topology *topology,
 void engine_status(const struct engine *engine, struct engine_status *ret)
 {
         *ret = (struct engine_status){
-                .redis_used = engine->cluster != NULL || engine->config.redis.address.family != 0,
+                .redis_used = redis_used(engine),
                 .redis_up = engine->redis_up,
                 .redis_module_missing = engine->module_missing,
                 .redis_origin = engine->origin,

@@ -36,6 +36,7 @@ enum {
         ENGINE_TEXT_SIZE = 256,
         ENGINE_NODES_MAX = 16,
         ENGINE_SHARDS_MAX = 64,
+        ENGINE_MASTER_SIZE = 64,
 };
 
 struct engine_config {
@@ -49,8 +50,10 @@ struct engine_config {
         struct topology_endpoint edge;
         const char *redis_password; /* NULL: none; copied */
 
-        /* Instead of `redis`: some servers of a Redis Cluster, any of which tells the others. */
+        /* Instead of `redis`: some servers of a Redis Cluster, any of which tells the others; or
+         * the sentinels that know a primary by its name; or a primary and its replicas. */
         bool redis_cluster;
+        char redis_master[ENGINE_MASTER_SIZE]; /* as the sentinels call it; empty: none */
         struct topology_endpoint redis_nodes[ENGINE_NODES_MAX];
         size_t redis_node_count;
 

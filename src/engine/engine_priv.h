@@ -42,6 +42,7 @@ struct connection {
         uv_timer_t timer;           /* until the next attempt; while it stands, the owner's */
         bool timer_open;
         bool wanted;
+        bool bare;  /* no password is told */
         bool ready; /* connected and authenticated */
         uint32_t wait_ms;
         uint32_t wait_ms_max;
@@ -149,6 +150,10 @@ void keeper_start(struct engine *engine);
 void keeper_close(struct engine *engine);
 void keeper_members(struct engine *engine);
 
+/* With a finder: opens the connections to config.redis, and makes them anew when it is another. */
+void keeper_open(struct engine *engine);
+void keeper_moved(struct engine *engine);
+
 /* Frees what keeper_close has closed. */
 void keeper_fini(struct engine *engine);
 
@@ -170,6 +175,20 @@ void cluster_status(const struct engine *engine, struct engine_status *ret);
 
 /* Why it is of no use, or NULL. */
 const char *cluster_why(const struct engine *engine);
+
+/* ---- finder.c: which of several servers is the primary ---- */
+
+struct finder;
+
+MUST_USE bool finder_new(struct engine *engine);
+void finder_start(struct engine *engine);
+void finder_watch(struct engine *engine);
+void finder_close(struct engine *engine);
+void finder_fini(struct engine *engine);
+
+/* Asks the server of the control connection; the answer holds for what is asked there after it. */
+void finder_ask_role(struct engine *engine);
+bool finder_role_is_primary(const struct engine *engine);
 
 /* ---- engine.c ---- */
 
@@ -203,6 +222,7 @@ struct engine {
         struct connection scan;
         struct connection ping;
         struct tail *tails;
+        struct finder *finder;   /* NULL: config.redis is the only one */
         struct cluster *cluster; /* NULL: the region has one Redis, `control` and so on */
         bool redis_up;
         bool module_missing;

@@ -127,6 +127,10 @@ static void control_positions(struct call *call, const redisReply *reply)
                                "correct the loadmodule line of one or the region of the other",
                                origin, engine->region);
                 redis_refused(engine, "redis-refused", text);
+        } else if (kind == REPLY_GOOD && engine->finder != NULL &&
+                   !finder_role_is_primary(engine)) {
+                redis_refused(engine, "redis-refused",
+                              "the server that should be the region's primary is a replica still");
         } else if (kind == REPLY_GOOD && !engine->scan.ready) {
                 connection_retry(&engine->control, SCAN_WAIT_MS); /* the node may scan at once */
                 return;
@@ -146,6 +150,8 @@ static void control_ask(struct connection *connection)
 {
         struct call call = {.done = control_positions};
         struct bytes argv[] = {BYTES("MERIDIAN.POSITIONS")};
+        if (connection->engine->finder != NULL)
+                finder_ask_role(connection->engine);
         (void)connection_send(connection, &call, COUNT_OF(argv), argv);
 }
 
@@ -374,6 +380,8 @@ static void keeper_watch(uv_timer_t *timer)
         struct engine *engine = timer->data;
         if (engine->cluster != NULL)
                 cluster_watch(engine);
+        if (engine->finder != NULL)
+                finder_watch(engine);
         connection_watch(&engine->control);
         connection_watch(&engine->scan);
         connection_watch(&engine->ping);
@@ -391,6 +399,28 @@ void keeper_init(struct engine *engine)
         engine->control.down = control_down;
 }
 
+void keeper_open(struct engine *engine)
+{
+        connection_open(&engine->control);
+        connection_open(&engine->scan);
+        connection_open(&engine->ping);
+}
+
+static void moved_one(struct connection *connection)
+{
+        connection->endpoint = connection->engine->config.redis;
+        connection_kick(connection, "another server is the primary now");
+}
+
+void keeper_moved(struct engine *engine)
+{
+        moved_one(&engine->control);
+        moved_one(&engine->scan);
+        moved_one(&engine->ping);
+        for (struct tail *tail = engine->tails; tail != NULL; tail = tail->next)
+                moved_one(&tail->connection);
+}
+
 void keeper_start(struct engine *engine)
 {
         CHECK(uv_timer_init(engine->config.loop, &engine->watch) == 0);
@@ -401,9 +431,10 @@ void keeper_start(struct engine *engine)
                 cluster_start(engine);
                 return;
         }
-        connection_open(&engine->control);
-        connection_open(&engine->scan);
-        connection_open(&engine->ping);
+        if (engine->finder != NULL)
+                finder_start(engine);
+        else
+                keeper_open(engine);
 }
 
 static void watch_closed(uv_handle_t *handle)
@@ -416,6 +447,8 @@ void keeper_close(struct engine *engine)
         uv_close((uv_handle_t *)&engine->watch, watch_closed);
         if (engine->cluster != NULL)
                 cluster_close(engine);
+        if (engine->finder != NULL)
+                finder_close(engine);
         connection_close(&engine->control);
         connection_close(&engine->scan);
         connection_close(&engine->ping);
@@ -426,6 +459,7 @@ void keeper_close(struct engine *engine)
 void keeper_fini(struct engine *engine)
 {
         cluster_fini(engine);
+        finder_fini(engine);
         while (engine->tails != NULL) {
                 struct tail *tail = engine->tails;
                 engine->tails = tail->next;

@@ -160,6 +160,7 @@ enum err reply_err(const redisReply *reply)
                 const char *word;
                 enum err err;
         } words[] = {
+                {"CLUSTERDOWN", ERR_BUSY}, {"LAYOUT", ERR_BUSY},
                 {"LOADING", ERR_BUSY},     {"BUSY", ERR_BUSY},
                 {"TRYAGAIN", ERR_BUSY},    {"OOM", ERR_LIMIT},
                 {"MISCONF", ERR_IO},       {"DRIFT", ERR_REFUSED},

@@ -35,6 +35,7 @@ enum key_kind {
         KEY_NODE,
         KEY_PATH,
         KEY_ADDRESS,
+        KEY_ADDRESSES, /* may be given several times */
         KEY_LEVEL,
         KEY_SWITCH,
 };
@@ -43,7 +44,7 @@ struct section_row {
         const char *name;
 };
 
-static const struct section_row section_rows[] = {{""}, {"pki"}, {"listen"}, {"lab"}};
+static const struct section_row section_rows[] = {{""}, {"pki"}, {"listen"}, {"redis"}, {"lab"}};
 
 struct key_row {
         const char *section;
@@ -73,6 +74,9 @@ static const struct key_row key_rows[] = {
         ROW("listen", "admin", KEY_ADDRESS, true, admin),
         ROW("listen", "locks", KEY_ADDRESS, true, locks),
         ROW("", "redis", KEY_ADDRESS, false, redis),
+        ROW("redis", "node", KEY_ADDRESSES, false, redis_nodes),
+        ROW("redis", "cluster", KEY_SWITCH, false, redis_cluster),
+        ROW("redis", "master", KEY_NAME, false, redis_master),
         ROW("", "dns", KEY_ADDRESS, false, dns),
         ROW("", "edge", KEY_ADDRESS, false, edge),
         ROW("", "geo", KEY_PATH, false, geo),
@@ -188,6 +192,14 @@ static bool address_set(struct config_address *field, struct bytes text)
         return host_valid(field->host);
 }
 
+static bool addresses_add(struct config_nodes *field, struct bytes text)
+{
+        if (field->count == CONFIG_NODES_MAX || !address_set(&field->items[field->count], text))
+                return false;
+        field->count++;
+        return true;
+}
+
 /* The place of a word in a list; -1 where it is not in it. */
 static int word_index(struct bytes text, const char *const *words, size_t count)
 {
@@ -226,6 +238,7 @@ static const char *kind_help(enum key_kind kind)
         case KEY_PATH:
                 return "use a path of at most 1000 bytes";
         case KEY_ADDRESS:
+        case KEY_ADDRESSES:
                 return "use an IP address and a port, as in 127.0.0.1:7401 or \"[::1]:7401\"";
         case KEY_LEVEL:
                 return "use error, warn, info or debug";
@@ -247,6 +260,8 @@ static bool value_set(struct parser *parser, const struct key_row *row, struct b
                 return text.len > 0 && path_set(field, text, parser->path);
         case KEY_ADDRESS:
                 return address_set(field, text);
+        case KEY_ADDRESSES:
+                return addresses_add(field, text);
         case KEY_LEVEL:
                 return level_set(field, text);
         case KEY_SWITCH:
@@ -307,7 +322,7 @@ static enum err value_parse(struct parser *parser, struct token key)
                 return fail_key(parser, key);
         uint64_t bit = (uint64_t)1 << (row - key_rows);
         section_prefix(row->section, prefix);
-        if ((parser->seen & bit) != 0)
+        if ((parser->seen & bit) != 0 && row->kind != KEY_ADDRESSES)
                 return fail(parser, key.line, "the key '%s%s' is given twice; remove one", prefix,
                             row->key);
         parser->seen |= bit;
@@ -341,9 +356,10 @@ static enum err section_open(struct parser *parser, struct token name)
                             "'}' first",
                             parser->section->name);
         if (section == NULL)
-                return fail(
-                        parser, name.line, "unknown section '%.*s'; there are: pki, listen, lab",
-                        name.text.len > 64 ? 64 : (int)name.text.len, (const char *)name.text.ptr);
+                return fail(parser, name.line,
+                            "unknown section '%.*s'; there are: pki, listen, redis, lab",
+                            name.text.len > 64 ? 64 : (int)name.text.len,
+                            (const char *)name.text.ptr);
         parser->section = section;
         token_next(parser);
         return ERR_NONE;
@@ -393,6 +409,23 @@ static enum err missing_check(struct parser *parser)
         return ERR_NONE;
 }
 
+static enum err redis_check(struct parser *parser)
+{
+        const struct config *config = parser->config;
+        bool nodes = config->redis_nodes.count > 0;
+        if (nodes && config->redis.host[0] != '\0')
+                return fail(parser, parser->token.line,
+                            "'redis' is given as one address and as a section; remove one");
+        if (!nodes && (config->redis_cluster || config->redis_master[0] != '\0'))
+                return fail(parser, parser->token.line,
+                            "the key 'redis node' is missing; name at least one server");
+        if (config->redis_cluster && config->redis_master[0] != '\0')
+                return fail(parser, parser->token.line,
+                            "'redis cluster on' and 'redis master' exclude each other; a Redis "
+                            "Cluster needs no sentinels");
+        return ERR_NONE;
+}
+
 enum err config_parse(struct bytes text, const char *path, struct config *ret_config,
                       struct config_error *error)
 {
@@ -409,6 +442,8 @@ enum err config_parse(struct bytes text, const char *path, struct config *ret_co
                            parser.section->name);
         if (err == ERR_NONE)
                 err = missing_check(&parser);
+        if (err == ERR_NONE)
+                err = redis_check(&parser);
         if (err == ERR_NONE)
                 *ret_config = config;
         return err;

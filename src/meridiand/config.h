@@ -21,6 +21,12 @@
  *       locks   127.10.0.1:7402;
  *   }
  *   redis       127.10.0.1:6379;      optional, like dns and edge: a region may use only a part
+ *   redis {                           instead of it, where the region has more than one server
+ *       node 127.10.0.1:6379;         up to 16: some servers of a Redis Cluster; or a primary and
+ *                                     its replicas; or with `master` the sentinels
+ *       cluster on;                   they are a Redis Cluster
+ *       master mymaster;              the name by which the sentinels know the primary
+ *   }
  *   dns         127.10.0.1:5353;
  *   edge        127.10.0.1:8080;
  *   geo         /path/geo.mmdb;       optional
@@ -38,12 +44,18 @@
 #include "base/err.h"
 #include "base/log.h"
 
-#define CONFIG_TEXT_MAX 1024 /* a path with its NUL */
-#define CONFIG_HOST_MAX 64
+#define CONFIG_TEXT_MAX  1024 /* a path with its NUL */
+#define CONFIG_HOST_MAX  64
+#define CONFIG_NODES_MAX 16
 
 struct config_address {
         char host[CONFIG_HOST_MAX]; /* empty: not given */
         uint16_t port;
+};
+
+struct config_nodes {
+        struct config_address items[CONFIG_NODES_MAX];
+        size_t count;
 };
 
 struct config {
@@ -62,6 +74,9 @@ struct config {
         struct config_address admin;
         struct config_address locks;
         struct config_address redis;
+        struct config_nodes redis_nodes; /* count 0: none */
+        char redis_master[64];           /* empty: none */
+        bool redis_cluster;
         struct config_address dns;
         struct config_address edge;
         enum log_level log_level;

@@ -200,12 +200,18 @@ static bool engine_open(struct daemon *daemon)
                 .heap = &daemon->heap,
                 .seed = system_seed(),
                 .redis = endpoint_of(&daemon->config.redis),
+                .redis_cluster = daemon->config.redis_cluster,
+                .redis_node_count = daemon->config.redis_nodes.count,
                 .dns = endpoint_of(&daemon->config.dns),
                 .edge = endpoint_of(&daemon->config.edge),
                 .user = daemon,
                 .event = wire_engine_event,
                 .note = wire_engine_note,
         };
+        _Static_assert((int)CONFIG_NODES_MAX <= (int)ENGINE_NODES_MAX, "all that are configured");
+        memcpy(config.redis_master, daemon->config.redis_master, sizeof config.redis_master);
+        for (size_t i = 0; i < config.redis_node_count; i++)
+                config.redis_nodes[i] = endpoint_of(&daemon->config.redis_nodes.items[i]);
         enum err err = engine_new(&config, &daemon->engine);
         if (err != ERR_NONE)
                 LOG_ERROR("engine", "the region's servers cannot be looked at: %s", err_text(err));

@@ -1,6 +1,6 @@
 /* engine-tool - an engine by itself, for test_engine.py. The first argument is a topology
  * file, the second the region's id, the rest redis=ADDRESS, cluster=ADDRESS (some of a Redis
- * Cluster), dns=ADDRESS, edge=ADDRESS. Prints
+ * Cluster), replica=ADDRESS (some of several, or sentinels with master=NAME), dns=ADDRESS, edge=ADDRESS. Prints
  * each event as a line; reads commands: tail PEER AFTER MAX BLOCK, merge ORIGIN AFTER LAST
  * HEX, state ORIGIN HEX, stateend ORIGIN HEX, scan PEER CURSOR MAX, acked REGION POSITION,
  * topology FILE, status, close. */
@@ -232,8 +232,11 @@ int main(int argc, char **argv)
                             !topology_endpoint_parse(bytes_of_str(argv[i] + len), keys[k].endpoint))
                                 return 2;
                 }
-                if (strncmp(argv[i], "cluster=", 8) == 0) {
-                        config.redis_cluster = true;
+                if (strncmp(argv[i], "master=", 7) == 0)
+                        (void)snprintf(config.redis_master, sizeof config.redis_master, "%s",
+                                       argv[i] + 7);
+                if (strncmp(argv[i], "cluster=", 8) == 0 || strncmp(argv[i], "replica=", 8) == 0) {
+                        config.redis_cluster = config.redis_cluster || argv[i][0] == 'c';
                         if (!topology_endpoint_parse(
                                     bytes_of_str(argv[i] + 8),
                                     &config.redis_nodes[config.redis_node_count++]))

@@ -71,6 +71,28 @@ static void test_all_spellings(void **state)
         assert_true(config.impairments);
 }
 
+static void test_several_redis(void **state)
+{
+        (void)state;
+        char text[2048];
+        size_t len = (size_t)snprintf(text, sizeof text, "%sredis { cluster on;", least);
+        for (int i = 0; i < CONFIG_NODES_MAX + 1; i++) {
+                (void)snprintf(text + len, sizeof text - len, " }");
+                if (i > 0)
+                        assert_int_equal(parse(text), ERR_NONE);
+                len += (size_t)snprintf(text + len, sizeof text - len, " node 127.0.0.%d:6379;",
+                                        i + 1);
+        }
+        assert_int_equal(config.redis_nodes.count, CONFIG_NODES_MAX);
+        assert_string_equal(config.redis_nodes.items[15].host, "127.0.0.16");
+        assert_true(config.redis_cluster);
+        (void)snprintf(text + len, sizeof text - len, " }");
+        assert_int_equal(parse(text), ERR_MALFORMED); /* one too many */
+        (void)snprintf(text, sizeof text, "%sredis { master m; node 127.0.0.1:26379 }", least);
+        assert_int_equal(parse(text), ERR_NONE);
+        assert_string_equal(config.redis_master, "m");
+}
+
 /* What is added to the least, and what the error must say. */
 static const struct {
         const char *text;
@@ -103,6 +125,11 @@ static const struct {
         {"log_level loud;", "use error, warn, info or debug"},
         {"lab { impairments perhaps }",
          "'perhaps' is no value for 'lab impairments'; use on or off"},
+        {"redis 1.2.3.4:1; redis { node 1.2.3.4:1 }", "as one address and as a section"},
+        {"redis { cluster on }", "the key 'redis node' is missing"},
+        {"redis { master m; master m; node 1.2.3.4:1 }", "'redis master' is given twice"},
+        {"redis { cluster on; master m; node 1.2.3.4:1 }", "exclude each other"},
+        {"redis { node 1.2.3.4 }", "'1.2.3.4' is no value for 'redis node'"},
         {"= x;", "a key is expected here"},
         {"{ }", "a key is expected here"},
         {"\"\x01\" x;", "a string has a byte that no value can have"},
@@ -220,6 +247,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_least),        cmocka_unit_test(test_all_spellings),
+                cmocka_unit_test(test_several_redis),
                 cmocka_unit_test(test_faults),       cmocka_unit_test(test_missing),
                 cmocka_unit_test(test_node_numbers), cmocka_unit_test(test_long_values),
                 cmocka_unit_test(test_damage),       cmocka_unit_test(test_files),

@@ -91,15 +91,16 @@ class Server:
 
     ports = iter(range(7200, 7900))
 
-    def __init__(self, program, origin, *arguments, module=True):
+    def __init__(self, program, origin, *arguments, module=True, ring=1 << 20):
         self.program = program
         self.port = next(Server.ports)
         self.folder = tempfile.mkdtemp(prefix="meridian-cluster-")
         self.arguments = ["--bind", ADDRESS, "--port", str(self.port), "--dir", self.folder,
                           "--logfile", self.folder + "/log", "--save", "", "--appendonly", "yes",
-                          "--appendfsync", "no", "--repl-diskless-sync-delay", "0", *arguments]
+                          "--appendfsync", "no", "--repl-diskless-sync-delay", "0",
+                          "--replica-announce-ip", ADDRESS, *arguments]
         if module:
-            self.arguments += ["--loadmodule", MODULE, "origin", str(origin)]
+            self.arguments += ["--loadmodule", MODULE, "origin", str(origin), "ring", str(ring)]
         self.process = None
 
     def start(self):
@@ -392,6 +393,7 @@ class Client:
         self.region = region
         self.connections = {}
         self.owners = {}
+        self.default = region.servers[0].port
 
     def to(self, port):
         if port not in self.connections:
@@ -407,7 +409,7 @@ class Client:
         key = words[1]
         end = time.monotonic() + limit
         asking = False
-        port = self.owners.get(key, self.region.servers[0].port)
+        port = self.owners.get(key, self.default)
         while True:
             try:
                 connection = self.to(port)
@@ -443,12 +445,12 @@ def single(world, program, id):
     return region
 
 
-def cluster(program, id, primaries, replicas=0, node_timeout_ms=1500):
+def cluster(program, id, primaries, replicas=0, node_timeout_ms=1500, ring=1 << 20):
     region = Region(id)
     count = primaries * (1 + replicas)
     region.servers = [Server(program, id, "--cluster-enabled", "yes", "--cluster-node-timeout",
                              str(node_timeout_ms), "--cluster-replica-validity-factor", "0",
-                             "--cluster-announce-ip", ADDRESS)
+                             "--cluster-announce-ip", ADDRESS, ring=ring)
                       for _ in range(count)]
     for server in region.servers:
         server.start()

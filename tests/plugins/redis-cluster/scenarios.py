@@ -1,7 +1,8 @@
 """What must hold when a region is a Redis Cluster."""
 import random
 
-from harness import World, address, check, cluster, eventually, single
+from harness import (ADDRESS, Error, Failed, Region, Server, World, address, check, cluster, eventually,
+                     single)
 
 KEYS = 60
 
@@ -81,4 +82,222 @@ def streams(program):
         world.close()
 
 
-ALL = [streams]
+def catching_up(program):
+    """A stream that a shard no longer holds is made up for by the state of all shards; a state goes
+    to the right shards."""
+    world = World()
+    rng = random.Random(2)
+    try:
+        one, two = cluster(program, 1, 3, ring=65536), cluster(program, 2, 3)
+        clients = [one.client(), two.client()]
+        added = sum(write_some(client, rng, 500) for client in clients)
+        filler = "x" * 200000
+        for at in range(400):  # the ring forgets what was written before
+            clients[0].run("SET", f"string:{at % KEYS}", filler)
+        open_world(world, one, two)
+        added += sum(write_some(client, rng, 200) for client in clients)
+        world.settle("after a transfer")
+        same_values(clients)
+        check(counted(clients[1]) == added, f"{counted(clients[1])} counted, {added} added")
+        check(two.pipes_in[1].transfers > 0, "no state was transferred")
+        world.close(gently=True)
+    finally:
+        world.close()
+
+
+def restarts(program):
+    """An orderly restart of a shard loses nothing that others hold, and they are not asked for it."""
+    world = World()
+    rng = random.Random(3)
+    try:
+        one, two = cluster(program, 1, 3), single(world, program, 2)
+        open_world(world, one, two)
+        clients = [one.client(), two.client()]
+        added = sum(write_some(client, rng, 200) for client in clients)
+        world.settle("before the restart")
+        check(counted(clients[0]) == added, f"{counted(clients[0])} counted, {added} added")
+        with World.lock:
+            position = two.pipes_in[1].position
+        one.servers[1].process.terminate()
+        one.servers[1].process.wait()
+        eventually(lambda: not one.up, "the restart is not noticed")
+        one.servers[1].start()
+        eventually(lambda: one.up, lambda: f"not up: {one.tool.lines[-5:]}")
+        check(counted(clients[0]) == added, f"{counted(clients[0])} after restart, {added} added")
+        check(position <= one.told["recovered"] or one.told["first"] == 0 or
+              position >= one.told["first"],
+              f"region 2 holds {position}, which region 1 takes for lost: {one.told}")
+        added += sum(write_some(client, rng, 200) for client in clients)
+        world.settle("after the restart")
+        check(counted(clients[0]) == added, f"{counted(clients[0])} counted, {added} added")
+        world.close(gently=True)
+    finally:
+        world.close()
+
+
+def failover(program):
+    """A shard's primary dies and its replica takes over; then another is handed over by
+    CLUSTER FAILOVER. The replicas have all that was logged."""
+    world = World()
+    rng = random.Random(4)
+    try:
+        one, two = cluster(program, 1, 3, replicas=1), single(world, program, 2)
+        open_world(world, one, two)
+        clients = [one.client(), two.client()]
+        added = sum(write_some(client, rng, 300) for client in clients)
+        world.settle("before the failover")
+        for server in one.primaries():
+            server.run("WAIT", 1, 5000)
+        victim = one.primaries()[0]
+        eventually(lambda: caught_up(one), "the replicas do not catch up")
+        victim.kill()
+        eventually(lambda: not one.up, "the loss of a primary is not noticed")
+        added += write_some(clients[1], rng, 100)
+        eventually(lambda: one.up, lambda: f"no failover: {one.tool.lines[-6:]}")
+        added += sum(write_some(client, rng, 200) for client in clients)
+        world.settle("after the failover")
+        same_values(clients)
+        check(counted(clients[0]) == added, f"{counted(clients[0])} counted, {added} added")
+        victim.start()
+        eventually(lambda: caught_up(one), "the old primary does not follow")
+        follower = next(s for s in one.servers if s.run("ROLE")[0] == b"slave")
+        downs = one.downs
+        eventually(lambda: takes_over(follower), lambda: f"no FAILOVER: {follower.log()}", 40)
+        eventually(lambda: one.downs > downs and one.up,
+                   lambda: f"the new primary is not used: {one.tool.lines[-6:]}")
+        added += sum(write_some(client, rng, 200) for client in clients)
+        world.settle("after CLUSTER FAILOVER")
+        check(counted(clients[1]) == added, f"{counted(clients[1])} counted, {added} added")
+        world.close(gently=True)
+    finally:
+        world.close()
+
+
+def takes_over(server):
+    """Asks for it until it happens: the primary may not have heard enough of its replica yet."""
+    try:
+        server.run("CLUSTER", "FAILOVER")
+        eventually(lambda: server.run("ROLE")[0] == b"master", "", 2)
+        return True
+    except (Error, Failed):
+        return False
+
+
+def caught_up(region):
+    """Every server that is no primary has all that its primary has."""
+    for server in region.servers:
+        if server.process.poll() is not None:
+            continue
+        role = server.run("ROLE")
+        if role[0] == b"slave" and role[3] != b"connected":
+            return False
+    offsets = {}
+    for server in region.servers:
+        if server.process.poll() is None:
+            role = server.run("ROLE")
+            if role[0] == b"master":
+                offsets[server.port] = role[1]
+    for server in region.servers:
+        if server.process.poll() is None:
+            role = server.run("ROLE")
+            if role[0] == b"slave" and role[4] < offsets.get(role[2], 0):
+                return False
+    return True
+
+
+def sentinel(program):
+    """A primary with two replicas under Sentinel: full and partial synchronisation carry the
+    metadata; the promoted replica goes on with the stream; the old primary is no more merged into.
+    """
+    world = World()
+    rng = random.Random(5)
+    sentinels = []
+    try:
+        one, two = Region(1), single(world, program, 2)
+        one.servers = [Server(program, 1).start() for _ in range(3)]
+        first = one.servers[0]
+        client = one.client()
+        added = write_some(client, rng, 300)  # before the replicas: full synchronisation
+        for replica in one.servers[1:]:
+            replica.run("REPLICAOF", ADDRESS, first.port)
+        for _ in range(3):
+            guard = Server(program, 1, "--sentinel", module=False)
+            conf = guard.folder + "/sentinel.conf"
+            with open(conf, "w") as file:
+                file.write(f"port {guard.port}\nbind {ADDRESS}\ndir {guard.folder}\n"
+                           f"sentinel announce-ip {ADDRESS}\n"
+                           f"sentinel monitor mine {ADDRESS} {first.port} 2\n"
+                           "sentinel down-after-milliseconds mine 1000\n"
+                           "sentinel failover-timeout mine 5000\n")
+            guard.arguments = [conf, "--sentinel"]
+            sentinels.append(guard.start())
+        eventually(lambda: caught_up(one), "the replicas do not synchronise")
+        world.connect(one, two)
+        two.attach("redis=" + address(two.servers[0]))
+        one.attach("master=mine", *("replica=" + address(guard) for guard in sentinels))
+        eventually(lambda: one.up and two.up, lambda: f"not up: {one.tool.lines}")
+        clients = [client, two.client()]
+        added += sum(write_some(each, rng, 300) for each in clients)
+        world.settle("before the failover")
+        eventually(lambda: all_same(one), "the replicas differ from their primary")
+        # A connection that breaks: partial synchronisation.
+        first.run("CLIENT", "KILL", "TYPE", "replica")
+        added += sum(write_some(each, rng, 100) for each in clients)
+        world.settle("after partial synchronisation")
+        eventually(lambda: all_same(one), "the replicas differ after partial synchronisation")
+        eventually(lambda: known_to_sentinels(sentinels), "the sentinels do not know each other")
+        first.kill()
+        eventually(lambda: not one.up, "the loss of the primary is not noticed")
+        eventually(lambda: one.up, lambda: f"no failover: {one.tool.lines[-6:]}", 40)
+        one.servers.append(one.servers.pop(0))
+        client.forget(first.port)
+        client.owners.clear()
+        client.default = one.primaries()[0].port
+        added += sum(write_some(each, rng, 200) for each in clients)
+        world.settle("after the failover")
+        same_values(clients)
+        check(counted(client) == added, f"{counted(client)} counted, {added} added")
+        first.start()  # comes back as a primary, until a sentinel finds it
+        eventually(lambda: first.run("ROLE")[0] == b"slave", "the old primary stays one")
+        added += sum(write_some(each, rng, 100) for each in clients)
+        world.settle("with the old primary back")
+        eventually(lambda: caught_up(one) and all_same(one), "the old primary differs")
+        check(counted(client) == added, f"{counted(client)} counted, {added} added")
+        world.close(gently=True)
+    finally:
+        for guard in sentinels:
+            guard.close()
+        world.close()
+
+
+def all_same(region):
+    return len({server.run("MERIDIAN.DIGEST") for server in region.servers
+                if server.process.poll() is None}) == 1
+
+
+def known_to_sentinels(sentinels):
+    for guard in sentinels:
+        told = guard.run("SENTINEL", "MASTER", "mine")
+        fields = dict(zip(told[::2], told[1::2]))
+        if fields[b"num-slaves"] != b"2" or fields[b"num-other-sentinels"] != b"2":
+            return False
+    return True
+
+
+def another_region(program):
+    """A region's Redis that is told to follow another region's refuses its data."""
+    world = World()
+    try:
+        one, two = single(world, program, 1), single(world, program, 2)
+        world.regions = [one, two]
+        one.client().run("SET", "mine", "1")
+        two.client().run("SET", "theirs", "2")
+        two.servers[0].run("REPLICAOF", ADDRESS, one.servers[0].port)
+        log = two.servers[0].folder + "/log"
+        eventually(lambda: "can be loaded only by the region that wrote it" in
+                   open(log, errors="replace").read(), "the other region's data is not refused")
+    finally:
+        world.close()
+
+
+ALL = [streams, catching_up, restarts, failover, sentinel, another_region]
