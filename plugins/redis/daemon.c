@@ -15,6 +15,7 @@ enum {
 
 struct waiter {
         struct redis_blocked *blocked;
+        region_id origin; /* 0: our own stream */
         uint64_t after;
         uint64_t bytes_max;
         struct waiter *next;
@@ -75,25 +76,36 @@ static void reply_vector(struct redis_context *ctx, const struct vector *vector)
         }
 }
 
+static void reply_holes(struct redis_context *ctx)
+{
+        struct buffer holes;
+        buffer_init(&holes, &plugin.heap);
+        keyspace_holes_encode(plugin.keyspace, &holes);
+        plugin_must(holes.err, "the holes");
+        redis.ReplyWithStringBuffer(ctx, holes.len == 0 ? "" : (const char *)holes.ptr, holes.len);
+        buffer_fini(&holes);
+}
+
 int daemon_positions(struct redis_context *ctx, struct redis_string **argv, int argc)
 {
         batch_drain();
         (void)argv;
         if (argc != 1)
                 return redis.WrongArity(ctx);
-        redis.ReplyWithArray(ctx, 6);
+        redis.ReplyWithArray(ctx, 7);
         reply_u64(ctx, plugin.config.origin);
         reply_u64(ctx, plugin.config.incarnation);
         reply_u64(ctx, keyspace_recovered(plugin.keyspace));
         reply_u64(ctx, keyspace_first(plugin.keyspace));
         reply_u64(ctx, keyspace_ring_last(plugin.keyspace));
         reply_vector(ctx, keyspace_positions(plugin.keyspace));
+        reply_holes(ctx);
         return REDIS_OK;
 }
 
 /* ---- TAIL */
 
-static int reply_batch(struct redis_context *ctx, uint64_t after,
+static int reply_batch(struct redis_context *ctx, bool own, uint64_t after,
                        const struct keyspace_batch *batch)
 {
         struct bytes deltas = batch->parts[0];
@@ -105,7 +117,7 @@ static int reply_batch(struct redis_context *ctx, uint64_t after,
                 plugin_must(joined.err, "a batch");
                 deltas = buffer_view(&joined);
         }
-        if (batch->last > plugin.shipped)
+        if (own && batch->last > plugin.shipped)
                 plugin.shipped = batch->last;
         redis.ReplyWithArray(ctx, 3);
         reply_u64(ctx, batch->count > 0 ? batch->last : after);
@@ -127,6 +139,7 @@ static bool tail(struct redis_context *ctx, uint64_t after, uint64_t bytes_max, 
         if (final && flushed && !plugin.replica) {
                 position = keyspace_heartbeat(plugin.keyspace, plugin_now_ms(), &change);
                 local_changed(&change);
+                clock_turn();
                 flushed = log_flush(ctx);
         }
         struct keyspace_batch batch = {.last = after};
@@ -145,8 +158,32 @@ static bool tail(struct redis_context *ctx, uint64_t after, uint64_t bytes_max, 
                 return false;
         if (flushed && position > plugin.shipped)
                 plugin.shipped = position;
-        reply_batch(ctx, flushed && position > after ? position : after, &batch);
+        reply_batch(ctx, true, flushed && position > after ? position : after, &batch);
         return true;
+}
+
+/* The same of another region's stream, as far as it was merged here. */
+static bool tail_relayed(struct redis_context *ctx, region_id origin, uint64_t after,
+                         uint64_t bytes_max, bool final)
+{
+        struct keyspace_batch batch;
+        enum err err = keyspace_relay(plugin.keyspace, origin, after, (size_t)bytes_max, &batch);
+        if (err != ERR_NONE)
+                reply_err(ctx, err);
+        else if (batch.gap)
+                reply_gap(ctx, vector_get(keyspace_positions(plugin.keyspace), origin));
+        else if (batch.count > 0 || final)
+                reply_batch(ctx, false, after, &batch);
+        else
+                return false;
+        return true;
+}
+
+static bool tail_any(struct redis_context *ctx, region_id origin, uint64_t after,
+                     uint64_t bytes_max, bool final)
+{
+        return origin == 0 ? tail(ctx, after, bytes_max, final)
+                           : tail_relayed(ctx, origin, after, bytes_max, final);
 }
 
 static struct waiter *waiter_take(const struct redis_blocked *blocked)
@@ -173,7 +210,7 @@ static int tail_reply(struct redis_context *ctx, struct redis_string **argv, int
         (void)argv;
         (void)argc;
         const struct waiter *waiter = redis.GetBlockedClientPrivateData(ctx);
-        tail(ctx, waiter->after, waiter->bytes_max, true);
+        tail_any(ctx, waiter->origin, waiter->after, waiter->bytes_max, true);
         return REDIS_OK;
 }
 
@@ -185,7 +222,7 @@ static int tail_timeout(struct redis_context *ctx, struct redis_string **argv, i
         struct waiter *waiter = waiter_take(blocked);
         if (waiter == NULL)
                 return redis.ReplyWithError(ctx, "MERIDIAN no such wait");
-        tail(ctx, waiter->after, waiter->bytes_max, true);
+        tail_any(ctx, waiter->origin, waiter->after, waiter->bytes_max, true);
         redis.UnblockClient(blocked, waiter);
         return REDIS_OK;
 }
@@ -200,10 +237,12 @@ void daemon_wake(struct redis_context *ctx)
 {
         (void)ctx;
         uint64_t last = keyspace_ring_last(plugin.keyspace);
+        const struct vector *positions = keyspace_positions(plugin.keyspace);
         struct waiter **at = &waiters;
         while (*at != NULL) {
                 struct waiter *waiter = *at;
-                if (waiter->after >= last) {
+                uint64_t there = waiter->origin == 0 ? last : positions->hlc[waiter->origin];
+                if (waiter->after >= there) {
                         at = &waiter->next;
                         continue;
                 }
@@ -218,16 +257,18 @@ int daemon_tail(struct redis_context *ctx, struct redis_string **argv, int argc)
         uint64_t after;
         uint64_t bytes_max;
         uint64_t block_ms;
-        if (argc != 4)
+        uint64_t origin = 0;
+        if (argc != 4 && argc != 5)
                 return redis.WrongArity(ctx);
-        if (!argument_u64(argv[1], INT64_MAX, &after) ||
+        if ((argc == 5 && !argument_u64(argv[4], CLOCK_REGIONS_MAX, &origin)) ||
+            !argument_u64(argv[1], INT64_MAX, &after) ||
             !argument_u64(argv[2], PLUGIN_BATCH_BYTES_MAX, &bytes_max) ||
             !argument_u64(argv[3], PLUGIN_TAIL_MS_MAX, &block_ms))
                 return reply_bad(ctx);
         int flags = redis.GetContextFlags(ctx);
         bool now = block_ms == 0 ||
                    (flags & (REDIS_FLAG_DENY_BLOCKING | REDIS_FLAG_MULTI | REDIS_FLAG_LUA)) != 0;
-        if (tail(ctx, after, bytes_max, now))
+        if (tail_any(ctx, (region_id)origin, after, bytes_max, now))
                 return REDIS_OK;
         struct waiter *waiter = heap_alloc(&plugin.heap, sizeof(*waiter));
         if (waiter == NULL || waiters_count == WAITERS_MAX) {
@@ -237,6 +278,7 @@ int daemon_tail(struct redis_context *ctx, struct redis_string **argv, int argc)
         waiter->blocked =
                 redis.BlockClient(ctx, tail_reply, tail_timeout, waiter_free, (long long)block_ms);
         redis.SetDisconnectCallback(waiter->blocked, tail_gone);
+        waiter->origin = (region_id)origin;
         waiter->after = after;
         waiter->bytes_max = bytes_max;
         waiter->next = waiters;
@@ -294,7 +336,14 @@ static int merge_done(struct redis_context *ctx, struct bytes batch, struct byte
                 reply_u64(ctx, result->position);
                 return redis.ReplyWithStringBuffer(ctx, text_of(moved), moved.len);
         }
+        if (keyspace_seen(plugin.keyspace)->hole_count == 0) {
+                reply_u64(ctx, result->position);
+                return REDIS_OK;
+        }
+        redis.ReplyWithArray(ctx, 3);
         reply_u64(ctx, result->position);
+        reply_holes(ctx);
+        redis.ReplyWithArray(ctx, 0);
         return REDIS_OK;
 }
 
@@ -433,6 +482,32 @@ int daemon_merge_state(struct redis_context *ctx, struct redis_string **argv, in
         redis.ReplicateVerbatim(ctx);
         if (err != ERR_NONE)
                 return reply_err(ctx, err);
+        if (!end)
+                return redis.ReplyWithSimpleString(ctx, "OK");
+        redis.ReplyWithArray(ctx, 3);
+        reply_u64(ctx, result.position);
+        reply_holes(ctx);
+        reply_vector(ctx, keyspace_positions(plugin.keyspace));
+        return REDIS_OK;
+}
+
+/* Nobody holds anything of a hole in our stream any more. */
+int daemon_close(struct redis_context *ctx, struct redis_string **argv, int argc)
+{
+        batch_drain();
+        uint64_t low;
+        uint64_t high;
+        struct keyspace_change change;
+        if (argc != 3)
+                return redis.WrongArity(ctx);
+        if (!argument_u64(argv[1], INT64_MAX, &low) || !argument_u64(argv[2], INT64_MAX, &high))
+                return reply_bad(ctx);
+        if (plugin.replica)
+                return redis.ReplyWithError(ctx, "READONLY a replica has no stream of its own");
+        enum err err = keyspace_close(plugin.keyspace, plugin_now_ms(), low, high, &change);
+        if (err != ERR_NONE)
+                return reply_err(ctx, err);
+        local_changed(&change);
         return redis.ReplyWithSimpleString(ctx, "OK");
 }
 

@@ -150,6 +150,7 @@ static const struct {
         {"meridian.policy", policy_command, "write deny-script", 0, 0, 0},
         {"meridian.conflicts", conflict_command, "readonly", 0, 0, 0},
         {"meridian.siblings", siblings_command, "readonly", 1, 1, 1},
+        {"meridian.close", daemon_close, "readonly fast", 0, 0, 0},
         {"meridian.digest", daemon_digest, "readonly", 0, 0, 0},
         {"meridian.shard", cluster_shard, "readonly", 0, 0, 0},
         {"meridian.mark", cluster_mark, "readonly", 0, 0, 0},
@@ -217,6 +218,8 @@ static uint64_t count_multi(struct redis_context *ctx)
 static void recover(struct redis_context *ctx)
 {
         plugin.recover = false;
+        if (!plugin.begun)
+                clock_begin();
         plugin.shipped = vector_get(keyspace_positions(plugin.keyspace), plugin.config.origin);
         local_expire_unloaded(ctx);
         flush_recover();
@@ -251,6 +254,7 @@ static void turn(struct redis_context *ctx, struct redis_event event, uint64_t s
                 local_stamp_dirty(ctx);
         if (plugin.expired.len > 0)
                 local_expire_listed(ctx);
+        clock_turn();
         if (log_flush(ctx))
                 daemon_wake(ctx);
         conflict_publish(ctx);
@@ -266,10 +270,15 @@ static void role_changed(struct redis_context *ctx, struct redis_event event, ui
         plugin.replica = sub != REDIS_ROLE_MASTER;
         plugin.multi_open = 0;
         batch_drain();
-        if (plugin.replica)
+        plugin.begun = false;
+        if (plugin.replica) {
                 buffer_reset(&plugin.pending);
-        else
-                plugin.recover = plugin.saved = true; /* it knows every key; some may be dirty */
+                return;
+        }
+        /* Another server wrote our stream until now; what it wrote last may not have come. */
+        persist_incarnation();
+        clock_begin();
+        plugin.recover = plugin.saved = true; /* it knows every key; some may be dirty */
 }
 
 static bool subscribe(struct redis_context *ctx)

@@ -8,16 +8,22 @@ enum {
         PERSIST_VERSION = 1, /* 0 had no policies */
 };
 
+void persist_incarnation(void)
+{
+        redis.GetRandomBytes((unsigned char *)&plugin.config.incarnation,
+                             sizeof(plugin.config.incarnation));
+        plugin.config.incarnation >>= 2; /* it is also a RESP integer, and 0 is none */
+        plugin.config.incarnation |= 1;
+}
+
 void persist_reset(void)
 {
         batch_forget();
         keyspace_free(plugin.keyspace);
         redis.GetRandomBytes((unsigned char *)&plugin.config.hash_key,
                              sizeof(plugin.config.hash_key));
-        redis.GetRandomBytes((unsigned char *)&plugin.config.incarnation,
-                             sizeof(plugin.config.incarnation));
-        plugin.config.incarnation >>= 2; /* it is also a RESP integer, and 0 is none */
-        plugin.config.incarnation |= 1;
+        persist_incarnation();
+        plugin.config.several = cluster_enabled();
         plugin.keyspace = keyspace_new(&plugin.heap, &plugin.config);
         plugin_must(plugin.keyspace == NULL ? ERR_NOMEM : ERR_NONE, "the keyspace");
         keyspace_watch(plugin.keyspace, conflict_found, NULL);
@@ -25,6 +31,7 @@ void persist_reset(void)
         buffer_reset(&plugin.dirty);
         buffer_reset(&plugin.expired);
         plugin.shipped = 0;
+        plugin.begun = false;
 }
 
 static void aux_save(struct redis_io *io, int when)

@@ -78,6 +78,7 @@ struct plugin {
         bool saved;            /* the loaded snapshot held our metadata */
         bool log_seen;         /* the loaded log held our records */
         bool many_dbs;         /* another database than 0 was written */
+        bool begun;            /* a life of the stream, see clock.c */
         bool recover;          /* a load has ended: look for content without stamps */
         struct buffer expired; /* keys that expired during a merge: as `dirty` */
 };
@@ -322,6 +323,14 @@ void list_native_set(void *context, struct crdt_name name, uint64_t index, struc
 bool list_native_get(void *context, struct crdt_name name, uint64_t index, struct bytes *ret);
 void list_native_close(void);
 
+/* ---- clock.c: lives of the stream, and the clock that is reserved for them */
+
+/* A new life: after a load, and where this server is no replica any more. */
+void clock_begin(void);
+
+/* Before anything is given out. */
+void clock_turn(void);
+
 /* ---- daemon.c: the commands of meridiand */
 
 int daemon_positions(struct redis_context *ctx, struct redis_string **argv, int argc);
@@ -331,10 +340,14 @@ int daemon_scan(struct redis_context *ctx, struct redis_string **argv, int argc)
 int daemon_merge_state(struct redis_context *ctx, struct redis_string **argv, int argc);
 int daemon_acked(struct redis_context *ctx, struct redis_string **argv, int argc);
 int daemon_members(struct redis_context *ctx, struct redis_string **argv, int argc);
+int daemon_close(struct redis_context *ctx, struct redis_string **argv, int argc);
 int daemon_digest(struct redis_context *ctx, struct redis_string **argv, int argc);
 void daemon_wake(struct redis_context *ctx);
 
 /* ---- persist.c, info.c */
+
+/* A name for this life of the memory. */
+void persist_incarnation(void);
 
 /* A new, empty keyspace in place of the present one. */
 void persist_reset(void);

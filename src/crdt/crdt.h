@@ -155,8 +155,10 @@ struct crdt_native {
  *          that element; varint count > 0, slice value each, in list order
  * LIST_REMOVE  varint count > 0, (u8 kind << 6 | origin - 1, u64 clock, varint first, varint count)
  *          each: elements of one insertion
- * FLUSH    the key is empty; holes: varint count, (u64 low, u64 high) each; version vector
+ * FLUSH    the key is empty; holes: varint count, (u8 origin, u64 low, u64 high)
+ *          each; version vector
  * SEEN     version vector; key and database are empty
+ * LIFE     u8 enum crdt_life, u64 low, u64 high; key and database are empty
  *
  * cuts: varint count, then (u8 origin rising, u64 clock, totals) each. dots: varint count, then
  * (u8 origin rising, u64 clock) each. totals: u8 1 where a float part follows, signed varint of the
@@ -180,7 +182,17 @@ enum crdt_op {
         CRDT_OP_MORE = 14, /* on the wire: the number, 16 or more, is in the next byte */
         CRDT_OP_SIBLING = 15,
         CRDT_OP_FLUSH,
+        CRDT_OP_LIFE,
         CRDT_OP_END,
+};
+
+/* What an origin says of its own stream. */
+enum crdt_life {
+        CRDT_LIFE_BEGIN = 1, /* a life begins here: what it had in (low, here) may be lost to it;
+                              * high != 0: one of several servers of that origin */
+        CRDT_LIFE_CLOSED,    /* nothing of ours is in (low, high), wherever one looks */
+        CRDT_LIFE_RESERVED,  /* in logs only: no stamp until the next of these is beyond `high` */
+        CRDT_LIFE_END,
 };
 
 enum crdt_flag {
@@ -215,8 +227,11 @@ struct crdt_delta {
         struct bytes bounds; /* encoded, with their count */
         struct bytes list;   /* encoded items, without their count */
         uint64_t list_count;
-        struct bytes holes; /* FLUSH: encoded, with their count */
-        struct vector seen; /* SEEN, FLUSH */
+        struct bytes holes;  /* FLUSH: encoded, with their count */
+        struct vector seen;  /* SEEN, FLUSH */
+        enum crdt_life life; /* LIFE */
+        uint64_t low;
+        uint64_t high;
 };
 
 enum {
@@ -307,17 +322,19 @@ struct crdt {
         bool opaque_lost; /* evicted here */
 };
 
-/* Own clocks in (low, high) were lost by a crash: the vector does not cover them. */
+/* Clocks of `origin` in (low, high) may have been lost by a crash: the vector does not cover them.
+ */
 struct crdt_hole {
         uint64_t low;
         uint64_t high;
+        region_id origin;
 };
 
 enum {
-        CRDT_HOLES_MAX = 8,
+        CRDT_HOLES_MAX = 32,
 };
 
-/* What a replica has seen: its positions, but for the holes in its own stream. */
+/* What a replica has seen: its positions, but for the holes below them. */
 struct crdt_seen {
         struct vector vector;
         struct crdt_hole holes[CRDT_HOLES_MAX];

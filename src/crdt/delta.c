@@ -274,17 +274,41 @@ static void decode_seen(struct cursor *cursor, struct crdt_delta *delta)
 static void decode_flush(struct cursor *cursor, struct crdt_delta *delta)
 {
         const uint8_t *from = cursor->at;
+        struct cursor whole = *cursor;
+        struct crdt_seen seen;
         uint64_t count = cursor_varint_max(cursor, CRDT_HOLES_MAX);
-        for (uint64_t i = 0; i < 2 * count; i++)
+        for (uint64_t i = 0; i < count; i++) {
+                cursor_u8(cursor);
                 cursor_u64(cursor);
+                cursor_u64(cursor);
+        }
         delta->holes = cursor_since(cursor, from);
         vector_decode(cursor, &delta->seen);
+        crdt_seen_decode(&whole, delta->stamp.origin, &seen);
+        if (cursor_failed(&whole))
+                cursor_fail(cursor, whole.err);
         if (delta->name.key.len != 0)
                 cursor_fail(cursor, ERR_MALFORMED);
         for (unsigned i = 1; i <= CLOCK_REGIONS_MAX && !cursor_failed(cursor); i++) {
                 if (delta->seen.hlc[i] > delta->stamp.hlc)
                         cursor_fail(cursor, ERR_MALFORMED);
         }
+}
+
+static void decode_life(struct cursor *cursor, struct crdt_delta *delta)
+{
+        uint8_t kind = cursor_u8(cursor);
+        delta->low = cursor_u64(cursor);
+        delta->high = cursor_u64(cursor);
+        bool good =
+                kind > 0 && kind < CRDT_LIFE_END && delta->name.db == 0 && delta->name.key.len == 0;
+        delta->life = good ? (enum crdt_life)kind : CRDT_LIFE_END;
+        if (kind == CRDT_LIFE_BEGIN)
+                good = good && delta->low < delta->stamp.hlc;
+        else if (kind == CRDT_LIFE_CLOSED)
+                good = good && delta->low < delta->high && delta->high <= delta->stamp.hlc;
+        if (!good)
+                cursor_fail(cursor, ERR_MALFORMED);
 }
 
 static const struct {
@@ -307,6 +331,7 @@ static const struct {
         [CRDT_OP_LIST_INSERT] = {decode_insert, CRDT_FLAG_CREATED},
         [CRDT_OP_LIST_REMOVE] = {decode_runs, 0},
         [CRDT_OP_FLUSH] = {decode_flush, 0},
+        [CRDT_OP_LIFE] = {decode_life, 0},
 };
 
 enum crdt_op crdt_op_read(struct cursor *cursor, uint8_t *ret_flags)

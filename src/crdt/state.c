@@ -610,6 +610,10 @@ bool crdt_forgettable(const struct crdt_env *env, const struct crdt *crdt, uint6
         if (crdt_type(crdt) != CRDT_NONE || crdt->evicted || crdt->bound_count > 0 ||
             crdt->fields != NULL || crdt->members != NULL || crdt->list != NULL)
                 return false;
+        /* Whoever forgets such a time makes the key anew without a word about it, and whoever has
+         * not forgotten it yet lets it strike. */
+        if (crdt->expire_at_ms != 0)
+                return false;
         uint64_t newest = siblings_newest(crdt);
         newest = crdt->touched > newest ? crdt->touched : newest;
         newest = crdt_stamp(crdt).hlc > newest ? crdt_stamp(crdt).hlc : newest;

@@ -170,8 +170,15 @@ static void cluster_up(struct cluster *cluster)
         for (unsigned i = 0; i < cluster->count; i++)
                 incarnation = incarnation * 31 + cluster->shards[i]->incarnation;
         incarnation = (incarnation & INT64_MAX) | 1;
+        uint8_t hole[WORLD_HOLE_LEN] = {engine->origin};
         positions_least(cluster, &positions);
         lost_range(cluster, &event);
+        for (unsigned i = 0; i < 8; i++) {
+                hole[2 + i] = (uint8_t)(event.redis_up.recovered >> (8 * i));
+                hole[10 + i] = (uint8_t)(event.redis_up.first >> (8 * i));
+        }
+        bool lost = event.redis_up.first > event.redis_up.recovered + 1;
+        event.redis_up.holes = bytes_of(hole, lost ? sizeof hole : 0);
         event.redis_up.positions = positions.items;
         event.redis_up.count = positions.count;
         event.redis_up.incarnation = incarnation;
@@ -626,7 +633,20 @@ void cluster_members(struct engine *engine)
 void cluster_redis(struct engine *engine, const struct world_effect *effect)
 {
         struct cluster *cluster = engine->cluster;
-        if (effect->kind == WORLD_REDIS_TAIL) {
+        if (effect->kind == WORLD_REDIS_TAIL && effect->tail.origin != 0) {
+                /* What the shards have merged of another's stream is not put together again. */
+                struct world_event event = {.kind = WORLD_REDIS_TAILED};
+                event.tailed.peer = effect->tail.peer;
+                event.tailed.origin = effect->tail.origin;
+                event.tailed.after = event.tailed.last = effect->tail.after;
+                engine_emit(engine, &event);
+        } else if (effect->kind == WORLD_REDIS_CLOSE) {
+                char low[NUMBER_SIZE], high[NUMBER_SIZE];
+                struct bytes argv[] = {BYTES("MERIDIAN.CLOSE"),
+                                       cluster_number(effect->close.low, low),
+                                       cluster_number(effect->close.high, high)};
+                cluster_tell(cluster, COUNT_OF(argv), argv);
+        } else if (effect->kind == WORLD_REDIS_TAIL) {
                 cluster_tail(cluster, effect);
         } else if (effect->kind == WORLD_REDIS_MERGE) {
                 cluster_merge(cluster, effect);

@@ -129,6 +129,7 @@ static bool reply_moved(const redisReply *reply, struct buffer *moved, uint64_t 
 static void merge_take(struct merging *merging, unsigned index, const redisReply *reply)
 {
         struct world_event event;
+        struct positions positions;
         uint64_t position;
         if (reply_starts(reply, "LAYOUT") || reply_starts(reply, "CLUSTERDOWN")) {
                 merging->stale = true;
@@ -138,7 +139,7 @@ static void merge_take(struct merging *merging, unsigned index, const redisReply
                 merging->position = position < merging->position ? position : merging->position;
                 return;
         }
-        (void)reply_merge(reply, &event);
+        (void)reply_merge(reply, &event, &positions);
         merging->gap = merging->gap || event.merged.gap;
         if (event.merged.err != ERR_NONE)
                 merging->err = event.merged.err;

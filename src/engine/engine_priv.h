@@ -104,7 +104,8 @@ enum reply_kind reply_positions(const redisReply *reply, region_id *ret_origin,
 enum reply_kind reply_tail(const redisReply *reply, struct world_event *ret_event);
 
 /* MERIDIAN.MERGE and MERGESTATE. */
-enum reply_kind reply_merge(const redisReply *reply, struct world_event *ret_event);
+enum reply_kind reply_merge(const redisReply *reply, struct world_event *ret_event,
+                            struct positions *ret_positions);
 
 /* MERIDIAN.SCAN. */
 enum reply_kind reply_scan(const redisReply *reply, struct world_event *ret_event,

@@ -26,7 +26,8 @@ struct tail {
         struct connection connection;
         struct tail *next;
         node_id peer;
-        bool pending; /* asked by the node and not answered */
+        region_id origin; /* whose stream; 0: our own */
+        bool pending;     /* asked by the node and not answered */
         uint64_t ticket;
         uint64_t after;
         uint32_t bytes_max;
@@ -174,10 +175,10 @@ static void control_down(struct connection *connection)
 
 /* ---- tails ---- */
 
-static struct tail *tail_of(struct engine *engine, node_id peer)
+static struct tail *tail_of(struct engine *engine, node_id peer, region_id origin)
 {
         struct tail **at = &engine->tails;
-        while (*at != NULL && (*at)->peer != peer)
+        while (*at != NULL && ((*at)->peer != peer || (*at)->origin != origin))
                 at = &(*at)->next;
         return *at;
 }
@@ -187,12 +188,14 @@ static void tail_answered(struct call *call, const redisReply *reply);
 static void tail_ask(struct tail *tail)
 {
         char after[NUMBER_SIZE], bytes_max[NUMBER_SIZE], block_ms[NUMBER_SIZE];
+        char origin[NUMBER_SIZE];
         struct call call = {.done = tail_answered, .ticket = tail->ticket};
         struct bytes argv[] = {BYTES("MERIDIAN.TAIL"), number(tail->after, after),
-                               number(tail->bytes_max, bytes_max),
-                               number(tail->block_ms, block_ms)};
+                               number(tail->bytes_max, bytes_max), number(tail->block_ms, block_ms),
+                               number(tail->origin, origin)};
+        size_t count = tail->origin != 0 ? COUNT_OF(argv) : COUNT_OF(argv) - 1;
         tail->connection.slack_ms = tail->block_ms;
-        (void)connection_send(&tail->connection, &call, COUNT_OF(argv), argv);
+        (void)connection_send(&tail->connection, &call, count, argv);
 }
 
 static void tail_answered(struct call *call, const redisReply *reply)
@@ -210,6 +213,7 @@ static void tail_answered(struct call *call, const redisReply *reply)
         }
         tail->pending = false;
         event.tailed.peer = tail->peer;
+        event.tailed.origin = tail->origin;
         event.tailed.after = tail->after;
         engine_emit(tail->connection.engine, &event);
 }
@@ -221,7 +225,7 @@ static void tail_up(struct connection *connection)
                 tail_ask(tail);
 }
 
-static struct tail *tail_new(struct engine *engine, node_id peer)
+static struct tail *tail_new(struct engine *engine, node_id peer, region_id origin)
 {
         struct tail *tail = heap_alloc(engine->config.heap, sizeof *tail);
         if (tail == NULL)
@@ -230,6 +234,7 @@ static struct tail *tail_new(struct engine *engine, node_id peer)
         tail->connection.user = tail;
         tail->connection.up = tail_up;
         tail->peer = peer;
+        tail->origin = origin;
         tail->next = engine->tails;
         engine->tails = tail;
         connection_open(&tail->connection);
@@ -238,12 +243,13 @@ static struct tail *tail_new(struct engine *engine, node_id peer)
 
 static void redis_tail(struct engine *engine, const struct world_effect *effect)
 {
-        struct tail *tail = tail_of(engine, effect->tail.peer);
+        struct tail *tail = tail_of(engine, effect->tail.peer, effect->tail.origin);
         if (tail == NULL)
-                tail = tail_new(engine, effect->tail.peer);
+                tail = tail_new(engine, effect->tail.peer, effect->tail.origin);
         if (tail == NULL) { /* no memory: answered with nothing, so that the node may ask again */
                 struct world_event event = {.kind = WORLD_REDIS_TAILED};
                 event.tailed.peer = effect->tail.peer;
+                event.tailed.origin = effect->tail.origin;
                 event.tailed.after = event.tailed.last = effect->tail.after;
                 engine_emit(engine, &event);
                 return;
@@ -273,7 +279,8 @@ static void merge_answered(struct call *call, const redisReply *reply)
         struct world_event event;
         if (reply == NULL)
                 return; /* WORLD_REDIS_DOWN says it */
-        (void)reply_merge(reply, &event);
+        struct positions positions;
+        (void)reply_merge(reply, &event, &positions);
         event.merged.origin = call->origin;
         engine_emit(engine, &event);
 }
@@ -312,6 +319,15 @@ static void redis_acked(struct engine *engine, const struct world_effect *effect
         struct call call = {.done = control_done_nothing};
         struct bytes argv[] = {BYTES("MERIDIAN.ACKED"), number(effect->acked.peer, region),
                                number(effect->acked.position, position)};
+        (void)connection_send(&engine->control, &call, COUNT_OF(argv), argv);
+}
+
+static void redis_close(struct engine *engine, const struct world_effect *effect)
+{
+        char low[NUMBER_SIZE], high[NUMBER_SIZE];
+        struct call call = {.done = control_done_nothing};
+        struct bytes argv[] = {BYTES("MERIDIAN.CLOSE"), number(effect->close.low, low),
+                               number(effect->close.high, high)};
         (void)connection_send(&engine->control, &call, COUNT_OF(argv), argv);
 }
 
@@ -367,6 +383,8 @@ void engine_redis(struct engine *engine, const struct world_effect *effect)
                         redis_merge(engine, effect);
         } else if (effect->kind == WORLD_REDIS_SCAN) {
                 redis_scan(engine, effect);
+        } else if (effect->kind == WORLD_REDIS_CLOSE) {
+                redis_close(engine, effect);
         } else {
                 CHECK(effect->kind == WORLD_REDIS_ACKED);
                 redis_acked(engine, effect);

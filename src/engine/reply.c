@@ -69,12 +69,19 @@ static bool vector_read(const redisReply *reply, struct positions *ret)
         return true;
 }
 
+static bool is_holes(const redisReply *reply)
+{
+        return reply->type == REDIS_REPLY_STRING && reply->len % WORLD_HOLE_LEN == 0 &&
+               reply->len <= (size_t)WORLD_HOLE_LEN * WORLD_HOLES_MAX;
+}
+
 enum reply_kind reply_positions(const redisReply *reply, region_id *ret_origin,
                                 struct world_event *ret_event, struct positions *ret_positions)
 {
         if (reply->type == REDIS_REPLY_ERROR)
                 return REPLY_REFUSED;
-        if (!is_array(reply, 6) || !vector_read(reply->element[5], ret_positions))
+        if (!is_array(reply, 7) || !vector_read(reply->element[5], ret_positions) ||
+            !is_holes(reply->element[6]))
                 return REPLY_STRANGE;
         for (size_t i = 0; i < 5; i++) {
                 if (!is_integer(reply->element[i]))
@@ -89,6 +96,7 @@ enum reply_kind reply_positions(const redisReply *reply, region_id *ret_origin,
         ret_event->redis_up.first = (uint64_t)reply->element[3]->integer;
         ret_event->redis_up.positions = ret_positions->items;
         ret_event->redis_up.count = ret_positions->count;
+        ret_event->redis_up.holes = text_of(reply->element[6]);
         return REPLY_GOOD;
 }
 
@@ -110,11 +118,29 @@ enum reply_kind reply_tail(const redisReply *reply, struct world_event *ret_even
         return REPLY_GOOD;
 }
 
-enum reply_kind reply_merge(const redisReply *reply, struct world_event *ret_event)
+/* [position, holes, positions of all at the end of a state]; without holes the position alone. */
+static bool merged_read(const redisReply *reply, struct world_event *ret_event,
+                        struct positions *ret_positions)
+{
+        if (!is_array(reply, 3) || !is_integer(reply->element[0]) || !is_holes(reply->element[1]) ||
+            !vector_read(reply->element[2], ret_positions))
+                return false;
+        ret_event->merged.position = (uint64_t)reply->element[0]->integer;
+        ret_event->merged.holes = text_of(reply->element[1]);
+        ret_event->merged.positions = ret_positions->items;
+        ret_event->merged.position_count = ret_positions->count;
+        return true;
+}
+
+enum reply_kind reply_merge(const redisReply *reply, struct world_event *ret_event,
+                            struct positions *ret_positions)
 {
         *ret_event = (struct world_event){.kind = WORLD_REDIS_MERGED};
+        if (merged_read(reply, ret_event, ret_positions))
+                return REPLY_GOOD;
         if (is_integer(reply)) {
                 ret_event->merged.position = (uint64_t)reply->integer;
+                ret_event->merged.holes = BYTES("");
                 return REPLY_GOOD;
         }
         if (reply->type == REDIS_REPLY_STATUS)

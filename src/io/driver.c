@@ -125,6 +125,7 @@ static void effect_run(struct io_driver *driver, const struct world_effect *effe
         case WORLD_REDIS_MERGE:
         case WORLD_REDIS_SCAN:
         case WORLD_REDIS_ACKED:
+        case WORLD_REDIS_CLOSE:
                 ports->redis(ports->user, effect);
                 return;
         }
@@ -212,6 +213,10 @@ static struct bytes *event_slice(struct world_event *event)
                 return &event->tailed.deltas;
         case WORLD_REDIS_SCANNED:
                 return &event->scanned.state;
+        case WORLD_REDIS_UP:
+                return &event->redis_up.holes;
+        case WORLD_REDIS_MERGED:
+                return &event->merged.holes;
         case WORLD_START:
         case WORLD_TIMER:
         case WORLD_PEER_UP:
@@ -220,9 +225,7 @@ static struct bytes *event_slice(struct world_event *event)
         case WORLD_JOURNAL_SYNCED:
         case WORLD_JOURNAL_FAILED:
         case WORLD_REQUEST_GONE:
-        case WORLD_REDIS_UP:
         case WORLD_REDIS_DOWN:
-        case WORLD_REDIS_MERGED:
                 return NULL;
         }
         UNREACHABLE("an event that world.h does not name");
@@ -235,6 +238,10 @@ static const struct world_position **event_positions(struct world_event *event, 
         if (event->kind == WORLD_REDIS_UP) {
                 *ret_bytes = event->redis_up.count * sizeof(struct world_position);
                 return &event->redis_up.positions;
+        }
+        if (event->kind == WORLD_REDIS_MERGED) {
+                *ret_bytes = event->merged.position_count * sizeof(struct world_position);
+                return &event->merged.positions;
         }
         if (event->kind == WORLD_REDIS_SCANNED) {
                 *ret_bytes = event->scanned.position_count * sizeof(struct world_position);

@@ -55,6 +55,10 @@ enum err keyspace_merge(struct keyspace *keyspace, const struct crdt_native *nat
         }
         if (delta->op == CRDT_OP_FLUSH)
                 return flush_merge(keyspace, native, delta);
+        if (delta->op == CRDT_OP_LIFE) {
+                keyspace_lived(keyspace, delta);
+                return ERR_NONE;
+        }
         struct entry *entry = entry_get(keyspace, delta->name);
         if (entry == NULL)
                 return ERR_NOMEM;
@@ -112,6 +116,8 @@ static enum err apply_delta(struct apply *apply, struct bytes data, struct keysp
         enum err err = crdt_delta_decode(data, apply->origin, &delta);
         if (err != ERR_NONE)
                 return err;
+        if (delta.op == CRDT_OP_LIFE && delta.life == CRDT_LIFE_RESERVED)
+                return keyspace_merge(keyspace, apply->native, &delta);
         if (delta.stamp.hlc > apply->last)
                 return ERR_MALFORMED;
         if (delta.stamp.hlc <= vector_get(&keyspace->seen.vector, apply->origin) ||
@@ -127,6 +133,8 @@ static enum err apply_delta(struct apply *apply, struct bytes data, struct keysp
         if (err != ERR_NONE)
                 return err;
         apply->reached = delta.stamp.hlc;
+        if (apply->origin != keyspace->config.origin)
+                relay_append(keyspace, apply->origin, delta.stamp.hlc, data);
         ret->applied++;
         return ERR_NONE;
 }

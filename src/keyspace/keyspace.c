@@ -53,6 +53,7 @@ void keyspace_free(struct keyspace *keyspace)
         table_sweep(&keyspace->table, entry_drop, keyspace);
         table_fini(&keyspace->env, &keyspace->table);
         ring_fini(&keyspace->ring, keyspace->heap);
+        relay_fini(keyspace);
         buffer_fini(&keyspace->delta);
         buffer_fini(&keyspace->text);
         flushes_free(keyspace);
@@ -203,22 +204,7 @@ struct crdt_env keyspace_env(const struct keyspace *keyspace, const struct crdt_
                 .table = keyspace->env, .native = native, .name = name, .seen = &keyspace->seen};
 }
 
-/* What lies between the recovered position and the first new stamp may have been ours before a
- * crash: others may hold it, we do not. */
-static void hole_open(struct keyspace *keyspace, uint64_t low, uint64_t high)
-{
-        struct crdt_seen *seen = &keyspace->seen;
-        if (low + 1 >= high)
-                return;
-        if (seen->hole_count == CRDT_HOLES_MAX) {
-                memmove(&seen->holes[0], &seen->holes[1],
-                        (CRDT_HOLES_MAX - 1) * sizeof seen->holes[0]);
-                seen->hole_count--;
-        }
-        seen->holes[seen->hole_count++] = (struct crdt_hole){low, high};
-}
-
-/* Before the first stamp or position of this life, which will be `high` or later. */
+/* Before the first stamp or position of a life that nobody began: it will be `high` or later. */
 static void life_begin(struct keyspace *keyspace, uint64_t high)
 {
         if (keyspace->issued)
@@ -226,7 +212,6 @@ static void life_begin(struct keyspace *keyspace, uint64_t high)
         keyspace->recovered = keyspace_recovered(keyspace);
         keyspace->issued = true;
         keyspace->first = high;
-        hole_open(keyspace, keyspace->recovered, high);
 }
 
 struct stamp keyspace_issue(struct keyspace *keyspace, uint64_t wall_ms)
@@ -386,15 +371,14 @@ static bool member_is(const struct keyspace *keyspace, unsigned region)
 static uint64_t member_knows(const struct keyspace *keyspace, region_id member, region_id origin)
 {
         if (member == origin || member == keyspace->config.origin)
-                return vector_get(&keyspace->seen.vector, origin);
+                return seen_solid(&keyspace->seen, origin);
         return vector_get(&keyspace->known[member], origin);
 }
 
 uint64_t keyspace_stable(const struct keyspace *keyspace)
 {
-        uint64_t stable = keyspace->members == 0
-                                  ? 0
-                                  : vector_get(&keyspace->seen.vector, keyspace->config.origin);
+        uint64_t stable =
+                keyspace->members == 0 ? 0 : seen_solid(&keyspace->seen, keyspace->config.origin);
         for (unsigned member = 1; member <= CLOCK_REGIONS_MAX; member++) {
                 if (!member_is(keyspace, member))
                         continue;

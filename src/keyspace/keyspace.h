@@ -40,6 +40,7 @@ struct keyspace_config {
         region_id origin;         /* this region, 1 .. CLOCK_REGIONS_MAX */
         uint64_t ring_bytes;      /* limit of the deltas ring, >= 4096; taken as it fills */
         uint64_t drift_max_ms;    /* how far a remote clock may be ahead of the wall clock */
+        bool several;             /* one of several servers of its region */
         uint64_t incarnation;     /* differs whenever memory was lost since */
         struct hash_key hash_key; /* secret and random in production, from the seed in simulation */
 };
@@ -307,6 +308,11 @@ struct keyspace_batch {
 MUST_USE enum err keyspace_tail(struct keyspace *keyspace, uint64_t wall_ms, uint64_t after,
                                 size_t bytes_max, struct keyspace_batch *ret);
 
+/* The same of another origin's stream, as far as it was merged here: for those whom that origin
+ * does not reach. ERR_INVALID: no origin, or our own. */
+MUST_USE enum err keyspace_relay(const struct keyspace *keyspace, region_id origin, uint64_t after,
+                                 size_t bytes_max, struct keyspace_batch *ret);
+
 /* Advances an idle stream: every own delta with a clock <= the result is in the ring, and none will
  * come. At most once a second it also appends a delta that tells what is known here of the other
  * streams (for the collection of tombstones); *ret->nothing is false then and the delta wants to be
@@ -328,6 +334,58 @@ uint64_t keyspace_recovered(const struct keyspace *keyspace);
 /* The first own stamp or position of this life; 0 before there is one. What lies between the
  * recovered position and this was ours in an older life, and is lost here if a peer holds it. */
 uint64_t keyspace_first(const struct keyspace *keyspace);
+
+/* ---- lives: a store that crashed may have lost the end of its stream (life.c) ---------------- */
+
+/* A new life begins, after a load or the replay of a log, or where a replica takes over from
+ * another store of this region: before the first local change, and always. The record of it is to
+ * be logged. Without it, the first local change begins a life that nobody hears of. */
+MUST_USE enum err keyspace_begin(struct keyspace *keyspace, uint64_t wall_ms,
+                                 struct keyspace_change *ret);
+
+/* Reserves the clock: call it once a turn or oftener, and log what comes (a short record, about
+ * twice a second). It is not part of the stream. Then keep keyspace_reserved() durably, beside the
+ * log, which loses its end: in the background, but at once where keyspace_clock_bare() says so, and
+ * before anything is given out. */
+MUST_USE enum err keyspace_reserve(struct keyspace *keyspace, uint64_t wall_ms,
+                                   struct keyspace_change *ret);
+uint64_t keyspace_reserved(const struct keyspace *keyspace);
+
+/* True where stamps may have been given that are beyond what is durable: after a begin, a jump of
+ * the wall clock, or a remote clock that is ahead of it. */
+bool keyspace_clock_bare(const struct keyspace *keyspace, uint64_t durable);
+
+/* What was kept, before keyspace_begin. Stamps are beyond it then, whatever the wall clock says. */
+void keyspace_floor(struct keyspace *keyspace, uint64_t reserved);
+
+/* What was seen: the positions, and the holes below them. Borrowed, changes with every call. */
+const struct crdt_seen *keyspace_seen(const struct keyspace *keyspace);
+
+/* Clocks of `origin` in (low, high) are not claimed. `mixed`: some of that may be here all the
+ * same, by parts of a state transfer that did not come to its end: so one may lie above the
+ * position, too. To tell somebody what is missing here, all of these are told. */
+struct keyspace_hole {
+        region_id origin;
+        bool mixed;
+        uint64_t low;
+        uint64_t high;
+};
+
+enum {
+        KEYSPACE_HOLES_MAX = CRDT_HOLES_MAX + CLOCK_REGIONS_MAX,
+        KEYSPACE_HOLE_LEN = 18, /* encoded: u8 origin, u8 mixed, u64 low, u64 high */
+};
+
+/* Returns how many there are, at most KEYSPACE_HOLES_MAX. */
+size_t keyspace_holes(const struct keyspace *keyspace, struct keyspace_hole *ret);
+
+/* Appends them all, as the daemon reads them. */
+void keyspace_holes_encode(const struct keyspace *keyspace, struct buffer *buffer);
+
+/* Every other member has told, in this life, what it has seen of our stream, and what they had of
+ * (low, high) has come back: the rest is nowhere. ERR_INVALID: no hole of ours is in there. */
+MUST_USE enum err keyspace_close(struct keyspace *keyspace, uint64_t wall_ms, uint64_t low,
+                                 uint64_t high, struct keyspace_change *ret);
 
 /* ---- state transfer -------------------------------------------------------------------------- */
 

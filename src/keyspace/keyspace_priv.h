@@ -51,12 +51,16 @@ struct keyspace {
         struct vector known[CLOCK_REGIONS_MAX + 1]; /* positions of the others, as they told */
         uint64_t members;                           /* bit per region; 0: not told */
         struct ring ring;
-        struct buffer delta; /* of the change being made */
+        struct ring relays[CLOCK_REGIONS_MAX + 1]; /* of the others' deltas; data NULL: none */
+        struct buffer delta;                       /* of the change being made */
         struct buffer text;
         bool issued;    /* a stamp was given out since load */
         uint64_t first; /* that one */
         uint64_t given; /* the largest position that readers of this life may know */
         uint64_t recovered;
+        struct vector
+                hinted; /* content up to here may have come with parts of states, claimed or not */
+        uint64_t reserved;  /* no stamp is beyond it, as the log knows */
         uint64_t told_ms;   /* when we last told what we know */
         struct vector told; /* and what it was */
         struct transfer transfer;
@@ -117,6 +121,24 @@ uint64_t keyspace_idle(struct keyspace *keyspace, uint64_t wall_ms);
 /* Merges one decoded delta of any origin. */
 MUST_USE enum err keyspace_merge(struct keyspace *keyspace, const struct crdt_native *native,
                                  const struct crdt_delta *delta);
+
+/* life.c: below its position in (low, high) nothing of that origin is seen. Where there is no room
+ * for one more, the oldest is given up. */
+void hole_open(struct crdt_seen *seen, region_id origin, uint64_t low, uint64_t high);
+
+/* Takes over what another replica had seen, after its whole state was merged. */
+void keyspace_learn(struct keyspace *keyspace, const struct crdt_seen *theirs);
+
+/* Up to here everything of that origin is seen. */
+uint64_t seen_solid(const struct crdt_seen *seen, region_id origin);
+
+/* A record of a life, in its place in the stream. */
+void keyspace_lived(struct keyspace *keyspace, const struct crdt_delta *delta);
+
+/* relay.c */
+void relay_append(struct keyspace *keyspace, region_id origin, uint64_t hlc, struct bytes delta);
+void relay_forget(struct keyspace *keyspace, region_id origin, uint64_t hlc);
+void relay_fini(struct keyspace *keyspace);
 
 /* Up to here every member has everything. */
 uint64_t keyspace_stable(const struct keyspace *keyspace);

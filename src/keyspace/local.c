@@ -540,15 +540,20 @@ enum {
 /* What the others must know to collect their tombstones. */
 static void tell_seen(struct keyspace *keyspace, uint64_t wall_ms, struct keyspace_change *ret)
 {
-        struct vector now = keyspace->seen.vector;
+        struct vector now = {{0}};
         region_id self = keyspace->config.origin;
+        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++)
+                now.hlc[i] = seen_solid(&keyspace->seen, (region_id)i);
+        uint64_t own = now.hlc[self];
         now.hlc[self] = keyspace->told.hlc[self];
         if (keyspace->members == 0 || wall_ms - keyspace->told_ms < TELL_MS ||
             vector_includes(&keyspace->told, &now))
                 return;
         struct stamp stamp = keyspace_issue(keyspace, wall_ms);
         struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_SEEN, 0, (struct crdt_name){0});
-        vector_encode(&keyspace->seen.vector, delta);
+        struct vector tell = now;
+        tell.hlc[self] = own;
+        vector_encode(&tell, delta);
         if (delta->err != ERR_NONE)
                 return; /* told another time */
         change_publish(keyspace, stamp, ret);

@@ -105,8 +105,10 @@ static void ring_clear(struct ring *ring)
 
 void ring_forget(struct ring *ring, uint64_t hlc)
 {
+        while (ring->count > 0 && place_clock(ring, ring->tail) <= hlc)
+                ring_drop(ring);
         ring->last = hlc > ring->last ? hlc : ring->last;
-        ring_clear(ring);
+        ring->dropped = hlc > ring->dropped ? hlc : ring->dropped;
 }
 
 static void ring_mark(struct ring *ring, uint64_t hlc, uint64_t place)
@@ -121,7 +123,7 @@ static void ring_mark(struct ring *ring, uint64_t hlc, uint64_t place)
 
 uint8_t *ring_append(struct ring *ring, uint64_t hlc, size_t len)
 {
-        CHECK(hlc > ring->last);
+        CHECK(hlc >= ring->last);
         CHECK(len >= sizeof hlc);
         uint64_t need = prefix_len(len) + len;
         if (need > ring->size) {
@@ -179,7 +181,8 @@ struct ring_read ring_read(const struct ring *ring, uint64_t after, size_t bytes
         uint64_t place = from;
         uint64_t end = from;
         unsigned part = 0;
-        while (place < ring->head && (read.count == 0 || place - from < bytes_max)) {
+        while (place < ring->head && (read.count == 0 || place - from < bytes_max ||
+                                      place_clock(ring, place) == read.last)) {
                 /* Past the gap, or past the end of the memory where a delta filled it exactly. */
                 if (read.count > 0 && place % ring->size == 0)
                         part = 1;

@@ -35,11 +35,12 @@ struct ring {
 MUST_USE bool ring_init(struct ring *ring, struct heap *heap, uint64_t size);
 void ring_fini(struct ring *ring, struct heap *heap);
 
-/* Room for a delta of `len` bytes whose first 8 are its clock `hlc`, larger than all before: write
- * exactly that many. NULL: it is larger than the ring, which is then empty. */
+/* Room for a delta of `len` bytes whose first 8 are its clock `hlc`, no smaller than any before (an
+ * origin of several servers gives one to several keys): write exactly that many. NULL: it is larger
+ * than the ring, which is then empty. */
 uint8_t *ring_append(struct ring *ring, uint64_t hlc, size_t len);
 
-/* Drops everything: readers must be at `hlc` (>= the newest) or later. */
+/* Drops what is up to `hlc`: readers must be there or later. */
 void ring_forget(struct ring *ring, uint64_t hlc);
 
 struct ring_read {

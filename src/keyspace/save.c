@@ -3,7 +3,9 @@
  *      u32     "MKS" and the format version
  *      u8      origin
  *      u64     clock
+ *      u64     how far the clock is reserved
  *      seen    as in transfer.c
+ *      vector  what parts of states hinted at
  *      u64     members, a bit per region
  *      varint  count, then (u8 region, vector) of what the others know
  *      flushes as in flush.c
@@ -71,7 +73,9 @@ enum err keyspace_save(struct keyspace *keyspace, bool ring, struct buffer *buff
         buffer_u32(buffer, SAVE_MAGIC);
         buffer_u8(buffer, keyspace->config.origin);
         buffer_u64(buffer, keyspace->hlc.last);
+        buffer_u64(buffer, keyspace->reserved);
         crdt_seen_encode(&keyspace->seen, buffer);
+        vector_encode(&keyspace->hinted, buffer);
         buffer_u64(buffer, keyspace->members);
         known_save(keyspace, buffer);
         flushes_encode(keyspace, buffer);
@@ -158,7 +162,9 @@ static enum err head_load(struct keyspace *keyspace, struct cursor *cursor)
         if (origin != keyspace->config.origin)
                 return ERR_INVALID;
         keyspace->hlc.last = cursor_u64(cursor);
+        keyspace->reserved = cursor_u64(cursor);
         crdt_seen_decode(cursor, origin, &keyspace->seen);
+        vector_decode(cursor, &keyspace->hinted);
         keyspace->members = cursor_u64(cursor);
         known_load(keyspace, cursor);
         if (flushes_load(keyspace, cursor) != ERR_NONE)

@@ -37,7 +37,7 @@ unsigned shards_slot(struct bytes key)
 
 bool shards_op_for_all(enum crdt_op op)
 {
-        return op == CRDT_OP_SEEN || op == CRDT_OP_FLUSH;
+        return op == CRDT_OP_SEEN || op == CRDT_OP_FLUSH || op == CRDT_OP_LIFE;
 }
 
 /* The begin of a delta. */
@@ -214,8 +214,8 @@ void shards_seen_least(struct crdt_seen *least, const struct crdt_seen *other)
         for (unsigned i = 0; i < other->hole_count; i++) {
                 if (least->hole_count < CRDT_HOLES_MAX) {
                         least->holes[least->hole_count++] = other->holes[i];
-                } else if (other->holes[i].low < least->vector.hlc[least->self]) {
-                        least->vector.hlc[least->self] = other->holes[i].low;
+                } else if (other->holes[i].low < least->vector.hlc[other->holes[i].origin]) {
+                        least->vector.hlc[other->holes[i].origin] = other->holes[i].low;
                 }
         }
 }

@@ -71,6 +71,7 @@ struct shards_part {
         uint64_t to;
         uint64_t hlc;
         struct crdt_seen seen;
+        struct vector hinted;
         struct bytes flushes; /* borrowed; len 0: none */
         struct bytes keys;    /* borrowed */
 };
@@ -79,7 +80,7 @@ MUST_USE enum err shards_part_read(struct bytes part, struct shards_part *ret);
 void shards_part_write(const struct shards_part *part, struct buffer *buffer);
 
 /* The least of what the shards have seen, and all that any of them has lost. Holes that do not fit
- * count as seen by nobody from the lowest of them on: the vector of `self` ends there. */
+ * count as seen by nobody from the lowest of them on: the vector of their origin ends there. */
 void shards_seen_least(struct crdt_seen *least, const struct crdt_seen *other);
 
 /* Splits a part that came: every shard gets the part's head, and the keys that it holds. As

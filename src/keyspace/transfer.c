@@ -8,8 +8,9 @@
  *      u64     cursor from which this part was made, 0: the first
  *      u64     cursor to go on with, 0: the last
  *      u64     the sender's clock: no stamp in this part is later
- *      holes   varint count, (u64 low, u64 high) each
+ *      holes   varint count, (u8 origin, u64 low, u64 high) each
  *      vector  the sender's positions now
+ *      vector  up to where it may have more than it claims, see keyspace_hole
  *      flushes that the sender remembers, as in flush.c
  *      keys    as in crdt/state.c, to the end
  *
@@ -69,6 +70,7 @@ enum err keyspace_scan(struct keyspace *keyspace, const struct crdt_native *nati
         buffer_u64(buffer, 0);
         buffer_u64(buffer, keyspace->hlc.last);
         crdt_seen_encode(&keyspace->seen, buffer);
+        vector_encode(&keyspace->hinted, buffer);
         flushes_encode(keyspace, buffer);
         for (unsigned i = 0; i < SCAN_STEPS_MAX && scan.err == ERR_NONE; i++) {
                 at = table_scan(&keyspace->table, at, scan_entry, &scan);
@@ -89,6 +91,7 @@ enum err keyspace_scan(struct keyspace *keyspace, const struct crdt_native *nati
 
 struct part {
         struct crdt_seen sender;
+        struct vector hinted;
         uint64_t table_id;
         uint64_t from;
         uint64_t to;
@@ -108,6 +111,7 @@ static enum err part_decode(struct cursor *cursor, struct part *ret)
         part.to = cursor_u64(cursor);
         part.hlc = cursor_u64(cursor);
         crdt_seen_decode(cursor, origin, &part.sender);
+        vector_decode(cursor, &part.hinted);
         part.flushes = flushes_check(cursor);
         if (!cursor_failed(cursor) && !region_valid(origin))
                 cursor_fail(cursor, ERR_MALFORMED);
@@ -155,6 +159,7 @@ enum err shards_part_read(struct bytes data, struct shards_part *ret)
                                     .to = part.to,
                                     .hlc = part.hlc,
                                     .seen = part.sender,
+                                    .hinted = part.hinted,
                                     .flushes = part.flushes};
         ret->keys = bytes_of(cursor.at, cursor_left(&cursor));
         return ERR_NONE;
@@ -169,6 +174,7 @@ void shards_part_write(const struct shards_part *part, struct buffer *buffer)
         buffer_u64(buffer, part->to);
         buffer_u64(buffer, part->hlc);
         crdt_seen_encode(&part->seen, buffer);
+        vector_encode(&part->hinted, buffer);
         if (part->flushes.len > 0)
                 buffer_bytes(buffer, part->flushes);
         else
@@ -224,6 +230,8 @@ enum err keyspace_merge_state(struct keyspace *keyspace, const struct crdt_nativ
                 keyspace->stats.refused++;
                 return err;
         }
+        vector_merge(&keyspace->hinted, &part.sender.vector);
+        vector_merge(&keyspace->hinted, &part.hinted);
         if (part.from == 0)
                 transfer_begin(keyspace, &part);
         else
@@ -275,29 +283,6 @@ static bool absent_entry(void *context, struct node *node)
         return false;
 }
 
-/* Own stamps up to `position` have come back: what a crash took below it is filled. But where it
- * was a crash that took them, they are not in the ring, and a reader that never had them may be
- * past them by now: so nobody goes on from there without a state transfer. */
-static void holes_fill(struct keyspace *keyspace, uint64_t position)
-{
-        struct crdt_seen *seen = &keyspace->seen;
-        unsigned kept = 0;
-        bool lost = position > vector_get(&seen->vector, seen->self);
-        for (unsigned i = 0; i < seen->hole_count; i++) {
-                struct crdt_hole hole = seen->holes[i];
-                lost = lost || (position > hole.low && position < hole.high);
-                hole.low = position > hole.low ? position : hole.low;
-                if (hole.low + 1 < hole.high)
-                        seen->holes[kept++] = hole;
-        }
-        seen->hole_count = (uint8_t)kept;
-        vector_advance(&seen->vector, seen->self, position);
-        if (!lost)
-                return;
-        keyspace->recovered = position > keyspace->recovered ? position : keyspace->recovered;
-        ring_forget(&keyspace->ring, vector_get(&seen->vector, seen->self));
-}
-
 enum err keyspace_adopt(struct keyspace *keyspace, const struct crdt_native *native,
                         const struct vector *positions, struct keyspace_result *ret)
 {
@@ -314,8 +299,7 @@ enum err keyspace_adopt(struct keyspace *keyspace, const struct crdt_native *nat
         transfer->under_way = false;
         if (absent.err != ERR_NONE)
                 return absent.err;
-        holes_fill(keyspace, vector_get(theirs, keyspace->config.origin));
-        vector_merge(&keyspace->seen.vector, theirs);
+        keyspace_learn(keyspace, &transfer->sender);
         vector_merge(&keyspace->known[transfer->sender.self], theirs);
         ret->position = vector_get(&keyspace->seen.vector, transfer->sender.self);
         return ERR_NONE;

@@ -3,7 +3,7 @@
 #include "base/cursor.h"
 #include "replication/replication_priv.h"
 
-#define MESSAGE_VERSION 1
+#define MESSAGE_VERSION 2
 
 static void encode_positions(const struct replication_message *message, struct buffer *out)
 {
@@ -11,6 +11,17 @@ static void encode_positions(const struct replication_message *message, struct b
         for (size_t i = 0; i < message->position_count; i++) {
                 buffer_u8(out, message->positions[i].origin);
                 buffer_varint(out, message->positions[i].hlc);
+        }
+}
+
+static void encode_holes(const struct replication_message *message, struct buffer *out)
+{
+        buffer_varint(out, message->hole_count);
+        for (size_t i = 0; i < message->hole_count; i++) {
+                buffer_u8(out, message->holes[i].origin);
+                buffer_u8(out, message->holes[i].mixed);
+                buffer_varint(out, message->holes[i].low);
+                buffer_varint(out, message->holes[i].high);
         }
 }
 
@@ -26,6 +37,7 @@ void replication_message_encode(const struct replication_message *message, struc
         case REPLICATION_SUBSCRIBE:
                 buffer_varint(out, message->after);
                 buffer_u8(out, message->whole);
+                encode_holes(message, out);
                 break;
         case REPLICATION_BATCH:
                 buffer_varint(out, message->after);
@@ -46,6 +58,20 @@ void replication_message_encode(const struct replication_message *message, struc
                 buffer_u8(out, message->end);
                 if (message->end)
                         encode_positions(message, out);
+                buffer_slice(out, message->data);
+                break;
+        case REPLICATION_FETCH:
+                buffer_u8(out, message->origin);
+                buffer_varint(out, message->after);
+                break;
+        case REPLICATION_RELAYED:
+                buffer_u8(out, message->origin);
+                buffer_varint(out, message->after);
+                buffer_varint(out, message->last);
+                buffer_u8(out, message->live);
+                buffer_u8(out, message->gap);
+                buffer_varint(out, message->age_us);
+                encode_holes(message, out);
                 buffer_slice(out, message->data);
                 break;
         case REPLICATION_KIND_COUNT:
@@ -74,6 +100,21 @@ static void decode_positions(struct cursor *cursor, struct replication_message *
         }
 }
 
+static void decode_holes(struct cursor *cursor, struct replication_message *ret)
+{
+        ret->hole_count = (size_t)cursor_varint_max(cursor, WORLD_HOLES_MAX);
+        if (cursor_failed(cursor))
+                ret->hole_count = 0;
+        for (size_t i = 0; i < ret->hole_count; i++) {
+                ret->holes[i].origin = cursor_u8(cursor);
+                ret->holes[i].mixed = decode_flag(cursor);
+                ret->holes[i].low = cursor_varint(cursor);
+                ret->holes[i].high = cursor_varint(cursor);
+                if (ret->holes[i].low >= ret->holes[i].high)
+                        cursor_fail(cursor, ERR_MALFORMED);
+        }
+}
+
 static void decode_fields(struct cursor *cursor, struct replication_message *ret)
 {
         switch (ret->kind) {
@@ -83,6 +124,7 @@ static void decode_fields(struct cursor *cursor, struct replication_message *ret
         case REPLICATION_SUBSCRIBE:
                 ret->after = cursor_varint(cursor);
                 ret->whole = decode_flag(cursor);
+                decode_holes(cursor, ret);
                 break;
         case REPLICATION_BATCH:
                 ret->after = cursor_varint(cursor);
@@ -107,6 +149,22 @@ static void decode_fields(struct cursor *cursor, struct replication_message *ret
                         decode_positions(cursor, ret);
                 ret->data = cursor_slice(cursor);
                 break;
+        case REPLICATION_FETCH:
+                ret->origin = cursor_u8(cursor);
+                ret->after = cursor_varint(cursor);
+                break;
+        case REPLICATION_RELAYED:
+                ret->origin = cursor_u8(cursor);
+                ret->after = cursor_varint(cursor);
+                ret->last = cursor_varint(cursor);
+                ret->live = decode_flag(cursor);
+                ret->gap = decode_flag(cursor);
+                ret->age_us = cursor_varint(cursor);
+                decode_holes(cursor, ret);
+                ret->data = cursor_slice(cursor);
+                if (ret->last < ret->after)
+                        cursor_fail(cursor, ERR_MALFORMED);
+                break;
         case REPLICATION_KIND_COUNT:
                 cursor_fail(cursor, ERR_MALFORMED);
                 break;
@@ -119,7 +177,9 @@ enum err replication_message_decode(struct bytes data, struct replication_messag
         ret->position_count = 0;
         ret->data = bytes_of(NULL, 0);
         ret->after = ret->last = ret->age_us = ret->part = 0;
-        ret->whole = ret->end = false;
+        ret->whole = ret->end = ret->live = ret->gap = false;
+        ret->hole_count = 0;
+        ret->origin = 0;
         if (data.len > REPLICATION_MESSAGE_MAX)
                 return ERR_MALFORMED;
         uint8_t version = cursor_u8(&cursor);

@@ -5,6 +5,9 @@
  *   OPEN --gap, refusal by Redis, silence, queue full--> OPEN again, by a new subscription
  *   OPEN --BYE, link or Redis down--> IDLE
  *
+ * A subscription tells what our Redis holds, so it waits for a merge that is under way. What others
+ * relay of the stream (relay.c) goes through the same queue.
+ *
  * Nothing is acknowledged before Redis has merged it. An answer of Redis to a merge of an older
  * subscription only frees the way. */
 #include "base/check.h"
@@ -45,6 +48,8 @@ void receiver_stop(struct replication *r, struct peer *peer)
         receiver->transfer = false;
         receiver->retry_us = 0;
         receiver->synced = false;
+        receiver->again = false;
+        receiver->relay_out = false;
 }
 
 void receiver_redis_down(struct replication *r, struct peer *peer)
@@ -65,6 +70,10 @@ void receiver_subscribe(struct replication *r, struct peer *peer)
         receiver_stop(r, peer);
         if (!peer->up || !r->redis_up)
                 return;
+        /* What we tell must hold for good: a merge that ends later would be more than that. */
+        receiver->again = receiver->merging;
+        if (receiver->again)
+                return;
         receiver->synced = synced;
         receiver->state = RECEIVER_OPEN;
         receiver->sub = ++r->sub_last;
@@ -75,6 +84,9 @@ void receiver_subscribe(struct replication *r, struct peer *peer)
         message.sub = receiver->sub;
         message.after = receiver->position;
         message.whole = receiver->whole;
+        for (size_t i = 0; i < r->hole_count; i++)
+                if (r->holes[i].origin == peer->region)
+                        message.holes[message.hole_count++] = r->holes[i];
         replication_send(r, peer, &message);
 }
 
@@ -158,17 +170,16 @@ static struct receiver_item *item_new(struct replication *r,
 }
 
 /* Takes a batch or a part into the queue. */
-static void enqueue(struct replication *r, struct peer *peer,
-                    const struct replication_message *message)
+bool receiver_enqueue(struct replication *r, struct peer *peer,
+                      const struct replication_message *message)
 {
         struct receiver *receiver = &peer->receiver;
         bool full = receiver->count >= REPLICATION_QUEUE_MAX ||
                     receiver->bytes > 2 * (uint64_t)r->config.window_bytes;
         struct receiver_item *item = full ? NULL : item_new(r, message);
-        if (item == NULL) {
-                retry_later(r, peer);
-                return;
-        }
+        if (item == NULL)
+                return false;
+        item->relayed = message->kind == REPLICATION_RELAYED;
         item->state = message->kind == REPLICATION_STATE;
         item->end = message->end;
         item->after = message->after;
@@ -180,6 +191,14 @@ static void enqueue(struct replication *r, struct peer *peer,
         receiver->count++;
         receiver->bytes += item->data.len;
         receiver_go(r, peer);
+        return true;
+}
+
+static void enqueue(struct replication *r, struct peer *peer,
+                    const struct replication_message *message)
+{
+        if (!receiver_enqueue(r, peer, message))
+                retry_later(r, peer);
 }
 
 static void take_batch(struct replication *r, struct peer *peer,
@@ -278,6 +297,21 @@ static void state_merged(struct replication *r, struct peer *peer)
         sender_pulled(r, peer);
 }
 
+/* What Redis holds after a merge, of every stream. */
+static void learned(struct replication *r, const struct world_event *event)
+{
+        (void)holes_decode(event->merged.holes, r->holes, &r->hole_count);
+        for (size_t i = 0; i < event->merged.position_count; i++) {
+                const struct world_position *position = &event->merged.positions[i];
+                for (size_t k = 0; k < r->peer_count; k++) {
+                        struct receiver *receiver = &r->peers[k].receiver;
+                        if (r->peers[k].region == position->origin &&
+                            receiver->position < position->hlc)
+                                receiver->position = position->hlc;
+                }
+        }
+}
+
 void receiver_merged(struct replication *r, struct peer *peer, const struct world_event *event)
 {
         struct receiver *receiver = &peer->receiver;
@@ -289,10 +323,23 @@ void receiver_merged(struct replication *r, struct peer *peer, const struct worl
         receiver->merged = NULL;
         if (event->merged.err == ERR_NONE && event->merged.position > receiver->position)
                 receiver->position = event->merged.position;
-        if (event->merged.err != ERR_NONE || event->merged.gap) {
+        bool again = receiver->again;
+        bool good = event->merged.err == ERR_NONE && !event->merged.gap;
+        if (good)
+                learned(r, event);
+        if (event->merged.gap)
+                receiver->position = event->merged.position;
+        if (!good && item->relayed) {
+                receiver->relay_next_us = r->now_us + REPLICATION_RELAY_US;
+                stale = true;
+        }
+        if (again) {
                 item_free(r, receiver, item);
-                if (event->merged.gap)
-                        receiver->position = event->merged.position;
+                receiver_subscribe(r, peer);
+                return;
+        }
+        if (!good) {
+                item_free(r, receiver, item);
                 if (!stale)
                         retry_later(r, peer);
                 else
@@ -301,7 +348,10 @@ void receiver_merged(struct replication *r, struct peer *peer, const struct worl
         }
         r->counters.batches_merged++;
         r->counters.bytes_merged += item->data.len;
-        if (!stale) {
+        if (item->relayed) {
+                if (item->synced_us > receiver->synced_us)
+                        receiver->synced_us = item->synced_us;
+        } else if (!stale) {
                 if (!item->state) {
                         receiver->synced = true;
                         if (item->synced_us > receiver->synced_us)
@@ -323,26 +373,79 @@ static bool silent(const struct replication *r, const struct receiver *receiver)
                r->now_us >= receiver->heard_us + r->config.silence_us;
 }
 
+static bool has_holes(const struct replication *r, const struct peer *peer)
+{
+        for (size_t i = 0; i < r->hole_count; i++)
+                if (r->holes[i].origin == peer->region && r->holes[i].low < peer->receiver.position)
+                        return true;
+        return false;
+}
+
+static bool calm(const struct receiver *receiver)
+{
+        return receiver->state == RECEIVER_OPEN && !receiver->transfer && !receiver->whole &&
+               !receiver->merging && receiver->first == NULL;
+}
+
+/* What the origin can fill in the meantime it sends when it is told what is missing; oftener at
+ * first. */
+static bool tells_holes(struct replication *r, struct peer *peer)
+{
+        struct receiver *receiver = &peer->receiver;
+        if (!has_holes(r, peer)) {
+                receiver->holes_us = receiver->holes_wait_us = 0;
+                return false;
+        }
+        if (receiver->holes_us == 0) {
+                receiver->holes_wait_us = REPLICATION_HOLES_US;
+                receiver->holes_us = r->now_us + receiver->holes_wait_us;
+        }
+        if (!calm(receiver) || r->now_us < receiver->holes_us)
+                return false;
+        receiver->holes_wait_us *= 2;
+        if (receiver->holes_wait_us > REPLICATION_HOLES_MAX_US)
+                receiver->holes_wait_us = REPLICATION_HOLES_MAX_US;
+        receiver->holes_us = r->now_us + receiver->holes_wait_us;
+        return true;
+}
+
 void receiver_tick(struct replication *r, struct peer *peer)
 {
         struct receiver *receiver = &peer->receiver;
-        if (!peer->up || !r->redis_up)
+        if (!r->redis_up)
                 return;
         receiver_go(r, peer);
+        relay_tick(r, peer);
+        if (!peer->up)
+                return;
         bool due = receiver->state == RECEIVER_IDLE && receiver->retry_us != 0 &&
                    r->now_us >= receiver->retry_us;
         if (due || silent(r, receiver))
                 receiver_subscribe(r, peer);
+        else if (tells_holes(r, peer))
+                receiver_subscribe(r, peer);
 }
 
-uint64_t receiver_wake_us(const struct replication *r, const struct peer *peer)
+static uint64_t direct_wake_us(const struct replication *r, const struct peer *peer)
 {
         const struct receiver *receiver = &peer->receiver;
-        if (!peer->up || !r->redis_up)
+        if (!peer->up)
                 return UINT64_MAX;
         if (receiver->state == RECEIVER_IDLE)
                 return receiver->retry_us != 0 ? receiver->retry_us : UINT64_MAX;
         if (receiver->merging || receiver->first != NULL)
                 return UINT64_MAX;
-        return receiver->heard_us + r->config.silence_us;
+        uint64_t silent_us = receiver->heard_us + r->config.silence_us;
+        return receiver->holes_us != 0 && receiver->holes_us < silent_us && calm(receiver)
+                       ? receiver->holes_us
+                       : silent_us;
+}
+
+uint64_t receiver_wake_us(const struct replication *r, const struct peer *peer)
+{
+        if (!r->redis_up)
+                return UINT64_MAX;
+        uint64_t direct_us = direct_wake_us(r, peer);
+        uint64_t relay_us = relay_wake_us(r, peer);
+        return direct_us < relay_us ? direct_us : relay_us;
 }

@@ -115,12 +115,17 @@ static void redis_came(struct replication *r, const struct world_event *event)
                 r->peers[i].sender.acked = 0;
                 r->peers[i].sender.told = false;
                 r->peers[i].sender.needs_state = false;
+                r->peers[i].sender.pulled = false;
                 r->peers[i].receiver.position = 0;
+                r->peers[i].receiver.relayed_us = 0;
+                r->peers[i].receiver.relay_next_us = r->peers[i].receiver.relay_pull_us = 0;
         }
         r->own_position = 0;
-        r->recovered = event->redis_up.recovered;
-        r->tail_known = r->recovered;
-        r->first = event->redis_up.first;
+        r->refilled = 0;
+        r->came_us = r->now_us;
+        if (!holes_decode(event->redis_up.holes, r->holes, &r->hole_count))
+                r->hole_count = 0;
+        memset(r->fetches, 0, sizeof r->fetches);
         for (size_t i = 0; i < event->redis_up.count; i++) {
                 const struct world_position *position = &event->redis_up.positions[i];
                 struct peer *peer = peer_by_region(r, position->origin);
@@ -158,6 +163,10 @@ static void message_came(struct replication *r, const struct world_event *event)
                 sender_subscribed(r, peer, &message);
         else if (message.kind == REPLICATION_ACK)
                 sender_acked(r, peer, &message);
+        else if (message.kind == REPLICATION_FETCH)
+                relay_asked(r, peer, &message);
+        else if (message.kind == REPLICATION_RELAYED)
+                relay_answered(r, peer, &message);
         else
                 receiver_took(r, peer, &message);
 }
@@ -167,7 +176,9 @@ static void redis_answered(struct replication *r, const struct world_event *even
         struct peer *peer = NULL;
         if (!r->redis_up)
                 return;
-        if (event->kind == WORLD_REDIS_TAILED) {
+        if (event->kind == WORLD_REDIS_TAILED && event->tailed.origin != 0) {
+                relay_tailed(r, event);
+        } else if (event->kind == WORLD_REDIS_TAILED) {
                 peer = peer_by_node(r, event->tailed.peer);
                 if (peer != NULL)
                         sender_tailed(r, peer, event);
@@ -258,12 +269,15 @@ bool replication_lag(const struct replication *replication, region_id origin, ui
                 bool heard = receiver->state == RECEIVER_OPEN && receiver->synced &&
                              (now_us < receiver->heard_us + replication->config.silence_us ||
                               receiver->merging);
+                bool relayed = relay_live(replication, receiver, now_us);
+                heard = heard || (relayed && receiver->synced_us != 0);
                 *ret = (struct replication_lag){.origin = origin, .known = heard};
                 ret->position = receiver->position;
                 ret->end = receiver->end > receiver->position ? receiver->end : receiver->position;
                 ret->heard_us = receiver->heard_us;
                 ret->lag_us = now_us > receiver->synced_us ? now_us - receiver->synced_us : 0;
                 ret->transfer = receiver->transfer;
+                ret->relayed = relayed && receiver->state != RECEIVER_OPEN;
                 ret->caught_up = heard && !receiver->transfer && ret->lag_us < CAUGHT_UP_US;
                 ret->acked = peer->sender.acked;
                 return true;

@@ -20,8 +20,12 @@
  * are skipped by Redis by position.
  *
  * The lost tail: Redis may come back without the end of its own stream (the unsynced tail of its
- * append-only file) while a peer holds it. A peer that subscribes beyond what we can serve is asked
- * for its whole state first (PULL) and served after; states merge.
+ * append-only file) while a peer holds it. Each life leaves a hole then, here and at everybody who
+ * reads on (keyspace/life.c). A subscription tells the reader's position and its holes in the
+ * stream: where it has what we have not, its whole state is asked for first (PULL); where it lacks
+ * what we have, it gets ours. When all have told and nothing is missing, the hole is closed.
+ *
+ * The way round: an origin that is silent for a second is asked for at the others (relay.c).
  *
  * Bounds: per peer one tail, one scan and `window_bytes` of batches not acknowledged; per receiver
  * one merge at Redis and `window_bytes` waiting.
@@ -46,6 +50,9 @@ enum replication_bug {
         REPLICATION_BUG_NONE = 0,
         REPLICATION_BUG_RESUME_AT_END = 1, /* a stream resumes at its end, not where it broke off */
         REPLICATION_BUG_NO_PULL = 2,       /* the lost tail is not asked for */
+        REPLICATION_BUG_NO_RELAY = 4,      /* nobody but the origin is asked for its stream */
+        REPLICATION_BUG_CLOSE_EARLY = 8,   /* a hole closes before all have told what they hold */
+        REPLICATION_BUG_NO_REFILL = 16,    /* what came back is not passed on to who lacks it */
 };
 
 struct replication_peer {
@@ -72,6 +79,7 @@ struct replication_lag {
         uint64_t end;      /* hlc of the origin's stream's end, as last heard */
         uint64_t heard_us; /* monotonic: when something of the stream came last */
         uint64_t lag_us;   /* age of the oldest change that may be missing; 0: nothing is */
+        bool relayed;      /* it comes by way of another region */
         bool transfer;     /* a state transfer from that origin is under way */
         bool caught_up;    /* position reached what the origin had when we subscribed */
         uint64_t acked;    /* how far that region has acknowledged *our* stream; 0: unknown */
@@ -102,6 +110,7 @@ struct replication_counters {
         uint64_t batches_sent, batches_merged, bytes_sent, bytes_merged;
         uint64_t subscribes, gaps, transfers_sent, transfers_received, pulls, stale, malformed;
         uint64_t window_full;
+        uint64_t fetches, relayed, closed;
 };
 struct replication_counters replication_counters(const struct replication *replication);
 

@@ -10,16 +10,28 @@
 #define REPLICATION_QUEUE_MAX     256 /* batches and parts waiting for our Redis, of one peer */
 #define REPLICATION_RETRY_US      250000
 #define REPLICATION_WAIT_US       2000000
+#define REPLICATION_HOLES_US      3000000
+#define REPLICATION_HOLES_MAX_US  60000000
+#define REPLICATION_RELAY_US      1000000 /* of silence: then the others are asked */
 
 enum replication_kind {
         REPLICATION_HELLO = 1, /* my Redis is up: subscribe */
         REPLICATION_BYE,       /* my Redis is down: what I said of my stream is old */
-        REPLICATION_SUBSCRIBE, /* sub after whole */
+        REPLICATION_SUBSCRIBE, /* sub after whole [holes] */
         REPLICATION_BATCH,     /* sub after last age_us data */
         REPLICATION_BEAT,      /* sub last age_us: that was all up to `last` */
         REPLICATION_ACK,       /* sub last part */
         REPLICATION_STATE,     /* sub part end [positions] data */
+        REPLICATION_FETCH,     /* sub origin after: what have you of that stream? */
+        REPLICATION_RELAYED,   /* sub origin after last live gap age_us [holes] data */
         REPLICATION_KIND_COUNT,
+};
+
+/* Clocks of an origin in (low, high) that a position claims and its owner has not. */
+struct hole {
+        region_id origin;
+        bool mixed; /* some of it may be there all the same */
+        uint64_t low, high;
 };
 
 /* Layout: u8 version, u8 kind, then varints in the order of the kind's line above. */
@@ -28,10 +40,15 @@ struct replication_message {
         uint64_t sub; /* chosen by the receiver of the stream */
         uint64_t after;
         uint64_t last;
-        uint64_t age_us; /* of `last` when it was sent, by the sender's own clock */
-        uint64_t part;   /* of a state, from 1; ACK: merged so far */
-        bool whole;      /* SUBSCRIBE: the whole state first */
-        bool end;        /* STATE: the last part; `positions` hold */
+        uint64_t age_us;  /* of `last` when it was sent, by the sender's own clock */
+        uint64_t part;    /* of a state, from 1; ACK: merged so far */
+        bool whole;       /* SUBSCRIBE: the whole state first */
+        bool end;         /* STATE: the last part; `positions` hold */
+        region_id origin; /* FETCH, RELAYED */
+        bool live;        /* RELAYED: the sender hears the origin itself, and age_us holds */
+        bool gap;         /* RELAYED: it has more, but only as a state */
+        struct hole holes[WORLD_HOLES_MAX]; /* of the sender in that stream */
+        size_t hole_count;
         struct world_position positions[REPLICATION_POSITIONS_MAX];
         size_t position_count;
         struct bytes data; /* borrowed */
@@ -59,8 +76,10 @@ enum sender_state {
 struct sender {
         enum sender_state state;
         uint64_t sub;
-        bool told;     /* it has told its position since our Redis came */
-        uint64_t from; /* that position */
+        bool told;                          /* it has told its position since our Redis came */
+        uint64_t from;                      /* that position */
+        struct hole holes[WORLD_HOLES_MAX]; /* below it, in our stream */
+        size_t hole_count;
         uint64_t sent; /* position after all that was sent */
         uint64_t said; /* what the next batch says that it follows; == sent */
         uint64_t acked;
@@ -72,6 +91,7 @@ struct sender {
         size_t vector_count;
         bool tail_out, tail_stale;
         bool scan_out, scan_stale;
+        bool pulled;      /* its whole state was merged here in this life of our Redis */
         bool needs_state; /* our Redis got content by a pull that the stream does not carry */
         uint64_t pull_to; /* position that the peer holds of our lost tail; 0: none is asked for */
         struct replication_flight flights[REPLICATION_FLIGHT_MAX];
@@ -87,7 +107,7 @@ enum receiver_state {
 /* What waits for our Redis. */
 struct receiver_item {
         struct receiver_item *next;
-        bool state, end;
+        bool state, end, relayed;
         uint64_t after, last, part;
         uint64_t synced_us; /* nothing older than that can be missing once it is merged */
         struct world_position *positions; /* behind the data; NULL where not `end` */
@@ -100,6 +120,7 @@ struct receiver {
         enum receiver_state state;
         uint64_t sub;
         bool whole; /* ask for the whole state: it holds what we lost */
+        bool again; /* subscribe when the merge under way has ended */
         bool transfer;
         uint64_t expect;   /* `after` of the next batch */
         uint64_t position; /* in our Redis */
@@ -107,6 +128,8 @@ struct receiver {
         uint64_t heard_us;
         uint64_t subscribed_us;
         uint64_t retry_us; /* 0: none */
+        uint64_t holes_us; /* when it tells its holes again */
+        uint64_t holes_wait_us;
         bool synced;
         uint64_t synced_us; /* nothing older is missing; monotonic here, may be before our start */
         uint64_t part;      /* last part of a state received */
@@ -116,6 +139,21 @@ struct receiver {
         uint64_t bytes;
         bool merging, merge_stale;
         struct receiver_item *merged; /* under way at Redis */
+
+        /* The origin is silent: we ask the others for its stream (relay.c). */
+        bool relay_out;
+        uint64_t relay_sub;
+        size_t relay_from; /* index of the peer that is asked */
+        uint64_t relay_next_us;
+        uint64_t relay_pull_us; /* no state is asked for before that */
+        uint64_t relayed_us;    /* when somebody who hears the origin answered */
+};
+
+/* A question for the stream of another origin that our Redis is looking for an answer to. */
+struct fetch {
+        node_id peer; /* 0: free */
+        region_id origin;
+        uint64_t sub;
 };
 
 struct peer {
@@ -133,9 +171,11 @@ struct replication {
         size_t peer_count;
         bool redis_up;
         uint64_t own_position;
-        uint64_t recovered;
-        uint64_t tail_known; /* of the tail lost: what peers have given back */
-        uint64_t first;      /* a position from which on all is of this incarnation; 0: not known */
+        struct hole holes[WORLD_HOLES_MAX]; /* of our Redis, in all streams */
+        size_t hole_count;
+        uint64_t refilled; /* our own stream: what a peer has given back reaches up to here */
+        uint64_t came_us;  /* when our Redis came up */
+        struct fetch fetches[REPLICATION_PEERS_MAX];
         uint64_t sub_last;
         uint64_t serve_us;          /* then senders wait no longer for regions that are silent */
         struct peer *transfer_from; /* whose state is being merged; NULL: nobody's */
@@ -147,6 +187,37 @@ struct replication {
 };
 
 void replication_send(struct replication *r, struct peer *peer,
+                      const struct replication_message *message);
+
+/* holes.c */
+bool holes_decode(struct bytes data, struct hole *ret, size_t *ret_count);
+
+/* What is known of one stream: a position, less the holes of that origin. */
+struct holdings {
+        region_id origin;
+        uint64_t position;
+        const struct hole *holes;
+        size_t hole_count;
+};
+
+/* True where `holder` claims something that is in a hole of `other`. */
+bool holes_fillable(struct holdings other, struct holdings holder);
+/* True where `holder` may have something there that it does not claim. */
+bool holes_mixed(struct holdings other, struct holdings holder);
+struct holdings replication_own(const struct replication *r, region_id origin);
+
+/* relay.c */
+void relay_tick(struct replication *r, struct peer *peer);
+uint64_t relay_wake_us(const struct replication *r, const struct peer *peer);
+void relay_asked(struct replication *r, struct peer *peer,
+                 const struct replication_message *message);
+void relay_answered(struct replication *r, struct peer *from,
+                    const struct replication_message *message);
+void relay_tailed(struct replication *r, const struct world_event *event);
+bool relay_live(const struct replication *r, const struct receiver *receiver, uint64_t now_us);
+
+/* Puts a batch or a part into the queue for our Redis. */
+bool receiver_enqueue(struct replication *r, struct peer *peer,
                       const struct replication_message *message);
 
 void sender_stop(struct sender *sender);

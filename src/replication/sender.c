@@ -8,9 +8,10 @@
  *   STREAM --gap--> SCAN
  *   any --link or Redis down--> OFF
  *
- * After our Redis has come back, nobody is served before every other region has told its position
+ * After our Redis has come back, nobody is served before every other region has told what it holds
  * (or the time for it is over), and what one of them holds of our lost tail has been read back from
- * it: a reader that went past the lost part would take it for deleted when it comes later. Requests
+ * it. A reader that went past the lost part knows that (it has a hole there) and gets our state;
+ * but an increment made before its counter came back would count for more than it knows. Requests
  * for the whole state are served at once, so two that lost a tail do not wait for each other.
  *
  * Deltas that were written during a scan come twice, in the state and in the stream; merging is
@@ -115,19 +116,32 @@ static void tell_acked(struct replication *r, struct peer *peer, uint64_t positi
         outbox_push(r->outbox, &effect);
 }
 
-/* True when a peer's position lies in what an older incarnation of our Redis wrote and lost. */
-static bool position_lost(const struct replication *r, uint64_t position)
+/* What a peer had of our stream when it subscribed. */
+static struct holdings told_of(const struct replication *r, const struct sender *sender)
 {
-        return position > r->recovered && (r->first == 0 || position < r->first);
+        return (struct holdings){r->config.self, sender->from, sender->holes, sender->hole_count};
+}
+
+/* True where we have what the peer lacks, and the stream does not carry: a part of our tail that
+ * was lost and has come back. */
+static bool needs_state(const struct replication *r, const struct sender *sender)
+{
+        return (r->config.bugs & REPLICATION_BUG_NO_REFILL) == 0 &&
+               holes_fillable(told_of(r, sender), replication_own(r, r->config.self));
 }
 
 /* Asks a peer that holds our lost tail for its whole state. A request that stands is left alone:
  * two that lost a tail ask each other, and each request is a subscription, which would call forth
  * the next one for ever. */
-static void begin_pull(struct replication *r, struct peer *peer, uint64_t to)
+static void begin_pull(struct replication *r, struct peer *peer)
 {
         struct receiver *receiver = &peer->receiver;
-        peer->sender.pull_to = to;
+        uint64_t top = 0;
+        for (size_t i = 0; i < r->hole_count; i++)
+                if (r->holes[i].origin == r->config.self && r->holes[i].low < r->own_position &&
+                    r->holes[i].high - 1 > top)
+                        top = r->holes[i].high - 1;
+        peer->sender.pull_to = peer->sender.from < top ? peer->sender.from : top;
         if (receiver->whole && receiver->state == RECEIVER_OPEN)
                 return;
         r->counters.pulls++;
@@ -149,15 +163,16 @@ void sender_subscribed(struct replication *r, struct peer *peer,
         sender->part_end = 0;
         sender->acked = 0;
         r->counters.subscribes++;
-        bool lost = position_lost(r, message->after);
-        if (!lost)
-                tell_acked(r, peer, message->after);
-        bool pull = lost && message->after > r->tail_known &&
-                    (r->config.bugs & REPLICATION_BUG_NO_PULL) == 0;
+        tell_acked(r, peer, message->after);
         sender->told = true;
         sender->from = message->after;
-        if (pull)
-                begin_pull(r, peer, message->after);
+        memcpy(sender->holes, message->holes, message->hole_count * sizeof message->holes[0]);
+        sender->hole_count = message->hole_count;
+        struct holdings own = replication_own(r, r->config.self);
+        struct holdings told = told_of(r, sender);
+        bool more = !sender->pulled && (holes_fillable(own, told) || holes_mixed(own, told));
+        if (more && (r->config.bugs & REPLICATION_BUG_NO_PULL) == 0)
+                begin_pull(r, peer);
         if (message->whole)
                 begin_scan(r, peer);
         else
@@ -177,18 +192,44 @@ static bool senders_wait(const struct replication *r)
         return wait && r->now_us < r->serve_us;
 }
 
+/* What everybody has told of is here: the rest of our holes is nowhere. */
+static void holes_close(struct replication *r)
+{
+        size_t kept = 0;
+        for (size_t i = 0; i < r->peer_count; i++) {
+                const struct sender *sender = &r->peers[i].sender;
+                bool early = (r->config.bugs & REPLICATION_BUG_CLOSE_EARLY) != 0;
+                if ((!sender->told || sender->pull_to != 0) && !early)
+                        return;
+        }
+        for (size_t i = 0; i < r->hole_count; i++) {
+                struct hole hole = r->holes[i];
+                if (hole.origin != r->config.self || hole.low >= r->own_position) {
+                        r->holes[kept++] = hole;
+                        continue;
+                }
+                struct world_effect effect = {.kind = WORLD_REDIS_CLOSE};
+                effect.close.low = hole.low;
+                effect.close.high = hole.high;
+                outbox_push(r->outbox, &effect);
+                r->counters.closed++;
+        }
+        r->hole_count = kept;
+}
+
 void senders_release(struct replication *r)
 {
-        if (!r->redis_up || senders_wait(r))
+        if (!r->redis_up)
+                return;
+        holes_close(r);
+        if (senders_wait(r))
                 return;
         for (size_t i = 0; i < r->peer_count; i++) {
                 struct peer *peer = &r->peers[i];
                 struct sender *sender = &peer->sender;
                 if (sender->state != SENDER_WAIT)
                         continue;
-                bool lost = position_lost(r, sender->from) &&
-                            (r->config.bugs & REPLICATION_BUG_NO_PULL) == 0;
-                if (lost || sender->needs_state)
+                if (needs_state(r, sender) || sender->needs_state)
                         begin_scan(r, peer);
                 else
                         begin_stream(r, peer, sender->from);
@@ -197,15 +238,18 @@ void senders_release(struct replication *r)
 
 void sender_pulled(struct replication *r, struct peer *from)
 {
-        if (from->sender.pull_to > r->tail_known)
-                r->tail_known = from->sender.pull_to;
+        if (from->sender.pull_to > r->refilled)
+                r->refilled = from->sender.pull_to;
         from->sender.pull_to = 0;
+        from->sender.pulled = true;
         for (size_t i = 0; i < r->peer_count; i++) {
                 struct peer *peer = &r->peers[i];
-                peer->sender.needs_state = true;
-                if (peer == from)
+                struct sender *sender = &peer->sender;
+                if (peer == from || (r->config.bugs & REPLICATION_BUG_NO_REFILL) != 0 ||
+                    (sender->from >= r->refilled && !needs_state(r, sender)))
                         continue;
-                if (peer->sender.state == SENDER_STREAM || peer->sender.state == SENDER_SCAN)
+                sender->needs_state = true;
+                if (sender->state == SENDER_STREAM || sender->state == SENDER_SCAN)
                         begin_scan(r, peer);
         }
         senders_release(r);
@@ -239,8 +283,7 @@ void sender_acked(struct replication *r, struct peer *peer,
         if (sender->part_end != 0 && message->part >= sender->part_end &&
             sender->state == SENDER_STREAM)
                 sender->needs_state = false;
-        if (!position_lost(r, message->last))
-                tell_acked(r, peer, message->last);
+        tell_acked(r, peer, message->last);
         sender_go(r, peer);
 }
 
@@ -272,22 +315,13 @@ static void send_beat(struct replication *r, struct peer *peer)
         replication_send(r, peer, &message);
 }
 
-static void own_position_seen(struct replication *r, uint64_t position)
-{
-        if (position <= r->own_position)
-                return;
-        if (r->first == 0 || position < r->first)
-                r->first = position;
-        r->own_position = position;
-}
-
 void sender_tailed(struct replication *r, struct peer *peer, const struct world_event *event)
 {
         struct sender *sender = &peer->sender;
         bool stale = sender->tail_stale || !sender->tail_out;
         sender->tail_out = sender->tail_stale = false;
-        if (!event->tailed.gap)
-                own_position_seen(r, event->tailed.last);
+        if (!event->tailed.gap && event->tailed.last > r->own_position)
+                r->own_position = event->tailed.last;
         if (stale || sender->state != SENDER_STREAM || event->tailed.after != sender->sent) {
                 sender_go(r, peer);
                 return;
@@ -317,7 +351,8 @@ static void keep_vector(struct replication *r, struct sender *sender,
                 if (event->scanned.positions[i].origin == r->config.self)
                         sender->scan_position = event->scanned.positions[i].hlc;
         }
-        own_position_seen(r, sender->scan_position);
+        if (sender->scan_position > r->own_position)
+                r->own_position = sender->scan_position;
 }
 
 static void send_part(struct replication *r, struct peer *peer, const struct world_event *event)

@@ -63,14 +63,9 @@ void swarm_draw(struct sim *sim)
                 swarm->disk_fails = swarm->isolations = swarm->deaths = 0;
         }
         swarm->tail_loss = !swarm->calm && !swarm->deaths_only && !swarm->one_cut &&
-                           !swarm->witness && sim_chance(sim, STREAM_SETUP, 250);
-        if (swarm->tail_loss) {
-                /* A clock that goes back over a restart would stamp below what was lost. */
-                swarm->redis_crashes = 5;
-                swarm->jumps = 0;
-                swarm->crashes = swarm->cuts = swarm->one_ways = swarm->pauses = 0;
-                swarm->clogs = swarm->disk_fails = swarm->isolations = swarm->deaths = 0;
-        }
+                           sim_chance(sim, STREAM_SETUP, 400);
+        if (swarm->tail_loss)
+                swarm->redis_crashes = 5 + (unsigned)sim_below(sim, STREAM_SETUP, 20);
         if (swarm->calm)
                 sim_cover(sim, COVER_CALM);
         else if (swarm->deaths_only)
@@ -197,12 +192,17 @@ static void fault_clog(struct sim *sim)
                 link->clog_until_us = sim->now_us + sim_below(sim, STREAM_FAULTS, 2 * SECOND);
 }
 
-/* Beyond what the keyspace promises: a tail that is lost while its only holder is
- * away, and a second crash, since a log does not tell where its lives begin. So one
- * Redis loses its tail, once. */
-static bool tail_may_go(const struct sim *sim)
+/* The machine comes up with a clock that is behind what it had stamped. */
+static void clock_back(struct sim *sim, uint32_t region)
 {
-        return sim->redis_crash_us == 0;
+        int64_t back = (int64_t)sim_below(sim, STREAM_CLOCK, 2 * SECOND);
+        for (uint32_t i = 0; i < sim->host_count; i++) {
+                struct host *host = &sim->hosts[i];
+                if (host->region != region || host->wall_offset_us - back < -(int64_t)(3 * SECOND))
+                        continue;
+                host->wall_offset_us -= back;
+                sim_cover(sim, COVER_CLOCK_BACK);
+        }
 }
 
 static void fault_redis(struct sim *sim)
@@ -211,10 +211,9 @@ static void fault_redis(struct sim *sim)
                 &sim->redis[sim_below(sim, STREAM_FAULTS, sim->swarm.region_count)];
         if (!redis->exists || !redis->up)
                 return;
-        if (sim->swarm.tail_loss && !tail_may_go(sim))
-                return;
-        sim->redis_crash_us = sim->now_us;
         redis_crash(redis);
+        if (sim->swarm.tail_loss)
+                clock_back(sim, redis->region);
         sim_at(sim, 50 * MS + sim_below(sim, STREAM_FAULTS, 2 * SECOND), EVENT_REDIS_START,
                redis->region, 0, 0);
 }

@@ -30,7 +30,7 @@ void host_init(struct sim *sim, uint32_t index, node_id id, uint32_t region)
         host->region = region;
         host->rate_ppm = sim->swarm.rates ? 800000 + sim_below(sim, STREAM_CLOCK, 400001) : 1000000;
         host->mono_offset_us = SECOND + sim_below(sim, STREAM_CLOCK, 1000 * SECOND);
-        uint64_t skew_us = sim->swarm.tail_loss ? 20 * MS : 200 * MS;
+        uint64_t skew_us = 200 * MS;
         host->wall_offset_us =
                 (int64_t)sim_below(sim, STREAM_CLOCK, 2 * skew_us) - (int64_t)skew_us;
         heap_init(&host->heap, HOST_HEAP_BYTES);
@@ -143,6 +143,7 @@ static void carry_out(struct sim *sim, struct host *host, const struct world_eff
         case WORLD_REDIS_MERGE:
         case WORLD_REDIS_SCAN:
         case WORLD_REDIS_ACKED:
+        case WORLD_REDIS_CLOSE:
                 if (host->redis_ready)
                         redis_effect(&sim->redis[host->region], host, effect);
                 break;

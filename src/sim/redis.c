@@ -76,6 +76,46 @@ static void log_add(struct sim_redis *redis, enum log_kind kind, region_id origi
         redis->log_tail = &entry->next;
 }
 
+/* What a keyspace wants logged. */
+static void log_change(struct sim_redis *redis, enum err err, const struct keyspace_change *change)
+{
+        must(redis, err, "a record");
+        if (err == ERR_NONE && !change->nothing)
+                log_add(redis, LOG_LOCAL, 0, change->stamp.hlc, NULL, change->delta);
+}
+
+static void clock_settle(struct sim_redis *redis)
+{
+        if (redis->clock_pending > redis->clock_file && redis->sim->now_us >= redis->clock_at_us)
+                redis->clock_file = redis->clock_pending;
+}
+
+/* Once a turn. Nobody is given this record, so a crash may take it. */
+static void reserve(struct sim_redis *redis)
+{
+        struct keyspace_change change;
+        must(redis, keyspace_reserve(redis->keyspace, wall_ms(redis), &change), "a reservation");
+        if (!change.nothing)
+                log_add(redis, LOG_LOCAL, 0, UINT64_MAX, NULL, change.delta);
+        clock_settle(redis);
+        uint64_t reserved = keyspace_reserved(redis->keyspace);
+        if (keyspace_clock_bare(redis->keyspace, redis->clock_file)) {
+                redis->clock_file = reserved;
+        } else if (reserved > redis->clock_file && redis->clock_pending <= redis->clock_file) {
+                redis->clock_pending = reserved;
+                redis->clock_at_us = redis->sim->now_us + 30 * MS;
+        }
+}
+
+static void life_begin(struct sim_redis *redis)
+{
+        struct keyspace_change change;
+        clock_settle(redis);
+        keyspace_floor(redis->keyspace, redis->clock_file);
+        log_change(redis, keyspace_begin(redis->keyspace, wall_ms(redis), &change), &change);
+        reserve(redis);
+}
+
 static void log_replay_one(struct sim_redis *redis, const struct log_entry *entry)
 {
         struct keyspace_result result;
@@ -169,6 +209,7 @@ void redis_init(struct sim *sim, uint32_t region)
         redis->log_tail = &redis->log_first;
         model_native(redis);
         keyspace_open(redis);
+        life_begin(redis);
         redis->up = true;
         sim_at(sim, REDIS_SYNC_US + sim_below(sim, STREAM_REDIS, REDIS_SYNC_US), EVENT_REDIS_SYNC,
                region, 0, 0);
@@ -242,6 +283,8 @@ void redis_crash(struct sim_redis *redis)
         host->redis_told = host->redis_ready = false;
         forget_connection(redis);
         bool lost = log_crash(redis);
+        clock_settle(redis);
+        redis->clock_pending = 0;
         keyspace_free(redis->keyspace);
         model_clear(redis);
         keyspace_open(redis);
@@ -261,6 +304,7 @@ void redis_start(struct sim_redis *redis)
                 return;
         sim_trace(redis->sim, "Redis of region %u starts", redis->region + 1);
         redis->up = true;
+        life_begin(redis);
         redis_tell(redis);
 }
 
@@ -290,7 +334,12 @@ void redis_tell(struct sim_redis *redis)
         event.redis_up.incarnation = redis->incarnation;
         event.redis_up.recovered = keyspace_recovered(redis->keyspace);
         event.redis_up.first = keyspace_first(redis->keyspace);
-        struct parcel *parcel = parcel_new(sim, &event, bytes_of(NULL, 0));
+        struct buffer holes;
+        buffer_init(&holes, &sim->heap);
+        keyspace_holes_encode(redis->keyspace, &holes);
+        struct parcel *parcel = parcel_new(sim, &event, buffer_view(&holes));
+        buffer_fini(&holes);
+        parcel->event.redis_up.holes = bytes_of(parcel->bytes, parcel->len);
         parcel->event.redis_up.positions = parcel->positions;
         parcel->event.redis_up.count =
                 positions_of(keyspace_positions(redis->keyspace), parcel->positions);
@@ -306,16 +355,19 @@ static void tail_answer(struct sim_redis *redis, struct tail_wait *wait, bool en
 {
         struct sim *sim = redis->sim;
         struct keyspace_batch batch;
-        if (end) {
+        if (end && wait->origin == 0) {
                 struct keyspace_change change;
                 (void)keyspace_heartbeat(redis->keyspace, wall_ms(redis), &change);
-                if (!change.nothing)
-                        log_add(redis, LOG_LOCAL, 0, change.stamp.hlc, NULL, change.delta);
+                log_change(redis, ERR_NONE, &change);
+                reserve(redis);
         }
-        enum err err = keyspace_tail(redis->keyspace, wall_ms(redis), wait->after, wait->bytes_max,
-                                     &batch);
+        enum err err = wait->origin == 0 ? keyspace_tail(redis->keyspace, wall_ms(redis),
+                                                         wait->after, wait->bytes_max, &batch)
+                                         : keyspace_relay(redis->keyspace, wait->origin,
+                                                          wait->after, wait->bytes_max, &batch);
         struct world_event event = {.kind = WORLD_REDIS_TAILED};
         event.tailed.peer = wait->peer;
+        event.tailed.origin = wait->origin;
         event.tailed.after = wait->after;
         event.tailed.last = wait->after;
         event.tailed.gap = err != ERR_NONE || batch.gap;
@@ -323,7 +375,7 @@ static void tail_answer(struct sim_redis *redis, struct tail_wait *wait, bool en
                 sim_cover(sim, COVER_GAP);
         else if (batch.last > wait->after)
                 event.tailed.last = batch.last;
-        if (event.tailed.last > redis->given)
+        if (wait->origin == 0 && event.tailed.last > redis->given)
                 redis->given = event.tailed.last;
         if (!end && !event.tailed.gap && event.tailed.last == wait->after)
                 return;
@@ -343,16 +395,19 @@ static void tail_answer(struct sim_redis *redis, struct tail_wait *wait, bool en
 
 void redis_tail_end(struct sim_redis *redis, uint32_t slot, uint64_t id)
 {
-        struct tail_wait *wait = &redis->tails[slot];
-        if (redis->up && wait->used && wait->id == id)
-                tail_answer(redis, wait, true);
+        for (size_t i = 0; i <= REGIONS_MAX; i++) {
+                struct tail_wait *wait = &redis->tails[slot][i];
+                if (redis->up && wait->used && wait->id == id)
+                        tail_answer(redis, wait, true);
+        }
 }
 
 static void wake_tails(struct sim_redis *redis)
 {
         for (size_t i = 0; i < HOSTS_MAX; i++)
-                if (redis->tails[i].used)
-                        tail_answer(redis, &redis->tails[i], false);
+                for (size_t k = 0; k <= REGIONS_MAX; k++)
+                        if (redis->tails[i][k].used)
+                                tail_answer(redis, &redis->tails[i][k], false);
 }
 
 static uint32_t slot_of(struct sim *sim, node_id peer)
@@ -366,13 +421,14 @@ static uint32_t slot_of(struct sim *sim, node_id peer)
 static void take_tail(struct sim_redis *redis, const struct world_effect *effect)
 {
         uint32_t slot = slot_of(redis->sim, effect->tail.peer);
-        struct tail_wait *wait = &redis->tails[slot];
+        struct tail_wait *wait = &redis->tails[slot][effect->tail.origin];
         if (wait->used) {
                 sim_violation(redis->sim, "contract: a second tail for node %u", effect->tail.peer);
                 return;
         }
         *wait = (struct tail_wait){.used = true,
                                    .peer = effect->tail.peer,
+                                   .origin = effect->tail.origin,
                                    .after = effect->tail.after,
                                    .bytes_max = effect->tail.bytes_max,
                                    .id = ++redis->tail_id};
@@ -436,8 +492,31 @@ static void take_merge(struct sim_redis *redis, const struct world_effect *effec
                               redis->region + 1, effect->merge.origin);
         event.merged.position =
                 vector_get(keyspace_positions(redis->keyspace), effect->merge.origin);
-        sim_post(redis->sim, redis_host(redis), redis_delay(redis),
-                 parcel_new(redis->sim, &event, bytes_of(NULL, 0)));
+        struct buffer holes;
+        buffer_init(&holes, &redis->sim->heap);
+        keyspace_holes_encode(redis->keyspace, &holes);
+        struct parcel *parcel = parcel_new(redis->sim, &event, buffer_view(&holes));
+        buffer_fini(&holes);
+        parcel->event.merged.holes = bytes_of(parcel->bytes, parcel->len);
+        if (effect->merge.state_end && event.merged.err == ERR_NONE) {
+                parcel->event.merged.positions = parcel->positions;
+                parcel->event.merged.position_count =
+                        positions_of(keyspace_positions(redis->keyspace), parcel->positions);
+        }
+        sim_post(redis->sim, redis_host(redis), redis_delay(redis), parcel);
+        reserve(redis);
+        wake_tails(redis);
+}
+
+static void take_close(struct sim_redis *redis, const struct world_effect *effect)
+{
+        struct keyspace_change change;
+        enum err err = keyspace_close(redis->keyspace, wall_ms(redis), effect->close.low,
+                                      effect->close.high, &change);
+        if (err == ERR_NONE)
+                sim_cover(redis->sim, COVER_HOLE_CLOSED);
+        log_change(redis, err == ERR_INVALID ? ERR_NONE : err, &change);
+        wake_tails(redis);
 }
 
 static void take_scan(struct sim_redis *redis, const struct world_effect *effect)
@@ -477,6 +556,8 @@ void redis_effect(struct sim_redis *redis, struct host *host, const struct world
                 take_merge(redis, effect);
         else if (effect->kind == WORLD_REDIS_SCAN)
                 take_scan(redis, effect);
+        else if (effect->kind == WORLD_REDIS_CLOSE)
+                take_close(redis, effect);
         else
                 keyspace_acked(redis->keyspace, effect->acked.peer, effect->acked.position);
 }
@@ -495,6 +576,7 @@ static void logged(struct sim_redis *redis, enum err err, const struct keyspace_
         if (err != ERR_NONE || change->nothing)
                 return;
         log_add(redis, LOG_LOCAL, 0, change->stamp.hlc, NULL, change->delta);
+        reserve(redis);
         wake_tails(redis);
 }
 

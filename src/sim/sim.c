@@ -287,6 +287,7 @@ static void count_cover(struct sim *sim)
                         struct replication_counters counters =
                                 node_replication_counters(sim->hosts[i].node);
                         sim->result->cover[COVER_PULL] += counters.pulls;
+                        sim->result->cover[COVER_RELAYED] += counters.relayed;
                         sim->result->cover[COVER_WINDOW_FULL] += counters.window_full;
                 }
 }

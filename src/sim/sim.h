@@ -41,7 +41,10 @@
         X(COVER_DRAINED, "a region was drained by an operator")                                    \
         X(COVER_REDIS_CRASH, "a Redis crashed")                                                    \
         X(COVER_REDIS_TAIL_LOST, "a Redis lost the end of its log")                                \
+        X(COVER_CLOCK_BACK, "a Redis came back with its clock behind its stamps")                  \
         X(COVER_PULL, "a lost tail was asked back from a peer")                                    \
+        X(COVER_HOLE_CLOSED, "a hole in a stream was closed")                                      \
+        X(COVER_RELAYED, "a stream went round by a third region")                                  \
         X(COVER_STATE_TRANSFER, "a state transfer was completed")                                  \
         X(COVER_GAP, "a ring began later than asked")                                              \
         X(COVER_WINDOW_FULL, "a window of unacknowledged batches was full")                        \

@@ -181,6 +181,7 @@ struct model_key {
 struct tail_wait {
         bool used;
         node_id peer;
+        region_id origin;
         uint64_t after;
         uint32_t bytes_max;
         uint64_t id;
@@ -203,10 +204,13 @@ struct sim_redis {
         struct model_key *keys;
         size_t key_count, key_size;
         struct log_entry *log_first, **log_tail, *log_synced; /* NULL: nothing synced */
-        struct tail_wait tails[HOSTS_MAX];
+        struct tail_wait tails[HOSTS_MAX][REGIONS_MAX + 1];   /* by peer and origin */
         struct scan_run scans[HOSTS_MAX];
         uint64_t tail_id;
-        uint64_t given; /* the largest own clock that a tail or a scan has handed out */
+        uint64_t clock_file;    /* how far the clock is reserved, durably */
+        uint64_t clock_pending; /* is being written */
+        uint64_t clock_at_us;   /* and durable then */
+        uint64_t given;         /* the largest own clock that a tail or a scan has handed out */
 };
 
 void redis_init(struct sim *sim, uint32_t region);
@@ -332,7 +336,6 @@ struct sim {
         uint32_t leader_changes;
         uint64_t dead_since_us; /* of the region that died last */
         uint64_t undrain_us;
-        uint64_t redis_crash_us; /* the last one */
         uint64_t one_cut_until_us;
         struct witness witnesses[WITNESSES_MAX];
         uint32_t witness_count;

@@ -15,8 +15,8 @@
  *    connection breaks may or may not have arrived. A message is never delivered twice by the link.
  *  - Slices in an event are borrowed by the node for the call. Slices in effects are borrowed by
  * the world until the next call of node_step on that node.
- *  - Redis: at most one WORLD_REDIS_TAIL and one WORLD_REDIS_SCAN per peer and one
- *    WORLD_REDIS_MERGE per origin are under way; each is answered once, unless WORLD_REDIS_DOWN
+ *  - Redis: at most one WORLD_REDIS_TAIL per peer and origin, one WORLD_REDIS_SCAN per peer and
+ *    one WORLD_REDIS_MERGE per origin are under way; each is answered once, unless WORLD_REDIS_DOWN
  *    comes first. A tail may be answered early, with what there is.
  *  - Time: `now_us` is monotonic and may run at a rate that is wrong by some per cent; `wall_us` is
  *    Unix time and may jump. */
@@ -81,6 +81,11 @@ struct world_position {
         uint64_t hlc;
 };
 
+/* Holes are what a position claims and Redis has not: clocks of `origin` in (low, high). Each is u8
+ * origin, u8 mixed (0, 1), u64 low, u64 high in little-endian order; see keyspace_hole. */
+#define WORLD_HOLE_LEN  18
+#define WORLD_HOLES_MAX 96
+
 struct world_event {
         enum world_event_kind kind;
         uint64_t now_us;
@@ -131,9 +136,11 @@ struct world_event {
                         uint64_t recovered; /* own position recovered at load: what came after it in
                                             * an older incarnation is lost here, if a peer saw it */
                         uint64_t first;     /* first own clock of this incarnation; 0: none yet */
+                        struct bytes holes; /* below the positions: see WORLD_HOLE_LEN */
                 } redis_up;
                 struct {
-                        node_id peer; /* as asked */
+                        node_id peer;     /* as asked */
+                        region_id origin; /* as asked */
                         bool gap; /* the ring begins later than asked: a state transfer is due */
                         uint64_t after;
                         uint64_t last; /* position after this batch; == after when nothing came */
@@ -144,6 +151,9 @@ struct world_event {
                         bool gap; /* `after` was ahead of what Redis holds: subscribe again */
                         uint64_t position;
                         enum err err;
+                        struct bytes holes; /* all of them, from now on; ptr NULL: not known */
+                        const struct world_position *positions; /* at the end of a state */
+                        size_t position_count;
                 } merged;
                 struct {
                         node_id peer;    /* as asked */
@@ -168,6 +178,7 @@ enum world_effect_kind {
         WORLD_REDIS_MERGE, /* apply a batch of an origin */
         WORLD_REDIS_SCAN,  /* the next part of the whole state, for a peer */
         WORLD_REDIS_ACKED, /* tell Redis how far a peer holds our stream (tombstones, WAIT) */
+        WORLD_REDIS_CLOSE, /* tell Redis that nobody holds anything of a hole in our stream */
 };
 
 struct world_effect {
@@ -196,6 +207,7 @@ struct world_effect {
                 } note;
                 struct {
                         node_id peer;
+                        region_id origin; /* 0: our own; else what was merged of another's stream */
                         uint64_t after;
                         uint32_t bytes_max;
                         uint32_t block_ms;
@@ -219,6 +231,10 @@ struct world_effect {
                         region_id peer;
                         uint64_t position;
                 } acked;
+                struct {
+                        uint64_t low;
+                        uint64_t high;
+                } close;
         };
 };
 

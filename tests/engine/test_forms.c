@@ -29,20 +29,26 @@ static void test_positions(void **state)
                 const char *wire;
                 enum reply_kind kind;
         } rows[] = {
-                {"*6\r\n:2\r\n:7\r\n:5\r\n:0\r\n:9\r\n*2\r\n*2\r\n:1\r\n:11\r\n*2\r\n:2\r\n:9\r\n",
+                {"*7\r\n:2\r\n:7\r\n:5\r\n:0\r\n:9\r\n*2\r\n*2\r\n:1\r\n:11\r\n*2\r\n:2\r\n:9\r\n$"
+                 "0\r\n\r\n",
                  REPLY_GOOD},
-                {"*6\r\n:2\r\n:7\r\n:5\r\n:0\r\n:9\r\n*0\r\n", REPLY_GOOD},
+                {"*7\r\n:2\r\n:7\r\n:5\r\n:0\r\n:9\r\n*0\r\n$0\r\n\r\n", REPLY_GOOD},
                 {"-ERR unknown command 'MERIDIAN.POSITIONS'\r\n", REPLY_REFUSED},
                 {"*5\r\n:2\r\n:7\r\n:5\r\n:0\r\n:9\r\n", REPLY_STRANGE},
-                {"*6\r\n:2\r\n:7\r\n:5\r\n:0\r\n:9\r\n:1\r\n", REPLY_STRANGE},
-                {"*6\r\n:2\r\n:-7\r\n:5\r\n:0\r\n:9\r\n*0\r\n", REPLY_STRANGE},
-                {"*6\r\n:300\r\n:7\r\n:5\r\n:0\r\n:9\r\n*0\r\n", REPLY_STRANGE},
-                {"*6\r\n:2\r\n:7\r\n:5\r\n$1\r\nx\r\n:9\r\n*0\r\n", REPLY_STRANGE},
-                {"*6\r\n:2\r\n:7\r\n:5\r\n:0\r\n:9\r\n*1\r\n*2\r\n:65\r\n:1\r\n", REPLY_STRANGE},
-                {"*6\r\n:2\r\n:7\r\n:5\r\n:0\r\n:9\r\n*1\r\n*2\r\n:0\r\n:1\r\n", REPLY_STRANGE},
-                {"*6\r\n:2\r\n:7\r\n:5\r\n:0\r\n:9\r\n*1\r\n*1\r\n:1\r\n", REPLY_STRANGE},
+                {"*7\r\n:2\r\n:7\r\n:5\r\n:0\r\n:9\r\n:1\r\n$0\r\n\r\n", REPLY_STRANGE},
+                {"*7\r\n:2\r\n:-7\r\n:5\r\n:0\r\n:9\r\n*0\r\n$0\r\n\r\n", REPLY_STRANGE},
+                {"*7\r\n:300\r\n:7\r\n:5\r\n:0\r\n:9\r\n*0\r\n$0\r\n\r\n", REPLY_STRANGE},
+                {"*7\r\n:2\r\n:7\r\n:5\r\n$1\r\nx\r\n:9\r\n*0\r\n$0\r\n\r\n", REPLY_STRANGE},
+                {"*7\r\n:2\r\n:7\r\n:5\r\n:0\r\n:9\r\n*1\r\n*2\r\n:65\r\n:1\r\n$0\r\n\r\n",
+                 REPLY_STRANGE},
+                {"*7\r\n:2\r\n:7\r\n:5\r\n:0\r\n:9\r\n*1\r\n*2\r\n:0\r\n:1\r\n$0\r\n\r\n",
+                 REPLY_STRANGE},
+                {"*7\r\n:2\r\n:7\r\n:5\r\n:0\r\n:9\r\n*1\r\n*1\r\n:1\r\n$0\r\n\r\n", REPLY_STRANGE},
                 {"+OK\r\n", REPLY_STRANGE},
                 {"$-1\r\n", REPLY_STRANGE},
+                {"*6\r\n:2\r\n:7\r\n:5\r\n:0\r\n:9\r\n*0\r\n", REPLY_STRANGE},
+                {"*7\r\n:2\r\n:7\r\n:5\r\n:0\r\n:9\r\n*0\r\n:1\r\n", REPLY_STRANGE},
+                {"*7\r\n:2\r\n:7\r\n:5\r\n:0\r\n:9\r\n*0\r\n$1\r\nx\r\n", REPLY_STRANGE},
         };
         for (size_t i = 0; i < COUNT_OF(rows); i++) {
                 struct world_event event;
@@ -97,6 +103,10 @@ static void test_merge(void **state)
                 enum err err;
         } rows[] = {
                 {":12\r\n", false, 12, ERR_NONE},
+                {"*3\r\n:12\r\n$0\r\n\r\n*0\r\n", false, 12, ERR_NONE},
+                {"*3\r\n:12\r\n$0\r\n\r\n*1\r\n*2\r\n:3\r\n:4\r\n", false, 12, ERR_NONE},
+                {"*2\r\n:12\r\n$1\r\nx\r\n", false, 0, ERR_MALFORMED},
+                {"*3\r\n:12\r\n$0\r\n\r\n:3\r\n", false, 0, ERR_MALFORMED},
                 {"+OK\r\n", false, 0, ERR_NONE},
                 {"-GAP 3\r\n", true, 3, ERR_NONE},
                 {"-GAP\r\n", true, 0, ERR_NONE},
@@ -111,7 +121,8 @@ static void test_merge(void **state)
         for (size_t i = 0; i < COUNT_OF(rows); i++) {
                 struct world_event event;
                 redisReply *reply = reply_of(rows[i].wire, strlen(rows[i].wire));
-                (void)reply_merge(reply, &event);
+                struct positions merged;
+                (void)reply_merge(reply, &event, &merged);
                 assert_int_equal(event.merged.gap, rows[i].gap);
                 assert_int_equal(event.merged.position, rows[i].position);
                 assert_int_equal(event.merged.err, rows[i].err);
@@ -150,8 +161,8 @@ static void test_scan(void **state)
 static void test_damaged_replies(void **state)
 {
         (void)state;
-        static const char good[] = "*6\r\n:2\r\n:7\r\n:5\r\n:0\r\n:9\r\n*2\r\n*2\r\n:1\r\n:11\r\n"
-                                   "*2\r\n:2\r\n:9\r\n";
+        static const char good[] = "*7\r\n:2\r\n:7\r\n:5\r\n:0\r\n:9\r\n*2\r\n*2\r\n:1\r\n:11\r\n"
+                                   "*2\r\n:2\r\n:9\r\n$0\r\n\r\n";
         struct rng rng;
         rng_init(&rng, 5, 1);
         for (int round = 0; round < 20000; round++) {
@@ -168,7 +179,8 @@ static void test_damaged_replies(void **state)
                         continue;
                 (void)reply_positions(reply, &origin, &event, &positions);
                 (void)reply_tail(reply, &event);
-                (void)reply_merge(reply, &event);
+                struct positions merged;
+                (void)reply_merge(reply, &event, &merged);
                 (void)reply_scan(reply, &event, &positions);
                 freeReplyObject(reply);
         }

@@ -24,6 +24,7 @@ enum fault {
         FAULT_CRASH = 32, /* back to an older save: the end of the own stream is lost */
         FAULT_TYPES = 64, /* several types at one key */
         FAULT_FLUSH = 128,
+        FAULT_LOSE = 256, /* the same, the wall clock goes back too, and others read on meanwhile */
 };
 
 struct replica {
@@ -34,6 +35,8 @@ struct replica {
         struct buffer saved; /* for a crash */
         struct model saved_model;
         uint64_t incarnation;
+        uint8_t reserved[64]; /* the last reservation of the clock: what a log would hold */
+        size_t reserved_len;
 };
 
 /* A batch that was sent and comes late, or twice. */
@@ -556,7 +559,27 @@ static void load(struct world *world, unsigned index, struct bytes saved)
         replica->incarnation++;
         replica->keyspace = keyspace_made(world, index);
         DEMAND(world, keyspace_load(replica->keyspace, saved) == ERR_NONE);
+        struct keyspace_change change;
+        struct keyspace_result result;
+        if (replica->reserved_len > 0)
+                DEMAND(world, keyspace_replay(replica->keyspace, &replica->native,
+                                              bytes_of(replica->reserved, replica->reserved_len),
+                                              &result) == ERR_NONE);
+        DEMAND(world, keyspace_begin(replica->keyspace, wall(world, replica), &change) == ERR_NONE);
         agree(world, replica);
+}
+
+/* What was lost is nowhere, or has come back. */
+static void close_holes(struct world *world, struct replica *replica)
+{
+        struct crdt_seen seen = *keyspace_seen(replica->keyspace);
+        struct keyspace_change change;
+        for (unsigned i = 0; i < seen.hole_count; i++) {
+                const struct crdt_hole *hole = &seen.holes[i];
+                if (hole->origin == replica->keyspace->config.origin)
+                        DEMAND(world, keyspace_close(replica->keyspace, wall(world, replica),
+                                                     hole->low, hole->high, &change) == ERR_NONE);
+        }
 }
 
 static void restart(struct world *world, unsigned index)
@@ -569,6 +592,8 @@ static void restart(struct world *world, unsigned index)
         load(world, index, buffer_view(&saved));
         DEMAND(world, keyspace_digest(replica->keyspace) == digest);
         buffer_fini(&saved);
+        if (rng_chance(&world->rng, 500))
+                close_holes(world, replica);
 }
 
 static void remember(struct world *world, unsigned index)
@@ -590,10 +615,15 @@ static void crash(struct world *world, unsigned index)
                 batch_free(world, &world->stash[i]);
         load(world, index, buffer_view(&replica->saved));
         buffer_reset(&replica->saved);
+        if ((world->faults & FAULT_LOSE) != 0) {
+                replica->skew_ms -= (int64_t)rng_below(&world->rng, 1500);
+                return;
+        }
         for (unsigned i = 0; i < world->count; i++) {
                 if (i != index)
                         transfer(world, i, index, false);
         }
+        close_holes(world, &world->replicas[index]);
         for (unsigned i = 0; i < world->count; i++) {
                 if (i != index)
                         transfer(world, index, i, false);
@@ -619,8 +649,40 @@ static void beat_all(struct world *world)
         }
 }
 
+static void reserve_all(struct world *world)
+{
+        for (unsigned i = 0; i < world->count; i++) {
+                struct replica *replica = &world->replicas[i];
+                struct keyspace_change change;
+                DEMAND(world, keyspace_reserve(replica->keyspace, wall(world, replica), &change) ==
+                                      ERR_NONE);
+                if (change.nothing)
+                        continue;
+                CHECK(change.delta.len <= sizeof replica->reserved);
+                memcpy(replica->reserved, change.delta.ptr, change.delta.len);
+                replica->reserved_len = change.delta.len;
+        }
+}
+
+/* Everybody gets what anybody has; then the holes close. */
+static void refill(struct world *world)
+{
+        for (unsigned round = 0; round < 2; round++)
+                for (unsigned from = 0; from < world->count; from++)
+                        for (unsigned to = 0; to < world->count; to++)
+                                if (from != to)
+                                        transfer(world, from, to, false);
+        for (unsigned i = 0; i < world->count; i++)
+                close_holes(world, &world->replicas[i]);
+        for (unsigned from = 0; from < world->count; from++)
+                for (unsigned to = 0; to < world->count; to++)
+                        if (from != to)
+                                transfer(world, from, to, false);
+}
+
 static void step(struct world *world)
 {
+        reserve_all(world);
         unsigned a = (unsigned)rng_below(&world->rng, world->count);
         unsigned b = (a + 1 + (unsigned)rng_below(&world->rng, world->count - 1)) % world->count;
         struct replica *replica = &world->replicas[a];
@@ -679,6 +741,8 @@ static void beat_over(struct world *world, unsigned from, unsigned to)
 static void settle(struct world *world)
 {
         world->settling = true;
+        if ((world->faults & FAULT_LOSE) != 0)
+                refill(world);
         for (unsigned round = 0; round < 400 && !all_shipped(world); round++) {
                 for (unsigned from = 0; from < world->count; from++) {
                         for (unsigned to = 0; to < world->count; to++) {
@@ -690,6 +754,8 @@ static void settle(struct world *world)
                 }
         }
         DEMAND(world, all_shipped(world));
+        for (unsigned i = 0; i < world->count && (world->faults & FAULT_LOSE) != 0; i++)
+                DEMAND(world, keyspace_seen(world->replicas[i].keyspace)->hole_count == 0);
 }
 
 static uint64_t digest_all(struct keyspace *keyspace)
@@ -788,6 +854,10 @@ int main(int argc, char **argv)
                         FAULT_RESTART | FAULT_SMALL_RING,
                 FAULT_FLUSH | FAULT_CRASH | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY |
                         FAULT_RESTART | FAULT_TRANSFER | FAULT_SMALL_RING,
+                FAULT_CRASH | FAULT_LOSE,
+                FAULT_CRASH | FAULT_LOSE | FAULT_TYPES | FAULT_EXPIRY,
+                FAULT_CRASH | FAULT_LOSE | FAULT_TRANSFER,
+                FAULT_CRASH | FAULT_LOSE | FAULT_TYPES | FAULT_EXPIRY | FAULT_TRANSFER,
         };
         uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
         uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : 350;

@@ -63,9 +63,14 @@ static void link_up(unsigned side)
         step(&sides[side], &event);
 }
 
+/* Recovered up to `recovered`; a new life has begun at `first`, where that is not 0. */
 static void redis_up(unsigned side, uint64_t own, uint64_t other, uint64_t recovered,
                      uint64_t first)
 {
+        uint8_t hole[WORLD_HOLE_LEN] = {(uint8_t)(side + 1)};
+        CHECK(recovered < 256 && first < 256);
+        hole[2] = (uint8_t)recovered;
+        hole[10] = (uint8_t)first;
         struct world_position positions[] = {{(region_id)(side + 1), own},
                                              {(region_id)(2 - side), other}};
         struct world_event event = {.kind = WORLD_REDIS_UP};
@@ -73,6 +78,8 @@ static void redis_up(unsigned side, uint64_t own, uint64_t other, uint64_t recov
         event.redis_up.count = 2;
         event.redis_up.recovered = recovered;
         event.redis_up.first = first;
+        if (first > recovered + 1)
+                event.redis_up.holes = bytes_of(hole, sizeof hole);
         step(&sides[side], &event);
 }
 
@@ -225,7 +232,7 @@ static void test_lost_tail_is_asked_back(void **state)
         (void)state;
         link_up(0);
         link_up(1);
-        redis_up(0, 80, 0, 80, 0);
+        redis_up(0, 120, 0, 80, 120);
         pass_on(0);
         redis_up(1, 0, 100, 0, 0);
         pass_on(1);

@@ -81,8 +81,23 @@ def scenario_one_broken_link_of_three_takes_nobody_out(lab):
     lab.redis("us-east").set("two-legs", "around")
     always("all are routable for the one between", lambda: all(
         region["routable"] for region in lab.status("eu-west")["regions"]), 6)
+
+
+def scenario_data_goes_round_a_broken_link(lab):
+    """The link of the scenario before is still cut."""
+    expect(lab.redis("ap-southeast").get("two-legs"), "around", "what was written before")
+    for index in range(200):
+        lab.redis("us-east").incr("round:count")
+        lab.redis("ap-southeast").sadd("round:set", index)
+    eventually("counted on the far side",
+               lambda: lab.redis("ap-southeast").get("round:count") == "200", 10)
+    eventually("every member came back the other way",
+               lambda: lab.redis("us-east").scard("round:set") == 200, 10)
+    lab.redis("us-east").incr("round:count")
+    eventually("and what is written later is there within seconds",
+               lambda: lab.redis("ap-southeast").get("round:count") == "201", 3)
     lab.heal()
     lab.wait_all_active(60)
-    eventually("what was written arrives",
-               lambda: lab.redis("ap-southeast").get("two-legs") == "around", 30)
+    always("nothing counts twice after the heal", lambda: all(
+        lab.redis(region).get("round:count") == "201" for region in REGIONS), 3)
     expect(lab.dns("eu-west", WWW, AMERICAN), ["us-east"], "traffic as before")

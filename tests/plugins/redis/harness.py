@@ -159,7 +159,8 @@ class Region(Server):
         return self.run("MERIDIAN.TAIL", after, bytes_max, block_ms)
 
     def merge(self, origin, after, last, deltas):
-        return self.run("MERIDIAN.MERGE", origin, after, last, deltas)
+        reply = self.run("MERIDIAN.MERGE", origin, after, last, deltas)
+        return reply[0] if isinstance(reply, list) else reply  # the rest is holes
 
 
 class Shuttle:

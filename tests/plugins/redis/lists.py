@@ -167,7 +167,8 @@ def transfer(source, target):
     while True:
         cursor, _, state = source.run("MERIDIAN.SCAN", cursor, 1 << 20)
         end = ("END",) if cursor == b"0" else ()
-        check_equal(target.run("MERIDIAN.MERGESTATE", state, *end), b"OK", "MERGESTATE")
+        said = target.run("MERIDIAN.MERGESTATE", state, *end)
+        check(isinstance(said, list) if end else said == b"OK", f"MERGESTATE said {said!r}")
         if end:
             return
 

@@ -282,7 +282,7 @@ def policies_restart(place):
         if cursor == b"0":
             break
     ends = [word for pair in positions for word in pair]
-    check_equal(c.run("MERIDIAN.MERGESTATE", "", "END", *ends), b"OK", "END")
+    check(isinstance(c.run("MERIDIAN.MERGESTATE", "", "END", *ends), list), "END")
     check_equal(c.run("MERIDIAN.SIBLINGS", "profile:1"), kept, "after a state transfer")
     meet([a, b, c], "after a state transfer")
 
