@@ -9,7 +9,8 @@
  * The layout is a number that changes whenever CLUSTER SETSLOT is told to this server, so a batch
  * that was split by an older map is refused (-LAYOUT) before any of it is applied. A server that
  * imports slots wants LAST: the promise that every other server has the batch already, so that it
- * is never ahead of the server from which a key comes to it (migrate.c). */
+ * is never ahead of the server from which a key comes. (Slots that hold keys do not move yet, see
+ * filter.c.) */
 #include "keyspace/shards.h"
 #include "plugin.h"
 

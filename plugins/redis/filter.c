@@ -58,6 +58,17 @@ static void judge_config(struct redis_filter_context *ctx, int argc)
         }
 }
 
+/* MIGRATE takes the values of a slot to another server, but not what is remembered of them. It is
+ * refused at the first step, so that the slot stays whole where it is. */
+static void judge_cluster(struct redis_filter_context *ctx)
+{
+        if (!argument_is(ctx, 1, "setslot"))
+                return;
+        cluster_changed();
+        if (argument_is(ctx, 3, "importing") || argument_is(ctx, 3, "migrating"))
+                refuse(ctx);
+}
+
 /* Which argument holds a value that Redis re-encodes in place. */
 static bool argument_is_value(enum rule_kind kind, int at)
 {
@@ -150,8 +161,7 @@ static void filter_rule(struct redis_filter_context *ctx, const struct rule *rul
                 guard_changes();
                 return;
         case RULE_CLUSTER:
-                if (argument_is(ctx, 1, "setslot"))
-                        cluster_changed();
+                judge_cluster(ctx);
                 return;
         case RULE_MULTI:
                 plugin.multi_open++;

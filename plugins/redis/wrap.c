@@ -205,6 +205,8 @@ static const struct {
         const char *name;
         const char *reason;
 } reasons[] = {
+        {"cluster", "a slot cannot move between servers with the module yet, its metadata would "
+                    "stay behind; fill a larger cluster from the other regions instead"},
         {"config", "aof-use-rdb-preamble must stay 'yes': a rewritten AOF would lose the metadata"},
         {"debug", "keys made by DEBUG POPULATE would be in this region alone"},
         {"migrate", "it would hand keys to a server outside of the regions and delete them in "

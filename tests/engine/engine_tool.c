@@ -1,9 +1,9 @@
-/* engine-tool - an engine by itself, for test_engine.py. The first argument is a topology
- * file, the second the region's id, the rest redis=ADDRESS, cluster=ADDRESS (some of a Redis
- * Cluster), replica=ADDRESS (some of several, or sentinels with master=NAME), dns=ADDRESS, edge=ADDRESS. Prints
- * each event as a line; reads commands: tail PEER AFTER MAX BLOCK, merge ORIGIN AFTER LAST
- * HEX, state ORIGIN HEX, stateend ORIGIN HEX, scan PEER CURSOR MAX, acked REGION POSITION,
- * topology FILE, status, close. */
+/* engine-tool - an engine by itself, for test_engine.py and the tests of Redis Cluster. The first
+ * argument is a topology file, the second the region's id, the rest redis=ADDRESS, cluster=ADDRESS
+ * (some of a Redis Cluster), replica=ADDRESS (some of several, or sentinels with master=NAME),
+ * dns=ADDRESS, edge=ADDRESS. Prints each event as a line; reads commands: tail PEER AFTER MAX
+ * BLOCK, merge ORIGIN AFTER LAST HEX, state ORIGIN HEX, stateend ORIGIN HEX, scan PEER CURSOR MAX,
+ * acked REGION POSITION, topology FILE, status, close. */
 #include "engine/engine.h"
 
 #include <inttypes.h>

@@ -1,5 +1,6 @@
 """What must hold when a region is a Redis Cluster."""
 import random
+import subprocess
 
 from harness import (ADDRESS, Error, Failed, Region, Server, World, address, check, cluster, eventually,
                      single)
@@ -300,4 +301,69 @@ def another_region(program):
         world.close()
 
 
-ALL = [streams, catching_up, restarts, failover, sentinel, another_region]
+def resharding_refused(program):
+    """Slots that hold keys do not move yet: redis-cli is told so at its first step, and everything
+    goes on as it was."""
+    world = World()
+    rng = random.Random(6)
+    try:
+        one, two = cluster(program, 1, 3), single(world, program, 2)
+        open_world(world, one, two)
+        clients = [one.client(), two.client()]
+        added = sum(write_some(client, rng, 100) for client in clients)
+        ids = [server.run("CLUSTER", "MYID").decode() for server in one.servers]
+        slots = sorted(map(str, one.servers[0].run("CLUSTER", "SLOTS")))
+        told = subprocess.run([one.cli, "--cluster", "reshard", address(one.servers[0]),
+                               "--cluster-from", ids[0], "--cluster-to", ids[1],
+                               "--cluster-slots", "10", "--cluster-yes"],
+                              capture_output=True, text=True, timeout=30, check=False)
+        check("a slot cannot move" in told.stdout + told.stderr, f"reshard says {told}")
+        checked = subprocess.run([one.cli, "--cluster", "check", address(one.servers[0])],
+                                 capture_output=True, text=True, timeout=30, check=False)
+        check("All 16384 slots covered" in checked.stdout and "WARNING" not in checked.stdout,
+              f"the cluster is not whole: {checked.stdout}")
+        check(slots == sorted(map(str, one.servers[0].run("CLUSTER", "SLOTS"))), "slots have moved")
+        added += sum(write_some(client, rng, 100) for client in clients)
+        world.settle("after the refusal")
+        check(counted(clients[1]) == added, f"{counted(clients[1])} counted, {added} added")
+        world.close(gently=True)
+    finally:
+        world.close()
+
+
+def grown(program):
+    """How a region outgrows its cluster: a larger, empty one takes its place and is filled from the
+    other regions."""
+    world = World()
+    rng = random.Random(7)
+    try:
+        old, two = cluster(program, 1, 3), single(world, program, 2)
+        open_world(world, old, two)
+        clients = [old.client(), two.client()]
+        added = sum(write_some(client, rng, 300) for client in clients)
+        world.settle("before")
+        old.close(gently=True)
+        new = cluster(program, 1, 4)
+        world.connect(new, two)
+        new.attach("cluster=" + address(new.servers[2]))
+        eventually(lambda: new.up, lambda: f"not up: {new.tool.lines}")
+        with World.lock:  # as the node does when it learns that its Redis lacks what a peer holds
+            new.pipes_in[2].state = 0
+            two.pipes_in[1].position, two.pipes_in[1].known = 0, True
+            for pipe in (new.pipes_in[2], two.pipes_in[1]):
+                pipe.busy = False
+                pipe.go()
+        clients[0] = new.client()
+        added += write_some(clients[1], rng, 100)
+        world.settle("after the move")
+        added += sum(write_some(client, rng, 100) for client in clients)
+        world.settle("with the new cluster")
+        same_values(clients)
+        check(counted(clients[0]) == added, f"{counted(clients[0])} counted, {added} added")
+        world.close(gently=True)
+    finally:
+        world.close()
+
+
+ALL = [streams, catching_up, restarts, failover, sentinel, another_region, resharding_refused,
+       grown]
