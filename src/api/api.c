@@ -113,6 +113,7 @@ uint16_t api_locks_port(const struct api *api)
 
 static void api_free(struct api *api)
 {
+        api_conflicts_fini(api);
         buffer_fini(&api->scratch);
         heap_free(&api->heap, api->pending);
         heap_free(&api->heap, api->events);

@@ -8,6 +8,7 @@
  * by every page that the machine's user opens. */
 #include "api/api_priv.h"
 #include "base/check.h"
+#include "merge/merge.h"
 #include "node/status.h"
 #include "topology/topology.h"
 
@@ -186,6 +187,16 @@ static void get_events(struct ask *ask)
                 answer_error(ask, MHD_HTTP_BAD_REQUEST, "BADREQUEST", "since is not a number");
 }
 
+static void get_conflicts(struct ask *ask)
+{
+        uint64_t since = 0;
+        if (query_number(ask, "since", 0, &since))
+                answer_json(ask, MHD_HTTP_OK,
+                            api_json_conflicts(ask->admin->api, since, query(ask, "prefix")));
+        else
+                answer_error(ask, MHD_HTTP_BAD_REQUEST, "BADREQUEST", "since is not a number");
+}
+
 static void get_topology(struct ask *ask)
 {
         struct request request = {.kind = REQUEST_TOPOLOGY_GET};
@@ -212,6 +223,29 @@ static void get_metrics(struct ask *ask)
         answer_text(ask, "text/plain; version=0.0.4");
 }
 
+/* Merge functions that do not compile. What else is wrong with the document the node says. */
+static bool functions_refused(struct ask *ask)
+{
+        char why[MERGE_WHY_SIZE], text[MERGE_WHY_SIZE + 64];
+        struct topology_error error;
+        struct heap *heap = &ask->admin->api->heap;
+        struct topology *topology = heap_alloc(heap, sizeof *topology);
+        bool refused = false;
+        if (topology != NULL && topology_parse(buffer_view(&ask->body), topology, &error)) {
+                for (uint32_t i = 0; i < topology->function_count && !refused; i++) {
+                        const struct topology_function *function = &topology->functions[i];
+                        refused = !merge_check(heap, bytes_of_str(function->text), why);
+                        if (!refused)
+                                continue;
+                        (void)snprintf(text, sizeof text, "function %s, text: %s; correct it",
+                                       function->name, why);
+                        answer_error(ask, MHD_HTTP_BAD_REQUEST, "BADREQUEST", text);
+                }
+        }
+        heap_free(heap, topology);
+        return refused;
+}
+
 static void post_topology(struct ask *ask)
 {
         const struct api_host *host = &ask->admin->api->host;
@@ -224,7 +258,7 @@ static void post_topology(struct ask *ask)
         else if (!query_number(ask, "epoch", host->topology(host->context)->epoch,
                                &request.topology.epoch))
                 answer_error(ask, MHD_HTTP_BAD_REQUEST, "BADREQUEST", "epoch is not a number");
-        else
+        else if (!functions_refused(ask))
                 node_ask(ask, &request);
 }
 
@@ -310,6 +344,7 @@ static const struct route routes[] = {
         {"/status", false, get_status, "what this node knows"},
         {"/healthz", false, get_healthz, "ok while the daemon takes part"},
         {"/events", false, get_events, "?since=N: what happened"},
+        {"/conflicts", false, get_conflicts, "?since=N&prefix=P: what concurrent writes lost"},
         {"/topology", false, get_topology, "the document in force"},
         {"/topology", true, post_topology, "?epoch=N: apply a document"},
         {"/region/", true, post_region, "NAME/drain, undrain, isolate, unisolate"},

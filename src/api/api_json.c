@@ -311,5 +311,6 @@ void api_metrics(const struct api *api, struct buffer *out)
                 metric_head(out, rows[i].name, rows[i].type, rows[i].help);
                 buffer_format(out, "%s %llu\n", rows[i].name, (unsigned long long)rows[i].value);
         }
+        api_metrics_conflicts(api, out);
         metrics_regions(status, out);
 }

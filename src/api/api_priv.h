@@ -35,6 +35,10 @@ struct api_event {
         char text[480];
 };
 
+enum {
+        API_CONFLICT_KINDS = 8,
+};
+
 struct api {
         uv_loop_t *loop;
         struct heap heap;
@@ -48,6 +52,9 @@ struct api {
         struct buffer scratch; /* a request in the making */
         struct api_event *events;
         uint64_t event_count; /* ever */
+        json_t *conflicts[API_CONFLICTS_MAX];
+        uint64_t conflict_count; /* ever */
+        uint64_t conflict_kinds[API_CONFLICT_KINDS];
         struct api_locks *locks;
         struct api_admin *admin;
         unsigned closing; /* doors not yet closed */
@@ -81,6 +88,11 @@ MUST_USE enum err api_admin_new(struct api *api, const char *host, uint16_t port
                                 struct api_admin **ret_admin, char *why, size_t why_size);
 uint16_t api_admin_bound(const struct api_admin *admin);
 void api_admin_close(struct api_admin *admin);
+
+/* ---- api_conflicts.c ---- */
+json_t *api_json_conflicts(const struct api *api, uint64_t since, const char *prefix);
+void api_metrics_conflicts(const struct api *api, struct buffer *out);
+void api_conflicts_fini(struct api *api);
 
 /* ---- api_json.c: what GET answers; a new reference, NULL where memory ran out ---- */
 json_t *api_json_status(const struct api *api);

@@ -623,6 +623,11 @@ static void cluster_tell(struct cluster *cluster, size_t argc, const struct byte
                 (void)connection_send(&cluster->shards[i]->control, &call, argc, argv);
 }
 
+void cluster_tell_all(struct engine *engine, size_t argc, const struct bytes *argv)
+{
+        cluster_tell(engine->cluster, argc, argv);
+}
+
 void cluster_members(struct engine *engine)
 {
         struct bytes argv[TOPOLOGY_REGIONS_MAX + 1] = {BYTES("MERIDIAN.MEMBERS")};

@@ -145,6 +145,7 @@ enum err engine_topology(struct engine *engine, const struct topology *topology,
         (void)snprintf(engine->zone, sizeof engine->zone, "%s",
                        topology->zone_count > 0 ? topology->zones[0].name : "");
         members_take(engine, topology);
+        policies_take(engine, topology);
         backends_take(engine, topology_region_by_id(topology, region));
         if (!engine->started || engine->closing)
                 return ERR_NONE;

@@ -69,6 +69,10 @@ struct engine_config {
         /* Something for the log has changed: "redis-up", "redis-down", "redis-no-module",
          * "redis-refused", with a sentence. May be NULL. */
         void (*note)(void *user, const char *name, const char *text);
+
+        /* A conflict that Redis tells of, once each, as JSON (plugins/redis/conflict.c). May be
+         * NULL. */
+        void (*conflict)(void *user, struct bytes text);
 };
 
 struct engine;
@@ -81,7 +85,7 @@ void engine_start(struct engine *engine);
 
 /* Takes what a topology says about the own region (id): its backends are probed from now on, the
  * first zone's apex is the name that DNS is asked for (SOA), and Redis learns the data regions
- * (MERIDIAN.MEMBERS). To be called at the start and after every change. ERR_NOMEM: some backends
+ * (MERIDIAN.MEMBERS) and the policies of key prefixes (MERIDIAN.POLICY). To be called at the start and after every change. ERR_NOMEM: some backends
  * are not probed. */
 MUST_USE enum err engine_topology(struct engine *engine, const struct topology *topology,
                                   uint8_t region);

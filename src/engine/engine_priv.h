@@ -155,6 +155,11 @@ void keeper_members(struct engine *engine);
 void keeper_open(struct engine *engine);
 void keeper_moved(struct engine *engine);
 
+/* policies.c: what the topology says of key prefixes; conflicts that Redis tells of. */
+void policies_take(struct engine *engine, const struct topology *topology);
+void policies_tell(struct engine *engine);
+void conflicts_ask(struct engine *engine);
+
 /* Frees what keeper_close has closed. */
 void keeper_fini(struct engine *engine);
 
@@ -170,6 +175,9 @@ void cluster_start(struct engine *engine);
 void cluster_close(struct engine *engine);
 void cluster_fini(struct engine *engine);
 void cluster_members(struct engine *engine);
+
+/* Sends a command to every server of the cluster. */
+void cluster_tell_all(struct engine *engine, size_t argc, const struct bytes *argv);
 void cluster_redis(struct engine *engine, const struct world_effect *effect);
 void cluster_watch(struct engine *engine);
 void cluster_status(const struct engine *engine, struct engine_status *ret);
@@ -210,6 +218,12 @@ struct engine {
         char member_text[TOPOLOGY_REGIONS_MAX][4];
         size_t member_count;
         char zone[TOPOLOGY_DOMAIN_SIZE];
+        uint32_t data_count;
+        uint32_t function_count;
+        struct topology_data data[TOPOLOGY_DATA_MAX];
+        struct topology_function functions[TOPOLOGY_FUNCTIONS_MAX];
+        uint64_t conflict_last; /* id of the last one that was heard */
+        bool conflicts_asked;
 
         struct probe *probe_redis;
         struct probe *probe_dns;

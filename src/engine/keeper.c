@@ -65,6 +65,7 @@ void keeper_members(struct engine *engine)
 {
         struct bytes argv[TOPOLOGY_REGIONS_MAX + 1] = {BYTES("MERIDIAN.MEMBERS")};
         struct call call = {.done = control_done_nothing};
+        policies_tell(engine);
         if (!engine->redis_up || engine->member_count == 0)
                 return;
         if (engine->cluster != NULL) {
@@ -162,6 +163,7 @@ static void control_down(struct connection *connection)
         if (!engine->redis_up)
                 return;
         engine->redis_up = false;
+        engine->conflicts_asked = false;
         connection_kick(&engine->scan, "the control connection broke");
         for (struct tail *tail = engine->tails; tail != NULL; tail = tail->next) {
                 tail->pending = false;
@@ -400,6 +402,7 @@ static void keeper_watch(uv_timer_t *timer)
                 cluster_watch(engine);
         if (engine->finder != NULL)
                 finder_watch(engine);
+        conflicts_ask(engine);
         connection_watch(&engine->control);
         connection_watch(&engine->scan);
         connection_watch(&engine->ping);

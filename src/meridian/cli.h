@@ -26,7 +26,8 @@ struct cli {
         char from[256]; /* where the list of nodes comes from, for people */
         bool json;
         bool follow;
-        int argc; /* the command's own arguments */
+        const char *region; /* NULL: all */
+        int argc;           /* the command's own arguments */
         char **argv;
 };
 
@@ -57,6 +58,7 @@ int cli_plan(struct cli *cli);
 int cli_apply(struct cli *cli);
 int cli_why_route(struct cli *cli);
 int cli_events(struct cli *cli);
+int cli_conflicts(struct cli *cli);
 int cli_lock(struct cli *cli);
 int cli_drain(struct cli *cli);
 int cli_undrain(struct cli *cli);

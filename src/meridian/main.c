@@ -22,6 +22,8 @@ static int command_completion(struct cli *cli);
 static const struct command commands[] = {
         {"status", "[--json]", "regions, round trips, lag, recent events", 0, 0, cli_status},
         {"events", "[-f] [--json]", "what happened; -f goes on", 0, 0, cli_events},
+        {"conflicts", "[-f] [--json] [--region R] [PREFIX]",
+         "what concurrent writes to keys lost, and to what", 0, 1, cli_conflicts},
         {"why-route", "CLIENT NAME", "which region a client is sent to, and which rule said so", 2,
          2, cli_why_route},
         {"topology", "", "the document in force", 0, 0, cli_topology},
@@ -153,6 +155,10 @@ static bool options_take(struct cli *cli, int argc, char **argv, char **words, i
                         cli->json = true;
                 } else if (options && (strcmp(argv[i], "-f") == 0)) {
                         cli->follow = true;
+                } else if (options && strcmp(argv[i], "--region") == 0) {
+                        if (i + 1 == argc)
+                                return cli_error("--region wants a region's name") == CLI_DONE;
+                        cli->region = argv[++i];
                 } else if (options && strcmp(argv[i], "--node") == 0) {
                         if (i + 1 == argc)
                                 return cli_error("--node wants HOST:PORT") == CLI_DONE;

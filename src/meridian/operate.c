@@ -1,6 +1,7 @@
 /* operate.c - commands that ask about or change the cluster: topology, plan, apply, events,
  * why-route, drain and the like. */
 #include "base/heap.h"
+#include "merge/merge.h"
 #include "meridian/cli.h"
 #include "term/term.h"
 #include "topology/topology.h"
@@ -100,6 +101,20 @@ static bool epoch_advance(const char *path, struct plan *plan)
         return true;
 }
 
+/* The text of a merge function must at least be Lua. */
+static bool functions_check(const char *path, const struct topology *topology, struct heap *heap)
+{
+        char why[MERGE_WHY_SIZE];
+        for (uint32_t i = 0; i < topology->function_count; i++) {
+                const struct topology_function *function = &topology->functions[i];
+                if (merge_check(heap, bytes_of_str(function->text), why))
+                        continue;
+                cli_error("%s: function %s, text: %s; correct it", path, function->name, why);
+                return false;
+        }
+        return true;
+}
+
 static bool plan_make(const struct cli *cli, const char *path, struct plan *plan)
 {
         struct buffer file;
@@ -113,7 +128,9 @@ static bool plan_make(const struct cli *cli, const char *path, struct plan *plan
         plan->after = heap_alloc(&plan->heap, sizeof *plan->after);
         if (plan->before == NULL || plan->after == NULL)
                 return cli_error("out of memory") == CLI_DONE;
-        bool good = file_read(path, &file) && document_parse(path, buffer_view(&file), plan->after);
+        bool good = file_read(path, &file) &&
+                    document_parse(path, buffer_view(&file), plan->after) &&
+                    functions_check(path, plan->after, &plan->heap);
         json_t *json = good ? topology_get(cli) : NULL;
         if (json == NULL) {
                 buffer_fini(&file);

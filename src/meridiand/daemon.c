@@ -207,6 +207,7 @@ static bool engine_open(struct daemon *daemon)
                 .user = daemon,
                 .event = wire_engine_event,
                 .note = wire_engine_note,
+                .conflict = wire_engine_conflict,
         };
         _Static_assert((int)CONFIG_NODES_MAX <= (int)ENGINE_NODES_MAX, "all that are configured");
         memcpy(config.redis_master, daemon->config.redis_master, sizeof config.redis_master);

@@ -189,6 +189,13 @@ void wire_engine_note(void *user, const char *name, const char *text)
         note(daemon, name, text);
 }
 
+void wire_engine_conflict(void *user, struct bytes text)
+{
+        struct daemon *daemon = user;
+        if (daemon->api != NULL)
+                api_conflict(daemon->api, text);
+}
+
 /* ---- from the node ---- */
 
 static void port_send(void *user, node_id peer, enum world_class class, struct bytes data)
