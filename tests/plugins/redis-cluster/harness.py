@@ -208,6 +208,7 @@ class Pipe:
         self.transfers = 0
         self.errors = []
         self.state = None
+        self.wants_state = False  # whatever the stream holds
 
     def reset(self):
         self.busy = False
@@ -217,6 +218,9 @@ class Pipe:
         if self.busy or not self.known or not self.source.up or not self.target.up:
             return
         self.busy = True
+        if self.wants_state:
+            self.wants_state = False
+            self.state = 0
         if self.state is not None:
             self.source.tool.say(f"scan {self.target.id} {self.state} 65536")
         else:
@@ -286,7 +290,8 @@ class Region:
         self.lock = threading.RLock()
 
     def attach(self, *servers):
-        self.tool = Tool(self.id, self.heard, *servers)
+        with World.lock:  # what it says is heard when it is there
+            self.tool = Tool(self.id, self.heard, *servers)
 
     def heard(self, line):
         words = line.split(" ")
