@@ -160,6 +160,11 @@ def siblings(place):
     b.run("HSET", "profile:h", "g", "2")
     meet(regions, "hash")
     check_equal(c.run("HGETALL", "profile:h"), [b"f", b"1", b"g", b"2"], "other types are typed")
+    a.run("FLUSHDB")
+    b.run("SET", "profile:1", "after all")
+    meet(regions, "emptied")
+    check_equal([row[2] for row in c.run("MERIDIAN.SIBLINGS", "profile:1")], [b"after all"],
+                "what FLUSHDB had not seen stays")
     for region in (a, b):
         region.run("SET", "profile:gone", "v", "PX", "80")
     meet(regions, "with an expiry")
