@@ -7,6 +7,7 @@
 #include "crdt/crdt_priv.h"
 
 #include "base/check.h"
+#include "crdt/hll.h"
 #include "crdt/list.h"
 #include "crdt/lists.h"
 #include "crdt/siblings.h"
@@ -16,6 +17,7 @@ void crdt_fini(const struct table_env *env, struct crdt *crdt)
         items_free(env, &crdt->fields);
         items_free(env, &crdt->members);
         siblings_free(env, &crdt->siblings);
+        hll_free(env, crdt);
         list_free(env, &crdt->list);
         heap_free(env->heap, crdt->counts);
         heap_free(env->heap, crdt->bounds);
@@ -54,6 +56,8 @@ enum crdt_type crdt_type(const struct crdt *crdt)
                 return CRDT_SET;
         if (crdt->siblings != NULL && crdt->siblings->count > 0)
                 return CRDT_SIBLINGS;
+        if (crdt->hll != NULL && hll_alive(crdt))
+                return CRDT_HLL;
         if (crdt->list != NULL && crdt->list->length > 0)
                 return CRDT_LIST;
         if (string_exists(crdt))
@@ -156,8 +160,11 @@ void change_settle(struct crdt_env *env, struct crdt *crdt)
             stamp_before(env->rival_was, crdt_rival(crdt, CRDT_STRING)))
                 env->string_dirty = true;
         bool gone = (env->was == CRDT_STRING && !string_exists(crdt)) ||
+                    (env->was == CRDT_HLL && !hll_alive(crdt)) ||
                     (env->was == CRDT_SIBLINGS && crdt->siblings->count == 0) ||
                     (env->was == CRDT_OPAQUE && !opaque_alive(crdt));
+        if (crdt->hll != NULL && !hll_alive(crdt))
+                hll_free(&env->table, crdt);
         if (gone) {
                 env->fresh = true;
                 if (env->native != NULL)
@@ -375,6 +382,7 @@ static void (*const apply_table[CRDT_OP_END])(struct crdt_env *env, struct crdt 
         [CRDT_OP_SADD] = apply_sadd,
         [CRDT_OP_SREM] = apply_srem,
         [CRDT_OP_OPAQUE] = apply_opaque,
+        [CRDT_OP_HLL] = apply_hll,
         [CRDT_OP_SIBLING] = apply_sibling,
         [CRDT_OP_LIST_INSERT] = apply_list_insert,
         [CRDT_OP_LIST_REMOVE] = apply_list_remove,
@@ -398,6 +406,7 @@ void crdt_evict(const struct table_env *env, struct crdt *crdt)
         items_free(env, &crdt->fields);
         items_free(env, &crdt->members);
         siblings_forget(env, crdt->siblings);
+        hll_free(env, crdt);
         list_free(env, &crdt->list);
         base_forget(env, crdt);
         crdt->base_kind = CRDT_BASE_LOST;
@@ -490,6 +499,7 @@ struct stamp crdt_observed(const struct crdt *crdt)
         case CRDT_SET:
         case CRDT_SIBLINGS:
         case CRDT_LIST:
+        case CRDT_HLL:
         case CRDT_NONE:
                 break;
         }

@@ -22,6 +22,7 @@
  *   list         the elements of a list in order, each with a name (the stamp of its insertion and
  *                an index) and a place that never change: see crdt/list.h; a name that was removed
  *                before it came is remembered until the version vector covers it.
+ *   hll          that there is a HyperLogLog, of the generation last[HLL]: see hll.c.
  *   bounds       dots up to which a DEL had observed, by origin, until the vector covers them.
  *   siblings     concurrent writes of a string that are all kept, and for each origin the clock up
  *                to which its writes were seen by one of them or are there.
@@ -45,6 +46,7 @@ enum crdt_type {
         CRDT_OPAQUE,   /* any other type, as one serialized value: the last write wins as a whole */
         CRDT_SIBLINGS, /* a string of which every concurrent write is kept */
         CRDT_LIST,     /* elements that are added and removed by name */
+        CRDT_HLL,      /* a HyperLogLog; natively a string */
         CRDT_TYPE_COUNT,
         CRDT_NONE = CRDT_TYPE_COUNT, /* the key does not exist */
 };
@@ -121,6 +123,13 @@ struct crdt_native {
         bool (*list_get)(void *context, struct crdt_name name, uint64_t index,
                          struct bytes *ret_value);
 
+        /* A HyperLogLog: adds an element; takes the larger of each register, where len 0 is one of
+         * nothing (the key is absent, then it is made without expiry, or one); all registers, as
+         * hll_merge takes them. */
+        void (*hll_add)(void *context, struct crdt_name name, struct bytes element);
+        void (*hll_merge)(void *context, struct crdt_name name, struct bytes registers);
+        bool (*hll_get)(void *context, struct crdt_name name, struct bytes *ret_registers);
+
         /* A serialized value of another type, for state transfer; false where it does not exist. */
         bool (*opaque_get)(void *context, struct crdt_name name, struct bytes *ret_value);
 
@@ -155,6 +164,8 @@ struct crdt_native {
  *          that element; varint count > 0, slice value each, in list order
  * LIST_REMOVE  varint count > 0, (u8 kind << 6 | origin - 1, u64 clock, varint first, varint count)
  *          each: elements of one insertion
+ * HLL      u64 stable clock of the writer, stamp generation, then REGISTERS: the rest is the
+ *          registers; else varint count, slice element each
  * FLUSH    the key is empty; holes: varint count, (u8 origin, u64 low, u64 high)
  *          each; version vector
  * SEEN     version vector; key and database are empty
@@ -183,6 +194,7 @@ enum crdt_op {
         CRDT_OP_SIBLING = 15,
         CRDT_OP_FLUSH,
         CRDT_OP_LIFE,
+        CRDT_OP_HLL,
         CRDT_OP_END,
 };
 
@@ -196,9 +208,10 @@ enum crdt_life {
 };
 
 enum crdt_flag {
-        CRDT_FLAG_EXPIRY = 0x10,  /* SET, OPAQUE: there is an expiry time */
-        CRDT_FLAG_BOUNDS = 0x10,  /* DEL, EXPIRED: observed dots follow */
-        CRDT_FLAG_CUTS = 0x20,    /* observed totals follow */
+        CRDT_FLAG_EXPIRY = 0x10, /* SET, OPAQUE: there is an expiry time */
+        CRDT_FLAG_BOUNDS = 0x10, /* DEL, EXPIRED: observed dots follow */
+        CRDT_FLAG_CUTS = 0x20,   /* observed totals follow */
+        CRDT_FLAG_REGISTERS = 0x20,
         CRDT_FLAG_CREATED = 0x40, /* the key was absent: an older expiry does not count any more */
         CRDT_FLAG_REMOVED = 0x40, /* SIBLING: a delete or expiry of what was seen */
         CRDT_FLAG_KNOWN = 0x80,   /* what other types lose by it was known to the writer */
@@ -218,7 +231,8 @@ struct crdt_delta {
         struct crdt_name name;
         uint64_t expire_at_ms;
         struct bytes value;       /* SET, OPAQUE, SIBLING */
-        struct stamp killed;      /* EXPIRED */
+        struct stamp killed;      /* EXPIRED; HLL: the generation */
+        uint64_t stable;          /* HLL */
         struct stamp ttl;         /* EXPIRED, SIBLING */
         struct crdt_totals total; /* COUNT */
         struct crdt_totals cut;
@@ -298,6 +312,10 @@ struct crdt_siblings {
         bool held; /* the values are here */
 };
 
+struct crdt_hll {
+        struct stamp added; /* the newest add */
+};
+
 /* Everything remembered about one key. Zeroed is a key of which nothing is known. */
 struct crdt {
         struct stamp last[CRDT_TYPE_COUNT];
@@ -310,6 +328,7 @@ struct crdt {
         struct crdt_items *fields;
         struct crdt_items *members;
         struct crdt_siblings *siblings;
+        struct crdt_hll *hll;
         struct crdt_list *list;
         struct crdt_count *counts; /* by rising origin */
         struct crdt_dot *bounds;   /* by rising origin */
@@ -384,6 +403,7 @@ struct crdt_env {
         const struct crdt_seen *seen; /* by this replica; NULL: nothing (loading) */
         struct bytes
                 text_before; /* the string before a local increment; ptr NULL: ask the native */
+        uint64_t stable;     /* every region has everything up to here; for HyperLogLogs */
         uint64_t conflicts;  /* counted up */
         struct crdt_conflict *conflict; /* filled in by crdt_apply; NULL: nobody asks */
         enum err err;                   /* ERR_NONE or ERR_NOMEM, sticky */
@@ -466,6 +486,10 @@ enum {
  * lists. */
 struct stamp crdt_observed(const struct crdt *crdt);
 
+/* The generation that an add here has. The stamp at which an expiry kills, at most `hlc_max`. */
+struct stamp crdt_hll_generation(const struct crdt *crdt);
+struct stamp crdt_hll_expiry(const struct crdt *crdt, uint64_t hlc_max);
+
 /* This origin's part of the counter, NULL where there is none. */
 const struct crdt_count *crdt_count_of(const struct crdt *crdt, region_id origin);
 bool crdt_counted(const struct crdt *crdt, const struct crdt_count *count);
@@ -532,6 +556,10 @@ struct crdt_state {
         struct bytes fields;
         struct bytes members;
         struct bytes siblings;
+        struct bytes registers;
+        struct stamp hll_added;
+        uint64_t hll_stable;
+        bool hll_there;
         struct bytes elements; /* of the list */
         enum crdt_state_kind kind;
 };

@@ -271,6 +271,23 @@ static void decode_seen(struct cursor *cursor, struct crdt_delta *delta)
                 cursor_fail(cursor, ERR_MALFORMED);
 }
 
+static void decode_hll(struct cursor *cursor, struct crdt_delta *delta)
+{
+        delta->stable = cursor_u64(cursor);
+        delta->killed = stamp_read(cursor, delta->stamp.hlc, true);
+        if (delta->stable > delta->stamp.hlc || cursor_left(cursor) > CRDT_NAME_LEN_MAX)
+                cursor_fail(cursor, ERR_MALFORMED);
+        if ((delta->flags & CRDT_FLAG_REGISTERS) != 0) {
+                delta->value = cursor_bytes(cursor, cursor_left(cursor));
+                return;
+        }
+        delta->list_count = count_read(cursor, 1);
+        const uint8_t *from = cursor->at;
+        for (uint64_t i = 0; i < delta->list_count && !cursor_failed(cursor); i++)
+                name_read(cursor);
+        delta->list = cursor_since(cursor, from);
+}
+
 static void decode_flush(struct cursor *cursor, struct crdt_delta *delta)
 {
         const uint8_t *from = cursor->at;
@@ -330,6 +347,7 @@ static const struct {
         [CRDT_OP_SEEN] = {decode_seen, 0},
         [CRDT_OP_LIST_INSERT] = {decode_insert, CRDT_FLAG_CREATED},
         [CRDT_OP_LIST_REMOVE] = {decode_runs, 0},
+        [CRDT_OP_HLL] = {decode_hll, CRDT_FLAG_CREATED | CRDT_FLAG_REGISTERS},
         [CRDT_OP_FLUSH] = {decode_flush, 0},
         [CRDT_OP_LIFE] = {decode_life, 0},
 };

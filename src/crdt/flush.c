@@ -18,6 +18,7 @@ bool crdt_flush_judges(const struct crdt *crdt)
         case CRDT_NONE:
                 return !crdt->evicted;
         case CRDT_LIST:
+        case CRDT_HLL:
         case CRDT_SIBLINGS:
                 break;
         }

@@ -16,6 +16,7 @@
  *               u8 removed) each) each
  *      SIBLINGS as siblings.h says
  *      LIST     the list, as in crdt/list_code.c
+ *      HLL      as hll.h says
  *      EVICTED  nothing; the content of this key is not whole and says nothing (only alone)
  *
  * Merging rests on two vectors: what the sender had seen and does not show has died there;
@@ -24,6 +25,7 @@
  * to every kind of part). */
 #include "base/check.h"
 #include "crdt/crdt_priv.h"
+#include "crdt/hll.h"
 #include "crdt/list.h"
 #include "crdt/lists.h"
 #include "crdt/siblings.h"
@@ -39,7 +41,8 @@ enum {
         PART_EVICTED = 128,
         PART_SIBLINGS = 256,
         PART_LIST = 512,
-        PARTS_ALL = 1023,
+        PART_HLL = 1024,
+        PARTS_ALL = 2047,
 };
 
 /* ---- encode */
@@ -174,7 +177,7 @@ static unsigned parts_of(const struct crdt *crdt, enum crdt_state_kind kind)
                (stamp_is(crdt->killed) ? PART_KILLED : 0u) | (stamp_is(crdt->ttl) ? PART_TTL : 0u) |
                (stamp_is(crdt->base) ? PART_BASE : 0u) | (value ? PART_VALUE : 0u) |
                (crdt->count_count > 0 ? PART_COUNTS : 0u) | (items ? PART_ITEMS : 0u) |
-               (crdt->siblings != NULL ? PART_SIBLINGS : 0u) |
+               (crdt->siblings != NULL ? PART_SIBLINGS : 0u) | (crdt->hll != NULL ? PART_HLL : 0u) |
                (crdt->list != NULL ? PART_LIST : 0u) | (crdt->evicted ? PART_EVICTED : 0u);
 }
 
@@ -207,6 +210,8 @@ enum err crdt_state_encode(const struct crdt_env *env, const struct crdt *crdt,
                 siblings_write(env, crdt, kind == CRDT_STATE_VALUES, buffer);
         if ((parts & PART_LIST) != 0)
                 list_state_write(env, crdt, kind, buffer);
+        if ((parts & PART_HLL) != 0)
+                hll_write(env, crdt, kind == CRDT_STATE_VALUES, buffer);
         return buffer->err;
 }
 
@@ -365,6 +370,8 @@ bool crdt_state_decode(struct cursor *cursor, enum crdt_state_kind kind, uint64_
                 siblings_check(cursor, hlc_max, &state);
         if ((parts & PART_LIST) != 0)
                 state.elements = list_state_check(cursor, kind, hlc_max);
+        if ((parts & PART_HLL) != 0)
+                hll_check(cursor, hlc_max, &state);
         if (cursor_failed(cursor))
                 return false;
         *ret = state;
@@ -376,8 +383,10 @@ bool crdt_state_decode(struct cursor *cursor, enum crdt_state_kind kind, uint64_
 static void merge_last(struct crdt_env *env, struct crdt *crdt, const struct crdt_state *state)
 {
         (void)env;
-        for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++)
-                crdt->last[i] = stamp_max(crdt->last[i], state->head.last[i]);
+        for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++) {
+                if (i != CRDT_HLL)
+                        crdt->last[i] = stamp_max(crdt->last[i], state->head.last[i]);
+        }
 }
 
 static void merge_ttl(struct crdt_env *env, struct crdt *crdt, const struct crdt_state *state,
@@ -532,8 +541,11 @@ void crdt_merge(struct crdt_env *env, struct crdt *crdt, const struct crdt_state
         merge_base(env, crdt, state, sender);
         merge_counts(env, crdt, state, sender);
         merge_siblings(env, crdt, state, sender);
+        bool registers = merge_hll(env, crdt, state, sender);
         change_settle(env, crdt);
         string_sync(env, crdt, state->value);
+        if (registers)
+                merge_hll_registers(env, crdt, state);
         merge_fields(env, crdt, state, sender);
         merge_members(env, crdt, state, sender);
         list_state_merge(env, crdt, state->elements, state->kind, sender);

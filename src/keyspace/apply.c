@@ -74,6 +74,8 @@ enum err keyspace_merge(struct keyspace *keyspace, const struct crdt_native *nat
         if (crdt == NULL)
                 return ERR_NOMEM;
         struct crdt_env env = keyspace_env(keyspace, native, delta->name);
+        if (delta->op == CRDT_OP_HLL)
+                env.stable = keyspace_stable(keyspace);
         enum crdt_type was = crdt_type(crdt);
         env.conflict = asked ? &found : NULL;
         crdt_apply(&env, crdt, delta);

@@ -171,6 +171,16 @@ MUST_USE enum err keyspace_local_list_set(struct keyspace *keyspace, uint64_t wa
                                           struct crdt_name name, uint64_t index, struct bytes value,
                                           struct keyspace_change *ret);
 
+/* PFADD that changed something: elements, of which there may be none. */
+MUST_USE enum err keyspace_local_hll_add(struct keyspace *keyspace, uint64_t wall_ms,
+                                         struct crdt_name name, const struct bytes *elements,
+                                         size_t count, struct keyspace_change *ret);
+
+/* PFMERGE, or a PFADD to what was no HyperLogLog to the keyspace: these are all registers now. */
+MUST_USE enum err keyspace_local_hll_registers(struct keyspace *keyspace, uint64_t wall_ms,
+                                               struct crdt_name name, struct bytes registers,
+                                               struct keyspace_change *ret);
+
 /* Any other type: the key is now what `value` (a DUMP payload) says. */
 MUST_USE enum err keyspace_local_opaque(struct keyspace *keyspace, uint64_t wall_ms,
                                         struct crdt_name name, struct bytes value,

@@ -99,6 +99,7 @@ enum err delta_end(struct keyspace *keyspace, struct entry *entry, struct stamp 
                 return ERR_NOMEM;
         struct crdt_env env = keyspace_env(keyspace, NULL, entry_name(entry));
         env.text_before = text_before;
+        env.stable = delta.stable;
         enum crdt_type was = crdt_type(crdt);
         crdt_apply(&env, crdt, &delta);
         entry_count(keyspace, was, crdt_type(crdt));
@@ -417,6 +418,19 @@ enum err keyspace_local_delete(struct keyspace *keyspace, uint64_t wall_ms, stru
         return entry_delete(keyspace, wall_ms, entry, ret);
 }
 
+/* A store may strike with a clock that is a little ahead of ours; a HyperLogLog's expiry kills at
+ * its own time, which must not be later than the stamp. */
+static uint64_t expired_wall_ms(const struct entry *entry, uint64_t wall_ms)
+{
+        enum {
+                AHEAD_MS_MAX = 1000,
+        };
+        if (entry_type(entry) != CRDT_HLL)
+                return wall_ms;
+        uint64_t at_ms = crdt_expire_at(entry->crdt);
+        return at_ms > wall_ms && at_ms - wall_ms <= AHEAD_MS_MAX ? at_ms : wall_ms;
+}
+
 enum err keyspace_local_expired(struct keyspace *keyspace, uint64_t wall_ms, struct crdt_name name,
                                 struct keyspace_change *ret)
 {
@@ -428,9 +442,11 @@ enum err keyspace_local_expired(struct keyspace *keyspace, uint64_t wall_ms, str
                 return siblings_remove(keyspace, wall_ms, entry, ret);
         const struct crdt *crdt = entry_look(entry, &room);
         uint8_t flags = observed_flags(crdt);
-        struct stamp stamp = keyspace_issue(keyspace, wall_ms);
+        struct stamp stamp = keyspace_issue(keyspace, expired_wall_ms(entry, wall_ms));
+        struct stamp killed = entry_type(entry) == CRDT_HLL ? crdt_hll_expiry(crdt, stamp.hlc)
+                                                            : crdt_observed(crdt);
         struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_EXPIRED, flags, name);
-        stamp_encode(delta, crdt_observed(crdt));
+        stamp_encode(delta, killed);
         stamp_encode(delta, crdt->ttl);
         observed_encode(crdt, flags, delta);
         return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);

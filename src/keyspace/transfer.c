@@ -53,6 +53,8 @@ static void scan_entry(void *context, struct node *node)
         if (scan->err != ERR_NONE)
                 return;
         struct crdt_env env = keyspace_env(scan->keyspace, scan->native, entry_name(entry));
+        if (entry_type(entry) == CRDT_HLL)
+                env.stable = keyspace_stable(scan->keyspace);
         scan->err =
                 crdt_state_encode(&env, entry_look(entry, &room), CRDT_STATE_VALUES, scan->buffer);
 }
@@ -203,6 +205,8 @@ static enum err merge_key(struct keyspace *keyspace, const struct crdt_native *n
                 return ERR_NOMEM;
         entry->round = keyspace->transfer.round;
         struct crdt_env env = keyspace_env(keyspace, native, state.name);
+        if (state.hll_there || crdt->hll != NULL || state.head.last[CRDT_HLL].hlc != 0)
+                env.stable = keyspace_stable(keyspace);
         enum crdt_type was = crdt_type(crdt);
         crdt_merge(&env, crdt, &state, &part->sender);
         ret->applied++;

@@ -297,6 +297,44 @@ static inline void model_opaque_set(void *context, struct crdt_name name, struct
         model_whole_set(context, name, CRDT_OPAQUE, value, expire_at_ms);
 }
 
+/* A HyperLogLog that is exact: its registers are its elements. */
+static inline void model_hll_add(void *context, struct crdt_name name, struct bytes element)
+{
+        struct model_key *key = model_get(context, name, CRDT_HLL);
+        CHECK(key->type == CRDT_HLL);
+        model_item_set(key, element, BYTES(""));
+}
+
+static inline void model_hll_merge(void *context, struct crdt_name name, struct bytes registers)
+{
+        struct model_key *key = model_get(context, name, CRDT_HLL);
+        struct cursor cursor = cursor_of(registers);
+        CHECK(key->type == CRDT_HLL);
+        while (cursor_left(&cursor) > 0)
+                model_item_set(key, cursor_slice(&cursor), BYTES(""));
+        CHECK(!cursor_failed(&cursor));
+}
+
+static inline bool model_hll_get(void *context, struct crdt_name name, struct bytes *ret)
+{
+        static struct model_text registers;
+        const struct model_key *key = model_find(context, name);
+        if (key == NULL || key->type != CRDT_HLL)
+                return false;
+        registers.len = 0;
+        for (size_t i = 0; i < MODEL_ITEMS; i++) {
+                const struct model_text *element = &key->items[i].name;
+                if (!key->items[i].used)
+                        continue;
+                CHECK(registers.len + 1 + element->len <= MODEL_TEXT);
+                registers.data[registers.len++] = (uint8_t)element->len;
+                memcpy(registers.data + registers.len, element->data, element->len);
+                registers.len += element->len;
+        }
+        *ret = text_get(&registers);
+        return true;
+}
+
 static inline struct crdt_native model_native(struct model *model)
 {
         return (struct crdt_native){
@@ -314,6 +352,9 @@ static inline struct crdt_native model_native(struct model *model)
                 .list_remove = model_list_remove,
                 .list_set = model_list_set,
                 .list_get = model_list_get,
+                .hll_add = model_hll_add,
+                .hll_merge = model_hll_merge,
+                .hll_get = model_hll_get,
                 .opaque_get = model_opaque_get,
                 .opaque_set = model_opaque_set,
         };

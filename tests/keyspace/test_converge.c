@@ -63,7 +63,7 @@ struct world {
         int64_t counted;   /* what was added to the counter that nothing else touches */
 };
 
-static const char *const key_names[] = {"a", "b", "c", "counter", "f", "list"};
+static const char *const key_names[] = {"a", "b", "c", "counter", "f", "list", "hll"};
 static const char *const item_names[] = {"x", "y", "z", "w"};
 
 #define DEMAND(world, belief)                                                                      \
@@ -391,6 +391,27 @@ static void op_list_set(struct op *op)
                                       index, value, &op->change) == ERR_NONE);
 }
 
+static void op_hll_add(struct op *op)
+{
+        struct bytes elements[2] = {item_random(op), item_random(op)};
+        struct keyspace *keyspace = op->replica->keyspace;
+        uint64_t now_ms = wall(op->world, op->replica);
+        if (op->key != NULL && op->key->type != CRDT_HLL)
+                return;
+        size_t count = rng_between(&op->world->rng, op->key == NULL ? 0 : 1, 2);
+        model_hll_merge(&op->replica->model, op->name, (struct bytes){0});
+        for (size_t i = 0; i < count; i++)
+                model_hll_add(&op->replica->model, op->name, elements[i]);
+        struct bytes registers;
+        CHECK(model_hll_get(&op->replica->model, op->name, &registers));
+        enum err err = rng_chance(&op->world->rng, 300)
+                               ? keyspace_local_hll_registers(keyspace, now_ms, op->name, registers,
+                                                              &op->change)
+                               : keyspace_local_hll_add(keyspace, now_ms, op->name, elements, count,
+                                                        &op->change);
+        CHECK(err == ERR_NONE);
+}
+
 /* The type that each key has where types do not mix; "counter" is only ever added to. */
 static void (*const ops_string[])(struct op *op) = {op_set, op_increment, op_increment_float,
                                                     op_delete, op_expire};
@@ -401,10 +422,13 @@ static void (*const ops_set[])(struct op *op) = {op_set_add, op_set_add, op_set_
 static void (*const ops_list[])(struct op *op) = {op_push,        op_push,        op_list_insert,
                                                   op_list_insert, op_list_remove, op_list_remove,
                                                   op_list_set,    op_delete,      op_expire};
+static void (*const ops_hll[])(struct op *op) = {op_hll_add, op_hll_add, op_hll_add, op_delete,
+                                                 op_expire};
 static void (*const ops_mixed[])(struct op *op) = {
         op_set,      op_increment,   op_increment_float, op_delete,      op_expire,     op_hash_set,
         op_hash_set, op_hash_delete, op_set_add,         op_set_add,     op_set_remove, op_opaque,
-        op_push,     op_push,        op_list_insert,     op_list_remove, op_list_set,
+        op_push,     op_push,        op_list_insert,     op_list_remove, op_list_set,   op_hll_add,
+        op_hll_add,
 };
 
 static void act(struct world *world, struct replica *replica)
@@ -422,6 +446,8 @@ static void act(struct world *world, struct replica *replica)
                 ops_hash[rng_below(&world->rng, COUNT_OF(ops_hash))](&op);
         else if (which == 5)
                 ops_list[rng_below(&world->rng, COUNT_OF(ops_list))](&op);
+        else if (which == 6)
+                ops_hll[rng_below(&world->rng, COUNT_OF(ops_hll))](&op);
         else if (which == 1)
                 ops_set[rng_below(&world->rng, COUNT_OF(ops_set))](&op);
         else
