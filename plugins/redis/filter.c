@@ -193,6 +193,7 @@ static void filter_rule(struct redis_filter_context *ctx, const struct rule *rul
         case RULE_LTRIM:
         case RULE_LREM:
         case RULE_FLUSH:
+        case RULE_PFADD:
                 filter_write(ctx, rule, argc);
                 return;
         }

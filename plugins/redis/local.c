@@ -408,6 +408,7 @@ static const struct event_row events[] = {
         {"copy_to", replace_key},
         {"restore", replace_key},
         {"sortstore", replace_key},
+        {"pfadd", hll_on_pfadd},
         {"sdiffstore", replace_key},
         {"sinterstore", replace_key},
         {"sunionstore", replace_key},

@@ -180,6 +180,9 @@ static const struct crdt_native native = {
         .list_remove = list_native_remove,
         .list_set = list_native_set,
         .list_get = list_native_get,
+        .hll_add = hll_native_add,
+        .hll_merge = hll_native_merge,
+        .hll_get = string_get,
         .opaque_get = opaque_get,
         .opaque_set = opaque_set,
 };

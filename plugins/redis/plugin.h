@@ -220,6 +220,14 @@ int flush_run(struct redis_context *ctx, const struct rule *rule, struct redis_s
 void flush_logged(void);
 void flush_recover(void);
 
+/* ---- hll.c: HyperLogLogs */
+
+bool hll_is(struct bytes value);
+void hll_record(struct crdt_name name, struct bytes registers);
+void hll_on_pfadd(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+void hll_native_add(void *context, struct crdt_name name, struct bytes element);
+void hll_native_merge(void *context, struct crdt_name name, struct bytes registers);
+
 /* ---- recover.c: content without stamps */
 
 /* Gives every key in `dirty` a fresh stamp for what Redis holds now. */

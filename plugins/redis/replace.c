@@ -54,6 +54,16 @@ static void replace_string(struct redis_context *ctx, struct crdt_name name,
                 return;
         struct bytes value = reply_bytes(reply);
         struct keyspace_change change;
+        if (hll_is(value)) {
+                replace_forget(name);
+                hll_record(name, value);
+                if (expire_at_ms != 0)
+                        changed(keyspace_local_expire(plugin.keyspace, plugin_stamp_ms(), name,
+                                                      expire_at_ms, &change),
+                                &change);
+                redis.FreeCallReply(reply);
+                return;
+        }
         plugin_must(keyspace_local_set(plugin.keyspace, plugin_stamp_ms(), name, value,
                                        expire_at_ms, &change),
                     "a string");

@@ -67,6 +67,8 @@ static const struct rule fixed[] = {
         {"lset", RULE_LSET, WRAP_ONE, 4, false},
         {"ltrim", RULE_LTRIM, WRAP_ONE, 4, false},
         {"lrem", RULE_LREM, WRAP_ONE, 4, true},
+        {"pfadd", RULE_PFADD, WRAP_ONE, 2, false},
+        {"pfmerge", RULE_EVENT, WRAP_NONE, 0, false},
         {"flushdb", RULE_FLUSH, WRAP_PLAIN, 1, true},
         {"flushall", RULE_FLUSH, WRAP_PLAIN, 1, true},
         {"multi", RULE_MULTI, WRAP_NONE, 0, false},

@@ -39,6 +39,7 @@ enum rule_kind {
         RULE_LTRIM,   /* key start stop */
         RULE_LREM,    /* key count value */
         RULE_FLUSH,   /* empties databases */
+        RULE_PFADD,   /* key element ... */
         RULE_KIND_COUNT,
 };
 

@@ -71,6 +71,8 @@ uint64_t crdt_expire_at(const struct crdt *crdt)
                 return 0;
         enum crdt_type type = crdt_type(crdt);
         bool counts = type != CRDT_NONE && stamp_before(crdt_rival(crdt, type), crdt->ttl);
+        if (type == CRDT_HLL) /* its generation is a kill, or a SET that had set the time */
+                counts = !stamp_before(crdt->ttl, crdt->last[CRDT_HLL]);
         return counts ? crdt->expire_at_ms : 0;
 }
 

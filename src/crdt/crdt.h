@@ -486,9 +486,10 @@ enum {
  * lists. */
 struct stamp crdt_observed(const struct crdt *crdt);
 
-/* The generation that an add here has. The stamp at which an expiry kills, at most `hlc_max`. */
+/* The generation that an add here has. The stamp at which an expiry kills that is
+ * noticed `now`. */
 struct stamp crdt_hll_generation(const struct crdt *crdt);
-struct stamp crdt_hll_expiry(const struct crdt *crdt, uint64_t hlc_max);
+struct stamp crdt_hll_expiry(const struct crdt *crdt, struct stamp now);
 
 /* This origin's part of the counter, NULL where there is none. */
 const struct crdt_count *crdt_count_of(const struct crdt *crdt, region_id origin);

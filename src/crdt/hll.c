@@ -33,11 +33,12 @@ struct stamp crdt_hll_generation(const struct crdt *crdt)
         return stamp_max(crdt_floor(crdt, CRDT_HLL), crdt->last[CRDT_HLL]);
 }
 
-struct stamp crdt_hll_expiry(const struct crdt *crdt, uint64_t hlc_max)
+struct stamp crdt_hll_expiry(const struct crdt *crdt, struct stamp now)
 {
         struct stamp stamp = {hlc_of_ms(crdt->expire_at_ms), crdt->ttl.origin};
-        stamp.hlc = stamp.hlc < hlc_max ? stamp.hlc : hlc_max;
-        return stamp_max(stamp, crdt->ttl);
+        stamp.hlc = stamp.hlc < now.hlc ? stamp.hlc : now.hlc;
+        stamp = stamp_max(stamp, crdt->ttl);
+        return stamp_before(crdt->last[CRDT_HLL], stamp) ? stamp : now;
 }
 
 /* Whether content of that generation counts here; what is here and older goes. Before settle. */

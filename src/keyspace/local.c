@@ -443,8 +443,8 @@ enum err keyspace_local_expired(struct keyspace *keyspace, uint64_t wall_ms, str
         const struct crdt *crdt = entry_look(entry, &room);
         uint8_t flags = observed_flags(crdt);
         struct stamp stamp = keyspace_issue(keyspace, expired_wall_ms(entry, wall_ms));
-        struct stamp killed = entry_type(entry) == CRDT_HLL ? crdt_hll_expiry(crdt, stamp.hlc)
-                                                            : crdt_observed(crdt);
+        struct stamp killed =
+                entry_type(entry) == CRDT_HLL ? crdt_hll_expiry(crdt, stamp) : crdt_observed(crdt);
         struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_EXPIRED, flags, name);
         stamp_encode(delta, killed);
         stamp_encode(delta, crdt->ttl);

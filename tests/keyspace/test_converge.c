@@ -118,6 +118,43 @@ static void agree(struct world *world, struct replica *replica)
         }
 }
 
+static void strike_key(struct world *world, struct replica *replica, struct model_key *key)
+{
+        struct keyspace_change change;
+        struct model_text text = key->name;
+        struct crdt_name name = {key->db, text_get(&text)};
+        model_drop(key);
+        CHECK(keyspace_local_expired(replica->keyspace, wall(world, replica), name, &change) ==
+              ERR_NONE);
+        DEMAND(world, !change.nothing);
+}
+
+static bool is_due(struct world *world, const struct replica *replica, const struct model_key *key)
+{
+        return key->type != CRDT_NONE && key->expire_at_ms != 0 &&
+               key->expire_at_ms <= wall(world, replica);
+}
+
+/* The store's own expiry, by its own clock. */
+static void strike(struct world *world, struct replica *replica)
+{
+        for (size_t i = 0; i < MODEL_KEYS; i++) {
+                struct model_key *key = &replica->model.keys[i];
+                if (is_due(world, replica, key) && rng_chance(&world->rng, 500))
+                        strike_key(world, replica, key);
+        }
+}
+
+/* A store strikes a key that is due before it is changed: HyperLogLogs rely on it. */
+static void strike_before_change(struct world *world, struct replica *replica)
+{
+        for (size_t i = 0; i < MODEL_KEYS; i++) {
+                struct model_key *key = &replica->model.keys[i];
+                if (key->type == CRDT_HLL && is_due(world, replica, key))
+                        strike_key(world, replica, key);
+        }
+}
+
 /* ---- clients */
 
 struct op {
@@ -435,6 +472,7 @@ static void act(struct world *world, struct replica *replica)
 {
         size_t which = rng_below(&world->rng, COUNT_OF(key_names));
         struct op op = {.world = world, .replica = replica};
+        strike_before_change(world, replica);
         op.name = (struct crdt_name){(uint32_t)(which == 3 ? 0 : rng_below(&world->rng, 2)),
                                      bytes_of_str(key_names[which])};
         op.key = model_find(&replica->model, op.name);
@@ -473,24 +511,6 @@ static void flush(struct world *world, struct replica *replica)
         agree(world, replica);
 }
 
-/* The store's own expiry, by its own clock. */
-static void strike(struct world *world, struct replica *replica)
-{
-        for (size_t i = 0; i < MODEL_KEYS; i++) {
-                struct model_key *key = &replica->model.keys[i];
-                if (key->type == CRDT_NONE || key->expire_at_ms == 0 ||
-                    key->expire_at_ms > wall(world, replica) || rng_chance(&world->rng, 500))
-                        continue;
-                struct keyspace_change change;
-                struct model_text text = key->name;
-                struct crdt_name name = {key->db, text_get(&text)};
-                model_drop(key);
-                CHECK(keyspace_local_expired(replica->keyspace, wall(world, replica), name,
-                                             &change) == ERR_NONE);
-                DEMAND(world, !change.nothing);
-        }
-}
-
 /* ---- delivery */
 
 static void transfer(struct world *world, unsigned from, unsigned to, bool busy);
@@ -499,6 +519,7 @@ static void hand_over(struct world *world, const struct batch *batch)
 {
         struct replica *to = &world->replicas[batch->to];
         struct keyspace_result result;
+        strike_before_change(world, to);
         enum err err = keyspace_apply(to->keyspace, &to->native, wall(world, to),
                                       (region_id)(batch->from + 1), batch->after, batch->last,
                                       batch->data, &result);
@@ -563,6 +584,7 @@ static void transfer(struct world *world, unsigned from, unsigned to, bool busy)
                         act(world, source);
                         act(world, target);
                 }
+                strike_before_change(world, target);
                 enum err err =
                         keyspace_merge_state(target->keyspace, &target->native, wall(world, target),
                                              buffer_view(&part), &result);

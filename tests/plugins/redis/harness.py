@@ -96,6 +96,13 @@ class Server:
                 raise Failed(f"the server died at {words[:3]!r}: {self.log()[-1500:]}") from None
             raise
 
+    def wait_until(self, look, wanted=0, seconds=5):
+        """What `look` gives, once it is `wanted` or time is up."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and look() != wanted:
+            time.sleep(0.005)
+        return look()
+
     def admin(self, *words):
         """A command that must succeed."""
         reply = self.run(*words)

@@ -19,6 +19,7 @@ import flushed
 import groups
 import policies
 import lists
+import hyperloglog
 import replaced
 from harness import MODULE, Failed
 
@@ -44,7 +45,7 @@ def main():
     print(f"seed {arguments.seed}")
     for program in servers:
         for group in (groups.ALL + replaced.ALL + access.ALL + commands.ALL + policies.ALL +
-                      flushed.ALL + lists.ALL):
+                      flushed.ALL + hyperloglog.ALL + lists.ALL):
             name = group.__name__
             if arguments.groups and name not in arguments.groups:
                 continue
