@@ -49,7 +49,6 @@ void receiver_stop(struct replication *r, struct peer *peer)
         receiver->retry_us = 0;
         receiver->synced = false;
         receiver->again = false;
-        receiver->relay_out = false;
 }
 
 void receiver_redis_down(struct replication *r, struct peer *peer)
@@ -57,6 +56,8 @@ void receiver_redis_down(struct replication *r, struct peer *peer)
         struct receiver *receiver = &peer->receiver;
         receiver_stop(r, peer);
         receiver->whole = false;
+        receiver->relay_out = false;
+        receiver->relay_next_us = 0;
         receiver->merging = receiver->merge_stale = false;
         if (receiver->merged != NULL)
                 item_free(r, receiver, receiver->merged);

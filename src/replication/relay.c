@@ -91,7 +91,8 @@ void relay_tick(struct replication *r, struct peer *peer)
 uint64_t relay_wake_us(const struct replication *r, const struct peer *peer)
 {
         const struct receiver *receiver = &peer->receiver;
-        if (r->peer_count < 2 || receiver->merging || receiver->first != NULL)
+        if ((r->config.bugs & REPLICATION_BUG_NO_RELAY) != 0 || r->peer_count < 2 ||
+            receiver->merging || receiver->first != NULL)
                 return UINT64_MAX;
         uint64_t quiet_us = silent_us(r, peer);
         uint64_t wake_us = receiver->relay_next_us > quiet_us ? receiver->relay_next_us : quiet_us;

@@ -50,6 +50,18 @@ static const struct planted planted[] = {
          0,
          REPLICATION_BUG_RESUME_AT_END},
         {{"no-pull", "the lost tail is not asked back", 5000}, {0}, 0, REPLICATION_BUG_NO_PULL},
+        {{"no-relay", "nobody but the origin is asked for its stream", 3000},
+         {0},
+         0,
+         REPLICATION_BUG_NO_RELAY},
+        {{"close-early", "a hole closes before all have told what they hold", 3000},
+         {0},
+         0,
+         REPLICATION_BUG_CLOSE_EARLY},
+        {{"no-refill", "what came back is not passed on to who lacks it", 3000},
+         {0},
+         0,
+         REPLICATION_BUG_NO_REFILL},
 };
 
 void bug_apply(const struct sim *sim, struct node_config *config)

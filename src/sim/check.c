@@ -9,6 +9,8 @@
 #define ISOLATED_ASK_US    (3 * SECOND)
 #define ISOLATED_ANSWER_US (5 * SECOND / 2)
 #define DEAD_LEAVES_US     (4 * SECOND)
+#define ROUND_US           (2500 * MS)
+#define ROUND_LAG_US       (2000 * MS)
 #define SETTLE_US          (8 * SECOND)
 #define RETURN_LAG_MS      3500 /* lag_max by a slow clock, and the way of the decision */
 #define DIGEST_EVERY       4
@@ -219,6 +221,36 @@ static void check_dead(struct sim *sim)
         }
 }
 
+/* One link is cut and a third region reaches both ends: data goes round. */
+static void check_round(struct sim *sim)
+{
+        if (!sim->swarm.one_cut || sim->healing || !sim->settled || sim->swarm.small_windows ||
+            sim->swarm.region_of_three || sim->now_us > sim->swarm.load_end_us)
+                return;
+        for (uint32_t a = 0; a < sim->host_count; a++) {
+                for (uint32_t b = a + 1; b < sim->host_count; b++) {
+                        const struct sim_link *link = &sim->links[a][b];
+                        if (!(link->cut[0] && link->cut[1]) ||
+                            sim->now_us < link->cut_since_us + ROUND_US)
+                                continue;
+                        uint64_t ab_ms =
+                                redis_behind_ms(sim, sim->hosts[a].region, sim->hosts[b].region);
+                        uint64_t ba_ms =
+                                redis_behind_ms(sim, sim->hosts[b].region, sim->hosts[a].region);
+                        sim_cover(sim, COVER_ROUND);
+                        if (ab_ms * MS > ROUND_LAG_US || ba_ms * MS > ROUND_LAG_US)
+                                sim_violation(
+                                        sim,
+                                        "relay: %u - %u is cut for %llu ms, and they are "
+                                        "%llu and %llu ms behind each other",
+                                        sim->hosts[a].id, sim->hosts[b].id,
+                                        (unsigned long long)((sim->now_us - link->cut_since_us) /
+                                                             MS),
+                                        (unsigned long long)ab_ms, (unsigned long long)ba_ms);
+                }
+        }
+}
+
 /* Regions that an operator took out during the faults come back by an operator. */
 static void undrain(struct sim *sim)
 {
@@ -266,6 +298,7 @@ void check_periodic(struct sim *sim)
         check_settled(sim);
         check_isolated(sim);
         check_dead(sim);
+        check_round(sim);
         undrain(sim);
         char why[128];
         if (sim->now_us < sim->swarm.load_end_us)

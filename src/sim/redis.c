@@ -937,6 +937,21 @@ uint64_t redis_lag_ms(struct sim *sim, uint32_t region, uint32_t origin)
         return now_ms > at_ms ? now_ms - at_ms : 0;
 }
 
+uint64_t redis_behind_ms(struct sim *sim, uint32_t region, uint32_t origin)
+{
+        struct sim_redis *redis = &sim->redis[region];
+        struct sim_redis *other = &sim->redis[origin];
+        struct keyspace_batch batch;
+        if (!redis->exists || !other->exists || !redis->up || !other->up)
+                return 0;
+        uint64_t at = vector_get(keyspace_positions(redis->keyspace), (region_id)(origin + 1));
+        if (keyspace_tail(other->keyspace, wall_ms(other), at, 1, &batch) != ERR_NONE ||
+            batch.gap || batch.count == 0)
+                return 0;
+        uint64_t now_ms = wall_ms(other);
+        return now_ms > hlc_ms(batch.last) ? now_ms - hlc_ms(batch.last) : 0;
+}
+
 /* For a person who looks for the cause. */
 void redis_explain(struct sim *sim)
 {

@@ -45,6 +45,7 @@
         X(COVER_PULL, "a lost tail was asked back from a peer")                                    \
         X(COVER_HOLE_CLOSED, "a hole in a stream was closed")                                      \
         X(COVER_RELAYED, "a stream went round by a third region")                                  \
+        X(COVER_ROUND, "a link was cut for long while a third region reached both ends")           \
         X(COVER_STATE_TRANSFER, "a state transfer was completed")                                  \
         X(COVER_GAP, "a ring began later than asked")                                              \
         X(COVER_WINDOW_FULL, "a window of unacknowledged batches was full")                        \

@@ -228,6 +228,8 @@ void redis_check_converged(struct sim *sim);
 bool redis_all_equal(struct sim *sim);
 void redis_explain(struct sim *sim);
 uint64_t redis_lag_ms(struct sim *sim, uint32_t region, uint32_t origin);
+/* The age of the oldest delta of `origin` that `region` lacks; 0: none. */
+uint64_t redis_behind_ms(struct sim *sim, uint32_t region, uint32_t origin);
 
 /* model.c: what the clients see. */
 struct model_key *model_find(struct sim_redis *redis, struct crdt_name name);

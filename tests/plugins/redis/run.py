@@ -20,6 +20,7 @@ import groups
 import policies
 import lists
 import hyperloglog
+import lives
 import replaced
 from harness import MODULE, Failed
 
@@ -44,7 +45,7 @@ def main():
     passed = failed = 0
     print(f"seed {arguments.seed}")
     for program in servers:
-        for group in (groups.ALL + replaced.ALL + access.ALL + commands.ALL + policies.ALL +
+        for group in (groups.ALL + replaced.ALL + access.ALL + commands.ALL + lives.ALL + policies.ALL +
                       flushed.ALL + hyperloglog.ALL + lists.ALL):
             name = group.__name__
             if arguments.groups and name not in arguments.groups:
