@@ -384,7 +384,7 @@ static struct shard *shard_of(struct cluster *cluster, const struct topology_end
 {
         struct engine *engine = cluster->engine;
         struct shard *shard = cluster->pool;
-        while (shard != NULL && memcmp(&shard->endpoint, endpoint, sizeof *endpoint) != 0)
+        while (shard != NULL && !engine_endpoint_same(&shard->endpoint, endpoint))
                 shard = shard->next;
         if (shard != NULL || cluster->pool_count == SHARD_POOL_MAX)
                 return shard;
@@ -432,8 +432,8 @@ static bool same_primaries(const struct cluster *cluster, const struct nodes *no
                 return false;
         for (unsigned i = 0; i < cluster->count; i++) {
                 if (strcmp(cluster->nodes.items[i].id, nodes->items[i].id) != 0 ||
-                    memcmp(&cluster->nodes.items[i].endpoint, &nodes->items[i].endpoint,
-                           sizeof nodes->items[i].endpoint) != 0)
+                    !engine_endpoint_same(&cluster->nodes.items[i].endpoint,
+                                          &nodes->items[i].endpoint))
                         return false;
         }
         return true;

@@ -101,7 +101,7 @@ static void flow_merge(struct cluster *cluster, struct flow *flow)
         for (unsigned i = 0; i < cluster->count; i++)
                 streams[i] = (struct shards_stream){buffer_view(&flow->deltas[i]), flow->reach[i]};
         if (flow->read_to != flow->after)
-                flow->seen = (struct shards_seen){0};
+                memset(&flow->seen, 0, sizeof flow->seen);
         buffer_init(&merged, cluster->engine->config.heap);
         enum err err =
                 shards_merge(streams, cluster->count, flow->after, &flow->seen, &merged, &last);

@@ -106,7 +106,7 @@ void engine_start(struct engine *engine)
         backends_start(engine);
 }
 
-static bool endpoint_same(const struct topology_endpoint *a, const struct topology_endpoint *b)
+bool engine_endpoint_same(const struct topology_endpoint *a, const struct topology_endpoint *b)
 {
         return a->port == b->port && a->address.family == b->address.family &&
                memcmp(a->address.bytes, b->address.bytes, sizeof a->address.bytes) == 0;
@@ -116,7 +116,7 @@ static void backends_take(struct engine *engine, const struct topology_region *r
 {
         uint32_t count = region != NULL ? region->backend_count : 0;
         for (uint32_t i = 0; i < engine->backend_count; i++) {
-                if (i < count && endpoint_same(&engine->backends[i], &region->backends[i]))
+                if (i < count && engine_endpoint_same(&engine->backends[i], &region->backends[i]))
                         continue;
                 probe_close(engine->probe_backends[i]);
                 engine->probe_backends[i] = NULL;

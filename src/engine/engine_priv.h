@@ -254,6 +254,8 @@ void engine_emit(struct engine *engine, const struct world_event *event);
 void engine_note(struct engine *engine, const char *name, const char *format, ...)
         PRINTF_LIKE(3, 4);
 
+bool engine_endpoint_same(const struct topology_endpoint *a, const struct topology_endpoint *b);
+
 uint64_t engine_now_us(const struct engine *engine);
 
 #endif

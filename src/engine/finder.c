@@ -32,7 +32,7 @@ static void finder_found(struct finder *finder, const struct topology_endpoint *
 {
         struct engine *engine = finder->engine;
         char host[TOPOLOGY_ENDPOINT_TEXT];
-        if (finder->opened && memcmp(&engine->config.redis, endpoint, sizeof *endpoint) == 0)
+        if (finder->opened && engine_endpoint_same(&engine->config.redis, endpoint))
                 return;
         topology_endpoint_text(endpoint, host);
         engine->config.redis = *endpoint;

@@ -97,11 +97,13 @@ static void slots_read(struct bytes words, struct nodes *nodes, unsigned owner)
                 if (!number_read(&word, &low))
                         continue;
                 high = low;
-                if (word.len > 1 && word.ptr[0] == '-') {
+                if (word.len > 0 && word.ptr[0] == '-') {
                         word = bytes_of(word.ptr + 1, word.len - 1);
                         if (!number_read(&word, &high))
                                 continue;
                 }
+                if (word.len > 0)
+                        continue;
                 for (unsigned slot = low; slot <= high; slot++) {
                         nodes->map.owner[slot] = (uint8_t)owner;
                         nodes->items[owner].slots++;
@@ -138,7 +140,7 @@ static bool line_read(struct bytes line, const struct topology_endpoint *asked, 
 
 bool nodes_parse(struct bytes text, const struct topology_endpoint *asked, struct nodes *ret)
 {
-        *ret = (struct nodes){0};
+        memset(ret, 0, sizeof *ret);
         memset(ret->map.owner, SHARDS_NOBODY, sizeof ret->map.owner);
         while (text.len > 0) {
                 size_t len = 0;
