@@ -381,6 +381,7 @@ int daemon_merge(struct redis_context *ctx, struct redis_string **argv, int argc
                                                       (region_id)origin, last, deltas, &result)
                               : keyspace_apply(plugin.keyspace, native_of(ctx), plugin_now_ms(),
                                                (region_id)origin, after, last, deltas, &result);
+        stream_native_close();
         list_native_close();
         plugin.applying = false;
         int status = merge_done(ctx, deltas, buffer_view(&moved), (region_id)origin, after, err,
@@ -415,6 +416,7 @@ int daemon_scan(struct redis_context *ctx, struct redis_string **argv, int argc)
         plugin.applying = true;
         enum err err =
                 keyspace_scan(plugin.keyspace, native_of(ctx), &cursor, (size_t)bytes_max, &state);
+        stream_native_close();
         list_native_close();
         plugin.applying = false;
         if (err != ERR_NONE) {
@@ -476,6 +478,7 @@ int daemon_merge_state(struct redis_context *ctx, struct redis_string **argv, in
         if (err == ERR_NONE && end)
                 err = keyspace_adopt(plugin.keyspace, native_of(ctx), argc > 3 ? &positions : NULL,
                                      &result);
+        stream_native_close();
         list_native_close();
         plugin.applying = false;
         /* Also a part that was refused midway has changed something. */

@@ -194,6 +194,8 @@ static void filter_rule(struct redis_filter_context *ctx, const struct rule *rul
         case RULE_LREM:
         case RULE_FLUSH:
         case RULE_PFADD:
+        case RULE_XADD:
+        case RULE_XDEL:
                 filter_write(ctx, rule, argc);
                 return;
         }

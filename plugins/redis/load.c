@@ -288,8 +288,8 @@ static bool subscribe(struct redis_context *ctx)
         const struct redis_event flush = {REDIS_EVENT_FLUSHDB, 1};
         const struct redis_event loop = {REDIS_EVENT_LOOP, 1};
         int types = REDIS_NOTIFY_GENERIC | REDIS_NOTIFY_STRING | REDIS_NOTIFY_SET |
-                    REDIS_NOTIFY_LIST | REDIS_NOTIFY_HASH | REDIS_NOTIFY_EXPIRED |
-                    REDIS_NOTIFY_EVICTED;
+                    REDIS_NOTIFY_LIST | REDIS_NOTIFY_STREAM | REDIS_NOTIFY_HASH |
+                    REDIS_NOTIFY_EXPIRED | REDIS_NOTIFY_EVICTED;
         return redis.SubscribeToKeyspaceEvents(ctx, types, local_notified) == REDIS_OK &&
                redis.SubscribeToServerEvent(ctx, loading, persist_loading) == REDIS_OK &&
                redis.SubscribeToServerEvent(ctx, flush, flush_told) == REDIS_OK &&

@@ -375,6 +375,11 @@ static void on_left(struct redis_context *ctx, struct crdt_name name, struct red
 }
 
 static const struct event_row events[] = {
+        {"xadd", stream_on_xadd},
+        {"xtrim", stream_on_xtrim},
+        {"xdel", stream_on_xdel},
+        {"xsetid", stream_on_made},
+        {"xgroup-create", stream_on_made},
         {"lpush", list_on_lpush},
         {"rpush", list_on_rpush},
         {"lpop", list_on_lpop},
@@ -443,6 +448,8 @@ int local_notified(struct redis_context *ctx, int type, const char *event, struc
                         local_dirty(&plugin.expired, name);
                 return REDIS_OK;
         }
+        if (stream_event_local(event))
+                return REDIS_OK;
         plugin.many_dbs = plugin.many_dbs || name.db != 0;
         if (plugin.loading || plugin.replica) {
                 local_dirty(&plugin.dirty, name);

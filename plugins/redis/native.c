@@ -14,6 +14,7 @@ static const char *text_of(struct bytes bytes)
 
 static struct redis_string *open_name(struct crdt_name name)
 {
+        stream_native_close();
         list_native_close();
         redis.SelectDb(native_ctx, (int)name.db);
         return redis.CreateString(NULL, text_of(name.key), name.key.len);
@@ -183,6 +184,11 @@ static const struct crdt_native native = {
         .hll_add = hll_native_add,
         .hll_merge = hll_native_merge,
         .hll_get = string_get,
+        .stream_add = stream_native_add,
+        .stream_remove = stream_native_remove,
+        .stream_get = stream_native_get,
+        .stream_make = stream_native_make,
+        .stream_raise = stream_native_raise,
         .opaque_get = opaque_get,
         .opaque_set = opaque_set,
 };

@@ -306,6 +306,48 @@ int cluster_join(struct redis_context *ctx, struct redis_string **argv, int argc
 const struct crdt_native *native_of(struct redis_context *ctx);
 struct redis_context *native_context(void);
 
+/* ---- stream.c, stream_native.c */
+
+/* What the server tells of a stream. */
+struct stream_look {
+        uint64_t length;
+        uint64_t added;
+        struct crdt_stream_id first;
+        struct crdt_stream_id last;
+        struct crdt_stream_id deleted; /* the largest that was deleted; 0-0: none */
+};
+
+/* False where the key is no stream: all is 0 then. */
+bool stream_look(struct redis_context *ctx, struct redis_string *key, struct stream_look *ret);
+bool stream_id_parse(struct bytes text, struct crdt_stream_id *ret);
+struct redis_string *stream_id_string(struct crdt_stream_id id);
+struct crdt_stream_id stream_id_previous(struct crdt_stream_id id);
+
+void stream_on_xadd(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+void stream_on_xtrim(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+void stream_on_xdel(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+void stream_on_made(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+
+/* True for what groups do among themselves: no change of the stream. */
+bool stream_event_local(const char *event);
+
+/* Runs XADD with an id of this region's own and records it; NULL as redis.Call. */
+struct redis_reply *stream_run_xadd(struct redis_context *ctx, struct redis_string **argv,
+                                    int argc);
+
+/* Takes out what was observed of the key and adds what the native stream holds. */
+void stream_record_all(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+
+/* The part of a merge. What is added is put when the native is closed, or used otherwise. */
+void stream_native_add(void *context, struct crdt_name name, struct crdt_stream_id id,
+                       struct bytes fields);
+void stream_native_remove(void *context, struct crdt_name name, struct crdt_stream_id id);
+bool stream_native_get(void *context, struct crdt_name name, struct crdt_stream_id id,
+                       struct bytes *ret);
+void stream_native_make(void *context, struct crdt_name name);
+void stream_native_raise(void *context, struct crdt_name name, struct crdt_stream_id last);
+void stream_native_close(void);
+
 /* ---- list.c */
 
 void list_on_lpush(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);

@@ -33,6 +33,7 @@ enum {
         REDIS_KEY_STRING = 1,
         REDIS_KEY_LIST = 2,
         REDIS_KEY_HASH = 3,
+        REDIS_KEY_STREAM = 7,
         REDIS_KEY_SET = 4,
 
         REDIS_REPLY_STRING = 0,
@@ -59,6 +60,7 @@ enum {
         REDIS_NOTIFY_LIST = 1 << 4,
         REDIS_NOTIFY_SET = 1 << 5,
         REDIS_NOTIFY_HASH = 1 << 6,
+        REDIS_NOTIFY_STREAM = 1 << 10,
         REDIS_NOTIFY_EXPIRED = 1 << 8,
         REDIS_NOTIFY_EVICTED = 1 << 9,
 
@@ -84,6 +86,11 @@ enum {
 };
 
 #define REDIS_NO_EXPIRE (-1)
+
+struct redis_stream_id {
+        uint64_t ms;
+        uint64_t seq;
+};
 
 struct redis_event {
         uint64_t id;
@@ -152,6 +159,7 @@ struct redis_type_methods {
         X(struct redis_string *, ListGet, (struct redis_key *, long))                              \
         X(int, ListSet, (struct redis_key *, long, struct redis_string *))                         \
         X(int, ListInsert, (struct redis_key *, long, struct redis_string *))                      \
+        X(int, StreamDelete, (struct redis_key *, struct redis_stream_id *))                       \
         X(int, ListDelete, (struct redis_key *, long))                                             \
         X(int, DeleteKey, (struct redis_key *))                                                    \
         X(int, SignalModifiedKey, (struct redis_context *, struct redis_string *))                 \

@@ -171,15 +171,21 @@ static void replace_sibling(struct redis_context *ctx, struct crdt_name name,
         redis.FreeCallReply(reply);
 }
 
+static void replace_stream(struct redis_context *ctx, struct crdt_name name,
+                           struct redis_string *key, uint64_t expire_at_ms)
+{
+        (void)expire_at_ms;
+        stream_record_all(ctx, name, key);
+}
+
 /* By REDIS_KEY_*: how content of that type is recorded. `whole`: the expiry is told with it. */
 static const struct {
         void (*replace)(struct redis_context *ctx, struct crdt_name name, struct redis_string *key,
                         uint64_t expire_at_ms);
         bool whole;
 } rows[] = {
-        [REDIS_KEY_STRING] = {replace_string, true},
-        [REDIS_KEY_LIST] = {replace_list, false},
-        [REDIS_KEY_HASH] = {replace_hash, false},
+        [REDIS_KEY_STRING] = {replace_string, true},  [REDIS_KEY_LIST] = {replace_list, false},
+        [REDIS_KEY_STREAM] = {replace_stream, false}, [REDIS_KEY_HASH] = {replace_hash, false},
         [REDIS_KEY_SET] = {replace_set, false},
 };
 

@@ -37,6 +37,8 @@ enum rule_kind {
         RULE_LINSERT, /* key where pivot value */
         RULE_LSET,    /* key index value */
         RULE_LTRIM,   /* key start stop */
+        RULE_XADD,    /* key options id field value ... */
+        RULE_XDEL,    /* key id ... */
         RULE_LREM,    /* key count value */
         RULE_FLUSH,   /* empties databases */
         RULE_PFADD,   /* key element ... */

@@ -151,7 +151,8 @@ static int run_one(struct redis_context *ctx, const struct rule *rule, struct re
 {
         if (rule->kind == RULE_LREM && argc == 4)
                 list_before_lrem(ctx, argv);
-        struct redis_reply *reply = run(ctx, rule, argv, argc);
+        struct redis_reply *reply = rule->kind == RULE_XADD ? stream_run_xadd(ctx, argv, argc)
+                                                            : run(ctx, rule, argv, argc);
         if (reply == NULL)
                 return redis.ReplyWithError(ctx, "ERR refused");
         bool whole = policy_tells_whole(plugin_bytes(argv[1]), false);

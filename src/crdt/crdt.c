@@ -11,6 +11,7 @@
 #include "crdt/list.h"
 #include "crdt/lists.h"
 #include "crdt/siblings.h"
+#include "crdt/stream.h"
 
 void crdt_fini(const struct table_env *env, struct crdt *crdt)
 {
@@ -19,6 +20,7 @@ void crdt_fini(const struct table_env *env, struct crdt *crdt)
         siblings_free(env, &crdt->siblings);
         hll_free(env, crdt);
         list_free(env, &crdt->list);
+        stream_free(env, &crdt->stream);
         heap_free(env->heap, crdt->counts);
         heap_free(env->heap, crdt->bounds);
         base_forget(env, crdt);
@@ -38,7 +40,9 @@ struct stamp crdt_rival(const struct crdt *crdt, enum crdt_type type)
 struct stamp crdt_floor(const struct crdt *crdt, enum crdt_type type)
 {
         struct stamp rival = crdt_rival(crdt, type);
-        return type == CRDT_SET || type == CRDT_LIST ? rival : stamp_max(rival, crdt->killed);
+        return type == CRDT_SET || type == CRDT_LIST || type == CRDT_STREAM
+                       ? rival
+                       : stamp_max(rival, crdt->killed);
 }
 
 static bool opaque_alive(const struct crdt *crdt)
@@ -60,6 +64,8 @@ enum crdt_type crdt_type(const struct crdt *crdt)
                 return CRDT_HLL;
         if (crdt->list != NULL && crdt->list->length > 0)
                 return CRDT_LIST;
+        if (stream_exists(crdt))
+                return CRDT_STREAM;
         if (string_exists(crdt))
                 return CRDT_STRING;
         return opaque_alive(crdt) ? CRDT_OPAQUE : CRDT_NONE;
@@ -158,6 +164,8 @@ void change_settle(struct crdt_env *env, struct crdt *crdt)
                 siblings_sweep(env, crdt);
         if (crdt->list != NULL && (floor_rose(env, crdt, CRDT_LIST) || crdt->bound_count > 0))
                 list_sweep(env, crdt);
+        if (crdt->stream != NULL || env->was == CRDT_STREAM)
+                stream_sweep(env, crdt);
         if (floor_rose(env, crdt, CRDT_STRING) ||
             stamp_before(env->rival_was, crdt_rival(crdt, CRDT_STRING)))
                 env->string_dirty = true;
@@ -181,6 +189,7 @@ void change_end(struct crdt_env *env, struct crdt *crdt)
         if (crdt->bound_count > 0)
                 bounds_prune(env, crdt);
         siblings_end(env, crdt);
+        stream_show(env, crdt);
         if (env->native == NULL || env->written || crdt_type(crdt) == CRDT_NONE)
                 return;
         uint64_t expiry = crdt_expire_at(crdt);
@@ -372,6 +381,35 @@ static void apply_list_remove(struct crdt_env *env, struct crdt *crdt,
                 list_remove(env, crdt, list_run_read(&cursor, UINT64_MAX));
 }
 
+static void apply_stream_add(struct crdt_env *env, struct crdt *crdt,
+                             const struct crdt_delta *delta)
+{
+        struct cursor cursor = cursor_of(delta->list);
+        last_raise(env, crdt, CRDT_STREAM, delta->stamp, false);
+        crdt->born = stamp_max(crdt->born, delta->stamp);
+        if ((delta->flags & CRDT_FLAG_CREATED) != 0)
+                ttl_join(crdt, delta->stamp, 0);
+        change_settle(env, crdt);
+        string_sync(env, crdt, (struct bytes){0});
+        stream_raise(env, crdt, stream_id_read(&cursor));
+        for (uint64_t i = cursor_varint(&cursor); i > 0; i--) {
+                struct stream_entry entry = {stream_id_read(&cursor), delta->stamp};
+                stream_add(env, crdt, entry, stream_fields_read(&cursor));
+        }
+}
+
+static void apply_stream_remove(struct crdt_env *env, struct crdt *crdt,
+                                const struct crdt_delta *delta)
+{
+        struct cursor cursor = cursor_of(delta->list);
+        crdt->born = stamp_max(crdt->born, delta->stamp);
+        for (uint64_t i = 0; i < delta->list_count; i++) {
+                struct stream_removal removal;
+                stream_removal_read(&cursor, UINT64_MAX, &removal);
+                stream_remove(env, crdt, &removal);
+        }
+}
+
 static void (*const apply_table[CRDT_OP_END])(struct crdt_env *env, struct crdt *crdt,
                                               const struct crdt_delta *delta) = {
         [CRDT_OP_SET] = apply_set,
@@ -388,6 +426,8 @@ static void (*const apply_table[CRDT_OP_END])(struct crdt_env *env, struct crdt 
         [CRDT_OP_SIBLING] = apply_sibling,
         [CRDT_OP_LIST_INSERT] = apply_list_insert,
         [CRDT_OP_LIST_REMOVE] = apply_list_remove,
+        [CRDT_OP_STREAM_ADD] = apply_stream_add,
+        [CRDT_OP_STREAM_REMOVE] = apply_stream_remove,
 };
 
 void crdt_apply(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
@@ -410,6 +450,7 @@ void crdt_evict(const struct table_env *env, struct crdt *crdt)
         siblings_forget(env, crdt->siblings);
         hll_free(env, crdt);
         list_free(env, &crdt->list);
+        stream_free(env, &crdt->stream);
         base_forget(env, crdt);
         crdt->base_kind = CRDT_BASE_LOST;
         crdt->opaque_lost = true;
@@ -446,7 +487,8 @@ void crdt_cuts_encode(const struct crdt *crdt, struct buffer *buffer)
 bool crdt_has_bounds(const struct crdt *crdt)
 {
         return (crdt->members != NULL && crdt->members->live > 0) ||
-               (crdt->list != NULL && crdt->list->length > 0);
+               (crdt->list != NULL && crdt->list->length > 0) ||
+               (crdt->stream != NULL && crdt->stream->count > 0);
 }
 
 static void elements_bounds(const struct crdt *crdt, struct vector *bounds)
@@ -463,6 +505,9 @@ void crdt_bounds_encode(const struct crdt *crdt, struct buffer *buffer)
         struct vector bounds = {0};
         struct table_walk walk = {0};
         elements_bounds(crdt, &bounds);
+        if (crdt->stream != NULL)
+                stream_observe(crdt->stream, (struct crdt_stream_id){0},
+                               (struct crdt_stream_id){UINT64_MAX, UINT64_MAX}, &bounds);
         struct node *node = crdt->members == NULL ? NULL : table_next(&crdt->members->table, &walk);
         for (; node != NULL; node = table_next(&crdt->members->table, &walk)) {
                 struct item *item = item_of(node);
@@ -498,6 +543,8 @@ struct stamp crdt_observed(const struct crdt *crdt)
                 return crdt->last[CRDT_HASH];
         case CRDT_OPAQUE:
                 return crdt->last[CRDT_OPAQUE];
+        case CRDT_STREAM:
+                return crdt->born;
         case CRDT_SET:
         case CRDT_SIBLINGS:
         case CRDT_LIST:

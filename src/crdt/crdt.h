@@ -23,6 +23,7 @@
  *                an index) and a place that never change: see crdt/list.h; a name that was removed
  *                before it came is remembered until the version vector covers it.
  *   hll          that there is a HyperLogLog, of the generation last[HLL]: see hll.c.
+ *   stream       entries by id, each with the stamp of its XADD: see crdt/stream.h.
  *   bounds       dots up to which a DEL had observed, by origin, until the vector covers them.
  *   siblings     concurrent writes of a string that are all kept, and for each origin the clock up
  *                to which its writes were seen by one of them or are there.
@@ -47,6 +48,7 @@ enum crdt_type {
         CRDT_SIBLINGS, /* a string of which every concurrent write is kept */
         CRDT_LIST,     /* elements that are added and removed by name */
         CRDT_HLL,      /* a HyperLogLog; natively a string */
+        CRDT_STREAM,   /* entries by id */
         CRDT_TYPE_COUNT,
         CRDT_NONE = CRDT_TYPE_COUNT, /* the key does not exist */
 };
@@ -59,6 +61,12 @@ struct crdt_name {
 
 enum {
         CRDT_DB_MAX = 0xffff,
+};
+
+/* The name of an entry of a stream; 0-0 is none. */
+struct crdt_stream_id {
+        uint64_t ms;
+        uint64_t seq;
 };
 
 /* The store of values, as a merge sees it: Redis by its module interface, or a model. A merge calls
@@ -129,6 +137,23 @@ struct crdt_native {
         void (*hll_add)(void *context, struct crdt_name name, struct bytes element);
         void (*hll_merge)(void *context, struct crdt_name name, struct bytes registers);
         bool (*hll_get)(void *context, struct crdt_name name, struct bytes *ret_registers);
+        /* Puts an entry where its id belongs; `fields`: varint strings (even, > 0), then slices.
+         * The key is absent (then it is made, without expiry) or a stream without that id. */
+        void (*stream_add)(void *context, struct crdt_name name, struct crdt_stream_id id,
+                           struct bytes fields);
+
+        /* Removes an entry; the stream stays, also without any. */
+        void (*stream_remove)(void *context, struct crdt_name name, struct crdt_stream_id id);
+
+        /* The fields of an entry that the keyspace believes to exist; false where it does not. */
+        bool (*stream_get)(void *context, struct crdt_name name, struct crdt_stream_id id,
+                           struct bytes *ret_fields);
+
+        /* Makes a stream without entries, where the key is absent. */
+        void (*stream_make)(void *context, struct crdt_name name);
+
+        /* No entry will be given a smaller id than this by the store itself. */
+        void (*stream_raise)(void *context, struct crdt_name name, struct crdt_stream_id last);
 
         /* A serialized value of another type, for state transfer; false where it does not exist. */
         bool (*opaque_get)(void *context, struct crdt_name name, struct bytes *ret_value);
@@ -168,6 +193,9 @@ struct crdt_native {
  *          registers; else varint count, slice element each
  * FLUSH    the key is empty; holes: varint count, (u8 origin, u64 low, u64 high)
  *          each; version vector
+ * STREAM_ADD  id last, varint count, (id, varint strings (even, > 0), slice each) each; no id
+ *          is 0-0; id: varint milliseconds, varint sequence
+ * STREAM_REMOVE  varint count > 0, (id low, id high, version vector) each
  * SEEN     version vector; key and database are empty
  * LIFE     u8 enum crdt_life, u64 low, u64 high; key and database are empty
  *
@@ -195,6 +223,8 @@ enum crdt_op {
         CRDT_OP_FLUSH,
         CRDT_OP_LIFE,
         CRDT_OP_HLL,
+        CRDT_OP_STREAM_ADD,
+        CRDT_OP_STREAM_REMOVE,
         CRDT_OP_END,
 };
 
@@ -322,6 +352,7 @@ struct crdt {
         struct stamp killed;
         struct stamp base;
         struct stamp ttl;
+        struct stamp born; /* of a stream: the last write or removal, which leaves it in being */
         uint64_t expire_at_ms;
         uint64_t touched; /* no earlier than any change of this key was made, whatever stamp it
                            * carries: an expiry kills at the stamp of what it observed */
@@ -330,6 +361,7 @@ struct crdt {
         struct crdt_siblings *siblings;
         struct crdt_hll *hll;
         struct crdt_list *list;
+        struct crdt_stream *stream;
         struct crdt_count *counts; /* by rising origin */
         struct crdt_dot *bounds;   /* by rising origin */
         struct bytes base_text;
@@ -470,6 +502,16 @@ void crdt_list_runs_encode(const struct crdt *crdt, uint64_t index, uint64_t cou
 bool crdt_list_place_encode(const struct table_env *env, const struct crdt *crdt, uint64_t index,
                             struct buffer *buffer);
 
+/* Streams: how many entries show, the largest id that was ever known, whether there is one of
+ * [low, high]; and what a removal of them names (where there is one). */
+uint64_t crdt_stream_length(const struct crdt *crdt);
+struct crdt_stream_id crdt_stream_last(const struct crdt *crdt);
+bool crdt_stream_has(const struct crdt *crdt, struct crdt_stream_id low,
+                     struct crdt_stream_id high);
+void crdt_stream_removal_encode(const struct crdt *crdt, struct crdt_stream_id low,
+                                struct crdt_stream_id high, struct buffer *buffer);
+void crdt_stream_id_encode(struct buffer *buffer, struct crdt_stream_id id);
+
 /* Where an insertion stands, as LIST_INSERT has it. */
 enum crdt_list_where {
         CRDT_LIST_TAIL,
@@ -562,6 +604,7 @@ struct crdt_state {
         uint64_t hll_stable;
         bool hll_there;
         struct bytes elements; /* of the list */
+        struct bytes entries;  /* of the stream */
         enum crdt_state_kind kind;
 };
 

@@ -3,6 +3,7 @@
 #include "crdt/lists.h"
 
 #include "crdt/list.h"
+#include "crdt/stream.h"
 
 #include "base/check.h"
 
@@ -247,6 +248,31 @@ static void decode_runs(struct cursor *cursor, struct crdt_delta *delta)
         decode_list(cursor, delta, element_run);
 }
 
+static void decode_entries(struct cursor *cursor, struct crdt_delta *delta)
+{
+        const uint8_t *from = cursor->at;
+        stream_id_read(cursor);
+        delta->list_count = count_read(cursor, 4);
+        for (uint64_t i = 0; i < delta->list_count && !cursor_failed(cursor); i++) {
+                struct crdt_stream_id id = stream_id_read(cursor);
+                if (id.ms == 0 && id.seq == 0)
+                        cursor_fail(cursor, ERR_MALFORMED);
+                stream_fields_read(cursor);
+        }
+        delta->list = cursor_since(cursor, from);
+}
+
+static void element_entries(struct cursor *cursor, uint64_t hlc_max)
+{
+        struct stream_removal removal;
+        stream_removal_read(cursor, hlc_max, &removal);
+}
+
+static void decode_entries_removed(struct cursor *cursor, struct crdt_delta *delta)
+{
+        decode_list(cursor, delta, element_entries);
+}
+
 /* The list is the whole body, for where it stands is needed too. */
 static void decode_insert(struct cursor *cursor, struct crdt_delta *delta)
 {
@@ -348,6 +374,8 @@ static const struct {
         [CRDT_OP_LIST_INSERT] = {decode_insert, CRDT_FLAG_CREATED},
         [CRDT_OP_LIST_REMOVE] = {decode_runs, 0},
         [CRDT_OP_HLL] = {decode_hll, CRDT_FLAG_CREATED | CRDT_FLAG_REGISTERS},
+        [CRDT_OP_STREAM_ADD] = {decode_entries, CRDT_FLAG_CREATED},
+        [CRDT_OP_STREAM_REMOVE] = {decode_entries_removed, 0},
         [CRDT_OP_FLUSH] = {decode_flush, 0},
         [CRDT_OP_LIFE] = {decode_life, 0},
 };

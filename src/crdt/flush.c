@@ -19,6 +19,7 @@ bool crdt_flush_judges(const struct crdt *crdt)
                 return !crdt->evicted;
         case CRDT_LIST:
         case CRDT_HLL:
+        case CRDT_STREAM:
         case CRDT_SIBLINGS:
                 break;
         }

@@ -17,6 +17,7 @@
  *      SIBLINGS as siblings.h says
  *      LIST     the list, as in crdt/list_code.c
  *      HLL      as hll.h says
+ *      STREAM   stamp of its last change, the stream, as in crdt/stream_code.c
  *      EVICTED  nothing; the content of this key is not whole and says nothing (only alone)
  *
  * Merging rests on two vectors: what the sender had seen and does not show has died there;
@@ -29,6 +30,7 @@
 #include "crdt/list.h"
 #include "crdt/lists.h"
 #include "crdt/siblings.h"
+#include "crdt/stream.h"
 
 enum {
         PART_LAST = 1,
@@ -42,7 +44,8 @@ enum {
         PART_SIBLINGS = 256,
         PART_LIST = 512,
         PART_HLL = 1024,
-        PARTS_ALL = 2047,
+        PART_STREAM = 2048,
+        PARTS_ALL = 4095,
 };
 
 /* ---- encode */
@@ -178,7 +181,9 @@ static unsigned parts_of(const struct crdt *crdt, enum crdt_state_kind kind)
                (stamp_is(crdt->base) ? PART_BASE : 0u) | (value ? PART_VALUE : 0u) |
                (crdt->count_count > 0 ? PART_COUNTS : 0u) | (items ? PART_ITEMS : 0u) |
                (crdt->siblings != NULL ? PART_SIBLINGS : 0u) | (crdt->hll != NULL ? PART_HLL : 0u) |
-               (crdt->list != NULL ? PART_LIST : 0u) | (crdt->evicted ? PART_EVICTED : 0u);
+               (crdt->list != NULL ? PART_LIST : 0u) |
+               (crdt->stream != NULL || stamp_is(crdt->born) ? PART_STREAM : 0u) |
+               (crdt->evicted ? PART_EVICTED : 0u);
 }
 
 enum err crdt_state_encode(const struct crdt_env *env, const struct crdt *crdt,
@@ -212,6 +217,10 @@ enum err crdt_state_encode(const struct crdt_env *env, const struct crdt *crdt,
                 list_state_write(env, crdt, kind, buffer);
         if ((parts & PART_HLL) != 0)
                 hll_write(env, crdt, kind == CRDT_STATE_VALUES, buffer);
+        if ((parts & PART_STREAM) != 0) {
+                stamp_write(buffer, crdt->born);
+                stream_state_write(env, crdt, kind, buffer);
+        }
         return buffer->err;
 }
 
@@ -372,6 +381,10 @@ bool crdt_state_decode(struct cursor *cursor, enum crdt_state_kind kind, uint64_
                 state.elements = list_state_check(cursor, kind, hlc_max);
         if ((parts & PART_HLL) != 0)
                 hll_check(cursor, hlc_max, &state);
+        if ((parts & PART_STREAM) != 0)
+                state.head.born = stamp_read(cursor, hlc_max, true);
+        if ((parts & PART_STREAM) != 0)
+                state.entries = stream_state_check(cursor, kind, hlc_max);
         if (cursor_failed(cursor))
                 return false;
         *ret = state;
@@ -515,6 +528,18 @@ static void merge_opaque(struct crdt_env *env, struct crdt *crdt, const struct c
         crdt->opaque_lost = false;
 }
 
+/* An empty stream is there by the stamp of its last change alone. */
+static void merge_born(struct crdt_env *env, struct crdt *crdt, struct stamp told,
+                       const struct crdt_seen *sender)
+{
+        struct stamp own = crdt->born;
+        crdt->born = stamp_max(own, told);
+        if (stamp_before(told, own) && crdt_seen_covers(sender, own))
+                crdt->killed = stamp_max(crdt->killed, own);
+        if (stamp_before(own, told) && env_seen(env, told))
+                crdt->killed = stamp_max(crdt->killed, told);
+}
+
 static void merge_opaque_value(struct crdt_env *env, struct crdt *crdt,
                                const struct crdt_state *state, struct stamp own)
 {
@@ -537,6 +562,7 @@ void crdt_merge(struct crdt_env *env, struct crdt *crdt, const struct crdt_state
         crdt->killed = stamp_max(crdt->killed, state->head.killed);
         merge_ttl(env, crdt, state, sender);
         merge_opaque(env, crdt, state, opaque, sender);
+        merge_born(env, crdt, state->head.born, sender);
         merge_bounds(env, crdt, state);
         merge_base(env, crdt, state, sender);
         merge_counts(env, crdt, state, sender);
@@ -549,6 +575,7 @@ void crdt_merge(struct crdt_env *env, struct crdt *crdt, const struct crdt_state
         merge_fields(env, crdt, state, sender);
         merge_members(env, crdt, state, sender);
         list_state_merge(env, crdt, state->elements, state->kind, sender);
+        stream_state_merge(env, crdt, state->entries, state->kind, sender);
         merge_opaque_value(env, crdt, state, opaque);
         enum crdt_type type = crdt_type(crdt);
         if (env->was != CRDT_NONE && type != env->was && type != CRDT_NONE)
@@ -612,6 +639,7 @@ uint64_t crdt_collect(struct crdt_env *env, struct crdt *crdt, uint64_t stable)
         items_collect(&collect, &crdt->fields, field_collect);
         items_collect(&collect, &crdt->members, member_collect);
         list_prune(env, crdt);
+        stream_prune(env, crdt);
         bounds_prune(env, crdt);
         return collect.count;
 }
@@ -620,7 +648,8 @@ bool crdt_forgettable(const struct crdt_env *env, const struct crdt *crdt, uint6
 {
         (void)env;
         if (crdt_type(crdt) != CRDT_NONE || crdt->evicted || crdt->bound_count > 0 ||
-            crdt->fields != NULL || crdt->members != NULL || crdt->list != NULL)
+            crdt->fields != NULL || crdt->members != NULL || crdt->list != NULL ||
+            crdt->stream != NULL)
                 return false;
         /* Whoever forgets such a time makes the key anew without a word about it, and whoever has
          * not forgotten it yet lets it strike. */
@@ -630,6 +659,7 @@ bool crdt_forgettable(const struct crdt_env *env, const struct crdt *crdt, uint6
         newest = crdt->touched > newest ? crdt->touched : newest;
         newest = crdt_stamp(crdt).hlc > newest ? crdt_stamp(crdt).hlc : newest;
         newest = crdt->killed.hlc > newest ? crdt->killed.hlc : newest;
+        newest = crdt->born.hlc > newest ? crdt->born.hlc : newest;
         newest = crdt->ttl.hlc > newest ? crdt->ttl.hlc : newest;
         for (unsigned i = 0; i < crdt->count_count; i++) {
                 uint64_t cut = crdt->counts[i].cut_hlc;
@@ -709,6 +739,8 @@ uint64_t crdt_digest(const struct crdt *crdt, struct crdt_name name, bool all)
                 hash = digest_stamp(hash, crdt->siblings->list[i].stamp);
         if (crdt->list != NULL && crdt->list->length > 0)
                 hash = hash_fnv_u64(hash, list_digest(crdt->list));
+        if (crdt->stream != NULL && crdt->stream->count > 0)
+                hash = hash_fnv_u64(hash, stream_digest(crdt->stream));
         for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++) {
                 if (all || (i == CRDT_OPAQUE && type == CRDT_OPAQUE))
                         hash = digest_stamp(hash, crdt->last[i]);

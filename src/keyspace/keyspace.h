@@ -181,6 +181,36 @@ MUST_USE enum err keyspace_local_hll_registers(struct keyspace *keyspace, uint64
                                                struct crdt_name name, struct bytes registers,
                                                struct keyspace_change *ret);
 
+/* ---- streams */
+
+/* How many entries are known here, and the largest id that ever was (0-0: none is known). */
+uint64_t keyspace_stream_length(const struct keyspace *keyspace, struct crdt_name name,
+                                struct crdt_stream_id *ret_last);
+
+struct keyspace_entry {
+        struct crdt_stream_id id;    /* not 0-0 */
+        const struct bytes *strings; /* field, value, field, value ... */
+        size_t count;                /* of strings: even, > 0 */
+};
+
+/* XADD: these entries are in the stream now. Without any (XGROUP CREATE ... MKSTREAM, XSETID): the
+ * stream exists, and `last` is the largest id that was given out. */
+MUST_USE enum err keyspace_local_stream_add(struct keyspace *keyspace, uint64_t wall_ms,
+                                            struct crdt_name name, struct crdt_stream_id last,
+                                            const struct keyspace_entry *entries, size_t count,
+                                            struct keyspace_change *ret);
+
+struct keyspace_ids {
+        struct crdt_stream_id low;
+        struct crdt_stream_id high; /* included */
+};
+
+/* XDEL, XTRIM: of these ids, whatever is known here went. */
+MUST_USE enum err keyspace_local_stream_remove(struct keyspace *keyspace, uint64_t wall_ms,
+                                               struct crdt_name name,
+                                               const struct keyspace_ids *ranges, size_t count,
+                                               struct keyspace_change *ret);
+
 /* Any other type: the key is now what `value` (a DUMP payload) says. */
 MUST_USE enum err keyspace_local_opaque(struct keyspace *keyspace, uint64_t wall_ms,
                                         struct crdt_name name, struct bytes value,

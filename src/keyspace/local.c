@@ -113,9 +113,12 @@ enum err delta_end(struct keyspace *keyspace, struct entry *entry, struct stamp 
 /* A key without content forgets the expiry of what it had. */
 uint8_t created_flag(const struct entry *entry)
 {
+        /* Where nothing is known, others may still remember what has been forgotten here. */
         if (entry->node.kind != ENTRY_FULL)
-                return 0;
-        bool created = crdt_type(entry->crdt) == CRDT_NONE && entry->crdt->expire_at_ms != 0;
+                return entry->node.kind == ENTRY_STRING && entry->hlc == 0 ? CRDT_FLAG_CREATED : 0;
+        const struct crdt *crdt = entry->crdt;
+        bool unknown = crdt_stamp(crdt).hlc == 0 && crdt->killed.hlc == 0;
+        bool created = crdt_type(crdt) == CRDT_NONE && (crdt->expire_at_ms != 0 || unknown);
         return created ? CRDT_FLAG_CREATED : 0;
 }
 

@@ -42,6 +42,7 @@ struct model_key {
         struct model_item items[MODEL_ITEMS];
         size_t length; /* of a list */
         struct model_element list[MODEL_LIST];
+        struct crdt_stream_id ids[MODEL_LIST]; /* of a stream's entries, whose values are `list` */
 };
 
 struct model {
@@ -282,6 +283,82 @@ static inline bool model_list_get(void *context, struct crdt_name name, uint64_t
         return true;
 }
 
+static inline bool model_id_equal(struct crdt_stream_id a, struct crdt_stream_id b)
+{
+        return a.ms == b.ms && a.seq == b.seq;
+}
+
+/* The place of an id among the entries. */
+static inline size_t model_stream_seek(const struct model_key *key, struct crdt_stream_id id)
+{
+        size_t at = 0;
+        while (at < key->length &&
+               (key->ids[at].ms < id.ms || (key->ids[at].ms == id.ms && key->ids[at].seq < id.seq)))
+                at++;
+        return at;
+}
+
+/* One field, "v", and its value. */
+static inline void model_stream_add(void *context, struct crdt_name name, struct crdt_stream_id id,
+                                    struct bytes fields)
+{
+        struct cursor cursor = cursor_of(fields);
+        struct model_key *key = model_get(context, name, CRDT_STREAM);
+        CHECK(key->type == CRDT_STREAM);
+        CHECK(key->length < MODEL_LIST);
+        CHECK(cursor_varint(&cursor) == 2);
+        CHECK(bytes_equal(cursor_slice(&cursor), BYTES("v")));
+        size_t at = model_stream_seek(key, id);
+        CHECK(at == key->length || !model_id_equal(key->ids[at], id));
+        memmove(&key->list[at + 1], &key->list[at], (key->length - at) * sizeof(key->list[0]));
+        memmove(&key->ids[at + 1], &key->ids[at], (key->length - at) * sizeof(key->ids[0]));
+        key->length++;
+        key->ids[at] = id;
+        model_element_set(&key->list[at], cursor_slice(&cursor));
+}
+
+static inline void model_stream_remove(void *context, struct crdt_name name,
+                                       struct crdt_stream_id id)
+{
+        struct model_key *key = model_find(context, name);
+        CHECK(key != NULL);
+        CHECK(key->type == CRDT_STREAM);
+        size_t at = model_stream_seek(key, id);
+        CHECK(at < key->length);
+        CHECK(model_id_equal(key->ids[at], id));
+        key->length--;
+        memmove(&key->list[at], &key->list[at + 1], (key->length - at) * sizeof(key->list[0]));
+        memmove(&key->ids[at], &key->ids[at + 1], (key->length - at) * sizeof(key->ids[0]));
+}
+
+static inline bool model_stream_get(void *context, struct crdt_name name, struct crdt_stream_id id,
+                                    struct bytes *ret)
+{
+        static uint8_t room[4 + MODEL_ELEMENT];
+        struct model_key *key = model_find(context, name);
+        size_t at = key == NULL ? 0 : model_stream_seek(key, id);
+        if (key == NULL || at == key->length || !model_id_equal(key->ids[at], id))
+                return false;
+        memcpy(room, "\2\1v", 3);
+        room[3] = key->list[at].len;
+        memcpy(room + 4, key->list[at].data, key->list[at].len);
+        *ret = bytes_of(room, 4u + key->list[at].len);
+        return true;
+}
+
+static inline void model_stream_make(void *context, struct crdt_name name)
+{
+        CHECK(model_find(context, name) == NULL);
+        model_get(context, name, CRDT_STREAM);
+}
+
+static inline void model_stream_raise(void *context, struct crdt_name name,
+                                      struct crdt_stream_id last)
+{
+        (void)last;
+        CHECK(model_find(context, name) != NULL);
+}
+
 static inline bool model_opaque_get(void *context, struct crdt_name name, struct bytes *ret)
 {
         struct model_key *key = model_find(context, name);
@@ -355,6 +432,11 @@ static inline struct crdt_native model_native(struct model *model)
                 .hll_add = model_hll_add,
                 .hll_merge = model_hll_merge,
                 .hll_get = model_hll_get,
+                .stream_add = model_stream_add,
+                .stream_remove = model_stream_remove,
+                .stream_get = model_stream_get,
+                .stream_make = model_stream_make,
+                .stream_raise = model_stream_raise,
                 .opaque_get = model_opaque_get,
                 .opaque_set = model_opaque_set,
         };
@@ -376,6 +458,8 @@ static inline uint64_t model_key_digest(const struct model_key *key)
         for (size_t i = 0; i < key->length; i++)
                 hash = hash_fnv_u64(hash_fnv(hash, bytes_of(key->list[i].data, key->list[i].len)),
                                     0x5a);
+        for (size_t i = 0; i < key->length; i++)
+                hash = hash_fnv_u64(hash_fnv_u64(hash, key->ids[i].ms), key->ids[i].seq);
         return hash_fnv_u64(hash, sum);
 }
 
@@ -405,7 +489,9 @@ static inline void model_print(const struct model *model)
                                        BYTES_ARGS(text_get(&key->items[j].value)));
                 }
                 for (size_t j = 0; j < key->length; j++)
-                        printf(" %.*s", (int)key->list[j].len, (const char *)key->list[j].data);
+                        printf(" %llu-%llu:%.*s", (unsigned long long)key->ids[j].ms,
+                               (unsigned long long)key->ids[j].seq, (int)key->list[j].len,
+                               (const char *)key->list[j].data);
                 printf("\n");
         }
 }

@@ -63,7 +63,7 @@ struct world {
         int64_t counted;   /* what was added to the counter that nothing else touches */
 };
 
-static const char *const key_names[] = {"a", "b", "c", "counter", "f", "list", "hll"};
+static const char *const key_names[] = {"a", "b", "c", "counter", "f", "list", "hll", "stream"};
 static const char *const item_names[] = {"x", "y", "z", "w"};
 
 #define DEMAND(world, belief)                                                                      \
@@ -111,8 +111,12 @@ static void agree(struct world *world, struct replica *replica)
                         struct model_key *key = model_find(&replica->model, name);
                         keyspace_find(replica->keyspace, name, &told);
                         DEMAND(world, told.type == (key == NULL ? CRDT_NONE : key->type));
-                        DEMAND(world, keyspace_list_length(replica->keyspace, name) ==
-                                              (key == NULL ? 0 : key->length));
+                        struct crdt_stream_id last;
+                        uint64_t length = key == NULL ? 0 : key->length;
+                        DEMAND(world, keyspace_list_length(replica->keyspace, name) +
+                                                      keyspace_stream_length(replica->keyspace,
+                                                                             name, &last) ==
+                                              length);
                         DEMAND(world, key == NULL || told.expire_at_ms == key->expire_at_ms);
                 }
         }
@@ -449,6 +453,60 @@ static void op_hll_add(struct op *op)
         CHECK(err == ERR_NONE);
 }
 
+/* Ids of a region's own, and now and then one that another region may take too. */
+static void op_stream_add(struct op *op)
+{
+        char room[MODEL_NAME];
+        if ((op->key != NULL && op->key->type != CRDT_STREAM) ||
+            (op->key != NULL && op->key->length > 12))
+                return;
+        struct crdt_stream_id last = {0};
+        if (op->key != NULL && op->key->length > 0)
+                last = op->key->ids[op->key->length - 1];
+        struct crdt_stream_id id = {.ms = last.ms + 1};
+        id.seq = rng_chance(&op->world->rng, 300) ? 0 : op->replica->keyspace->config.origin;
+        int len = snprintf(room, sizeof room, "x%u", ++op->world->elements);
+        struct bytes strings[] = {BYTES("v"), bytes_of(room, (size_t)len)};
+        struct keyspace_entry entry = {id, strings, 2};
+        struct buffer fields;
+        buffer_init(&fields, &op->world->heap);
+        buffer_varint(&fields, 2);
+        buffer_slice(&fields, strings[0]);
+        buffer_slice(&fields, strings[1]);
+        model_stream_add(&op->replica->model, op->name, id, buffer_view(&fields));
+        buffer_fini(&fields);
+        CHECK(keyspace_local_stream_add(op->replica->keyspace, wall(op->world, op->replica),
+                                        op->name, id, &entry, 1, &op->change) == ERR_NONE);
+}
+
+static void op_stream_make(struct op *op)
+{
+        if (op->key != NULL)
+                return;
+        model_stream_make(&op->replica->model, op->name);
+        CHECK(keyspace_local_stream_add(op->replica->keyspace, wall(op->world, op->replica),
+                                        op->name, (struct crdt_stream_id){0}, NULL, 0,
+                                        &op->change) == ERR_NONE);
+}
+
+/* One entry, or all up to one. */
+static void op_stream_remove(struct op *op)
+{
+        if (op->key == NULL || op->key->type != CRDT_STREAM || op->key->length == 0)
+                return;
+        size_t at = (size_t)rng_below(&op->world->rng, op->key->length);
+        struct keyspace_ids range = {op->key->ids[at], op->key->ids[at]};
+        if (rng_chance(&op->world->rng, 400))
+                range.low = (struct crdt_stream_id){0};
+        for (size_t i = at + 1; i > 0; i--) {
+                if (i == at + 1 || range.low.ms == 0)
+                        model_stream_remove(&op->replica->model, op->name, op->key->ids[i - 1]);
+        }
+        CHECK(keyspace_local_stream_remove(op->replica->keyspace, wall(op->world, op->replica),
+                                           op->name, &range, 1, &op->change) == ERR_NONE);
+        DEMAND(op->world, !op->change.nothing);
+}
+
 /* The type that each key has where types do not mix; "counter" is only ever added to. */
 static void (*const ops_string[])(struct op *op) = {op_set, op_increment, op_increment_float,
                                                     op_delete, op_expire};
@@ -461,11 +519,16 @@ static void (*const ops_list[])(struct op *op) = {op_push,        op_push,      
                                                   op_list_set,    op_delete,      op_expire};
 static void (*const ops_hll[])(struct op *op) = {op_hll_add, op_hll_add, op_hll_add, op_delete,
                                                  op_expire};
+static void (*const ops_stream[])(struct op *op) = {
+        op_stream_add,    op_stream_add,    op_stream_add, op_stream_make,
+        op_stream_remove, op_stream_remove, op_delete,     op_expire};
 static void (*const ops_mixed[])(struct op *op) = {
-        op_set,      op_increment,   op_increment_float, op_delete,      op_expire,     op_hash_set,
-        op_hash_set, op_hash_delete, op_set_add,         op_set_add,     op_set_remove, op_opaque,
-        op_push,     op_push,        op_list_insert,     op_list_remove, op_list_set,   op_hll_add,
-        op_hll_add,
+        op_stream_add, op_stream_add, op_stream_remove,   op_stream_make,
+        op_set,        op_increment,  op_increment_float, op_delete,
+        op_expire,     op_hash_set,   op_hash_set,        op_hash_delete,
+        op_set_add,    op_set_add,    op_set_remove,      op_opaque,
+        op_push,       op_push,       op_list_insert,     op_list_remove,
+        op_list_set,   op_hll_add,    op_hll_add,
 };
 
 static void act(struct world *world, struct replica *replica)
@@ -482,6 +545,8 @@ static void act(struct world *world, struct replica *replica)
                 ops_mixed[rng_below(&world->rng, COUNT_OF(ops_mixed))](&op);
         else if (which == 0)
                 ops_hash[rng_below(&world->rng, COUNT_OF(ops_hash))](&op);
+        else if (which == 7)
+                ops_stream[rng_below(&world->rng, COUNT_OF(ops_stream))](&op);
         else if (which == 5)
                 ops_list[rng_below(&world->rng, COUNT_OF(ops_list))](&op);
         else if (which == 6)

@@ -202,10 +202,8 @@ def refused(place):
     region = place.region(1)
     region.run("SET", "a", "1")
     for words in (("ZADD", "z", "1", "a"),
-                  ("XADD", "x", "*", "a", "b"),
                   ("GEOADD", "g", "1", "1", "a"),
-                  ("EVAL", "return redis.call('ZADD','l','1','m')", "0"),
-                  ("XGROUP", "CREATE", "x", "g", "$", "MKSTREAM")):
+                  ("EVAL", "return redis.call('ZADD','l','1','m')", "0")):
         reply = region.run(*words)
         check(isinstance(reply, str) and "not replicated between regions yet" in reply,
               f"{words!r} said {reply!r}")
@@ -222,7 +220,7 @@ def refused(place):
                   ("EVAL", "return 1", "0"), ("WAIT", "0", "1"), ("TIME",), ("LPOS", "l", "a")):
         reply = region.run(*words)
         check(not (isinstance(reply, str) and "error" in reply), f"{words!r} said {reply!r}")
-    check(int(region.info()["commands_refused"]) >= 7, "refusals are counted")
+    check(int(region.info()["commands_refused"]) >= 5, "refusals are counted")
 
 
 def clients(place):

@@ -21,6 +21,7 @@ import policies
 import lists
 import hyperloglog
 import lives
+import streams
 import replaced
 from harness import MODULE, Failed
 
@@ -46,7 +47,7 @@ def main():
     print(f"seed {arguments.seed}")
     for program in servers:
         for group in (groups.ALL + replaced.ALL + access.ALL + commands.ALL + lives.ALL + policies.ALL +
-                      flushed.ALL + hyperloglog.ALL + lists.ALL):
+                      flushed.ALL + hyperloglog.ALL + lists.ALL + streams.ALL):
             name = group.__name__
             if arguments.groups and name not in arguments.groups:
                 continue
