@@ -1,0 +1,114 @@
+/* Who has most, and whether enough have told to be sure of it. Cannot fail. */
+#include "primary/primary.h"
+
+#include "base/check.h"
+
+static bool has_data(const struct primary_candidate *candidate)
+{
+        return candidate->report.server != PRIMARY_ABSENT;
+}
+
+static bool was_primary(const struct primary_candidate *candidate)
+{
+        return has_data(candidate) && candidate->report.server != PRIMARY_ASLEEP &&
+               candidate->report.server != PRIMARY_STANDBY;
+}
+
+/* Does `a` come before `b`? */
+static bool before(const struct primary_report *a, const struct primary_report *b,
+                   const struct primary_rules *rules)
+{
+        if (a->epoch != b->epoch)
+                return a->epoch > b->epoch;
+        if (a->written != b->written)
+                return a->written > b->written;
+        if ((a->node == rules->designated) != (b->node == rules->designated))
+                return a->node == rules->designated;
+        if ((a->region == rules->region) != (b->region == rules->region))
+                return a->region == rules->region;
+        return a->node < b->node;
+}
+
+static const struct primary_report *best_of(const struct primary_candidate *candidates,
+                                            size_t count, uint64_t system,
+                                            const struct primary_rules *rules)
+{
+        const struct primary_report *best = NULL;
+        for (size_t i = 0; i < count; i++) {
+                const struct primary_report *report = &candidates[i].report;
+                if (!candidates[i].fresh || !report->eligible || !has_data(&candidates[i]) ||
+                    report->system != system)
+                        continue;
+                if (best == NULL || before(report, best, rules))
+                        best = report;
+        }
+        return best;
+}
+
+static bool sure(const struct primary_candidate *candidates, size_t count,
+                 const struct primary_rules *rules)
+{
+        unsigned standbys = 0;
+        bool primary = false;
+        for (size_t i = 0; i < count; i++) {
+                if (!candidates[i].fresh && !candidates[i].gone)
+                        return false;
+                if (!candidates[i].fresh || !has_data(&candidates[i]))
+                        continue;
+                if (was_primary(&candidates[i]))
+                        primary = primary || candidates[i].report.epoch >= rules->epoch;
+                else
+                        standbys++;
+        }
+        return rules->sync == 0 || primary || standbys + rules->sync > rules->standbys;
+}
+
+static bool all_empty(const struct primary_candidate *candidates, size_t count)
+{
+        for (size_t i = 0; i < count; i++) {
+                if (!candidates[i].fresh || has_data(&candidates[i]))
+                        return false;
+        }
+        return true;
+}
+
+static uint64_t loss_of(const struct primary_report *own, const struct primary_rules *rules)
+{
+        if (own->epoch < rules->epoch)
+                return UINT64_MAX;
+        if (own->epoch > rules->epoch || own->written >= rules->written)
+                return 0;
+        return rules->written - own->written;
+}
+
+struct primary_standing primary_rank(const struct primary_candidate *candidates, size_t count,
+                                     node_id self, const struct primary_rules *rules)
+{
+        struct primary_standing ret = {.rank = PRIMARY_RANK_UNSURE};
+        const struct primary_candidate *own = NULL;
+        CHECK(count <= PRIMARY_NODES_MAX);
+        for (size_t i = 0; i < count; i++) {
+                if (candidates[i].report.node == self)
+                        own = &candidates[i];
+        }
+        if (own == NULL || !own->fresh)
+                return ret;
+        if (all_empty(candidates, count)) {
+                ret.rank = PRIMARY_RANK_EMPTY;
+                return ret;
+        }
+        if (!has_data(own)) {
+                ret.rank = PRIMARY_RANK_BEHIND;
+                return ret;
+        }
+        const struct primary_report *best = best_of(candidates, count, own->report.system, rules);
+        ret.best = best == NULL ? 0 : best->node;
+        ret.latest = own->report.epoch >= rules->epoch;
+        ret.loss = loss_of(&own->report, rules);
+        ret.loss_over = ret.loss == UINT64_MAX || (rules->sync == 0 && ret.loss > rules->loss_max);
+        if (best != &own->report)
+                ret.rank = PRIMARY_RANK_BEHIND;
+        else if (sure(candidates, count, rules))
+                ret.rank = PRIMARY_RANK_BEST;
+        return ret;
+}
