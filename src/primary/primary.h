@@ -237,8 +237,8 @@ void primary_lease_granted(struct primary_lease *lease, uint64_t token, uint64_t
 /* It was refused, released, or is known to be another's. */
 void primary_lease_lost(struct primary_lease *lease);
 
-/* The lease, for a node that holds one: MINE, ENDING, or (after its end) UNKNOWN; UNKNOWN also where
- * there is none. ENDING begins `margin` before the end, in which the fence has to close. */
+/* The lease, for a node that holds one: MINE, ENDING, or (after its end) UNKNOWN; UNKNOWN also
+ * where there is none. ENDING begins `margin` before the end, in which the fence has to close. */
 enum primary_hold primary_lease_hold(const struct primary_lease *lease, uint64_t now_us,
                                      uint64_t margin_us);
 

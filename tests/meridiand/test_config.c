@@ -246,11 +246,11 @@ static void test_files(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_least),        cmocka_unit_test(test_all_spellings),
-                cmocka_unit_test(test_several_redis),
-                cmocka_unit_test(test_faults),       cmocka_unit_test(test_missing),
-                cmocka_unit_test(test_node_numbers), cmocka_unit_test(test_long_values),
-                cmocka_unit_test(test_damage),       cmocka_unit_test(test_files),
+                cmocka_unit_test(test_least),         cmocka_unit_test(test_all_spellings),
+                cmocka_unit_test(test_several_redis), cmocka_unit_test(test_faults),
+                cmocka_unit_test(test_missing),       cmocka_unit_test(test_node_numbers),
+                cmocka_unit_test(test_long_values),   cmocka_unit_test(test_damage),
+                cmocka_unit_test(test_files),
         };
         return cmocka_run_group_tests_name("meridiand/config", tests, NULL, NULL);
 }
