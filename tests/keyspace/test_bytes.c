@@ -53,6 +53,10 @@ static enum err fill(struct keyspace *keyspace)
                 keyspace_local_expire(keyspace, now, named("e"), now + 1, &change),
                 keyspace_local_expired(keyspace, now + 2, named("e"), &change),
                 keyspace_local_opaque(keyspace, now, named("o"), BYTES("dump"), now + 7, &change),
+                keyspace_local_sibling(keyspace, now, named("w"), BYTES("one"), now + 7, &change),
+                keyspace_local_sibling(keyspace, now, named("w"), BYTES("two"), 0, &change),
+                keyspace_local_sibling(keyspace, now, named("x"), BYTES("gone"), 0, &change),
+                keyspace_local_delete(keyspace, now, named("x"), &change),
                 keyspace_local_set(keyspace, now, named("g"), BYTES("evicted"), 0, &change),
                 keyspace_key_gone(keyspace, named("g")),
         };

@@ -110,7 +110,8 @@ static void agree(struct world *world, struct replica *replica)
                         struct keyspace_key told;
                         struct model_key *key = model_find(&replica->model, name);
                         keyspace_find(replica->keyspace, name, &told);
-                        DEMAND(world, told.type == (key == NULL ? CRDT_NONE : key->type));
+                        DEMAND(world, (told.type == CRDT_SIBLINGS ? CRDT_STRING : told.type) ==
+                                              (key == NULL ? CRDT_NONE : key->type));
                         struct crdt_stream_id last;
                         uint64_t length = key == NULL ? 0 : key->length;
                         DEMAND(world, keyspace_list_length(replica->keyspace, name) +
@@ -215,6 +216,24 @@ static void op_set(struct op *op)
                                  &op->change) == ERR_NONE);
 }
 
+static void op_sibling(struct op *op)
+{
+        char room[MODEL_NAME];
+        struct bytes value = value_random(op, room, sizeof room);
+        uint64_t expiry = expiry_random(op);
+        model_string_set(&op->replica->model, op->name, value, expiry);
+        CHECK(keyspace_local_sibling(op->replica->keyspace, wall(op->world, op->replica), op->name,
+                                     value, expiry, &op->change) == ERR_NONE);
+}
+
+/* A part of what is known as a whole is told by the store as a whole: not here. */
+static bool op_is_part(const struct op *op)
+{
+        struct keyspace_key known;
+        return keyspace_find(op->replica->keyspace, op->name, &known) &&
+               known.type == CRDT_SIBLINGS;
+}
+
 static void op_opaque(struct op *op)
 {
         char room[MODEL_NAME];
@@ -251,7 +270,7 @@ static void op_increment(struct op *op)
 {
         char text[MODEL_NAME];
         long long before = 0;
-        if (!model_int(op->key, &before))
+        if (!model_int(op->key, &before) || op_is_part(op))
                 return;
         int64_t amount = (int64_t)rng_below(&op->world->rng, 9) - 3;
         int len = snprintf(text, sizeof text, "%lld", before + (long long)amount);
@@ -269,7 +288,7 @@ static void op_increment(struct op *op)
 static void op_increment_float(struct op *op)
 {
         static const double amounts[] = {0.1, 0.25, -1.5, 3};
-        if (op->key != NULL && op->key->type != CRDT_STRING)
+        if ((op->key != NULL && op->key->type != CRDT_STRING) || op_is_part(op))
                 return;
         struct bytes before = op->key == NULL ? BYTES("") : text_get(&op->key->value);
         double amount = amounts[rng_below(&op->world->rng, COUNT_OF(amounts))];
@@ -508,8 +527,8 @@ static void op_stream_remove(struct op *op)
 }
 
 /* The type that each key has where types do not mix; "counter" is only ever added to. */
-static void (*const ops_string[])(struct op *op) = {op_set, op_increment, op_increment_float,
-                                                    op_delete, op_expire};
+static void (*const ops_string[])(struct op *op) = {
+        op_set, op_increment, op_increment_float, op_delete, op_expire, op_sibling, op_sibling};
 static void (*const ops_hash[])(struct op *op) = {op_hash_set, op_hash_set, op_hash_delete,
                                                   op_delete, op_expire};
 static void (*const ops_set[])(struct op *op) = {op_set_add, op_set_add, op_set_remove, op_delete,
@@ -528,7 +547,7 @@ static void (*const ops_mixed[])(struct op *op) = {
         op_expire,     op_hash_set,   op_hash_set,        op_hash_delete,
         op_set_add,    op_set_add,    op_set_remove,      op_opaque,
         op_push,       op_push,       op_list_insert,     op_list_remove,
-        op_list_set,   op_hll_add,    op_hll_add,
+        op_list_set,   op_hll_add,    op_hll_add,         op_sibling,
 };
 
 static void act(struct world *world, struct replica *replica)
