@@ -16,6 +16,10 @@ static enum crdt_type type_of(enum crdt_op op)
                 return CRDT_HASH;
         case CRDT_OP_SADD:
                 return CRDT_SET;
+        case CRDT_OP_LIST_INSERT:
+                return CRDT_LIST;
+        case CRDT_OP_HLL:
+                return CRDT_HLL;
         case CRDT_OP_OPAQUE:
                 return CRDT_OPAQUE;
         case CRDT_OP_SIBLING:

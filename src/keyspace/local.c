@@ -127,7 +127,8 @@ bool change_is_part(const struct entry *entry, enum crdt_op op, struct keyspace_
         if (entry->node.kind != ENTRY_FULL)
                 return false;
         enum crdt_type type = crdt_type(entry->crdt);
-        bool part = type == CRDT_OPAQUE || (type == CRDT_SIBLINGS && op == CRDT_OP_COUNT);
+        bool part = type == CRDT_OPAQUE ||
+                    (type == CRDT_SIBLINGS && (op == CRDT_OP_COUNT || op == CRDT_OP_HLL));
         if (part)
                 *ret = (struct keyspace_change){
                         .nothing = true, .whole = true, .name = entry_name(entry)};

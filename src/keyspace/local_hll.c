@@ -32,6 +32,8 @@ enum err keyspace_local_hll_add(struct keyspace *keyspace, uint64_t wall_ms, str
         struct entry *entry = entry_get(keyspace, name);
         if (entry == NULL)
                 return ERR_NOMEM;
+        if (change_is_part(entry, CRDT_OP_HLL, ret))
+                return ERR_NONE;
         struct buffer *delta = hll_begin(keyspace, wall_ms, entry, 0, &stamp);
         buffer_varint(delta, count);
         for (size_t i = 0; i < count; i++)
