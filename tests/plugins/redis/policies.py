@@ -231,7 +231,8 @@ def policy_changes(place):
                     ("HSET", key, "g", "%d" % choose.randrange(9)), ("HDEL", key, "f"),
                     ("SADD", key, turn), ("SADD", key, "m"), ("SREM", key, "m"), ("SPOP", key),
                     ("APPEND", key, "x"), ("EXPIRE", key, "1000"), ("PERSIST", key),
-                    ("INCRBYFLOAT", key, "0.5")]))
+                    ("INCRBYFLOAT", key, "0.5"),
+                    ("LPUSH", key, turn), ("RPOP", key), ("PFADD", key, turn)]))
         if turn % 3 == 2:
             for region in regions:  # what is shown must be the same: the same functions
                 region.run("MERIDIAN.POLICY", *said[3])
