@@ -74,7 +74,7 @@ static uint64_t counts[KIND_END];
 static const char *const type_names[CRDT_TYPE_COUNT + 1] = {
         [CRDT_STRING] = "string", [CRDT_HASH] = "hash",         [CRDT_SET] = "set",
         [CRDT_OPAQUE] = "whole",  [CRDT_SIBLINGS] = "siblings", [CRDT_NONE] = "none",
-        [CRDT_LIST] = "list",     [CRDT_HLL] = "hyperloglog",
+        [CRDT_LIST] = "list",     [CRDT_STREAM] = "stream",     [CRDT_HLL] = "hyperloglog",
 };
 
 static const char *type_name(enum crdt_type type)

@@ -18,6 +18,8 @@ static enum crdt_type type_of(enum crdt_op op)
                 return CRDT_SET;
         case CRDT_OP_LIST_INSERT:
                 return CRDT_LIST;
+        case CRDT_OP_STREAM_ADD:
+                return CRDT_STREAM;
         case CRDT_OP_HLL:
                 return CRDT_HLL;
         case CRDT_OP_OPAQUE:

@@ -42,6 +42,8 @@ enum err keyspace_local_stream_add(struct keyspace *keyspace, uint64_t wall_ms,
         struct entry *entry = entry_get(keyspace, name);
         if (entry == NULL)
                 return ERR_NOMEM;
+        if (change_is_part(entry, CRDT_OP_STREAM_ADD, ret))
+                return ERR_NONE;
         struct stamp stamp = keyspace_issue(keyspace, wall_ms);
         struct buffer *delta =
                 delta_begin(keyspace, stamp, CRDT_OP_STREAM_ADD, created_flag(entry), name);
@@ -62,6 +64,8 @@ enum err keyspace_local_stream_remove(struct keyspace *keyspace, uint64_t wall_m
                                       size_t count, struct keyspace_change *ret)
 {
         struct entry *entry = name_fits(name) ? entry_find(keyspace, name) : NULL;
+        if (entry != NULL && change_is_part(entry, CRDT_OP_STREAM_REMOVE, ret))
+                return ERR_NONE;
         const struct crdt *crdt = stream_of(entry);
         uint64_t there = 0;
         for (size_t i = 0; crdt != NULL && i < count; i++)
