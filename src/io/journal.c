@@ -46,7 +46,8 @@ enum err journal_open(struct journal *journal, uv_loop_t *loop, struct heap *hea
         /* A replacement that was not finished never happened. */
         unlink(journal->path_new);
         journal->fd = open(journal->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-        if (journal->fd < 0 || !io_dir_sync(dir))
+        /* What a process that was killed left unsynced counts as durable from here on: sync it. */
+        if (journal->fd < 0 || fdatasync(journal->fd) != 0 || !io_dir_sync(dir))
                 return io_fail(error, io_err_of_errno(errno), "cannot open the journal %s: %s",
                                journal->path, uv_strerror(-errno));
         enum err err =

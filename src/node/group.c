@@ -86,6 +86,34 @@ void group_fail(struct node *node, struct node_group *group, const char *why)
                   group->group == WORLD_GROUP_GLOBAL ? "global" : "regional", why);
 }
 
+/* The journal is damaged before its end: what this node promised is lost. Where there are others,
+ * it begins empty, and without a vote until they have given it back. */
+static enum err group_start_empty(struct node *node, struct node_group *group,
+                                  struct consensus_config *config, struct bytes journal,
+                                  uint64_t corrupt_at)
+{
+        struct consensus_recovery recovery;
+        bool others = config->voter_count > 1;
+        node_note(node, "journal-damaged",
+                  "The journal of the %s group is damaged at byte %llu. %s",
+                  group->group == WORLD_GROUP_GLOBAL ? "global" : "regional",
+                  (unsigned long long)corrupt_at,
+                  others ? "This node begins anew with what its peers hold, and votes again when "
+                           "they agree."
+                         : "There is nobody who holds a copy: restore it.");
+        if (!others)
+                return ERR_CORRUPT;
+        consensus_free(group->consensus);
+        group->consensus = NULL;
+        config->amnesiac = true;
+        enum err err = consensus_new(node->heap, config, &group->consensus);
+        if (err == ERR_UNSUPPORTED)
+                return ERR_CORRUPT; /* the library's core knows no way back */
+        if (err != ERR_NONE)
+                return err;
+        return consensus_start(group->consensus, node->now_us / 1000, journal, 0, &recovery);
+}
+
 enum err group_start(struct node *node, struct node_group *group, struct bytes journal)
 {
         uint32_t voters[CONSENSUS_VOTERS_MAX];
@@ -99,9 +127,7 @@ enum err group_start(struct node *node, struct node_group *group, struct bytes j
                 return err;
         err = consensus_start(group->consensus, node->now_us / 1000, journal, 0, &recovery);
         if (err == ERR_CORRUPT)
-                node_note(node, "journal-damaged",
-                          "The journal is damaged at byte %llu; restore it, or rejoin anew.",
-                          (unsigned long long)recovery.corrupt_at);
+                err = group_start_empty(node, group, &config, journal, recovery.corrupt_at);
         group->leaderless_us = node->now_us;
         return err;
 }

@@ -2,7 +2,6 @@
 #include "raft/consensus.h"
 
 #include "raft/engine.h"
-#include "raft/library.h"
 
 struct consensus {
         struct heap *heap;
@@ -53,7 +52,7 @@ enum err consensus_new(struct heap *heap, const struct consensus_config *config,
         if (consensus == NULL)
                 return ERR_NOMEM;
         consensus->heap = heap;
-        consensus->engine = config->engine != NULL ? config->engine : &consensus_library;
+        consensus->engine = config->engine != NULL ? config->engine : &consensus_core;
         enum err err = consensus->engine->open(heap, config, &consensus->core);
         if (err != ERR_NONE)
                 heap_free(heap, consensus);

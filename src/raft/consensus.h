@@ -1,4 +1,5 @@
-/* consensus.h - one Raft group of one node, behind one door: events in, effects out.
+/* consensus.h - one Raft group of one node, behind one door: events in, effects out. Behind it is
+ * the core of this room, or the library's (library.h), the oracle of tests.
  *
  * The caller feeds inputs (start, tick, receive, submit, synced, snapshot, transfer) and then calls
  * consensus_take once, which says what is to be done. Any number of inputs may go before one take;

@@ -257,7 +257,8 @@ static enum err core_start(void *engine, uint64_t now_ms, struct bytes journal, 
         if (core->config.bugs.amnesiac_votes)
                 core->meta.amnesiac = false;
         core->started = true;
-        core->heard_ms = now_ms;
+        /* This pause, and pre-vote, make it rare that a lost vote counts: so they go with it. */
+        core->heard_ms = core->config.bugs.vote_volatile ? 0 : now_ms;
         election_timer(core);
         /* Alone there is nobody to wait for. */
         const struct regime *regime = log_regime(core);

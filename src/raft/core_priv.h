@@ -55,6 +55,7 @@ struct snapshot {
         uint64_t term;
         uint64_t members_index;
         struct members members;
+        bool crc_known;
         uint32_t crc;
         struct bytes state; /* owned */
 };
@@ -291,6 +292,8 @@ void follow_synced(struct core *core);
 
 /* snapshot.c */
 MUST_USE struct snapshot *snapshot_new(struct core *core, uint64_t index, struct bytes state);
+/* Computed when it is first asked for. */
+uint32_t snapshot_crc(struct snapshot *snapshot);
 struct snapshot *snapshot_hold(struct snapshot *snapshot);
 void snapshot_drop(struct core *core, struct snapshot *snapshot);
 MUST_USE enum err snapshot_take(struct core *core, struct bytes state);

@@ -140,7 +140,8 @@ void election_tick(struct core *core)
         if (!electable(core)) {
                 core->leader = 0;
                 election_timer(core);
-        } else if (!core->config.pre_vote || stand(core, CORE_PROSPECT)) {
+        } else if (!core->config.pre_vote || core->config.bugs.vote_volatile ||
+                   stand(core, CORE_PROSPECT)) {
                 stand_candidate(core);
         }
 }

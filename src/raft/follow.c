@@ -102,9 +102,13 @@ static bool skip_committed(const struct core *core, struct message *message)
 static enum err store(struct core *core, struct message *message)
 {
         uint64_t index = message->append.previous_index;
+        uint64_t term = log_term(core, index);
         for (size_t i = 0; i < message->append.count && !core->failed; i++) {
                 struct entry entry = message_entry(&message->append.items);
                 index++;
+                if (entry.term < term)
+                        return ERR_MALFORMED;
+                term = entry.term;
                 if (index <= log_last(core)) {
                         if (log_term(core, index) == entry.term)
                                 continue;
@@ -222,6 +226,8 @@ enum err follow_chunk(struct core *core, const struct message *message)
                 answer(core, message->from);
                 return ERR_NONE;
         }
+        if (index <= core->verified)
+                return ERR_MALFORMED; /* not what this leader said before */
         if (!chunk_is_ours(arrival, message)) {
                 if (arrival->open && arrival->leader_term == core->meta.term &&
                     index <= arrival->index)

@@ -6,8 +6,8 @@
  * in the queue never fall, so what may leave is a prefix of it, and order is kept.
  *
  * In: library_message_decode has checked the form; here is checked what depends on our state and
- * what the library only asserts. Where a correct peer can send it (late, or from before a crash), it
- * is dropped in silence, else refused. */
+ * what the library only asserts. Where a correct peer can send it (late, or from before a crash),
+ * it is dropped in silence, else refused. */
 #include "raft/library_priv.h"
 
 #include "base/check.h"

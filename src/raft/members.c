@@ -1,5 +1,5 @@
-/* A small sorted array; searched from its begin, as groups are small. Decoding refuses what encoding
- * would never write. */
+/* A small sorted array; searched from its begin, as groups are small. Decoding refuses what
+ * encoding would never write. */
 #include "raft/members.h"
 
 #include "base/cursor.h"

@@ -267,7 +267,8 @@ enum err message_decode(struct bytes data, struct message *ret)
         bool valid = body_decode[type](&cursor, &message);
         if (cursor_failed(&cursor))
                 return cursor.err;
-        if (!valid || message.term == 0 || message.from == 0)
+        /* Beyond this a candidate could not count on. */
+        if (!valid || message.term == 0 || message.term > RAFT_INDEX_MAX / 2 || message.from == 0)
                 return ERR_MALFORMED;
         enum err err = cursor_done(&cursor);
         if (err == ERR_NONE)

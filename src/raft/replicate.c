@@ -176,7 +176,7 @@ static bool peer_stateless(const struct core *core, uint32_t node)
 
 static void send_chunk(struct core *core, struct progress *progress, size_t len)
 {
-        const struct snapshot *snapshot = progress->snapshot;
+        struct snapshot *snapshot = progress->snapshot;
         bool empty = peer_stateless(core, progress->node);
         struct message message = {
                 .type = MESSAGE_CHUNK,
@@ -190,7 +190,7 @@ static void send_chunk(struct core *core, struct progress *progress, size_t len)
         message.chunk.members_index = snapshot->members_index;
         message.chunk.members = buffer_view(&members);
         message.chunk.size = empty ? 0 : snapshot->state.len;
-        message.chunk.crc = empty ? 0 : snapshot->crc;
+        message.chunk.crc = empty ? 0 : snapshot_crc(snapshot);
         message.chunk.offset = empty ? 0 : progress->offset_sent;
         message.chunk.data =
                 bytes_of(len == 0 ? NULL : snapshot->state.ptr + progress->offset_sent, len);

@@ -22,8 +22,15 @@ struct snapshot *snapshot_new(struct core *core, uint64_t index, struct bytes st
         snapshot->holders = 1;
         snapshot->index = index;
         snapshot->state = state;
-        snapshot->crc = hash_crc32c(0, state);
         return snapshot;
+}
+
+uint32_t snapshot_crc(struct snapshot *snapshot)
+{
+        if (!snapshot->crc_known)
+                snapshot->crc = hash_crc32c(0, snapshot->state);
+        snapshot->crc_known = true;
+        return snapshot->crc;
 }
 
 struct snapshot *snapshot_hold(struct snapshot *snapshot)
@@ -72,7 +79,10 @@ static enum err compact(struct core *core, uint64_t index, struct bytes state)
 {
         const struct regime *regime = regime_at(core, index);
         uint64_t term = log_term(core, index);
-        CHECK(regime != NULL && term != 0);
+        if (regime == NULL || term == 0) {
+                heap_free_bytes(core->heap, state); /* nobody has told yet who the members are */
+                return ERR_BUSY;
+        }
         struct snapshot *made = snapshot_new(core, index, state);
         if (made == NULL)
                 return ERR_NOMEM;

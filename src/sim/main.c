@@ -122,8 +122,9 @@ static int find_bug(int bug, const struct sim_bug *what, const struct arguments 
 {
         double begin_s = seconds();
         for (uint64_t i = 0; i < what->budget; i++) {
-                struct sim_options options = {
-                        .seed = arguments->seed + i, .bug = bug, .raft = arguments->raft};
+                struct sim_options options = {.seed = arguments->seed + what->first + i,
+                                              .bug = bug,
+                                              .raft = arguments->raft};
                 struct sim_result result;
                 sim_run(&options, &result);
                 if (!result.violated)

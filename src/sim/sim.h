@@ -67,6 +67,7 @@ struct sim_bug {
         const char *name;
         const char *breaks;
         uint32_t budget; /* seeds within which it must be found */
+        uint32_t first;  /* where to begin, counted from the seed asked for: a rare one's place */
 };
 
 #define SIM_BUG_NONE (-1)

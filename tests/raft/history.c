@@ -1,5 +1,5 @@
-/* Event by event: the next thing that is due is a message, a sync, a wake, a restart, a client's turn
- * or a fault; its node's effects are carried out before the next. */
+/* Event by event: the next thing that is due is a message, a sync, a wake, a restart, a client's
+ * turn or a fault; its node's effects are carried out before the next. */
 #include "history.h"
 
 #include "base/buffer.h"

@@ -10,6 +10,7 @@
 #include "base/buffer.h"
 #include "base/cursor.h"
 #include "base/rng.h"
+#include "raft/library.h"
 
 #include "../cmocka_all.h"
 
@@ -28,6 +29,8 @@ enum {
         ELECTION_MS = 150,
         HEARTBEAT_MS = 40,
 };
+
+static const struct consensus_engine *engine;
 
 struct disk {
         struct buffer file;
@@ -217,6 +220,7 @@ static void start(struct world *w, unsigned at)
         static const uint32_t voters[NODES] = {3, 1, 2};
         struct node *node = &w->nodes[at];
         struct consensus_config config = {
+                .engine = engine,
                 .cluster = 77,
                 .group = 1,
                 .self = at + 1,
@@ -582,5 +586,8 @@ int main(void)
                 cmocka_unit_test(test_determinism),
                 cmocka_unit_test(test_bugs_are_found),
         };
-        return cmocka_run_group_tests(tests, NULL, NULL);
+        engine = &consensus_library;
+        int failed = cmocka_run_group_tests_name("library", tests, NULL, NULL);
+        engine = &consensus_core;
+        return failed + cmocka_run_group_tests_name("core", tests, NULL, NULL);
 }

@@ -1,10 +1,11 @@
-/* The journal through the door: every truncation, every bit flip, what must be accepted and what
- * must not; and the recovery of whole journals with cuts and snapshots. */
+/* The journal of the library's core, through the door: every truncation, every bit flip, what must
+ * be accepted and what must not; and the recovery of whole journals with cuts and snapshots. */
 #include "raft/consensus.h"
 
 #include "base/buffer.h"
 #include "base/rng.h"
 #include "raft/journal.h"
+#include "raft/library.h"
 
 #include "../cmocka_all.h"
 
@@ -16,6 +17,7 @@ static const uint32_t three[] = {7, 8, 9};
 static struct consensus_config config_of(const uint32_t *voters, size_t count)
 {
         return (struct consensus_config){
+                .engine = &consensus_library,
                 .cluster = 42,
                 .group = 1,
                 .self = 7,

@@ -1,9 +1,9 @@
-/* Messages: round trips, every truncation, every bit flip; and a live node that is fed messages
- * which are well formed but mad, to see that the library's assertions are out of reach. */
+/* The library's messages: round trips, every truncation, every bit flip; and a live node that is
+ * fed messages which are well formed but mad, to see that its assertions are out of reach. */
 #include "raft/library_message.h"
 
 #include "base/rng.h"
-#include "raft/consensus.h"
+#include "raft/library.h"
 
 #include "../cmocka_all.h"
 
@@ -242,6 +242,7 @@ static struct consensus *live(struct rng *rng)
 {
         static const uint32_t voters[] = {7, 8, 9};
         struct consensus_config config = {
+                .engine = &consensus_library,
                 .cluster = 42,
                 .group = 1,
                 .self = 7,
