@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 
@@ -414,7 +415,6 @@ def cancel_and_timeout(pair):
     expect(run(connection, "WITH x AS (INSERT INTO t (id) VALUES (200) RETURNING id) "
                "SELECT pg_sleep(20) FROM x")[0], "57014")
     run(connection, "SET statement_timeout = 0")
-    import threading
     timer = threading.Timer(0.3, connection.cancel)
     timer.start()
     expect(run(connection, "WITH x AS (INSERT INTO t (id) VALUES (200) RETURNING id) "
@@ -434,6 +434,72 @@ def lost_connection(pair):
     run(connection, "ROLLBACK")
     expect(run(connection, "INSERT INTO t (id) VALUES (302)")[0], "INSERT 0 1")
     expect(run(connection, "SELECT id FROM t WHERE id BETWEEN 300 AND 302")[1], [(302,)])
+    connection.close()
+
+
+class Cutter:
+    """Between standby and primary: passes all on, and once, when asked, loses a COMMIT's answer."""
+
+    def __init__(self, port):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port, self.target = self.listener.getsockname()[1], port
+        self.cut = False
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            client, _ = self.listener.accept()
+            server = socket.create_connection(("127.0.0.1", self.target))
+            for ends in ((client, server, True), (server, client, False)):
+                threading.Thread(target=self.pump, args=ends, daemon=True).start()
+
+    def pump(self, source, target, upward):
+        try:
+            while data := source.recv(65536):
+                cut = self.cut and upward and b"COMMIT" in data
+                if cut:
+                    self.cut = False
+                    source.shutdown(socket.SHUT_RDWR)
+                target.sendall(data)
+        except OSError:
+            pass
+        target.close()
+
+
+def writer_is(pair, port):
+    connection = pair.standby.connect("postgres")
+    run(connection, f"ALTER SYSTEM SET meridian.writer = 'host=127.0.0.1 port={port}'")
+    run(connection, "SELECT pg_reload_conf()")
+    wait_for(lambda: str(port) in run(connection, "SHOW meridian.writer")[1][0][0], "the reload")
+    connection.close()
+
+
+@test
+def lost_answer_of_commit(pair):
+    cutter = Cutter(pair.primary.port)
+    writer_is(pair, cutter.port)
+    connection = pair.standby.connect()
+    expect(run(connection, "BEGIN; INSERT INTO t (id) VALUES (350)")[0], "INSERT 0 1")
+    cutter.cut = True
+    expect(run(connection, "COMMIT")[0], "COMMIT")
+    expect(cutter.cut, False)
+    expect(run(connection, "SELECT id FROM t WHERE id = 350")[1], [(350,)])
+    connection.close()
+    writer_is(pair, pair.primary.port)
+
+
+@test
+def hidden_writes(pair):
+    pair.sql("app", "CREATE OR REPLACE FUNCTION hidden(i int) RETURNS int LANGUAGE plpgsql STABLE "
+             "AS $$BEGIN PERFORM writes(i); RETURN i; END$$")
+    wait_for(lambda: caught_up(pair), "the standby")
+    connection = pair.standby.connect()
+    expect(run(connection, "SELECT hidden(360)")[0], "0A000")
+    run(connection, "SET meridian.forward_functions = off")
+    expect(run(connection, "SELECT writes(361)")[0], "0A000")
+    run(connection, "SET meridian.write_forwarding = off")
+    expect(run(connection, "INSERT INTO t (id) VALUES (362)")[0], "25006")
+    expect(pair.one("SELECT count(*) FROM t WHERE id BETWEEN 360 AND 369"), 0)
     connection.close()
 
 
