@@ -17,12 +17,13 @@ import access
 import commands
 import flushed
 import groups
-import policies
-import lists
 import hyperloglog
+import libraries
+import lists
 import lives
-import streams
+import policies
 import replaced
+import streams
 from harness import MODULE, Failed
 
 
@@ -47,7 +48,7 @@ def main():
     print(f"seed {arguments.seed}")
     for program in servers:
         for group in (groups.ALL + replaced.ALL + access.ALL + commands.ALL + lives.ALL + policies.ALL +
-                      flushed.ALL + hyperloglog.ALL + lists.ALL + streams.ALL):
+                      flushed.ALL + hyperloglog.ALL + libraries.ALL + lists.ALL + streams.ALL):
             name = group.__name__
             if arguments.groups and name not in arguments.groups:
                 continue
