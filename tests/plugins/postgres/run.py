@@ -522,6 +522,23 @@ def pgbench(pair):
 
 
 @test
+def pipeline_is_one_transaction(pair):
+    """Several statements before one Sync: all or nothing, as on the primary."""
+    environment = dict(os.environ, PGPASSWORD="app")
+    for last, count in ((371, 2), (350, 0)):
+        pair.sql("app", "DELETE FROM t WHERE id BETWEEN 370 AND 379",
+                 "INSERT INTO t (id) VALUES (350) ON CONFLICT DO NOTHING")
+        script = f"{pair.standby.folder}/pipeline.sql"
+        with open(script, "w", encoding="utf-8") as file:
+            file.write("\\startpipeline\nINSERT INTO t (id) VALUES (370);\n"
+                       f"INSERT INTO t (id) VALUES ({last});\n\\endpipeline\n")
+        subprocess.run([f"{STOCK}/bin/pgbench", "-h", "127.0.0.1", "-U", "app", "-p",
+                        str(pair.standby.port), "-n", "-M", "extended", "-t", "1", "-f", script,
+                        "app"], check=False, capture_output=True, env=environment)
+        expect(pair.one("SELECT count(*) FROM t WHERE id BETWEEN 370 AND 379"), count)
+
+
+@test
 def primary_gone_then_promoted(pair):
     connection = pair.standby.connect()
     expect(run(connection, "INSERT INTO t (id) VALUES (400)")[0], "INSERT 0 1")
