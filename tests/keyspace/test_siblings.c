@@ -303,7 +303,7 @@ static void test_policy_change(void **state)
         for (unsigned round = 0; round < 40; round++) {
                 for (unsigned i = 0; i < SIDES; i++) {
                         struct side *side = &sides[i];
-                        struct bytes value = bytes_of("12345678" + (round + i) % 8, 1);
+                        struct bytes value = bytes_of(&"12345678"[(round + i) % 8], 1);
                         unsigned kind = (round * 7 + i * 3) % 5;
                         now += 1;
                         struct keyspace_key known;
