@@ -105,15 +105,14 @@ static void acknowledge(struct replication *r, struct peer *peer, uint64_t posit
         replication_send(r, peer, &message);
 }
 
-/* Redis merges one state at a time: parts of another one wait until it has ended. */
+/* While a state is merged, nothing else is: a delta that its sender has seen, and that comes after
+ * the part with its key, would bring back what has died there since. */
 static bool state_waits(struct replication *r, struct peer *peer)
 {
-        const struct receiver_item *item = peer->receiver.first;
-        if (!item->state)
-                return false;
-        if (r->transfer_from != NULL && r->transfer_from != peer)
-                return true;
-        r->transfer_from = peer;
+        if (r->transfer_from != NULL)
+                return r->transfer_from != peer;
+        if (peer->receiver.first->state)
+                r->transfer_from = peer;
         return false;
 }
 
