@@ -1,9 +1,9 @@
 /* What Redis is told of the topology's policies (MERIDIAN.POLICY), and what it tells of conflicts.
  *
  * The policies are sent whenever the topology changes and whenever Redis comes back; the module
- * takes what is the same for nothing. Conflicts are asked for twice a second, from the last one that
- * was heard, so that none is told twice; what happens faster than CONFLICTS_COUNT each time is heard
- * a little later. A refusal is noted for the log. */
+ * takes what is the same for nothing. Conflicts are asked for twice a second, from the last one
+ * that was heard, so that none is told twice; what comes faster than CONFLICTS_COUNT each time is
+ * heard a little later. A refusal is noted for the log. */
 #include "engine/engine_priv.h"
 
 #include <stdio.h>
