@@ -1,14 +1,15 @@
 /* HyperLogLogs. Their registers only grow, so merging is taking the larger ones; but what one write
  * has put into them cannot be told from what another has. So a HyperLogLog lives and dies as a
- * whole: each add carries its *generation*, the largest kill of the key that its writer knew (a DEL,
- * an expiry, a write of another type), kept in last[CRDT_HLL]. A greater generation replaces the
- * content of a smaller one, an equal one merges, and an add of a smaller one than is known comes too
- * late: a DEL, or a SET, wins over an add at the same time.
+ * whole: each add carries its *generation*, the largest kill of the key that its writer knew (a
+ * DEL, an expiry, a write of another type), kept in last[CRDT_HLL]. A greater generation replaces
+ * the content of a smaller one, an equal one merges, and an add of a smaller one than is known
+ * comes too late: a DEL, or a SET, wins over an add at the same time.
  *
  * Kills are forgotten once every region has seen them. So an add also carries its writer's stable
  * clock: it knew every kill up to there. A kill at or below the receiver's own is one after which
  * whatever is here was written. An expiry kills at the time for which it was set, which is the same
- * in every region and later than what was stable before it.
+ * in every region and later than what was stable before it. The store must strike a key that is due
+ * before it is changed.
  *
  * Nothing fails but memory: env->err is then set. */
 #include "crdt/hll.h"

@@ -4,7 +4,8 @@
  * stream or a state: so the flush is remembered until everything that it had seen is here, and is
  * applied again to each key for which a change comes meanwhile. States carry what is remembered.
  *
- * In a state and in a save: varint count, then (varint database, u8 flusher, holes, vector) each. */
+ * In a state and in a save: varint count, then (varint database, u8 flusher, holes, vector)
+ * each. */
 #include "keyspace/keyspace_priv.h"
 
 #include "base/check.h"

@@ -79,6 +79,9 @@ def a_key_command(choose):
         (b"RENAME", key, choose.choice(KEYS)), (b"RENAMENX", key, choose.choice(KEYS)),
         (b"RENAME", key, key), (b"COPY", key, choose.choice(KEYS)), (b"COPY", key, key),
         (b"COPY", key, choose.choice(KEYS), b"REPLACE"), (b"COPY", key, key, b"DB", b"x"),
+        (b"SORT", key, b"ALPHA"), (b"SORT", key, b"ALPHA", b"STORE", choose.choice(KEYS)),
+        (b"PFADD", key, when, b"x"), (b"PFADD", b"s2", when), (b"PFCOUNT", b"s2", key),
+        (b"PFMERGE", b"s1", b"s2"), (b"OBJECT", b"ENCODING", key), (b"LCS", b"s1", b"s2"),
     ])
 
 
@@ -139,7 +142,8 @@ def a_plain_look(server):
     look = {}
     for key, (kind, value, expiry) in server.content().items():
         look[key] = (kind, value, expiry // 10000 if expiry > 0 else expiry,
-                     server.run("OBJECT", "ENCODING", key))
+                     server.run("OBJECT", "ENCODING", key), server.run("DEBUG", "DIGEST-VALUE", key),
+                     server.run("DUMP", key) if kind == b"string" else None)
     return look
 
 
