@@ -243,7 +243,7 @@ static void refuse_unforwardable(const QueryDesc *desc, bool top)
  * before: one that is held can stop the very replay that is waited for. */
 static void wait_and_look_again(QueryDesc *desc)
 {
-        if (desc->snapshot != GetActiveSnapshot() && !ActiveSnapshotSet())
+        if (!ActiveSnapshotSet())
                 return;
         UnregisterSnapshot(desc->snapshot);
         desc->snapshot = InvalidSnapshot;

@@ -300,6 +300,31 @@ def transactions(pair):
 
 
 @test
+def cursors_and_explain(pair):
+    pair.sql("app", "TRUNCATE t")
+    connection = pair.standby.connect()
+    run(connection, "BEGIN; INSERT INTO t (id) SELECT generate_series(1, 100)")
+    for text, rows in (("DECLARE c SCROLL CURSOR FOR SELECT id FROM t ORDER BY id", None),
+                       ("FETCH 2 FROM c", [(1,), (2,)]),
+                       ("FETCH LAST FROM c", [(100,)]),
+                       ("FETCH BACKWARD 2 FROM c", [(99,), (98,)]),
+                       ("DECLARE h CURSOR WITH HOLD FOR SELECT max(id) FROM t", None),
+                       ("COMMIT", None),
+                       ("FETCH h", [(100,)]),
+                       ("SELECT pg_is_in_recovery()", [(True,)])):
+        expect(run(connection, text)[1], rows)
+    plan = run(connection, "EXPLAIN ANALYZE INSERT INTO t (id) VALUES (101)")[1]
+    assert "Insert on t" in plan[0][0], plan
+    expect(pair.one("SELECT count(*) FROM t"), 101)
+    run(connection, "EXPLAIN INSERT INTO t (id) VALUES (102)")
+    expect(run(connection, "WITH x AS (DELETE FROM t RETURNING id) SELECT ROW(1, id) FROM x")[0],
+           "0A000")
+    expect(pair.one("SELECT count(*) FROM t"), 101)
+    connection.close()
+    pair.sql("app", "TRUNCATE t")
+
+
+@test
 def refused_by_name(pair):
     connection = pair.standby.connect()
     for text in ("CREATE TEMP TABLE x (i int)", "LISTEN here", "PREPARE TRANSACTION 'x'",
