@@ -41,6 +41,7 @@ struct node {
         bool exists; /* was ever started */
         bool join;
         bool lost;      /* its disk */
+        bool forgot;    /* and is not a full member again, up or down */
         bool witness;   /* for ever: a witness's journal holds no state to go on with */
         uint64_t up_at; /* restart then */
         uint64_t paused_until;
@@ -335,6 +336,8 @@ static void pump(struct world *w, unsigned at)
         }
         if (consensus_status(node->consensus).failed)
                 violate(w, "a node failed");
+        if (!node->lost && !consensus_status(node->consensus).amnesiac)
+                node->forgot = false;
         check_leader(w, at);
         w->result.hash = hash_fnv_u64(w->result.hash, w->now * NODES + at + node->count * 977);
 }
@@ -576,8 +579,7 @@ static bool anybody_lost(const struct world *w)
 {
         for (unsigned i = 0; i < NODES; i++) {
                 const struct node *node = &w->nodes[i];
-                if (node->lost ||
-                    (node->consensus != NULL && consensus_status(node->consensus).amnesiac))
+                if (node->lost || node->forgot)
                         return true;
         }
         return false;
@@ -653,7 +655,7 @@ static void lose_disk(struct world *w)
         if (node->consensus == NULL || !may_lose(w))
                 return;
         crash(w, at);
-        node->lost = true;
+        node->lost = node->forgot = true;
         w->result.losses++;
         TRACE(w, "node %u loses its disk", at + 1);
         if (chance(w, 500)) {
