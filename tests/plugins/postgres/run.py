@@ -452,7 +452,7 @@ def cancel_and_timeout(pair):
 def lost_connection(pair):
     connection = pair.standby.connect()
     run(connection, "BEGIN; INSERT INTO t (id) VALUES (300)")
-    pair.sql("app", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    pair.sql("app", "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
              "WHERE usename = 'app' AND pid <> pg_backend_pid()")
     state = run(connection, "INSERT INTO t (id) VALUES (301)")[0]
     assert state in ("08006", "57P01"), state
