@@ -34,7 +34,7 @@ struct nodes {
         struct node_told items[SHARDS_MAX];
         struct shards_map map;
         unsigned uncovered; /* slots that nobody holds */
-        uint64_t epoch_max;
+        uint64_t epoch_max; /* of those that hold slots */
 };
 
 /* `asked`: the address of the server that told it. False: nothing of use, or too many primaries. */

@@ -126,7 +126,6 @@ static bool line_read(struct bytes line, const struct topology_endpoint *asked, 
         struct node_told node = {.failed = has_flag(flags, "fail"),
                                  .myself = has_flag(flags, "myself"),
                                  .epoch = epoch};
-        ret->epoch_max = epoch > ret->epoch_max ? epoch : ret->epoch_max;
         if (id.len == 0 || id.len >= sizeof node.id ||
             !address_read(address, asked, &node.endpoint))
                 return true;
@@ -134,7 +133,11 @@ static bool line_read(struct bytes line, const struct topology_endpoint *asked, 
         if (ret->map.count == SHARDS_MAX)
                 return false;
         ret->items[ret->map.count] = node;
-        slots_read(line, ret, ret->map.count++);
+        slots_read(line, ret, ret->map.count);
+        /* Without slots it may become a replica, and its epoch goes. */
+        if (ret->items[ret->map.count].slots > 0 && epoch > ret->epoch_max)
+                ret->epoch_max = epoch;
+        ret->map.count++;
         return true;
 }
 

@@ -14,7 +14,7 @@ static const char whole[] =
         "eee 127.0.0.1:7005@17005 master,fail - 0 0 1 disconnected\n"
         "fff :0@0 master,noaddr - 0 0 0 disconnected\n"
         "ggg 127.0.0.1:7007@17007 handshake - 0 0 0 connected\n"
-        "hhh 127.0.0.1:7008@17008 master - 0 0 0 connected\n";
+        "hhh 127.0.0.1:7008@17008 master - 0 0 99 connected\n";
 
 static struct nodes nodes;
 static struct topology_endpoint asked;
