@@ -202,8 +202,8 @@ const struct crdt_native *native_of(struct redis_context *ctx)
 {
         if (native_text.heap == NULL)
                 buffer_init(&native_text, &plugin.heap);
-        /* The client keeps the database that it has selected. In a cluster there is but one, and the
-         * server asks whose client it is: what its master or its log sends runs always. */
+        /* The client keeps the database that it has selected. In a cluster there is but one, and
+         * the server asks whose client it is: what its master or its log sends runs always. */
         native_ctx = cluster_enabled() ? ctx : plugin.ctx;
         return &native;
 }

@@ -84,7 +84,7 @@ void api_reply(struct api *api, uint64_t request, struct bytes data);
 #define API_EVENTS_MAX 1024
 void api_note(struct api *api, uint64_t wall_us, const char *name, struct bytes text);
 
-/* Adds a conflict (JSON) to those that GET /conflicts tells; the last API_CONFLICTS_MAX are kept. */
+/* Adds a conflict (JSON) to those that GET /conflicts tells: the last API_CONFLICTS_MAX. */
 #define API_CONFLICTS_MAX 1024
 void api_conflict(struct api *api, struct bytes text);
 

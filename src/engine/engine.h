@@ -85,8 +85,8 @@ void engine_start(struct engine *engine);
 
 /* Takes what a topology says about the own region (id): its backends are probed from now on, the
  * first zone's apex is the name that DNS is asked for (SOA), and Redis learns the data regions
- * (MERIDIAN.MEMBERS) and the policies of key prefixes (MERIDIAN.POLICY). To be called at the start and after every change. ERR_NOMEM: some backends
- * are not probed. */
+ * (MERIDIAN.MEMBERS) and the policies of key prefixes (MERIDIAN.POLICY). To be called at the start
+ * and after every change. ERR_NOMEM: some backends are not probed. */
 MUST_USE enum err engine_topology(struct engine *engine, const struct topology *topology,
                                   uint8_t region);
 
