@@ -1,0 +1,52 @@
+"""A Redis of a benchmark's own, with the module or without it, on an address of its own."""
+import os
+import socket
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+MODULE = os.path.join(ROOT, "build/plugins/redis/meridian.so")
+ADDRESS = "127.92.0.9"
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+class Server:
+    """`fsync`: everysec, always, or None for a server without an append-only file."""
+
+    def __init__(self, folder, server, port, module, fsync="everysec", origin=1, options=()):
+        self.port = port
+        self.folder = os.path.join(folder, str(port))
+        os.mkdir(self.folder)
+        command = [server, "--bind", ADDRESS, "--port", str(port), "--dir", self.folder,
+                   "--appendonly", "yes" if fsync else "no", "--appendfsync", fsync or "no",
+                   "--save", "", "--auto-aof-rewrite-percentage", "0",
+                   "--logfile", self.folder + "/log"]
+        if module:
+            command += ["--loadmodule", module, "origin", str(origin), *options]
+        self.process = subprocess.Popen(command)
+        self.wait()
+
+    def wait(self):
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                with socket.create_connection((ADDRESS, self.port), 1) as connection:
+                    connection.sendall(b"PING\r\n")
+                    if connection.recv(16).startswith(b"+PONG"):
+                        return
+            except OSError:
+                pass
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        sys.exit(f"the server does not start: {open(self.folder + '/log').read()}")
+
+    def cpu_seconds(self):
+        with open(f"/proc/{self.process.pid}/stat") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / TICK
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
