@@ -444,7 +444,9 @@ MUST_USE enum err keyspace_merge_state(struct keyspace *keyspace, const struct c
 /* The end of a transfer: takes over the sender's positions (those in its first part: `positions`
  * may be NULL, and is only checked not to be ahead of them), after killing what the sender had seen
  * at its begin and no longer has. ERR_REFUSED: not every part of one scan was merged in order since
- * its first; the transfer must be begun again. Cost: a walk over all keys. */
+ * its first; the transfer must be begun again. Since the first part no batch may have been applied:
+ * a delta that the sender has seen, after the part with its key, would bring back what has died
+ * there since. Cost: a walk over all keys. */
 MUST_USE enum err keyspace_adopt(struct keyspace *keyspace, const struct crdt_native *native,
                                  const struct vector *positions, struct keyspace_result *ret);
 

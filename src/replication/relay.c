@@ -136,8 +136,10 @@ void relay_answered(struct replication *r, struct peer *from,
                 relay_pull(r, peer, from);
                 return;
         }
-        if (message->after != receiver->position)
-                return; /* it came by another way meanwhile */
+        /* It came by another way meanwhile, or the origin sends its state, whose parts nothing may
+         * come between. */
+        if (message->after != receiver->position || receiver->transfer)
+                return;
         if (message->data.len > 0) {
                 r->counters.relayed++;
                 (void)receiver_enqueue(r, peer, message);

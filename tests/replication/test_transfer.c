@@ -1,0 +1,197 @@
+/* A whole state that comes from one peer, and what comes at the same time from elsewhere: nothing
+ * may reach Redis between two parts of it. The test plays Redis and both peers. */
+#include "base/check.h"
+#include "replication/replication_priv.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+/* Regions 1 (here), 2 and 3, on nodes of the same numbers. */
+enum {
+        WINDOW = 1000,
+        START_US = 1000000,
+};
+
+static struct heap heap;
+static struct outbox outbox;
+static struct replication *replication;
+static uint64_t now_us;
+static uint64_t sub_of[4]; /* our subscription to each region */
+static uint64_t fetch_sub; /* of the question asked last */
+
+static void step(struct world_event *event)
+{
+        event->now_us = now_us;
+        event->wall_us = 1700000000000000ull + now_us;
+        outbox_reset(&outbox);
+        replication_step(replication, event, &outbox);
+        assert_int_equal(outbox.err, ERR_NONE);
+        for (size_t i = 0; i < outbox.count; i++) {
+                struct replication_message message;
+                const struct world_effect *effect = &outbox.items[i];
+                if (effect->kind != WORLD_SEND)
+                        continue;
+                assert_int_equal(replication_message_decode(effect->send.data, &message), ERR_NONE);
+                assert_in_range(effect->send.peer, 2, 3);
+                if (message.kind == REPLICATION_SUBSCRIBE)
+                        sub_of[effect->send.peer] = message.sub;
+                if (message.kind == REPLICATION_FETCH)
+                        fetch_sub = message.sub;
+        }
+}
+
+static void said(node_id peer, const struct replication_message *message)
+{
+        struct buffer buffer;
+        buffer_init(&buffer, &heap);
+        replication_message_encode(message, &buffer);
+        struct world_event event = {.kind = WORLD_MESSAGE};
+        event.message.peer = peer;
+        event.message.class = WORLD_CLASS_DATA;
+        event.message.data = buffer_view(&buffer);
+        step(&event);
+        buffer_fini(&buffer);
+}
+
+static int setup(void **state)
+{
+        (void)state;
+        heap_init(&heap, 0);
+        outbox_init(&outbox, &heap);
+        struct replication_peer peers[] = {{.node = 2, .region = 2}, {.node = 3, .region = 3}};
+        struct replication_config config = {
+                .self = 1, .peers = peers, .peer_count = 2, .window_bytes = WINDOW};
+        now_us = START_US;
+        replication = replication_new(&heap, &config);
+        assert_non_null(replication);
+        for (node_id i = 2; i <= 3; i++) {
+                struct world_event event = {.kind = WORLD_PEER_UP};
+                event.peer.peer = i;
+                step(&event);
+        }
+        struct world_event event = {.kind = WORLD_REDIS_UP};
+        step(&event);
+        assert_true(sub_of[2] != 0 && sub_of[3] != 0);
+        return 0;
+}
+
+static int teardown(void **state)
+{
+        (void)state;
+        replication_free(replication);
+        outbox_fini(&outbox);
+        assert_int_equal(heap.used_bytes, 0);
+        return 0;
+}
+
+/* What Redis is given to merge by the last step; NULL: nothing. */
+static const struct world_effect *merge_of(region_id origin)
+{
+        const struct world_effect *found = NULL;
+        for (size_t i = 0; i < outbox.count; i++) {
+                if (outbox.items[i].kind != WORLD_REDIS_MERGE)
+                        continue;
+                assert_null(found); /* one at a time, in these tests */
+                assert_int_equal(outbox.items[i].merge.origin, origin);
+                found = &outbox.items[i];
+        }
+        return found;
+}
+
+static void merged(region_id origin, uint64_t position)
+{
+        struct world_event event = {.kind = WORLD_REDIS_MERGED};
+        event.merged.origin = origin;
+        event.merged.position = position;
+        step(&event);
+}
+
+static void part(node_id peer, uint64_t number, bool end)
+{
+        struct replication_message message = {.kind = REPLICATION_STATE,
+                                              .sub = sub_of[peer],
+                                              .part = number,
+                                              .end = end,
+                                              .data = BYTES("part")};
+        message.positions[0] = (struct world_position){(region_id)peer, 90};
+        message.position_count = end;
+        said(peer, &message);
+}
+
+static void batch(node_id peer, uint64_t after, uint64_t last)
+{
+        said(peer, &(struct replication_message){.kind = REPLICATION_BATCH,
+                                                 .sub = sub_of[peer],
+                                                 .after = after,
+                                                 .last = last,
+                                                 .data = BYTES("deltas")});
+}
+
+/* A delta of 3's stream that 2 has seen, and whose removal it has seen, must not come between the
+ * part with its key and the end, which claims both. */
+static void test_other_streams_wait(void **state)
+{
+        (void)state;
+        part(2, 1, false);
+        assert_true(merge_of(2)->merge.state);
+        batch(3, 0, 50);
+        assert_null(merge_of(3));
+        merged(2, 0);
+        assert_null(merge_of(3));
+        part(2, 2, true);
+        assert_true(merge_of(2)->merge.state_end);
+        merged(2, 90);
+        struct world_event event = {.kind = WORLD_TIMER};
+        if (merge_of(3) == NULL)
+                step(&event);
+        const struct world_effect *merge = merge_of(3);
+        CHECK(merge != NULL);
+        assert_int_equal(merge->merge.last, 50);
+}
+
+static void test_a_transfer_that_breaks_off_frees_the_way(void **state)
+{
+        (void)state;
+        part(2, 1, false);
+        assert_non_null(merge_of(2));
+        batch(3, 0, 50);
+        merged(2, 0);
+        assert_null(merge_of(3));
+        struct world_event event = {.kind = WORLD_PEER_DOWN};
+        event.peer.peer = 2;
+        step(&event);
+        assert_non_null(merge_of(3));
+}
+
+/* 2 was silent, 3 was asked for its stream; then 2 comes with its state before 3 answers. */
+static void test_what_goes_round_does_not_come_between(void **state)
+{
+        (void)state;
+        now_us += REPLICATION_RELAY_US;
+        said(3, &(struct replication_message){.kind = REPLICATION_BEAT, .sub = sub_of[3]});
+        assert_true(fetch_sub != 0);
+        part(2, 1, false);
+        assert_non_null(merge_of(2));
+        merged(2, 0);
+        said(3, &(struct replication_message){.kind = REPLICATION_RELAYED,
+                                              .sub = fetch_sub,
+                                              .origin = 2,
+                                              .last = 40,
+                                              .data = BYTES("deltas")});
+        assert_null(merge_of(2));
+        part(2, 2, true);
+        assert_true(merge_of(2)->merge.state_end);
+}
+
+int main(void)
+{
+#define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+        const struct CMUnitTest tests[] = {
+                CASE(test_other_streams_wait),
+                CASE(test_a_transfer_that_breaks_off_frees_the_way),
+                CASE(test_what_goes_round_does_not_come_between),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
