@@ -525,6 +525,7 @@ int daemon_acked(struct redis_context *ctx, struct redis_string **argv, int argc
             !argument_u64(argv[2], INT64_MAX, &position))
                 return reply_bad(ctx);
         keyspace_acked(plugin.keyspace, (region_id)region, position);
+        wait_acked((region_id)region, position);
         return redis.ReplyWithSimpleString(ctx, "OK");
 }
 
@@ -543,6 +544,7 @@ int daemon_members(struct redis_context *ctx, struct redis_string **argv, int ar
         enum err err = keyspace_members(plugin.keyspace, regions, (size_t)argc - 1);
         if (err != ERR_NONE)
                 return reply_err(ctx, err);
+        wait_members(regions, (size_t)argc - 1);
         return redis.ReplyWithSimpleString(ctx, "OK");
 }
 

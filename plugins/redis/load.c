@@ -146,6 +146,7 @@ static const struct {
         {"meridian.scan", daemon_scan, "readonly deny-script", 0, 0, 0},
         {"meridian.mergestate", daemon_merge_state, "write deny-oom deny-script", 0, 0, 0},
         {"meridian.acked", daemon_acked, "readonly fast", 0, 0, 0},
+        {"meridian.wait", wait_regions, "readonly", 0, 0, 0},
         {"meridian.members", daemon_members, "readonly fast", 0, 0, 0},
         {"meridian.policy", policy_command, "write deny-script", 0, 0, 0},
         {"meridian.conflicts", conflict_command, "readonly", 0, 0, 0},

@@ -32,6 +32,7 @@ void persist_reset(void)
         buffer_reset(&plugin.expired);
         plugin.shipped = 0;
         plugin.begun = false;
+        wait_reset();
 }
 
 static void aux_save(struct redis_io *io, int when)

@@ -394,6 +394,35 @@ int daemon_close(struct redis_context *ctx, struct redis_string **argv, int argc
 int daemon_digest(struct redis_context *ctx, struct redis_string **argv, int argc);
 void daemon_wake(struct redis_context *ctx);
 
+/* ---- block.c: clients that wait */
+
+struct block;
+typedef int (*block_answer)(struct redis_context *ctx, struct block *block);
+
+/* The begin of what a waiting client is remembered by. */
+struct block {
+        struct redis_blocked *blocked;
+        struct block *next;
+        block_answer answer; /* when the wait is over; also says which kind it is */
+};
+
+/* False in a transaction, a script and the like: the answer must come at once. */
+bool block_allowed(struct redis_context *ctx);
+
+/* Takes `block`, one piece of plugin.heap. timeout_ms 0: no end. */
+int block_client(struct redis_context *ctx, struct block *block, uint64_t timeout_ms);
+
+/* Ends the wait of those of one kind that are `done`, oldest first. */
+void block_each(block_answer answer, bool (*done)(struct block *block));
+
+/* ---- wait.c: until other regions have it */
+
+/* What a region has told; what it was before may have been more. */
+void wait_acked(region_id region, uint64_t position);
+void wait_members(const region_id *regions, size_t count);
+void wait_reset(void);
+int wait_regions(struct redis_context *ctx, struct redis_string **argv, int argc);
+
 /* ---- persist.c, info.c */
 
 /* A name for this life of the memory. */

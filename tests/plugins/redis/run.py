@@ -24,6 +24,7 @@ import lives
 import policies
 import replaced
 import streams
+import waiting
 from harness import MODULE, Failed
 
 
@@ -48,7 +49,8 @@ def main():
     print(f"seed {arguments.seed}")
     for program in servers:
         for group in (groups.ALL + replaced.ALL + access.ALL + commands.ALL + lives.ALL + policies.ALL +
-                      flushed.ALL + hyperloglog.ALL + libraries.ALL + lists.ALL + streams.ALL):
+                      flushed.ALL + hyperloglog.ALL + libraries.ALL + lists.ALL + streams.ALL +
+                      waiting.ALL):
             name = group.__name__
             if arguments.groups and name not in arguments.groups:
                 continue
