@@ -221,11 +221,12 @@ static void check_dead(struct sim *sim)
         }
 }
 
-/* One link is cut and a third region reaches both ends: data goes round. */
+/* One link is cut and a third region, which has data, reaches both ends: data goes round. */
 static void check_round(struct sim *sim)
 {
         if (!sim->swarm.one_cut || sim->healing || !sim->settled || sim->swarm.small_windows ||
-            sim->swarm.region_of_three || sim->now_us > sim->swarm.load_end_us)
+            sim->swarm.region_of_three || sim->now_us > sim->swarm.load_end_us ||
+            sim->swarm.region_count - sim->swarm.witness < 3)
                 return;
         for (uint32_t a = 0; a < sim->host_count; a++) {
                 for (uint32_t b = a + 1; b < sim->host_count; b++) {
