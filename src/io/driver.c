@@ -128,6 +128,11 @@ static void effect_run(struct io_driver *driver, const struct world_effect *effe
         case WORLD_REDIS_CLOSE:
                 ports->redis(ports->user, effect);
                 return;
+        case WORLD_POSTGRES_DO:
+        case WORLD_POSTGRES_GATE:
+                if (ports->postgres != NULL)
+                        ports->postgres(ports->user, effect);
+                return;
         }
         UNREACHABLE("an effect that world.h does not name");
 }
@@ -217,6 +222,8 @@ static struct bytes *event_slice(struct world_event *event)
                 return &event->redis_up.holes;
         case WORLD_REDIS_MERGED:
                 return &event->merged.holes;
+        case WORLD_POSTGRES_DONE:
+                return &event->postgres_done.fail;
         case WORLD_START:
         case WORLD_TIMER:
         case WORLD_PEER_UP:
@@ -226,6 +233,7 @@ static struct bytes *event_slice(struct world_event *event)
         case WORLD_JOURNAL_FAILED:
         case WORLD_REQUEST_GONE:
         case WORLD_REDIS_DOWN:
+        case WORLD_POSTGRES_SEEN:
                 return NULL;
         }
         UNREACHABLE("an event that world.h does not name");

@@ -73,6 +73,8 @@ struct io_ports {
         void (*note)(void *user, uint64_t wall_us, const char *name, struct bytes text);
         /* WORLD_REDIS_*: the effect as it is. */
         void (*redis)(void *user, const struct world_effect *effect);
+        /* WORLD_POSTGRES_*: the effect as it is. NULL where there is none to look after. */
+        void (*postgres)(void *user, const struct world_effect *effect);
         /* Called after every turn in which the node stepped, when no effects
          * are left. May be NULL. */
         void (*turned)(void *user);

@@ -379,6 +379,9 @@ static void dispatch(struct node *node, const struct world_event *event)
         case WORLD_REDIS_MERGED:
         case WORLD_REDIS_SCANNED:
                 break;
+        case WORLD_POSTGRES_SEEN:
+        case WORLD_POSTGRES_DONE:
+                break;
         }
 }
 

@@ -228,6 +228,8 @@ static void dispatch(struct replication *r, const struct world_event *event)
         case WORLD_REQUEST:
         case WORLD_REQUEST_GONE:
         case WORLD_PROBED:
+        case WORLD_POSTGRES_SEEN:
+        case WORLD_POSTGRES_DONE:
                 break;
         }
 }

@@ -147,6 +147,9 @@ static void carry_out(struct sim *sim, struct host *host, const struct world_eff
                 if (host->redis_ready)
                         redis_effect(&sim->redis[host->region], host, effect);
                 break;
+        case WORLD_POSTGRES_DO:
+        case WORLD_POSTGRES_GATE:
+                break;
         }
 }
 

@@ -255,7 +255,7 @@ static bool check_root(struct parser *parser, const struct frame *frame)
         if (data_count == 0)
                 return section_fails(parser, frame, "make the role of at least one region data",
                                      "all regions are witnesses");
-        return check_mentions(parser) && check_functions(parser);
+        return check_mentions(parser) && check_functions(parser) && check_postgres_nodes(parser);
 }
 
 static bool check_nothing(struct parser *parser, const struct frame *frame)
@@ -272,7 +272,7 @@ bool check_section(struct parser *parser, const struct frame *frame)
                 [SECTION_REGION] = check_region,    [SECTION_NODE] = check_node,
                 [SECTION_ZONE] = check_zone,        [SECTION_SOA] = check_nothing,
                 [SECTION_NAME] = check_name,        [SECTION_DATA] = check_data,
-                [SECTION_FUNCTION] = check_nothing,
+                [SECTION_FUNCTION] = check_nothing, [SECTION_POSTGRES] = check_postgres,
         };
         return checks[frame->kind](parser, frame);
 }

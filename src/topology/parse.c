@@ -165,6 +165,9 @@ static void number_put(const struct field_row *row, void *base, int64_t value)
         case FIELD_CONFLICT:
         case FIELD_FUNCTION:
         case FIELD_TEXT:
+        case FIELD_SWITCH:
+        case FIELD_NODE:
+        case FIELD_NODES:
                 UNREACHABLE("not a number");
         }
 }
@@ -309,8 +312,8 @@ static bool address_usable(const struct topology_address *address)
 }
 
 /* The count of a list, and one more if there is room; false with the error if not. */
-static bool list_grow(struct parser *parser, const struct field_row *row, void *base,
-                      const struct token *token, uint32_t *ret_index)
+bool list_grow(struct parser *parser, const struct field_row *row, void *base,
+               const struct token *token, uint32_t *ret_index)
 {
         uint32_t count = field_count_of(row, base);
         if (count >= row->max)
@@ -437,7 +440,8 @@ static const struct {
         [FIELD_ENDPOINT] = {false, store_endpoint}, [FIELD_ENDPOINTS] = {true, store_endpoints},
         [FIELD_REGION] = {false, store_region},     [FIELD_REGIONS] = {true, store_region},
         [FIELD_CONFLICT] = {false, store_conflict}, [FIELD_FUNCTION] = {false, store_function},
-        [FIELD_TEXT] = {false, store_lines},
+        [FIELD_TEXT] = {false, store_lines},        [FIELD_SWITCH] = {false, store_switch},
+        [FIELD_NODE] = {false, store_node},         [FIELD_NODES] = {true, store_node},
 };
 
 /* Entries */
@@ -522,6 +526,13 @@ static void *frame_open_soa(struct parser *parser, const struct token *name)
 {
         (void)name;
         return parser_top(parser)->base;
+}
+
+static void *frame_open_postgres(struct parser *parser, const struct token *name)
+{
+        (void)name;
+        parser->topology->postgres.automatic = true;
+        return &parser->topology->postgres;
 }
 
 static void *full(struct parser *parser, const struct token *name, size_t max, const char *what)
@@ -623,7 +634,7 @@ static void *(*const openers[SECTION_COUNT])(struct parser *parser, const struct
         [SECTION_REGION] = frame_open_region,     [SECTION_NODE] = frame_open_node,
         [SECTION_ZONE] = frame_open_zone,         [SECTION_SOA] = frame_open_soa,
         [SECTION_NAME] = frame_open_name,         [SECTION_DATA] = frame_open_data,
-        [SECTION_FUNCTION] = frame_open_function,
+        [SECTION_FUNCTION] = frame_open_function, [SECTION_POSTGRES] = frame_open_postgres,
 };
 
 /* Fills in what a number is when its key is missing. */

@@ -17,6 +17,12 @@ struct frame {
         struct bytes name;
 };
 
+/* A node that the postgres section names: it may be described later. */
+struct node_mention {
+        struct token token;
+        uint32_t *id; /* where its id belongs */
+};
+
 struct parser {
         struct lexer lexer;
         bool peeked;
@@ -29,6 +35,8 @@ struct parser {
         uint32_t mention_count;
         struct token mentions[TOPOLOGY_REGIONS_MAX + 1]; /* region names as first referred to */
         struct token functions[TOPOLOGY_DATA_MAX];       /* the function that data[i] refers to */
+        uint32_t node_count;
+        struct node_mention nodes[2 * TOPOLOGY_POSTGRES_NODES_MAX + 1];
 };
 
 /* Writes the error with the place of the open sections. Returns false. */
@@ -49,6 +57,18 @@ void *frame_open_data(struct parser *parser, const struct token *prefix);
 void *frame_open_function(struct parser *parser, const struct token *name);
 bool check_data(struct parser *parser, const struct frame *frame);
 bool check_functions(struct parser *parser);
+
+/* postgres.c */
+bool store_switch(struct parser *parser, const struct field_row *row, void *base,
+                  const struct token *token);
+bool store_node(struct parser *parser, const struct field_row *row, void *base,
+                const struct token *token);
+bool check_postgres(struct parser *parser, const struct frame *frame);
+bool check_postgres_nodes(struct parser *parser);
+
+/* parse.c: the count of a list and one more, where there is room; else the error. */
+bool list_grow(struct parser *parser, const struct field_row *row, void *base,
+               const struct token *token, uint32_t *ret_index);
 bool endpoint_equal(const struct topology_endpoint *a, const struct topology_endpoint *b);
 
 /* Copies a domain name in lower case without the dot at its end. False: it is not one. */

@@ -93,6 +93,26 @@ static const struct field_row function_fields[] = {
         {"text", FIELD_TEXT, true, OF(topology_function, text)},
 };
 
+static const struct field_row postgres_fields[] = {
+        {"nodes", FIELD_NODES, true, OF(topology_postgres, nodes),
+         LIST(topology_postgres, node_count, TOPOLOGY_POSTGRES_NODES_MAX)},
+        {"never", FIELD_NODES, false, OF(topology_postgres, never),
+         LIST(topology_postgres, never_count, TOPOLOGY_POSTGRES_NODES_MAX)},
+        {"first", FIELD_NODE, false, OF(topology_postgres, first),
+         LIST(topology_postgres, first_count, 1)},
+        {"automatic", FIELD_SWITCH, false, OF(topology_postgres, automatic)},
+        {"lease", FIELD_MILLIS, false, OF(topology_postgres, lease_ms),
+         RANGE(500, 60 * SECOND_MS, 3 * SECOND_MS)},
+        {"renew", FIELD_MILLIS, false, OF(topology_postgres, renew_ms),
+         RANGE(50, 20 * SECOND_MS, 500)},
+        {"margin", FIELD_MILLIS, false, OF(topology_postgres, margin_ms),
+         RANGE(50, 30 * SECOND_MS, 1200)},
+        {"sync", FIELD_U32, false, OF(topology_postgres, sync),
+         RANGE(0, TOPOLOGY_POSTGRES_NODES_MAX - 1, 0)},
+        {"loss_max", FIELD_U64, false, OF(topology_postgres, loss_max),
+         RANGE(0, INT64_MAX, 16 << 20)},
+};
+
 #define FIELDS(rows) .fields = (rows), .field_count = COUNT_OF(rows)
 
 const struct section_row section_rows[SECTION_COUNT] = {
@@ -105,6 +125,7 @@ const struct section_row section_rows[SECTION_COUNT] = {
         [SECTION_NAME] = {"name", SECTION_ZONE, true, FIELDS(name_fields)},
         [SECTION_DATA] = {"data", SECTION_ROOT, true, FIELDS(data_fields)},
         [SECTION_FUNCTION] = {"function", SECTION_ROOT, true, FIELDS(function_fields)},
+        [SECTION_POSTGRES] = {"postgres", SECTION_ROOT, false, FIELDS(postgres_fields)},
 };
 
 const struct field_row *section_field(const struct section_row *section, struct bytes key,

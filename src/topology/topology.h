@@ -30,6 +30,7 @@ enum {
         TOPOLOGY_NAMES_MAX = 128, /* of all zones together */
         TOPOLOGY_DATA_MAX = 64,   /* key prefixes with a policy of their own */
         TOPOLOGY_FUNCTIONS_MAX = 8,
+        TOPOLOGY_POSTGRES_NODES_MAX = 32,
         TOPOLOGY_PREFIX_SIZE = 64,     /* of keys: 63 bytes and a NUL */
         TOPOLOGY_FUNCTION_SIZE = 4096, /* the text of a merge function, with its NUL */
         TOPOLOGY_REGION_ID_MAX = 64,
@@ -156,6 +157,26 @@ struct topology_function {
         char text[TOPOLOGY_FUNCTION_SIZE];
 };
 
+/* A PostgreSQL cluster that spans regions: who may write to it follows the rules of
+ * primary/primary.h. */
+struct topology_postgres {
+        uint32_t node_count; /* 0: there is no such cluster */
+        uint32_t never_count;
+        uint32_t nodes[TOPOLOGY_POSTGRES_NODES_MAX]; /* ids of the nodes that have a server, of
+                                                      * those that are as good as each other the
+                                                      * earlier one first */
+        uint32_t never[TOPOLOGY_POSTGRES_NODES_MAX]; /* of these, who never becomes primary */
+        uint32_t first_count;                        /* 1 */
+        uint32_t first; /* begins where nobody has data; nodes[0] unless given */
+        bool automatic; /* a standby takes over without being asked */
+        uint32_t lease_ms;
+        uint32_t renew_ms;  /* between two renewals */
+        uint32_t margin_ms; /* the holder stops so long before its lease ends by its own clock: the
+                             * clocks of two machines may differ in rate by this part of it */
+        uint32_t sync;      /* commits wait for so many standbys; 0: none */
+        uint64_t loss_max;  /* bytes that a takeover may lose without being asked */
+};
+
 /* About 130 kB, without pointers: copy it by assignment, keep it on a heap, never on a stack. Zero
  * padding is guaranteed after topology_parse, so two topologies may be compared by memcmp. */
 struct topology {
@@ -172,6 +193,7 @@ struct topology {
         struct topology_name names[TOPOLOGY_NAMES_MAX]; /* in the order of the zones */
         struct topology_data data[TOPOLOGY_DATA_MAX];   /* in the order of the document */
         struct topology_function functions[TOPOLOGY_FUNCTIONS_MAX];
+        struct topology_postgres postgres;
 };
 
 /* A fault in the text: what, where, and what to do about it. */

@@ -30,6 +30,9 @@ enum field_kind {
         FIELD_CONFLICT,  /* enum topology_conflict */
         FIELD_FUNCTION,  /* char[TOPOLOGY_NAME_SIZE]: a function's name, or empty */
         FIELD_TEXT,      /* char[TOPOLOGY_FUNCTION_SIZE]: many lines */
+        FIELD_SWITCH,    /* bool: on or off */
+        FIELD_NODE,      /* one node's name, as a list of ids that has one */
+        FIELD_NODES,     /* uint32_t[]: ids of nodes, by their names */
 };
 
 struct field_row {
@@ -53,6 +56,7 @@ enum section_kind {
         SECTION_NAME,
         SECTION_DATA,
         SECTION_FUNCTION,
+        SECTION_POSTGRES,
         SECTION_COUNT,
 };
 

@@ -18,6 +18,8 @@ static bool field_present(const struct field_row *row, const void *base)
         case FIELD_A:
         case FIELD_AAAA:
         case FIELD_ENDPOINTS:
+        case FIELD_NODE:
+        case FIELD_NODES:
                 return field_count_of(row, base) > 0;
         case FIELD_ENDPOINT:
                 return ((const struct topology_endpoint *)field_of(row, base))->address.family != 0;
@@ -39,6 +41,7 @@ static bool field_present(const struct field_row *row, const void *base)
         case FIELD_POLICY:
         case FIELD_CONFLICT:
         case FIELD_TEXT:
+        case FIELD_SWITCH:
                 return true;
         }
         return false;
@@ -79,6 +82,12 @@ static const char *region_name(const struct topology *topology, uint8_t id)
 {
         const struct topology_region *region = topology_region_by_id(topology, id);
         return region != NULL ? region->name : "unknown";
+}
+
+static const char *node_name(const struct topology *topology, uint32_t id)
+{
+        const struct topology_node *node = topology_node_by_id(topology, id);
+        return node != NULL ? node->name : "unknown";
 }
 
 /* One element of a list, or the value of a scalar. */
@@ -140,6 +149,13 @@ static void write_element(struct buffer *buffer, const struct topology *topology
         case FIELD_REGION:
         case FIELD_REGIONS:
                 buffer_format(buffer, "%s", region_name(topology, ((const uint8_t *)at)[index]));
+                break;
+        case FIELD_SWITCH:
+                buffer_format(buffer, "%s", *(const bool *)at ? "on" : "off");
+                break;
+        case FIELD_NODE:
+        case FIELD_NODES:
+                buffer_format(buffer, "%s", node_name(topology, ((const uint32_t *)at)[index]));
                 break;
         }
 }
@@ -226,6 +242,15 @@ static void write_data(struct buffer *buffer, const struct topology *topology)
         }
 }
 
+static void write_postgres(struct buffer *buffer, const struct topology *topology)
+{
+        if (topology->postgres.node_count == 0)
+                return;
+        buffer_format(buffer, "\n");
+        write_section(buffer, topology, SECTION_POSTGRES, "", &topology->postgres, 0);
+        buffer_format(buffer, "}\n");
+}
+
 void topology_write(const struct topology *topology, struct buffer *buffer)
 {
         write_fields(buffer, topology, SECTION_ROOT, topology, 0);
@@ -237,6 +262,7 @@ void topology_write(const struct topology *topology, struct buffer *buffer)
         for (uint32_t i = 0; i < topology->zone_count; i++)
                 write_zone(buffer, topology, i);
         write_data(buffer, topology);
+        write_postgres(buffer, topology);
 }
 
 /* Differences */
@@ -467,6 +493,18 @@ static void diff_functions(struct diff *diff)
         diff->name = "";
 }
 
+static void diff_postgres(struct diff *diff)
+{
+        bool had = diff->before->postgres.node_count > 0;
+        bool has = diff->after->postgres.node_count > 0;
+        diff->kind = "postgres";
+        if (had && has)
+                diff_fields(diff, SECTION_POSTGRES, &diff->before->postgres,
+                            &diff->after->postgres);
+        else if (had || has)
+                diff_line(diff, has ? '+' : '-', "postgres", "cluster", "");
+}
+
 size_t topology_diff(const struct topology *before, const struct topology *after,
                      struct buffer *buffer)
 {
@@ -479,6 +517,7 @@ size_t topology_diff(const struct topology *before, const struct topology *after
         diff_names(&diff);
         diff_data(&diff);
         diff_functions(&diff);
+        diff_postgres(&diff);
         return diff.count;
 }
 

@@ -18,6 +18,12 @@
  *  - Redis: at most one WORLD_REDIS_TAIL per peer and origin, one WORLD_REDIS_SCAN per peer and
  *    one WORLD_REDIS_MERGE per origin are under way; each is answered once, unless WORLD_REDIS_DOWN
  *    comes first. A tail may be answered early, with what there is.
+ *  - PostgreSQL: at most one WORLD_POSTGRES_DO is under way, but for a fence, which may come at any
+ *    time and takes the place of what is under way. Each is answered once by WORLD_POSTGRES_DONE,
+ *    and a WORLD_POSTGRES_SEEN of the time after it comes before or behind that answer. A gate lets
+ *    a commit begin, and lets its answer leave, only before `until_us` on the machine's monotonic
+ *    clock, by whatever reads that clock inside of the server: so a server whose daemon is stopped
+ *    fences itself. A server that is started anew begins with a closed gate.
  *  - Time: `now_us` is monotonic and may run at a rate that is wrong by some per cent; `wall_us` is
  *    Unix time and may jump. */
 #ifndef MERIDIAN_WORLD_WORLD_H
@@ -72,6 +78,8 @@ enum world_event_kind {
         WORLD_REDIS_TAILED,   /* answer to WORLD_REDIS_TAIL */
         WORLD_REDIS_MERGED,   /* answer to WORLD_REDIS_MERGE */
         WORLD_REDIS_SCANNED,  /* answer to WORLD_REDIS_SCAN */
+        WORLD_POSTGRES_SEEN,  /* how this node's PostgreSQL is: often, after each change */
+        WORLD_POSTGRES_DONE,  /* a WORLD_POSTGRES_DO has ended */
 };
 
 /* How far a stream of one origin has been applied: the origin's hybrid logical clock (clock/hlc.h)
@@ -85,6 +93,37 @@ struct world_position {
  * origin, u8 mixed (0, 1), u64 low, u64 high in little-endian order; see keyspace_hole. */
 #define WORLD_HOLE_LEN  18
 #define WORLD_HOLES_MAX 96
+
+enum {
+        WORLD_POSTGRES_LINES_MAX = 16,
+};
+
+/* A timeline that a server has left: followed up to `end` (LSN), begun under a lease with the token
+ * `epoch`, which is stored beside the data, durably before the timeline begins. */
+struct world_postgres_line {
+        uint32_t timeline;
+        uint64_t epoch; /* 0: none of ours */
+        uint64_t end;
+};
+
+/* This node's PostgreSQL server. What each word means is said in primary/primary.h. */
+struct world_postgres {
+        uint8_t server;  /* enum primary_server */
+        uint64_t system; /* the cluster's identifier; 0: no data */
+        uint32_t timeline;
+        uint64_t epoch;   /* under which that timeline was begun */
+        uint64_t written; /* LSN: a primary's flush; a standby's receipt. Of a held or closed one it
+                            * is final */
+        uint64_t replayed; /* LSN */
+        bool lines_cut;
+        uint8_t line_count; /* newest first */
+        struct world_postgres_line lines[WORLD_POSTGRES_LINES_MAX];
+        node_id upstream; /* a standby streams from that node's server now; 0: from none */
+        bool lag_known;   /* of a standby: how long ago its last replayed commit was made, where */
+        uint64_t lag_us;  /* it has not replayed all that it received; 0: it has */
+        uint64_t gate_epoch;    /* of an open one: what the gate was told last; */
+        uint64_t gate_until_us; /* 0: it is closed */
+};
 
 struct world_event {
         enum world_event_kind kind;
@@ -163,6 +202,11 @@ struct world_event {
                         size_t position_count;                  /* with every part, or the first */
                         enum err err;
                 } scanned;
+                struct world_postgres postgres; /* SEEN */
+                struct {
+                        uint64_t number;   /* as asked */
+                        struct bytes fail; /* one sentence; empty: all went well */
+                } postgres_done;
         };
 };
 
@@ -171,14 +215,16 @@ enum world_effect_kind {
         WORLD_SEND, /* to a peer; dropped in silence when the link is down */
         WORLD_JOURNAL_APPEND,
         WORLD_JOURNAL_REPLACE,
-        WORLD_REPLY,       /* the answer to a request; final */
-        WORLD_PUBLISH,     /* what this node knows has changed: render the view again */
-        WORLD_NOTE,        /* an event for the log and for `meridian events` */
-        WORLD_REDIS_TAIL,  /* wait for deltas of this region after a position, for a peer */
-        WORLD_REDIS_MERGE, /* apply a batch of an origin */
-        WORLD_REDIS_SCAN,  /* the next part of the whole state, for a peer */
-        WORLD_REDIS_ACKED, /* tell Redis how far a peer holds our stream (tombstones, WAIT) */
-        WORLD_REDIS_CLOSE, /* tell Redis that nobody holds anything of a hole in our stream */
+        WORLD_REPLY,         /* the answer to a request; final */
+        WORLD_PUBLISH,       /* what this node knows has changed: render the view again */
+        WORLD_NOTE,          /* an event for the log and for `meridian events` */
+        WORLD_REDIS_TAIL,    /* wait for deltas of this region after a position, for a peer */
+        WORLD_REDIS_MERGE,   /* apply a batch of an origin */
+        WORLD_REDIS_SCAN,    /* the next part of the whole state, for a peer */
+        WORLD_REDIS_ACKED,   /* tell Redis how far a peer holds our stream (tombstones, WAIT) */
+        WORLD_REDIS_CLOSE,   /* tell Redis that nobody holds anything of a hole in our stream */
+        WORLD_POSTGRES_DO,   /* change this node's PostgreSQL server */
+        WORLD_POSTGRES_GATE, /* how long it may take writes */
 };
 
 struct world_effect {
@@ -235,6 +281,16 @@ struct world_effect {
                         uint64_t low;
                         uint64_t high;
                 } close;
+                struct {
+                        uint64_t number;  /* grows with each, from 1 at each start of the node */
+                        uint8_t action;   /* enum primary_action that concerns the server */
+                        node_id upstream; /* whose server is followed or copied; 0: not known */
+                        uint64_t epoch;   /* INIT, PROMOTE, OPEN: the lease's token */
+                } postgres;
+                struct {
+                        uint64_t epoch;
+                        uint64_t until_us; /* monotonic */
+                } gate;
         };
 };
 

@@ -32,6 +32,8 @@ static const char lab[] =
         "  node eu-west-1 { id = 2; link = 127.20.0.1:7401 } }\n"
         "region watch { id = 3; role = witness; node watch-1 { id = 7; link = "
         "\"127.30.0.1:7401\" } }\n"
+        "postgres { nodes = [eu-west-1, us-east-1]; never = [us-east-1]; automatic = off;\n"
+        "  sync = 1; lease = 2s; margin = 500ms; renew = 250ms }\n"
         "zone Example.Test. { name www { policy = nearest; } name api-us { region = us-east; }\n"
         "  name ha { order = [eu-west, us-east]; ttl = 5s } ttl = 45; soa { refresh = 2h } }\n"
         "timing { heartbeat = 100ms; down_after = 0.8s /* quick */ }\n"
@@ -102,6 +104,57 @@ static void test_data(void **state)
         assert_string_equal(function->text,
                             "\nlocal s = ...\n-- \"it's\" { so\nreturn s[1].value\n");
         assert_null(topology_function_of(&topology, BYTES("car")));
+}
+
+static void test_postgres(void **state)
+{
+        (void)state;
+        must_parse(lab, &topology);
+        const struct topology_postgres *postgres = &topology.postgres;
+        assert_int_equal(postgres->node_count, 2);
+        assert_int_equal(postgres->nodes[0], 2);
+        assert_int_equal(postgres->nodes[1], 1);
+        assert_int_equal(postgres->never_count, 1);
+        assert_int_equal(postgres->never[0], 1);
+        assert_int_equal(postgres->first, 2);
+        assert_false(postgres->automatic);
+        assert_int_equal(postgres->sync, 1);
+        assert_int_equal(postgres->lease_ms, 2000);
+        must_parse(HEAD REGION(1, "1.0.0.1") "postgres { nodes = [n1]; margin = 300ms }",
+                   &topology);
+        assert_true(postgres->automatic);
+        assert_int_equal(postgres->lease_ms, 3000);
+        assert_int_equal(postgres->renew_ms, 500);
+        assert_int_equal(postgres->first, 1);
+        assert_int_equal(postgres->loss_max, 16 << 20);
+}
+
+static void test_postgres_diff(void **state)
+{
+        (void)state;
+        struct heap heap;
+        struct buffer lines;
+        heap_init(&heap, 0);
+        buffer_init(&lines, &heap);
+        must_parse(lab, &topology);
+        other = topology;
+        other.postgres.automatic = true;
+        other.postgres.never_count = 0;
+        other.postgres.nodes[0] = 1;
+        other.postgres.nodes[1] = 2;
+        assert_int_equal(topology_diff(&topology, &other, &lines), 3);
+        memset(&other.postgres, 0, sizeof other.postgres);
+        assert_int_equal(topology_diff(&topology, &other, &lines), 1);
+        assert_int_equal(topology_diff(&other, &topology, &lines), 1);
+        buffer_u8(&lines, 0);
+        assert_string_equal((const char *)lines.ptr,
+                            "~ postgres: nodes [eu-west-1, us-east-1] -> [us-east-1, eu-west-1]\n"
+                            "~ postgres: never [us-east-1] -> none\n"
+                            "~ postgres: automatic off -> on\n"
+                            "- postgres cluster\n"
+                            "+ postgres cluster\n");
+        buffer_fini(&lines);
+        assert_int_equal(heap.used_bytes, 0);
 }
 
 static void test_data_diff(void **state)
@@ -294,6 +347,26 @@ static const struct {
         {HEAD "function f { }", 2, "function f", "'text' is missing"},
         {HEAD "function f { text = \"\" }", 2, "function f, text", "no text"},
         {HEAD "function f { text = \"\"\"return }", 2, "function f, text", "no end"},
+        {HEAD "postgres { }", 2, "postgres", "'nodes' is missing"},
+        {HEAD "postgres { nodes = [] }", 2, "postgres", "has no node"},
+        {HEAD "postgres { nodes = [a]; nodes = [b] }", 2, "postgres, nodes", "twice"},
+        {HEAD "postgres { nodes = [a, a] }", 2, "postgres, nodes", "a is given twice"},
+        {HEAD "postgres { nodes = [a] }\npostgres { nodes = [a] }", 3, "postgres", "twice"},
+        {HEAD "postgres { nodes = [a]; never = [a] }", 2, "postgres", "no node is left"},
+        {HEAD "postgres { nodes = [a, b]; sync = 2 }", 2, "postgres", "than there are"},
+        {HEAD "postgres { nodes = [a]; automatic = yes }", 2, "postgres, automatic", "neither on"},
+        {HEAD "postgres { nodes = [a]; lease = 2s }", 2, "postgres", "two renewals"},
+        {HEAD "postgres { nodes = [a]; margin = 299ms }", 2, "postgres", "margin is too small"},
+        {HEAD REGION(1, "1.0.0.1") "postgres { nodes = [n1,\n a] }", 4, "", "no node 'a'"},
+        {HEAD REGION(1, "1.0.0.1") REGION(2, "1.0.0.2") "postgres { nodes = [n1];\n first = n2 }",
+         5, "", "none of the cluster's"},
+        {HEAD REGION(1, "1.0.0.1")
+                 REGION(2, "1.0.0.2") "postgres { nodes = [n1, n2]; first = n2;\n never = [n2] }",
+         4, "", "never to be primary"},
+        {HEAD REGION(1, "1.0.0.1") "postgres { nodes = [w] }\n"
+                                   "region w { id = 2; role = witness; node w { id = 2; link = "
+                                   "\"1.0.0.2:1\" } }",
+         3, "", "belongs to a witness"},
         {HEAD "function F { }", 2, "function", "not a name"},
         {HEAD "function f { text = x }\nfunction f { }", 3, "function", "twice"},
 };
@@ -543,6 +616,8 @@ int main(int argc, char **argv)
                 cmocka_unit_test(test_names),
                 cmocka_unit_test(test_data),
                 cmocka_unit_test(test_data_diff),
+                cmocka_unit_test(test_postgres),
+                cmocka_unit_test(test_postgres_diff),
                 cmocka_unit_test(test_broken),
                 cmocka_unit_test(test_round_trip),
                 cmocka_unit_test(test_example),
