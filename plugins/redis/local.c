@@ -32,6 +32,8 @@ void local_changed(const struct keyspace_change *change)
                 local_dirty(&plugin.dirty, change->name);
         if (change->nothing)
                 return;
+        if (change->before.ptr != NULL)
+                log_before(change->before);
         log_frame(change->delta, false);
 }
 

@@ -4,7 +4,7 @@
  *   varint len << 1 | 1, delta    a SET without its value, or an HSET of one field without the
  *                                 value's bytes: it is what Redis holds
  *   varint 0, u32 db, slice key   the key was evicted
- *   varint 1, u8 kind, ...        of a region on several servers (enum log_kind)
+ *   varint 1, u8 kind, ...        enum log_kind
  *
  * The native commands stand in the log before it and have made the values; the record adds what the
  * keyspace must remember of them. Replay changes no value. A malformed record is an error reply,
@@ -13,6 +13,7 @@
 
 enum log_kind {
         LOG_MARK = 1, /* u64 position that was told */
+        LOG_BEFORE,   /* slice: what the increment that follows was the first to be added to */
 };
 
 bool log_flush(struct redis_context *ctx)
@@ -35,10 +36,12 @@ static enum err replay_gone(struct cursor *cursor)
         return cursor_failed(cursor) ? cursor->err : keyspace_key_gone(plugin.keyspace, name);
 }
 
-static enum err replay_kind(struct cursor *cursor)
+static enum err replay_kind(struct cursor *cursor, struct bytes *ret_before)
 {
         uint8_t kind = cursor_u8(cursor);
-        if (cursor_failed(cursor))
+        if (kind == LOG_BEFORE)
+                *ret_before = cursor_slice(cursor);
+        if (cursor_failed(cursor) || kind == LOG_BEFORE)
                 return cursor->err;
         if (kind != LOG_MARK)
                 return ERR_VERSION;
@@ -54,6 +57,14 @@ void log_mark(uint64_t position)
         buffer_varint(&plugin.pending, 1);
         buffer_u8(&plugin.pending, LOG_MARK);
         buffer_u64(&plugin.pending, position);
+        plugin_must(plugin.pending.err, "the log");
+}
+
+void log_before(struct bytes text)
+{
+        buffer_varint(&plugin.pending, 1);
+        buffer_u8(&plugin.pending, LOG_BEFORE);
+        buffer_slice(&plugin.pending, text);
         plugin_must(plugin.pending.err, "the log");
 }
 
@@ -125,7 +136,8 @@ static enum err replay_cut(const struct crdt_native *native, struct bytes delta)
         enum err err = uncut(native, delta, &whole);
         plugin_must(whole.err, "a value");
         if (err == ERR_NONE)
-                err = keyspace_replay(plugin.keyspace, native, buffer_view(&whole), &result);
+                err = keyspace_replay(plugin.keyspace, native, buffer_view(&whole),
+                                      (struct bytes){0}, &result);
         buffer_fini(&whole);
         return err;
 }
@@ -134,6 +146,7 @@ static enum err replay(struct redis_context *ctx, struct bytes record)
 {
         const struct crdt_native *native = native_of(ctx);
         struct cursor cursor = cursor_of(record);
+        struct bytes before = {0};
         enum err err = ERR_NONE;
         while (err == ERR_NONE && cursor_left(&cursor) > 0) {
                 struct keyspace_result result;
@@ -144,11 +157,13 @@ static enum err replay(struct redis_context *ctx, struct bytes record)
                 if (head == 0)
                         err = replay_gone(&cursor);
                 else if (head == 1)
-                        err = replay_kind(&cursor);
+                        err = replay_kind(&cursor, &before);
                 else if ((head & 1) != 0)
                         err = replay_cut(native, delta);
                 else
-                        err = keyspace_replay(plugin.keyspace, native, delta, &result);
+                        err = keyspace_replay(plugin.keyspace, native, delta, before, &result);
+                if (head != 1)
+                        before = (struct bytes){0};
         }
         return err != ERR_NONE ? err : cursor.err;
 }

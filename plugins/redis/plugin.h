@@ -268,6 +268,7 @@ bool guard_lets(struct redis_context *ctx);
 bool log_flush(struct redis_context *ctx);
 
 /* Appends one frame to `pending`. `cut`: the value, its tail, is left out. */
+void log_before(struct bytes text); /* keyspace_change.before, before its delta */
 void log_frame(struct bytes delta, bool cut);
 int log_command(struct redis_context *ctx, struct redis_string **argv, int argc);
 

@@ -78,6 +78,7 @@ enum err keyspace_merge(struct keyspace *keyspace, const struct crdt_native *nat
                 env.stable = keyspace_stable(keyspace);
         enum crdt_type was = crdt_type(crdt);
         env.conflict = asked ? &found : NULL;
+        env.text_before = keyspace->replay_before;
         crdt_apply(&env, crdt, delta);
         if (found.kind != CRDT_CONFLICT_NONE)
                 keyspace->found(keyspace->found_context, &found);
@@ -203,13 +204,15 @@ enum err keyspace_apply_logged(struct keyspace *keyspace, const struct crdt_nati
 }
 
 enum err keyspace_replay(struct keyspace *keyspace, const struct crdt_native *native,
-                         struct bytes delta, struct keyspace_result *ret)
+                         struct bytes delta, struct bytes before, struct keyspace_result *ret)
 {
         region_id self = keyspace->config.origin;
         struct apply apply = {keyspace, native, self, UINT64_MAX, 0, true, 0};
         uint64_t conflicts = keyspace->stats.conflicts;
         *ret = (struct keyspace_result){0};
+        keyspace->replay_before = before;
         enum err err = apply_delta(&apply, delta, ret);
+        keyspace->replay_before = (struct bytes){0};
         apply_reach(&apply);
         ret->position = vector_get(&keyspace->seen.vector, self);
         ret->conflicts = keyspace->stats.conflicts - conflicts;

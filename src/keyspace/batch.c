@@ -176,16 +176,16 @@ static enum err run_count(struct keyspace *keyspace, struct stamp stamp, struct 
         int64_t amount = ops[at].amount;
         if (entry->node.kind == ENTRY_FULL) {
                 struct crdt_count *own = crdt_increment_plain(entry->crdt, keyspace->config.origin);
-                if (own != NULL && !has_part(own))
+                if (own != NULL && !has_part(own) && count_fits(own, amount))
                         return add_plain(keyspace, stamp, entry, own, amount, ret);
         }
         struct crdt room;
         struct bytes before = {0};
         if (crdt_base_open(entry_look(entry, &room))) {
-                buffer_reset(&keyspace->text);
-                buffer_format(&keyspace->text, "%lld",
+                buffer_reset(&keyspace->before);
+                buffer_format(&keyspace->before, "%lld",
                               (long long)value_before(ops, at, count, teller));
-                before = buffer_view(&keyspace->text);
+                before = buffer_view(&keyspace->before);
         }
         return count_publish(keyspace, stamp, entry, amount, 0, before, ret);
 }

@@ -24,6 +24,7 @@ struct keyspace *keyspace_new(struct heap *heap, const struct keyspace_config *c
         keyspace->seen.self = config->origin;
         buffer_init(&keyspace->delta, heap);
         buffer_init(&keyspace->text, heap);
+        buffer_init(&keyspace->before, heap);
         if (!ring_init(&keyspace->ring, heap, config->ring_bytes)) {
                 keyspace_free(keyspace);
                 return NULL;
@@ -56,6 +57,7 @@ void keyspace_free(struct keyspace *keyspace)
         relay_fini(keyspace);
         buffer_fini(&keyspace->delta);
         buffer_fini(&keyspace->text);
+        buffer_fini(&keyspace->before);
         flushes_free(keyspace);
         heap_free(keyspace->heap, keyspace);
 }

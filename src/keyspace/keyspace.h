@@ -61,12 +61,14 @@ struct keyspace_change {
         struct bytes delta; /* encoded, without the length prefix of streams; see below */
         bool rewrite;       /* the native value must become `text` (the expiry stays) */
         struct bytes text;
-        bool nothing; /* nothing was to do: no stamp, no delta */
-        bool whole;   /* nothing was told: the key `name` is known as one whole value, of
+        struct bytes before; /* of an increment: the base that it was the first to be added to, ptr
+                              * NULL: none. Nothing else tells it: to be logged before the delta */
+        bool nothing;        /* nothing was to do: no stamp, no delta */
+        bool whole;          /* nothing was told: the key `name` is known as one whole value, of
                        * which this was a part. It is to be told anew, as what it is now. */
         struct crdt_name name;
 };
-/* `delta` and `text` are borrowed until the next call on the keyspace. */
+/* `delta`, `text` and `before` are borrowed until the next call on the keyspace. */
 
 /* expire_at_ms for keyspace_local_set and _opaque: the key keeps the expiry that it has (APPEND,
  * SETRANGE, SET ... KEEPTTL). */
@@ -327,9 +329,12 @@ MUST_USE enum err keyspace_apply_logged(struct keyspace *keyspace, const struct 
                                         struct keyspace_result *ret);
 
 /* One delta of this region as keyspace_change.delta held it, from the log: sets metadata, ring,
- * position and the native value. Known ones are skipped. */
+ * position and the native value. Known ones are skipped. `before`: keyspace_change.before; with ptr
+ * NULL the native is asked, which is right where it is as it was before the change: not where a
+ * log holds the native change too, and has made it already. */
 MUST_USE enum err keyspace_replay(struct keyspace *keyspace, const struct crdt_native *native,
-                                  struct bytes delta, struct keyspace_result *ret);
+                                  struct bytes delta, struct bytes before,
+                                  struct keyspace_result *ret);
 
 /* Calls `each` with the key of every delta of a batch, in order, and stops at the first malformed
  * one. A host uses it before keyspace_apply to let the store's own expiry strike first. */

@@ -54,9 +54,11 @@ struct keyspace {
         struct ring relays[CLOCK_REGIONS_MAX + 1]; /* of the others' deltas; data NULL: none */
         struct buffer delta;                       /* of the change being made */
         struct buffer text;
-        bool issued;    /* a stamp was given out since load */
-        uint64_t first; /* that one */
-        uint64_t given; /* the largest position that readers of this life may know */
+        struct buffer before;       /* keyspace_change.before */
+        struct bytes replay_before; /* of the delta that is replayed */
+        bool issued;                /* a stamp was given out since load */
+        uint64_t first;             /* that one */
+        uint64_t given;             /* the largest position that readers of this life may know */
         uint64_t recovered;
         struct vector
                 hinted; /* content up to here may have come with parts of states, claimed or not */
@@ -187,6 +189,7 @@ enum err value_publish(struct keyspace *keyspace, struct stamp stamp, struct ent
 enum err count_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                        int64_t whole, double part, struct bytes text_before,
                        struct keyspace_change *ret);
+bool count_fits(const struct crdt_count *own, int64_t amount);
 enum err items_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                        enum crdt_op op, struct bytes body, struct keyspace_change *ret);
 

@@ -247,6 +247,14 @@ static struct crdt_delta count_next(const struct keyspace *keyspace, const struc
         return next;
 }
 
+/* An origin tells running totals, of which 64 bits are told: what it has added since the last SET
+ * may be no more than that. */
+bool count_fits(const struct crdt_count *own, int64_t amount)
+{
+        int64_t sum;
+        return !__builtin_add_overflow((int64_t)(own->total.whole - own->cut.whole), amount, &sum);
+}
+
 enum err count_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                        int64_t whole, double part, struct bytes text_before,
                        struct keyspace_change *ret)
@@ -256,6 +264,13 @@ enum err count_publish(struct keyspace *keyspace, struct stamp stamp, struct ent
         struct crdt *crdt = entry_full(keyspace, entry);
         if (crdt == NULL)
                 return ERR_NOMEM;
+        bool open = crdt_base_open(crdt);
+        const struct crdt_count *own = crdt_count_of(crdt, keyspace->config.origin);
+        if (own != NULL && !count_fits(own, whole)) {
+                *ret = (struct keyspace_change){
+                        .nothing = true, .whole = true, .name = entry_name(entry)};
+                return ERR_NONE;
+        }
         uint8_t flags = created_flag(entry);
         struct crdt_delta next = count_next(keyspace, crdt, stamp, whole, part);
         flags |= next.cut_hlc != 0 ? CRDT_FLAG_CUTS : 0;
@@ -266,7 +281,10 @@ enum err count_publish(struct keyspace *keyspace, struct stamp stamp, struct ent
                 buffer_u64(delta, next.cut_hlc);
                 crdt_totals_encode(delta, next.cut);
         }
-        return delta_end(keyspace, entry, stamp, text_before, ret);
+        enum err err = delta_end(keyspace, entry, stamp, text_before, ret);
+        if (err == ERR_NONE && open)
+                ret->before = text_before;
+        return err;
 }
 
 static enum err change_text(struct keyspace *keyspace, const struct crdt *crdt,
@@ -290,10 +308,10 @@ enum err keyspace_local_increment(struct keyspace *keyspace, uint64_t wall_ms,
         const struct crdt *crdt = entry_look(entry, &room);
         struct bytes before = {0};
         if (crdt_base_open(crdt)) {
-                buffer_reset(&keyspace->text);
-                buffer_format(&keyspace->text, "%lld",
+                buffer_reset(&keyspace->before);
+                buffer_format(&keyspace->before, "%lld",
                               (long long)((uint64_t)value_after - (uint64_t)amount));
-                before = buffer_view(&keyspace->text);
+                before = buffer_view(&keyspace->before);
         }
         enum err err = count_publish(keyspace, keyspace_issue(keyspace, wall_ms), entry, amount, 0,
                                      before, ret);

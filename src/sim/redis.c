@@ -122,7 +122,9 @@ static void log_replay_one(struct sim_redis *redis, const struct log_entry *entr
         struct bytes data = bytes_of(entry->bytes, entry->len);
         switch (entry->kind) {
         case LOG_LOCAL:
-                must(redis, keyspace_replay(redis->keyspace, &redis->native, data, &result),
+                must(redis,
+                     keyspace_replay(redis->keyspace, &redis->native, data, (struct bytes){0},
+                                     &result),
                      "replay");
                 break;
         case LOG_BATCH:

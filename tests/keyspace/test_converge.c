@@ -696,7 +696,7 @@ static void load(struct world *world, unsigned index, struct bytes saved)
         if (replica->reserved_len > 0)
                 DEMAND(world, keyspace_replay(replica->keyspace, &replica->native,
                                               bytes_of(replica->reserved, replica->reserved_len),
-                                              &result) == ERR_NONE);
+                                              (struct bytes){0}, &result) == ERR_NONE);
         DEMAND(world, keyspace_begin(replica->keyspace, wall(world, replica), &change) == ERR_NONE);
         agree(world, replica);
 }

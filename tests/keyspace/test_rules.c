@@ -193,6 +193,59 @@ static void test_sum_saturates(void **state)
         assert_true(bytes_equal(change.text, BYTES("9223372036854775803")));
 }
 
+/* Running totals are told as 64 bits: a difference of more would be another one elsewhere. */
+static void test_count_beyond_64_bits(void **state)
+{
+        (void)state;
+        set(&a, "9223372036854775807");
+        add(&a, -3, INT64_MAX - 3);
+        add(&a, -INT64_MAX + 2, -1);
+        meet();
+        shows("-1");
+        assert_int_equal(keyspace_local_increment(a.keyspace, a.now, key, -1, -2, &change),
+                         ERR_NONE);
+        assert_true(change.whole && change.nothing);
+        assert_true(bytes_equal(change.name.key, key.key));
+        set(&a, "-2");
+        meet();
+        shows("-2");
+        add(&a, -1, -3);
+        meet();
+        shows("-3");
+}
+
+/* A log whose native commands have run already: the value of the first increment's base is told. */
+static void test_replay_knows_the_base(void **state)
+{
+        (void)state;
+        uint8_t first[64];
+        uint8_t second[64];
+        set(&a, "1.50");
+        size_t first_len = change.delta.len;
+        memcpy(first, change.delta.ptr, first_len);
+        assert_null(change.before.ptr);
+        enum err err = keyspace_local_increment_float(a.keyspace, a.now, key, 0.25, BYTES("1.50"),
+                                                      &change);
+        assert_int_equal(err, ERR_NONE);
+        assert_true(bytes_equal(change.before, BYTES("1.50")));
+        size_t second_len = change.delta.len;
+        memcpy(second, change.delta.ptr, second_len);
+        err = keyspace_local_increment_float(a.keyspace, a.now, key, 1, BYTES("1.75"), &change);
+        assert_int_equal(err, ERR_NONE);
+        assert_null(change.before.ptr);
+        struct keyspace *again = made(1, 1 << 16);
+        struct bytes deltas[] = {bytes_of(first, first_len), bytes_of(second, second_len)};
+        const struct bytes before[] = {{0}, BYTES_INIT("1.50")};
+        for (size_t i = 0; i < 2; i++) {
+                assert_int_equal(keyspace_replay(again, &a.native, deltas[i], before[i], &result),
+                                 ERR_NONE);
+                if (i == 0)
+                        model_string_set(&a.model, key, BYTES("1.75"), 0);
+        }
+        shows("1.75");
+        keyspace_free(again);
+}
+
 static void test_text_hides_increments(void **state)
 {
         (void)state;
@@ -447,6 +500,8 @@ int main(void)
                 RULE(test_increments_add_up),
                 RULE(test_set_takes_what_it_saw),
                 RULE(test_sum_saturates),
+                RULE(test_count_beyond_64_bits),
+                RULE(test_replay_knows_the_base),
                 RULE(test_text_hides_increments),
                 RULE(test_add_wins),
                 RULE(test_later_type_wins),

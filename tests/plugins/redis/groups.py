@@ -457,6 +457,27 @@ def restarts(place):
         b.close()
 
 
+def restarted_sums(place):
+    """What an increment was added to is known after a restart, before anything is merged with it."""
+    a, b = place.region(1), place.region(2)
+    a.run("SET", "whole", "10")
+    a.run("INCRBY", "whole", "5")
+    a.run("SET", "float", "1.50")
+    a.run("INCRBYFLOAT", "float", "0.25")
+    a.run("SET", "far", "9223372036854775807")
+    a.run("INCRBY", "far", "-3")
+    a.run("DECRBY", "far", "9223372036854775807")
+    b.run("INCRBY", "whole", "1")
+    b.run("INCRBYFLOAT", "float", "2")
+    a.kill()
+    a.start()
+    settle_all([a, b])
+    for server in (a, b):
+        check_equal([server.run("GET", key) for key in ("whole", "float", "far")],
+                    [b"16", b"3.75", b"-3"], f"region {server.origin}")
+    same_everywhere([a, b], "after the restart")
+
+
 def rewrite(place):
     """BGREWRITEAOF and DEBUG RELOAD keep the metadata."""
     a, b = place.region(1), place.region(2)
@@ -754,6 +775,7 @@ def bad_arguments(place):
 
 
 ALL = [parity, parity_in_transactions, parity_in_scripts, refused, clients, merge_basics,
-       add_wins_in_transactions, convergence, pipelines, counters_exact, restarts, rewrite, lost_log, adoption,
+       add_wins_in_transactions, convergence, pipelines, counters_exact, restarts, restarted_sums, rewrite,
+       lost_log, adoption,
        state_transfer, replica, expiry, eviction, bad_input, drift, blocking_tail, paused, databases,
        bad_arguments]
