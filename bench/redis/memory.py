@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """What a key costs in memory, with the module and without it, for each type.
 
-Fills a fresh server with keys of one kind and divides the growth of its resident memory by their
-number; then the same with the module, whose ring of deltas is kept small, as it is no cost of a key.
-A busy machine does not disturb these figures.
+Fills a fresh server with keys of one kind and divides the growth of its used memory (INFO, which
+counts the module's too) by their number; then the same with the module, whose ring of deltas is kept
+small, as it is no cost of a key. A busy machine does not disturb these figures.
 
     bench/redis/memory.py [--keys 200000]
 """
@@ -48,13 +48,12 @@ class Client:
         for _ in commands:
             self.answer()
 
-
-def resident(server):
-    with open(f"/proc/{server.process.pid}/status", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-    raise RuntimeError("the system tells no resident memory")
+    def used(self):
+        self.socket.sendall(encode(["INFO", "memory"]))
+        for line in self.answer().splitlines():
+            if line.startswith(b"used_memory:"):
+                return int(line.split(b":")[1])
+        raise RuntimeError("INFO tells no used_memory")
 
 
 def per_key(arguments, folder, port, module, kind, elements):
@@ -62,10 +61,10 @@ def per_key(arguments, folder, port, module, kind, elements):
                     options=["ring", "65536"])
     try:
         client = Client(port)
-        before = resident(server)
+        before = client.used()
         for first in range(0, arguments.keys, 1000):
             client.pipeline([kind(i) for i in range(first, first + 1000)])
-        return (resident(server) - before) * elements / arguments.keys
+        return (client.used() - before) * elements / arguments.keys
     finally:
         server.stop()
         shutil.rmtree(server.folder)

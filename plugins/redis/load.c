@@ -300,12 +300,16 @@ static bool subscribe(struct redis_context *ctx)
                redis.RegisterCommandFilter(ctx, filter_command, REDIS_FILTER_NOSELF) != NULL;
 }
 
+static struct heap_source memory;
+
 static bool start(struct redis_context *ctx, struct redis_string **argv, int argc)
 {
         const char *why = "the server refuses a command, a type or a subscription of the module";
         if (!read_options(ctx, argv, argc) || !preamble_is_on(ctx))
                 return false;
-        heap_init(&plugin.heap, 0);
+        /* the server's own, so that INFO and maxmemory count what is remembered of its keys */
+        memory = (struct heap_source){redis.Alloc, redis.Realloc, redis.Free};
+        heap_init_from(&plugin.heap, 0, &memory);
         buffer_init(&plugin.pending, &plugin.heap);
         buffer_init(&plugin.dirty, &plugin.heap);
         buffer_init(&plugin.expired, &plugin.heap);

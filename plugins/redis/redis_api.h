@@ -189,6 +189,8 @@ struct redis_type_methods {
         X(char *, LoadStringBuffer, (struct redis_io *, size_t *))                                 \
         X(int, IsIOError, (struct redis_io *))                                                     \
         X(void, LogIOError, (struct redis_io *, const char *, const char *, ...))                  \
+        X(void *, Alloc, (size_t))                                                                 \
+        X(void *, Realloc, (void *, size_t))                                                       \
         X(void, Free, (void *))                                                                    \
         X(int, SubscribeToServerEvent,                                                             \
           (struct redis_context *, struct redis_event, redis_event_callback))                      \

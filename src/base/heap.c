@@ -1,4 +1,5 @@
-/* Each block carries its size in a header, so that what is alive can be counted and limited. */
+/* Each block carries its size in a header of eight bytes, so that what is alive can be counted and
+ * limited; what is left of them tells a block from other memory. */
 #include "base/heap.h"
 
 #include "base/check.h"
@@ -6,26 +7,35 @@
 #include <stdlib.h>
 
 struct block {
-        size_t size;
-        size_t magic;
+        uint64_t word; /* the magic number above BLOCK_SIZE_BITS, the size below */
 };
 
-enum {
-        BLOCK_MAGIC = 0x6d657269,
-};
+#define BLOCK_SIZE_BITS 48
+#define BLOCK_SIZE_MAX  (((uint64_t)1 << BLOCK_SIZE_BITS) - 1)
+#define BLOCK_MAGIC     ((uint64_t)0x6d65 << BLOCK_SIZE_BITS)
 
-_Static_assert(sizeof(struct block) % _Alignof(max_align_t) == 0, "blocks keep alignment");
+_Static_assert(sizeof(struct block) == HEAP_ALIGNMENT, "blocks keep alignment");
 
 void heap_init(struct heap *heap, size_t limit_bytes)
 {
-        *heap = (struct heap){.limit_bytes = limit_bytes};
+        heap_init_from(heap, limit_bytes, NULL);
+}
+
+void heap_init_from(struct heap *heap, size_t limit_bytes, const struct heap_source *source)
+{
+        *heap = (struct heap){.source = source, .limit_bytes = limit_bytes};
 }
 
 static struct block *block_of(void *ptr)
 {
         struct block *block = (struct block *)ptr - 1;
-        CHECK(block->magic == BLOCK_MAGIC);
+        CHECK((block->word & ~BLOCK_SIZE_MAX) == BLOCK_MAGIC);
         return block;
+}
+
+static size_t block_size(const struct block *block)
+{
+        return block->word & BLOCK_SIZE_MAX;
 }
 
 static bool heap_refuses(struct heap *heap, size_t grow)
@@ -43,16 +53,23 @@ static void heap_count(struct heap *heap, size_t before, size_t after)
                 heap->used_bytes_max = heap->used_bytes;
 }
 
+static struct block *block_new(const struct heap *heap, size_t size)
+{
+        if (heap->source == NULL)
+                return calloc(1, size);
+        struct block *block = heap->source->alloc(size);
+        return block == NULL ? NULL : memset(block, 0, size);
+}
+
 void *heap_alloc(struct heap *heap, size_t size)
 {
         CHECK(size > 0);
-        if (size > SIZE_MAX - sizeof(struct block) || heap_refuses(heap, size))
+        if (size > BLOCK_SIZE_MAX || heap_refuses(heap, size))
                 return NULL;
-        struct block *block = calloc(1, sizeof *block + size);
+        struct block *block = block_new(heap, sizeof *block + size);
         if (block == NULL)
                 return NULL;
-        block->size = size;
-        block->magic = BLOCK_MAGIC;
+        block->word = BLOCK_MAGIC | size;
         heap_count(heap, 0, size);
         return block + 1;
 }
@@ -71,14 +88,14 @@ void *heap_resize(struct heap *heap, void *ptr, size_t size)
         if (ptr == NULL)
                 return heap_alloc(heap, size);
         struct block *block = block_of(ptr);
-        size_t before = block->size;
-        if (size > SIZE_MAX - sizeof *block ||
-            heap_refuses(heap, size > before ? size - before : 0))
+        size_t before = block_size(block);
+        if (size > BLOCK_SIZE_MAX || heap_refuses(heap, size > before ? size - before : 0))
                 return NULL;
-        block = realloc(block, sizeof *block + size);
+        size_t total = sizeof *block + size;
+        block = heap->source == NULL ? realloc(block, total) : heap->source->resize(block, total);
         if (block == NULL)
                 return NULL;
-        block->size = size;
+        block->word = BLOCK_MAGIC | size;
         heap_count(heap, before, size);
         return block + 1;
 }
@@ -88,10 +105,13 @@ void heap_free(struct heap *heap, void *ptr)
         if (ptr == NULL)
                 return;
         struct block *block = block_of(ptr);
-        CHECK(heap->used_bytes >= block->size);
-        heap->used_bytes -= block->size;
-        block->magic = 0;
-        free(block);
+        CHECK(heap->used_bytes >= block_size(block));
+        heap->used_bytes -= block_size(block);
+        block->word = 0;
+        if (heap->source == NULL)
+                free(block);
+        else
+                heap->source->free(block);
 }
 
 void heap_free_bytes(struct heap *heap, struct bytes data)

@@ -8,19 +8,31 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Where a heap gets its memory: with the meaning of malloc, realloc and free. */
+struct heap_source {
+        void *(*alloc)(size_t size);
+        void *(*resize)(void *ptr, size_t size);
+        void (*free)(void *ptr);
+};
+
 struct heap {
-        size_t limit_bytes;    /* 0: none */
-        size_t used_bytes;     /* alive now, headers not counted */
-        size_t used_bytes_max; /* the most that was ever alive */
-        uint64_t calls;        /* allocations asked for since init */
-        uint64_t fail_at;      /* the call (counted from 1) that fails; 0: none */
+        const struct heap_source *source; /* NULL: libc */
+        size_t limit_bytes;               /* 0: none */
+        size_t used_bytes;                /* alive now, headers not counted */
+        size_t used_bytes_max;            /* the most that was ever alive */
+        uint64_t calls;                   /* allocations asked for since init */
+        uint64_t fail_at;                 /* the call (counted from 1) that fails; 0: none */
 };
 
 /* A heap over malloc with a limit (0: none). The caller owns the struct. */
 void heap_init(struct heap *heap, size_t limit_bytes);
 
-/* Zeroed memory of `size` bytes (> 0), aligned for any type; NULL at the limit. Free with
- * heap_free on the same heap. */
+/* The same over another source (kept), such as a server's own allocator, which then counts it. */
+void heap_init_from(struct heap *heap, size_t limit_bytes, const struct heap_source *source);
+
+/* Zeroed memory of `size` bytes (> 0), aligned to HEAP_ALIGNMENT, which is enough for all but
+ * vectors and long doubles; NULL at the limit. Free with heap_free on the same heap. */
+#define HEAP_ALIGNMENT 8
 MUST_USE void *heap_alloc(struct heap *heap, size_t size);
 
 /* `count` elements of `size` bytes, zeroed; NULL at the limit or when the product overflows. */

@@ -2,6 +2,9 @@
 
 #include "../cmocka_all.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 static void test_counts_what_is_alive(void **state)
 {
         (void)state;
@@ -80,6 +83,50 @@ static void test_copy(void **state)
         heap_free_bytes(&heap, copy);
 }
 
+static unsigned source_blocks;
+
+static void *source_alloc(size_t size)
+{
+        void *ptr = malloc(size);
+        assert_non_null(ptr);
+        memset(ptr, 0xa5, size);
+        source_blocks++;
+        return ptr;
+}
+
+static void *source_resize(void *ptr, size_t size)
+{
+        return realloc(ptr, size);
+}
+
+static void source_free(void *ptr)
+{
+        source_blocks--;
+        free(ptr);
+}
+
+static void test_another_source(void **state)
+{
+        (void)state;
+        static const struct heap_source source = {source_alloc, source_resize, source_free};
+        struct heap heap;
+        heap_init_from(&heap, 0, &source);
+        unsigned char *a = heap_alloc(&heap, 100);
+        assert_non_null(a);
+        assert_int_equal((uintptr_t)a % HEAP_ALIGNMENT, 0);
+        for (unsigned i = 0; i < 100; i++)
+                assert_int_equal(a[i], 0);
+        assert_int_equal(source_blocks, 1);
+        a[99] = 7;
+        a = heap_resize(&heap, a, 5000);
+        assert_non_null(a);
+        assert_int_equal(a[99], 7);
+        assert_int_equal(heap.used_bytes, 5000);
+        heap_free(&heap, a);
+        assert_int_equal(source_blocks, 0);
+        assert_int_equal(heap.used_bytes, 0);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -88,6 +135,7 @@ int main(void)
                 cmocka_unit_test(test_sizes_that_overflow),
                 cmocka_unit_test(test_the_nth_call_fails_once),
                 cmocka_unit_test(test_copy),
+                cmocka_unit_test(test_another_source),
         };
         return cmocka_run_group_tests_name("base/heap", tests, NULL, NULL);
 }

@@ -3,6 +3,8 @@
 
     tests/plugins/redis/run.py [--seed N] [GROUP ...]
 
+The seed is also taken from SEED.
+
 Runs every group with redis-server (REDIS_SERVER or the PATH) and, where there is one, with
 valkey-server (VALKEY_SERVER or the PATH). Prints `N passed, N failed` and ends non-zero on failure.
 """
@@ -37,7 +39,8 @@ def programs():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--seed", type=int, 
+                        default=int(os.environ.get("SEED") or time.time()))
     parser.add_argument("groups", nargs="*")
     arguments = parser.parse_args()
     if not os.path.exists(MODULE):
