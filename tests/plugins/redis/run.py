@@ -39,7 +39,7 @@ def programs():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seed", type=int, 
+    parser.add_argument("--seed", type=int,
                         default=int(os.environ.get("SEED") or time.time()))
     parser.add_argument("groups", nargs="*")
     arguments = parser.parse_args()
