@@ -382,7 +382,7 @@ struct crdt_hole {
 };
 
 enum {
-        CRDT_HOLES_MAX = 32,
+        CRDT_HOLES_MAX = 72, /* more than there are regions */
 };
 
 /* What a replica has seen: its positions, but for the holes below them. */

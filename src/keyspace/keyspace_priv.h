@@ -125,8 +125,10 @@ MUST_USE enum err keyspace_merge(struct keyspace *keyspace, const struct crdt_na
                                  const struct crdt_delta *delta);
 
 /* life.c: below its position in (low, high) nothing of that origin is seen. Where there is no room
- * for one more, the oldest is given up. */
-void hole_open(struct crdt_seen *seen, region_id origin, uint64_t low, uint64_t high);
+ * for one more, two neighbours become one, and `mixed` says up to where more is here than is
+ * claimed. */
+void hole_open(struct crdt_seen *seen, struct vector *mixed, region_id origin, uint64_t low,
+               uint64_t high);
 
 /* Takes over what another replica had seen, after its whole state was merged. */
 void keyspace_learn(struct keyspace *keyspace, const struct crdt_seen *theirs);

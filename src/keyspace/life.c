@@ -31,28 +31,56 @@ enum {
 
 /* ---- sets of stamps: a vector less its holes */
 
-static void hole_drop_oldest(struct crdt_seen *seen)
+_Static_assert((int)CRDT_HOLES_MAX > (int)CLOCK_REGIONS_MAX, "two of one origin can be joined");
+
+/* Clocks between two holes of one origin, in either order; 0 where they meet. */
+static uint64_t hole_gap(const struct crdt_hole *one, const struct crdt_hole *other)
 {
-        unsigned oldest = 0;
-        for (unsigned i = 1; i < seen->hole_count; i++)
-                if (seen->holes[i].high < seen->holes[oldest].high)
-                        oldest = i;
-        seen->holes[oldest] = seen->holes[--seen->hole_count];
+        const struct crdt_hole *low = one->low < other->low ? one : other;
+        const struct crdt_hole *high = low == one ? other : one;
+        return high->low > low->high ? high->low - low->high : 0;
 }
 
-void hole_open(struct crdt_seen *seen, region_id origin, uint64_t low, uint64_t high)
+/* Makes room: the two holes of one origin with the least between them become one. What lies between
+ * is here, but no longer claimed, so it is asked for again. */
+static void holes_join(struct crdt_seen *seen, struct vector *mixed)
+{
+        unsigned a = 0;
+        unsigned b = 0;
+        uint64_t least = UINT64_MAX;
+        for (unsigned i = 0; i < seen->hole_count; i++) {
+                for (unsigned k = 0; k < i; k++) {
+                        uint64_t gap = hole_gap(&seen->holes[i], &seen->holes[k]);
+                        if (seen->holes[i].origin == seen->holes[k].origin && gap < least) {
+                                least = gap;
+                                a = k;
+                                b = i;
+                        }
+                }
+        }
+        CHECK(a != b); /* more holes than origins */
+        struct crdt_hole *to = &seen->holes[a];
+        const struct crdt_hole *from = &seen->holes[b];
+        to->low = from->low < to->low ? from->low : to->low;
+        to->high = from->high > to->high ? from->high : to->high;
+        vector_advance(mixed, to->origin, to->high);
+        seen->holes[b] = seen->holes[--seen->hole_count];
+}
+
+void hole_open(struct crdt_seen *seen, struct vector *mixed, region_id origin, uint64_t low,
+               uint64_t high)
 {
         if (low + 1 >= high)
                 return;
         if (seen->hole_count == CRDT_HOLES_MAX)
-                hole_drop_oldest(seen);
+                holes_join(seen, mixed);
         seen->holes[seen->hole_count++] = (struct crdt_hole){low, high, origin};
 }
 
 /* The part of a hole that `other` has not seen either. Its own holes may cut it into several; what
  * lies beyond its position is one more. */
 static void hole_share(const struct crdt_hole *hole, const struct crdt_seen *other,
-                       struct crdt_seen *into)
+                       struct crdt_seen *into, struct vector *mixed)
 {
         uint64_t position = vector_get(&other->vector, hole->origin);
         for (unsigned i = 0; i <= other->hole_count; i++) {
@@ -62,7 +90,7 @@ static void hole_share(const struct crdt_hole *hole, const struct crdt_seen *oth
                         continue;
                 uint64_t low = beyond ? position : with->low;
                 uint64_t high = beyond ? UINT64_MAX : with->high;
-                hole_open(into, hole->origin, low > hole->low ? low : hole->low,
+                hole_open(into, mixed, hole->origin, low > hole->low ? low : hole->low,
                           high < hole->high ? high : hole->high);
         }
 }
@@ -107,13 +135,13 @@ void keyspace_learn(struct keyspace *keyspace, const struct crdt_seen *theirs)
         struct crdt_seen now = {.vector = was.vector, .self = was.self};
         vector_merge(&now.vector, &theirs->vector);
         for (unsigned i = 0; i < was.hole_count; i++)
-                hole_share(&was.holes[i], theirs, &now);
+                hole_share(&was.holes[i], theirs, &now, &keyspace->hinted);
         /* What the other lacks beyond our position is missing here too. */
         for (unsigned i = 0; i < theirs->hole_count; i++) {
                 const struct crdt_hole *hole = &theirs->holes[i];
                 uint64_t position = vector_get(&was.vector, hole->origin);
-                hole_open(&now, hole->origin, position > hole->low ? position : hole->low,
-                          hole->high);
+                hole_open(&now, &keyspace->hinted, hole->origin,
+                          position > hole->low ? position : hole->low, hole->high);
         }
         keyspace->seen = now;
         for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++) {
@@ -206,7 +234,7 @@ enum err keyspace_begin(struct keyspace *keyspace, uint64_t wall_ms, struct keys
         keyspace->issued = true;
         keyspace->first = stamp.hlc;
         keyspace->given = stamp.hlc;
-        hole_open(&keyspace->seen, self, low, stamp.hlc);
+        hole_open(&keyspace->seen, &keyspace->hinted, self, low, stamp.hlc);
         vector_advance(&keyspace->seen.vector, self, stamp.hlc);
         return life_publish(keyspace, stamp, CRDT_LIFE_BEGIN, low, keyspace->config.several, ret);
 }
@@ -247,15 +275,16 @@ void keyspace_floor(struct keyspace *keyspace, uint64_t reserved)
 }
 
 /* A hole that lies in (low, high) is empty; one that begins below it keeps that part. */
-static void holes_close(struct crdt_seen *seen, region_id origin, uint64_t low, uint64_t high)
+static void holes_close(struct keyspace *keyspace, region_id origin, uint64_t low, uint64_t high)
 {
+        struct crdt_seen *seen = &keyspace->seen;
         struct crdt_seen now = {.vector = seen->vector, .self = seen->self};
         for (unsigned i = 0; i < seen->hole_count; i++) {
                 struct crdt_hole hole = seen->holes[i];
                 if (hole.origin != origin || hole.high > high || hole.high <= low)
-                        hole_open(&now, hole.origin, hole.low, hole.high);
+                        hole_open(&now, &keyspace->hinted, hole.origin, hole.low, hole.high);
                 else
-                        hole_open(&now, origin, hole.low, low + 1);
+                        hole_open(&now, &keyspace->hinted, origin, hole.low, low + 1);
         }
         *seen = now;
 }
@@ -278,7 +307,7 @@ enum err keyspace_close(struct keyspace *keyspace, uint64_t wall_ms, uint64_t lo
         /* Where something may have come that we never claimed, the others take our state for it:
          * none of their holes is inside of nothing. */
         bool mixed = vector_get(&keyspace->hinted, self) > from;
-        holes_close(seen, self, from, high);
+        holes_close(keyspace, self, from, high);
         return life_publish(keyspace, stamp, CRDT_LIFE_CLOSED, mixed ? high - 1 : from, high, ret);
 }
 
@@ -293,9 +322,9 @@ void keyspace_lived(struct keyspace *keyspace, const struct crdt_delta *delta)
                 low = delta->low;
         }
         if (delta->life == CRDT_LIFE_BEGIN)
-                hole_open(&keyspace->seen, origin, low, delta->stamp.hlc);
+                hole_open(&keyspace->seen, &keyspace->hinted, origin, low, delta->stamp.hlc);
         else if (delta->life == CRDT_LIFE_CLOSED)
-                holes_close(&keyspace->seen, origin, delta->low, delta->high);
+                holes_close(keyspace, origin, delta->low, delta->high);
         else if (origin == keyspace->config.origin && delta->high > keyspace->reserved)
                 keyspace->reserved = delta->high;
 }

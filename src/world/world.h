@@ -92,7 +92,7 @@ struct world_position {
 /* Holes are what a position claims and Redis has not: clocks of `origin` in (low, high). Each is u8
  * origin, u8 mixed (0, 1), u64 low, u64 high in little-endian order; see keyspace_hole. */
 #define WORLD_HOLE_LEN  18
-#define WORLD_HOLES_MAX 96
+#define WORLD_HOLES_MAX 136
 
 enum {
         WORLD_POSTGRES_LINES_MAX = 16,

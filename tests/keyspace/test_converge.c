@@ -11,6 +11,7 @@
 enum {
         REPLICAS_MAX = 4,
         STEPS = 160,
+        STEPS_OFTEN = 900,
         DRIFT_MS = 5000,
         STASH = 8,
 };
@@ -24,6 +25,7 @@ enum fault {
         FAULT_CRASH = 32, /* back to an older save: the end of the own stream is lost */
         FAULT_TYPES = 64, /* several types at one key */
         FAULT_FLUSH = 128,
+        FAULT_OFTEN = 512, /* so many crashes that there are more holes than can be kept */
         FAULT_LOSE = 256, /* the same, the wall clock goes back too, and others read on meanwhile */
 };
 
@@ -724,7 +726,7 @@ static void restart(struct world *world, unsigned index)
         load(world, index, buffer_view(&saved));
         DEMAND(world, keyspace_digest(replica->keyspace) == digest);
         buffer_fini(&saved);
-        if (rng_chance(&world->rng, 500))
+        if (rng_chance(&world->rng, 500) && (world->faults & FAULT_LOSE) == 0)
                 close_holes(world, replica);
 }
 
@@ -748,7 +750,8 @@ static void crash(struct world *world, unsigned index)
         load(world, index, buffer_view(&replica->saved));
         buffer_reset(&replica->saved);
         if ((world->faults & FAULT_LOSE) != 0) {
-                replica->skew_ms -= (int64_t)rng_below(&world->rng, 1500);
+                if ((world->faults & FAULT_OFTEN) == 0)
+                        replica->skew_ms -= (int64_t)rng_below(&world->rng, 1500);
                 return;
         }
         for (unsigned i = 0; i < world->count; i++) {
@@ -819,9 +822,15 @@ static void step(struct world *world)
         unsigned b = (a + 1 + (unsigned)rng_below(&world->rng, world->count - 1)) % world->count;
         struct replica *replica = &world->replicas[a];
         uint64_t dice = rng_below(&world->rng, 100);
-        /* Tombstones go after seconds, everything else happens in milliseconds. */
-        world->now_ms += rng_below(&world->rng, (world->faults & FAULT_COLLECT) != 0 ? 600 : 20);
-        if (dice < 45)
+        /* Tombstones go after seconds, and each life begins ahead; all else is milliseconds. */
+        bool slow = (world->faults & (FAULT_COLLECT | FAULT_OFTEN)) != 0;
+        world->now_ms += rng_below(&world->rng, slow ? 600 : 20);
+        if ((world->faults & FAULT_OFTEN) != 0 && rng_chance(&world->rng, 300)) {
+                remember(world, a);
+                ship(world, b, a);
+                ship(world, a, b);
+                crash(world, a);
+        } else if (dice < 45)
                 act(world, replica);
         else if (dice < 80)
                 ship(world, a, b);
@@ -946,7 +955,8 @@ static void history(uint64_t seed, unsigned faults)
                 replica->native = model_native(&replica->model);
                 buffer_init(&replica->saved, &world.heap);
         }
-        for (unsigned i = 0; i < STEPS; i++)
+        unsigned steps = (faults & FAULT_OFTEN) != 0 ? STEPS_OFTEN : STEPS;
+        for (unsigned i = 0; i < steps; i++)
                 step(&world);
         settle(&world);
         compare(&world);
@@ -990,15 +1000,23 @@ int main(int argc, char **argv)
                 FAULT_CRASH | FAULT_LOSE | FAULT_TYPES | FAULT_EXPIRY,
                 FAULT_CRASH | FAULT_LOSE | FAULT_TRANSFER,
                 FAULT_CRASH | FAULT_LOSE | FAULT_TYPES | FAULT_EXPIRY | FAULT_TRANSFER,
+                FAULT_CRASH | FAULT_LOSE | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART |
+                        FAULT_TRANSFER | FAULT_SMALL_RING,
+                FAULT_CRASH | FAULT_LOSE | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY |
+                        FAULT_RESTART | FAULT_TRANSFER | FAULT_SMALL_RING,
+                FAULT_CRASH | FAULT_LOSE | FAULT_OFTEN,
+                FAULT_CRASH | FAULT_LOSE | FAULT_OFTEN | FAULT_COLLECT | FAULT_TYPES |
+                        FAULT_EXPIRY | FAULT_TRANSFER | FAULT_RESTART | FAULT_SMALL_RING,
         };
         uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
         uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : 350;
         setvbuf(stdout, NULL, _IOLBF, 0);
         for (size_t i = 0; i < COUNT_OF(profiles); i++) {
-                for (uint64_t seed = first; seed < first + count; seed++)
+                uint64_t seeds = (profiles[i] & FAULT_OFTEN) != 0 ? (count + 19) / 20 : count;
+                for (uint64_t seed = first; seed < first + seeds; seed++)
                         history(seed, profiles[i]);
                 printf("ok %zu - %llu histories with faults %u, %llu tombstones collected\n", i + 1,
-                       (unsigned long long)count, profiles[i], (unsigned long long)collected);
+                       (unsigned long long)seeds, profiles[i], (unsigned long long)collected);
                 collected = 0;
         }
         printf("1..%zu\n", COUNT_OF(profiles));

@@ -107,7 +107,7 @@ static void test_nonsense(void **state)
                 {"\x02\x0a\x00", 3, ERR_MALFORMED, "a kind beyond the last"},
                 {"\x02\x03\x01\x05\x02", 5, ERR_MALFORMED, "a flag that is neither"},
                 {"\x02\x03\x01\x05\x00\x01\x01\x00\x09\x09", 10, ERR_MALFORMED, "an empty hole"},
-                {"\x02\x03\x01\x05\x00\x61", 6, ERR_MALFORMED, "too many holes"},
+                {"\x02\x03\x01\x05\x00\x89\x01", 7, ERR_MALFORMED, "too many holes"},
                 {"\x02\x09\x01\x01\x05\x04\x00\x00\x00\x00\x00", 11, ERR_MALFORMED,
                  "relayed backwards"},
                 {"\x02\x04\x01\x05\x04\x00\x00", 7, ERR_MALFORMED, "a batch that goes back"},
