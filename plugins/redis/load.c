@@ -153,6 +153,7 @@ static const struct {
         {"meridian.siblings", siblings_command, "readonly", 1, 1, 1},
         {"meridian.close", daemon_close, "readonly fast", 0, 0, 0},
         {"meridian.digest", daemon_digest, "readonly", 0, 0, 0},
+        {"meridian.digests", digests_command, "readonly deny-script", 0, 0, 0},
         {"meridian.shard", cluster_shard, "readonly", 0, 0, 0},
         {"meridian.mark", cluster_mark, "readonly", 0, 0, 0},
         {"meridian.join", cluster_join, "write deny-script", 0, 0, 0},

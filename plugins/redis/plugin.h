@@ -424,6 +424,10 @@ void wait_members(const region_id *regions, size_t count);
 void wait_reset(void);
 int wait_regions(struct redis_context *ctx, struct redis_string **argv, int argc);
 
+/* ---- digests.c: digests that mean the same in every region, in slices */
+
+int digests_command(struct redis_context *ctx, struct redis_string **argv, int argc);
+
 /* ---- persist.c, info.c */
 
 /* A name for this life of the memory. */

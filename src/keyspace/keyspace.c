@@ -325,6 +325,15 @@ uint64_t keyspace_digest(const struct keyspace *keyspace)
         return sum;
 }
 
+uint64_t keyspace_key_digest(const struct keyspace *keyspace, struct crdt_name name)
+{
+        struct node *node = NULL;
+        struct crdt room;
+        if (name_fits(name))
+                node = table_look(&keyspace->env, &keyspace->table, (uint16_t)name.db, name.key);
+        return node == NULL ? 0 : crdt_digest(entry_look(entry_of(node), &room), name, false);
+}
+
 struct keyspace_stats keyspace_stats(const struct keyspace *keyspace)
 {
         struct keyspace_stats stats = keyspace->stats;

@@ -534,6 +534,9 @@ uint64_t keyspace_each(const struct keyspace *keyspace, uint64_t cursor, size_t 
  * collected and of the way it came. Cost: a walk over everything. */
 uint64_t keyspace_digest(const struct keyspace *keyspace);
 
+/* The same of one key; 0 where it is not visible. Cost: all its items, with the removed ones. */
+uint64_t keyspace_key_digest(const struct keyspace *keyspace, struct crdt_name name);
+
 struct keyspace_stats {
         uint64_t keys;       /* visible */
         uint64_t tombstones; /* keys of which only metadata is left */
