@@ -309,7 +309,7 @@ static bool start(struct redis_context *ctx, struct redis_string **argv, int arg
         if (!read_options(ctx, argv, argc) || !preamble_is_on(ctx))
                 return false;
         /* the server's own, so that INFO and maxmemory count what is remembered of its keys */
-        memory = (struct heap_source){redis.Alloc, redis.Realloc, redis.Free};
+        memory = (struct heap_source){redis.Calloc, redis.Realloc, redis.Free};
         heap_init_from(&plugin.heap, 0, &memory);
         buffer_init(&plugin.pending, &plugin.heap);
         buffer_init(&plugin.dirty, &plugin.heap);

@@ -189,7 +189,7 @@ struct redis_type_methods {
         X(char *, LoadStringBuffer, (struct redis_io *, size_t *))                                 \
         X(int, IsIOError, (struct redis_io *))                                                     \
         X(void, LogIOError, (struct redis_io *, const char *, const char *, ...))                  \
-        X(void *, Alloc, (size_t))                                                                 \
+        X(void *, Calloc, (size_t, size_t))                                                        \
         X(void *, Realloc, (void *, size_t))                                                       \
         X(void, Free, (void *))                                                                    \
         X(int, SubscribeToServerEvent,                                                             \

@@ -53,20 +53,14 @@ static void heap_count(struct heap *heap, size_t before, size_t after)
                 heap->used_bytes_max = heap->used_bytes;
 }
 
-static struct block *block_new(const struct heap *heap, size_t size)
-{
-        if (heap->source == NULL)
-                return calloc(1, size);
-        struct block *block = heap->source->alloc(size);
-        return block == NULL ? NULL : memset(block, 0, size);
-}
-
 void *heap_alloc(struct heap *heap, size_t size)
 {
         CHECK(size > 0);
         if (size > BLOCK_SIZE_MAX || heap_refuses(heap, size))
                 return NULL;
-        struct block *block = block_new(heap, sizeof *block + size);
+        size_t total = sizeof(struct block) + size;
+        struct block *block =
+                heap->source == NULL ? calloc(1, total) : heap->source->alloc(1, total);
         if (block == NULL)
                 return NULL;
         block->word = BLOCK_MAGIC | size;

@@ -8,9 +8,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Where a heap gets its memory: with the meaning of malloc, realloc and free. */
+/* Where a heap gets its memory: with the meaning of calloc, realloc and free. */
 struct heap_source {
-        void *(*alloc)(size_t size);
+        void *(*alloc)(size_t count, size_t size);
         void *(*resize)(void *ptr, size_t size);
         void (*free)(void *ptr);
 };

@@ -3,7 +3,6 @@
 #include "../cmocka_all.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 static void test_counts_what_is_alive(void **state)
 {
@@ -85,11 +84,10 @@ static void test_copy(void **state)
 
 static unsigned source_blocks;
 
-static void *source_alloc(size_t size)
+static void *source_alloc(size_t count, size_t size)
 {
-        void *ptr = malloc(size);
+        void *ptr = calloc(count, size);
         assert_non_null(ptr);
-        memset(ptr, 0xa5, size);
         source_blocks++;
         return ptr;
 }
