@@ -336,7 +336,9 @@ static void apply_once(struct council *council, const struct council_command *co
 {
         struct answer answer;
         enum repeat repeat = REPEAT_NEW;
-        if (command->origin.node != 0)
+        /* To look changes nothing, so a repeat may look again: it sees the holder's name, too. */
+        bool looks = command->kind == COUNCIL_LOCK && command->lock.op == LOCK_LOOK;
+        if (command->origin.node != 0 && !looks)
                 repeat = repeats_look(&council->repeats, &command->origin, index, &answer);
         switch (repeat) {
         case REPEAT_NEW:

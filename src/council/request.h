@@ -84,7 +84,10 @@ MUST_USE enum err request_decode(struct bytes data, struct request *ret);
         X(REPLY_CONFLICT, "CONFLICT", 409) /* it changed meanwhile: read again */                  \
         X(REPLY_LIMIT, "LIMIT", 429)                                                               \
         X(REPLY_TIMEOUT, "TIMEOUT", 504) /* not known whether it happened: ask again */            \
-        X(REPLY_INTERNAL, "INTERNAL", 500)
+        X(REPLY_INTERNAL, "INTERNAL", 500)                                                         \
+        X(REPLY_DEADLOCK, "DEADLOCK", 409)    /* to wait would close a circle of waiting owners */ \
+        X(REPLY_NO_SESSION, "NOSESSION", 404) /* it has ended, or is another owner's */            \
+        X(REPLY_COMPACTED, "COMPACTED", 410)  /* changes since then are forgotten */
 
 enum reply_code {
 #define REPLY_ENUM(name, word, http) name,

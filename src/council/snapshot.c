@@ -254,6 +254,7 @@ enum err council_restore(struct council *council, struct bytes state)
                 return err;
         err = council_decode(beside, state);
         if (err == ERR_NONE) {
+                lock_events_begin(beside->locks, beside->applied);
                 content_swap(council, beside);
         }
         council_free(beside);

@@ -1,11 +1,13 @@
-/* Lock commands as bytes: u8 version (1), u8 op, varint time, slices key and owner, varints
+/* Lock commands as bytes: u8 version (1 or 2), u8 op, varint time, slices key and owner, varints
  * token, ttl, wait, then twice an origin (varints node, incarnation, sequence): who asks, and
- * whose wait is cancelled. */
+ * whose wait is cancelled. Version 2 goes on with varints slots, flags, delay, session; it is
+ * written where one of them, or the operation, is not of version 1. */
 #include "base/cursor.h"
 #include "lock/lock.h"
 
 enum {
         COMMAND_VERSION = 1,
+        COMMAND_VERSION_MODES = 2,
 };
 
 /* Far beyond any clock, and far from where adding a ttl could wrap. */
@@ -27,9 +29,16 @@ static struct lock_origin origin_decode(struct cursor *cursor)
         return origin;
 }
 
+static bool is_old(const struct lock_command *command)
+{
+        return command->op <= LOCK_BREAK && command->slots == 0 && command->flags == 0 &&
+               command->delay_ms == 0 && command->session == 0;
+}
+
 void lock_command_encode(const struct lock_command *command, struct buffer *out)
 {
-        buffer_u8(out, COMMAND_VERSION);
+        bool old = is_old(command);
+        buffer_u8(out, old ? COMMAND_VERSION : COMMAND_VERSION_MODES);
         buffer_u8(out, (uint8_t)command->op);
         buffer_varint(out, command->now_ms);
         buffer_slice(out, command->key);
@@ -39,6 +48,12 @@ void lock_command_encode(const struct lock_command *command, struct buffer *out)
         buffer_varint(out, command->wait_ms);
         origin_encode(&command->origin, out);
         origin_encode(&command->cancelled, out);
+        if (old)
+                return;
+        buffer_varint(out, command->slots);
+        buffer_varint(out, command->flags);
+        buffer_varint(out, command->delay_ms);
+        buffer_varint(out, command->session);
 }
 
 enum err lock_command_decode(struct bytes data, struct lock_command *ret)
@@ -48,9 +63,10 @@ enum err lock_command_decode(struct bytes data, struct lock_command *ret)
         uint8_t op = cursor_u8(&cursor);
         if (cursor_failed(&cursor))
                 return ERR_TRUNCATED;
-        if (version != COMMAND_VERSION)
+        if (version != COMMAND_VERSION && version != COMMAND_VERSION_MODES)
                 return ERR_VERSION;
-        if (op < LOCK_TIME || op >= LOCK_OP_COUNT)
+        if (op < LOCK_TIME || op >= LOCK_OP_COUNT ||
+            (version == COMMAND_VERSION && op > LOCK_BREAK))
                 return ERR_MALFORMED;
         struct lock_command command = {.op = (enum lock_op)op};
         command.now_ms = cursor_varint_max(&cursor, TIME_MS_MAX);
@@ -61,6 +77,12 @@ enum err lock_command_decode(struct bytes data, struct lock_command *ret)
         command.wait_ms = cursor_varint(&cursor);
         command.origin = origin_decode(&cursor);
         command.cancelled = origin_decode(&cursor);
+        if (version == COMMAND_VERSION_MODES) {
+                command.slots = (uint32_t)cursor_varint_max(&cursor, UINT32_MAX);
+                command.flags = (uint32_t)cursor_varint_max(&cursor, UINT32_MAX);
+                command.delay_ms = cursor_varint(&cursor);
+                command.session = cursor_varint(&cursor);
+        }
         enum err err = cursor_done(&cursor);
         if (err == ERR_NONE)
                 *ret = command;

@@ -1,9 +1,12 @@
 /* The rules of locks: one function an operation, from a table.
  *
- *   apply -> time moves on: waits end, leases end (the next waiter gets the lock) -> the operation
+ *   apply -> time moves on: waits end, leases end -> the operation
  *
- * A wait that ends at the same time as the lease before it ends first, so nobody is granted a lock
- * that it no longer waits for. What is refused changes nothing but the time. */
+ * Whatever may let a waiter go on touches the lock; after each of the three the touched locks are
+ * served in the order in which they were touched: those at the head of the queue that can have the
+ * lock get it, and a lock that nobody wants goes. A wait that ends at the same time as the lease
+ * before it ends first, so nobody is granted a lock that it no longer waits for. What is refused
+ * changes nothing but the time. */
 #include "lock/lock.h"
 
 #include "base/check.h"
@@ -37,6 +40,7 @@ void lock_table_free(struct lock_table *table)
         if (table == NULL)
                 return;
         table_clear(table);
+        lock_events_free(table);
         garbage_free(table);
         heap_free(table->heap, table->garbage);
         heap_free(table->heap, table->results);
@@ -45,7 +49,7 @@ void lock_table_free(struct lock_table *table)
 }
 
 /* Keeps bytes that a result borrows until the next call. */
-static void garbage_add(struct lock_table *table, struct bytes data)
+void lock_garbage(struct lock_table *table, struct bytes data)
 {
         if (table->garbage_count == table->garbage_size) {
                 size_t size = table->garbage_size == 0 ? 16 : table->garbage_size * 2;
@@ -62,7 +66,7 @@ static void garbage_add(struct lock_table *table, struct bytes data)
         table->garbage[table->garbage_count++] = data;
 }
 
-static void result_add(struct lock_table *table, struct lock_result result)
+void lock_result_add(struct lock_table *table, struct lock_result result)
 {
         if (table->result_count == table->result_size) {
                 size_t size = table->result_size == 0 ? 16 : table->result_size * 2;
@@ -78,71 +82,167 @@ static void result_add(struct lock_table *table, struct lock_result result)
         table->results[table->result_count++] = result;
 }
 
-static uint64_t ttl_left(const struct lock_table *table, const struct lock *lock)
+static uint64_t ttl_left(const struct lock_table *table, const struct claim *claim)
 {
-        return lock->timer.deadline - table->time_ms;
+        const struct timer *timer = claim->session != NULL ? &claim->session->timer : &claim->timer;
+        return timer->deadline > table->time_ms ? timer->deadline - table->time_ms : 0;
 }
 
-static void answer(struct lock_table *table, const struct lock_command *command,
-                   enum lock_result_kind kind)
+void lock_answer(struct lock_table *table, const struct lock_command *command,
+                 enum lock_result_kind kind)
 {
-        result_add(table, (struct lock_result){
-                                  .kind = kind,
-                                  .origin = command->origin,
-                                  .key = command->key,
-                                  .owner = command->owner,
-                          });
+        lock_result_add(table, (struct lock_result){
+                                       .kind = kind,
+                                       .origin = command->origin,
+                                       .key = command->key,
+                                       .owner = command->owner,
+                               });
 }
 
-/* An answer about a held lock. */
-static void answer_lock(struct lock_table *table, struct lock_origin origin,
-                        enum lock_result_kind kind, const struct lock *lock)
+/* A result about a holder. */
+void lock_answer_holder(struct lock_table *table, struct lock_origin origin,
+                        enum lock_result_kind kind, const struct claim *claim)
 {
-        result_add(table, (struct lock_result){
-                                  .kind = kind,
-                                  .origin = origin,
-                                  .key = lock->key,
-                                  .owner = lock->owner,
-                                  .token.value = lock->timer.number,
-                                  .ttl_ms = ttl_left(table, lock),
-                          });
+        lock_result_add(table, (struct lock_result){
+                                       .kind = kind,
+                                       .origin = origin,
+                                       .key = claim->lock->key,
+                                       .owner = claim->owner,
+                                       .token.value = claim->timer.number,
+                                       .ttl_ms = ttl_left(table, claim),
+                               });
 }
 
-static uint64_t token_next(struct lock_table *table)
+/* A result about a lock that somebody asks for: its newest holder, or the delay that is left. */
+void lock_answer_lock(struct lock_table *table, const struct lock_command *command,
+                      enum lock_result_kind kind, const struct lock *lock)
+{
+        if (lock->holders.last != NULL) {
+                lock_answer_holder(table, command->origin, kind, lock->holders.last);
+                return;
+        }
+        lock_result_add(table, (struct lock_result){
+                                       .kind = kind,
+                                       .origin = command->origin,
+                                       .key = lock->key,
+                                       .token.value = lock->timer.number,
+                                       .ttl_ms = lock->timer.deadline - table->time_ms,
+                               });
+}
+
+uint64_t lock_token_next(struct lock_table *table)
 {
         uint64_t token = table->last_token + 1;
         table->last_token = token > table->index ? token : table->index;
         return table->last_token;
 }
 
-/* The lease is over, for whatever reason: the first waiter gets the lock, or it goes. */
-static void lock_pass_on(struct lock_table *table, struct lock *lock)
+/* ---- grants ---- */
+
+void lock_touch(struct lock_table *table, struct lock *lock)
 {
-        garbage_add(table, lock->owner);
-        struct waiter *waiter = lock->waiter_first;
-        if (waiter == NULL) {
-                garbage_add(table, lock->key);
-                lock_slots_remove(table, lock);
+        if (lock->touched)
                 return;
-        }
-        struct lock_origin origin = waiter->origin;
-        uint64_t deadline = table->time_ms + waiter->ttl_ms;
-        struct bytes owner = table_unwait(table, waiter);
-        table_regrant(table, lock, owner, token_next(table), deadline);
-        answer_lock(table, origin, LOCK_GRANTED, lock);
+        lock->touched = true;
+        lock->touched_next = NULL;
+        if (table->touched_last == NULL)
+                table->touched_first = lock;
+        else
+                table->touched_last->touched_next = lock;
+        table->touched_last = lock;
 }
 
-/* Ends a wait and tells whoever waits. */
-static void wait_end(struct lock_table *table, struct waiter *waiter, enum lock_result_kind kind)
+/* May one more for `slots` hold it, as far as its holders are concerned? */
+bool lock_has_room(const struct lock *lock, uint32_t slots)
 {
-        struct lock_result result = {
-                .kind = kind,
-                .origin = waiter->origin,
-                .key = waiter->lock->key,
-                .owner = waiter->owner,
-        };
-        garbage_add(table, table_unwait(table, waiter));
-        result_add(table, result);
+        if (lock->delayed)
+                return false;
+        if (lock->holders.count == 0)
+                return true;
+        return lock->slots == slots && lock->holders.count < slots &&
+               lock->holders.count < LOCK_HOLDERS_MAX;
+}
+
+void lock_grant(struct lock_table *table, struct claim *claim, struct session *session,
+                uint64_t token)
+{
+        struct lock *lock = claim->lock;
+        lock->slots = claim->slots;
+        table_hold(table, claim, session, token, table->time_ms + claim->ttl_ms);
+        lock_answer_holder(table, claim->origin, LOCK_GRANTED, claim);
+        lock_event_add(table, LOCK_GRANTED, lock->key, claim->owner, token);
+}
+
+static void lock_serve(struct lock_table *table, struct lock *lock)
+{
+        while (lock->waiters.first != NULL && lock_has_room(lock, lock->waiters.first->slots)) {
+                struct claim *claim = lock->waiters.first;
+                struct session *session = claim->session;
+                table_unwait(table, claim);
+                lock_grant(table, claim, session, lock_token_next(table));
+        }
+        if (lock->holders.count > 0 || lock->waiters.count > 0 || lock->delayed)
+                return;
+        lock_garbage(table, lock->key);
+        lock_slots_remove(table, lock);
+}
+
+void locks_serve(struct lock_table *table)
+{
+        while (table->touched_first != NULL) {
+                struct lock *lock = table->touched_first;
+                table->touched_first = lock->touched_next;
+                if (table->touched_first == NULL)
+                        table->touched_last = NULL;
+                lock->touched = false;
+                lock_serve(table, lock);
+        }
+}
+
+void lock_wait_end(struct lock_table *table, struct claim *claim, enum lock_result_kind kind)
+{
+        lock_touch(table, claim->lock);
+        lock_result_add(table, (struct lock_result){
+                                       .kind = kind,
+                                       .origin = claim->origin,
+                                       .key = claim->lock->key,
+                                       .owner = claim->owner,
+                               });
+        table_unwait(table, claim);
+        lock_garbage(table, table_unclaim(table, claim));
+}
+
+void lock_hold_end(struct lock_table *table, struct claim *claim, enum lock_result_kind kind,
+                   struct lock_origin origin)
+{
+        struct lock *lock = claim->lock;
+        lock_touch(table, lock);
+        lock_answer_holder(table, origin, kind, claim);
+        lock_event_add(table, kind, lock->key, claim->owner, claim->timer.number);
+        table_unhold(table, claim);
+        uint64_t until = table->time_ms + claim->delay_ms;
+        if (kind == LOCK_EXPIRED && claim->delay_ms > 0 &&
+            (!lock->delayed || lock->timer.deadline < until))
+                table_delay(table, lock, until);
+        lock_garbage(table, table_unclaim(table, claim));
+}
+
+/* ---- time ---- */
+
+static void lease_end(struct lock_table *table, struct timer *timer)
+{
+        switch (timer->kind) {
+        case TIMER_CLAIM:
+                lock_hold_end(table, (struct claim *)timer, LOCK_EXPIRED, (struct lock_origin){0});
+                return;
+        case TIMER_SESSION:
+                lock_session_end(table, (struct session *)timer, LOCK_EXPIRED);
+                return;
+        case TIMER_DELAY:
+                lock_touch(table, (struct lock *)timer);
+                table_delay(table, (struct lock *)timer, 0);
+                return;
+        }
 }
 
 static void table_advance(struct lock_table *table, uint64_t now_ms)
@@ -150,168 +250,106 @@ static void table_advance(struct lock_table *table, uint64_t now_ms)
         if (now_ms <= table->time_ms)
                 return;
         table->time_ms = now_ms;
-        while (table->waits.count > 0 && table->waits.items[0]->deadline <= now_ms) {
-                struct timer *timer = table->waits.items[0];
-                wait_end(table, (struct waiter *)timer, LOCK_TIMED_OUT);
-        }
-        while (table->leases.count > 0 && table->leases.items[0]->deadline <= now_ms) {
-                struct lock *lock = (struct lock *)table->leases.items[0];
-                result_add(table, (struct lock_result){
-                                          .kind = LOCK_EXPIRED,
-                                          .key = lock->key,
-                                          .owner = lock->owner,
-                                          .token.value = lock->timer.number,
-                                  });
-                lock_pass_on(table, lock);
-        }
+        while (table->waits.count > 0 && table->waits.items[0]->deadline <= now_ms)
+                lock_wait_end(table, (struct claim *)table->waits.items[0], LOCK_TIMED_OUT);
+        locks_serve(table);
+        while (table->leases.count > 0 && table->leases.items[0]->deadline <= now_ms)
+                lease_end(table, table->leases.items[0]);
+        locks_serve(table);
 }
 
-static struct waiter *waiter_find(const struct lock *lock, struct bytes owner)
-{
-        struct waiter *waiter = lock->waiter_first;
-        while (waiter != NULL && !bytes_equal(waiter->owner, owner))
-                waiter = waiter->next;
-        return waiter;
-}
+/* ---- operations ---- */
 
-static bool origin_equal(const struct lock_origin *a, const struct lock_origin *b)
+bool lock_origin_equal(const struct lock_origin *a, const struct lock_origin *b)
 {
         return a->node == b->node && a->incarnation == b->incarnation && a->sequence == b->sequence;
 }
 
-static void acquire_free(struct lock_table *table, const struct lock_command *command)
+/* The holder, if it is this owner with this token. */
+static struct claim *holder_owned(struct lock_table *table, const struct lock_command *command)
 {
-        if (table->count >= LOCK_COUNT_MAX) {
-                answer(table, command, LOCK_LIMIT);
-                return;
-        }
-        struct lock *lock = lock_slots_insert(table, command->key, command->owner,
-                                              token_next(table), table->time_ms + command->ttl_ms);
-        if (lock == NULL) {
-                table->fatal = true;
-                answer(table, command, LOCK_LIMIT);
-                return;
-        }
-        answer_lock(table, command->origin, LOCK_GRANTED, lock);
+        const struct lock *lock = lock_slots_find(table, command->key);
+        struct claim *claim = lock == NULL ? NULL : table_holder(lock, command->owner);
+        bool known = claim != NULL && (claim->timer.number == command->token.value ||
+                                       (command->flags & LOCK_BY_OWNER) != 0);
+        return known ? claim : NULL;
 }
 
-/* The same owner waits already. */
-static void acquire_again(struct lock_table *table, const struct lock_command *command,
-                          struct waiter *waiter)
-{
-        struct lock *lock = waiter->lock;
-        if (command->wait_ms == 0) {
-                wait_end(table, waiter, LOCK_CANCELLED);
-                answer_lock(table, command->origin, LOCK_HELD, lock);
-                return;
-        }
-        if (!origin_equal(&waiter->origin, &command->origin))
-                result_add(table, (struct lock_result){
-                                          .kind = LOCK_CANCELLED,
-                                          .origin = waiter->origin,
-                                          .key = lock->key,
-                                          .owner = waiter->owner,
-                                  });
-        waiter->origin = command->origin;
-        waiter->ttl_ms = command->ttl_ms;
-        table_extend_wait(table, waiter, table->time_ms + command->wait_ms);
-        answer_lock(table, command->origin, LOCK_QUEUED, lock);
-}
-
-static void acquire_wait(struct lock_table *table, const struct lock_command *command,
-                         struct lock *lock)
-{
-        if (lock->waiter_count >= LOCK_WAITERS_MAX || table->waiter_count >= LOCK_WAITERS_ALL_MAX) {
-                answer(table, command, LOCK_LIMIT);
-                return;
-        }
-        struct waiter *waiter = table_wait(table, lock, command->owner, table->last_waiter + 1,
-                                           table->time_ms + command->wait_ms);
-        if (waiter == NULL) {
-                table->fatal = true;
-                answer(table, command, LOCK_LIMIT);
-                return;
-        }
-        table->last_waiter++;
-        waiter->origin = command->origin;
-        waiter->ttl_ms = command->ttl_ms;
-        answer_lock(table, command->origin, LOCK_QUEUED, lock);
-}
-
-static void lock_acquire(struct lock_table *table, const struct lock_command *command)
-{
-        struct lock *lock = lock_slots_find(table, command->key);
-        if (lock == NULL) {
-                acquire_free(table, command);
-                return;
-        }
-        if (bytes_equal(lock->owner, command->owner)) {
-                table_extend(table, lock, table->time_ms + command->ttl_ms);
-                answer_lock(table, command->origin, LOCK_GRANTED, lock);
-                return;
-        }
-        struct waiter *waiter = waiter_find(lock, command->owner);
-        if (waiter != NULL)
-                acquire_again(table, command, waiter);
-        else if (command->wait_ms == 0)
-                answer_lock(table, command->origin, LOCK_HELD, lock);
-        else
-                acquire_wait(table, command, lock);
-}
-
-/* The lock, if this owner holds it with this token. */
-static struct lock *lock_owned(struct lock_table *table, const struct lock_command *command)
-{
-        struct lock *lock = lock_slots_find(table, command->key);
-        if (lock == NULL || lock->timer.number != command->token.value ||
-            !bytes_equal(lock->owner, command->owner))
-                return NULL;
-        return lock;
-}
-
+/* A lock of a session ends with that: its renewal only tells when. */
 static void lock_renew(struct lock_table *table, const struct lock_command *command)
 {
-        struct lock *lock = lock_owned(table, command);
-        if (lock == NULL) {
-                answer(table, command, LOCK_NOT_OWNER);
+        struct claim *claim = holder_owned(table, command);
+        if (claim == NULL) {
+                lock_answer(table, command, LOCK_NOT_OWNER);
                 return;
         }
-        table_extend(table, lock, table->time_ms + command->ttl_ms);
-        answer_lock(table, command->origin, LOCK_RENEWED, lock);
+        uint64_t ttl_ms = command->ttl_ms;
+        if ((command->flags & LOCK_ADD_TTL) != 0)
+                ttl_ms += ttl_left(table, claim);
+        if (ttl_ms > LOCK_TTL_MS_MAX) {
+                lock_answer(table, command, LOCK_INVALID);
+                return;
+        }
+        if (claim->session == NULL)
+                table_extend(table, &claim->timer, table->time_ms + ttl_ms);
+        lock_answer_holder(table, command->origin, LOCK_RENEWED, claim);
 }
 
 static void lock_release(struct lock_table *table, const struct lock_command *command)
 {
-        struct lock *lock = lock_owned(table, command);
-        if (lock == NULL) {
-                answer(table, command, LOCK_NOT_OWNER);
-                return;
-        }
-        answer_lock(table, command->origin, LOCK_RELEASED, lock);
-        lock_pass_on(table, lock);
+        struct claim *claim = holder_owned(table, command);
+        if (claim == NULL)
+                lock_answer(table, command, LOCK_NOT_OWNER);
+        else
+                lock_hold_end(table, claim, LOCK_RELEASED, command->origin);
 }
 
 static void lock_cancel(struct lock_table *table, const struct lock_command *command)
 {
         struct lock *lock = lock_slots_find(table, command->key);
-        struct waiter *waiter = lock == NULL ? NULL : waiter_find(lock, command->owner);
-        if (waiter == NULL || !origin_equal(&waiter->origin, &command->cancelled)) {
-                answer(table, command, LOCK_FREE);
+        struct claim *claim = lock == NULL ? NULL : table_waiter(lock, command->owner);
+        if (claim == NULL || !lock_origin_equal(&claim->origin, &command->cancelled)) {
+                lock_answer(table, command, LOCK_FREE);
                 return;
         }
-        wait_end(table, waiter, LOCK_CANCELLED);
-        answer(table, command, LOCK_CANCELLED);
+        lock_wait_end(table, claim, LOCK_CANCELLED);
+        lock_answer(table, command, LOCK_CANCELLED);
 }
 
 static void lock_break(struct lock_table *table, const struct lock_command *command)
 {
         struct lock *lock = lock_slots_find(table, command->key);
+        struct lock_origin origin = command->origin;
         if (lock == NULL) {
-                answer(table, command, LOCK_FREE);
+                lock_answer(table, command, LOCK_FREE);
                 return;
         }
-        answer_lock(table, command->origin, LOCK_BROKEN, lock);
-        lock_pass_on(table, lock);
+        if (command->op == LOCK_SEIZE) {
+                lock_answer_lock(table, command, LOCK_BROKEN, lock);
+                uint64_t token = lock_token_next(table);
+                if (!table->fatal)
+                        table->results[table->result_count - 1].token.value = token;
+                origin = (struct lock_origin){0};
+        }
+        lock_touch(table, lock);
+        table_delay(table, lock, 0);
+        while (lock->holders.first != NULL) {
+                lock_hold_end(table, lock->holders.first, LOCK_BROKEN, origin);
+                origin = (struct lock_origin){0};
+        }
+}
+
+static void lock_look(struct lock_table *table, const struct lock_command *command)
+{
+        const struct lock *lock = lock_slots_find(table, command->key);
+        const struct claim *claim = lock == NULL ? NULL : lock->holders.last;
+        uint64_t token = command->token.value;
+        while (claim != NULL && token != 0 && claim->timer.number != token)
+                claim = claim->before;
+        if (claim != NULL)
+                lock_answer_holder(table, command->origin, LOCK_SEEN, claim);
+        else
+                lock_answer(table, command, token != 0 ? LOCK_NOT_OWNER : LOCK_FREE);
 }
 
 static void lock_time(struct lock_table *table, const struct lock_command *command)
@@ -333,6 +371,11 @@ static const struct operation {
         [LOCK_RELEASE] = {lock_release, true, true, false},
         [LOCK_CANCEL] = {lock_cancel, true, true, false},
         [LOCK_BREAK] = {lock_break, true, false, false},
+        [LOCK_SEIZE] = {lock_break, true, false, false},
+        [LOCK_LOOK] = {lock_look, true, false, false},
+        [LOCK_SESSION_OPEN] = {lock_session_open, false, true, true},
+        [LOCK_SESSION_KEEP] = {lock_session_keep, false, true, false},
+        [LOCK_SESSION_CLOSE] = {lock_session_close, false, true, false},
 };
 
 static bool command_valid(const struct lock_command *command, const struct operation *operation)
@@ -342,10 +385,12 @@ static bool command_valid(const struct lock_command *command, const struct opera
         if (operation->owner &&
             (command->owner.len == 0 || command->owner.len > LOCK_OWNER_BYTES_MAX))
                 return false;
-        if (operation->ttl &&
+        if (operation->ttl && command->session == 0 &&
             (command->ttl_ms < LOCK_TTL_MS_MIN || command->ttl_ms > LOCK_TTL_MS_MAX))
                 return false;
-        return command->wait_ms <= LOCK_WAIT_MS_MAX;
+        return command->wait_ms <= LOCK_WAIT_MS_MAX && command->delay_ms <= LOCK_DELAY_MS_MAX &&
+               (command->slots <= LOCK_SLOTS_MAX || command->slots == LOCK_SHARED) &&
+               (command->flags & ~(uint32_t)LOCK_FLAGS) == 0;
 }
 
 const struct lock_result *lock_apply(struct lock_table *table, uint64_t index,
@@ -361,7 +406,8 @@ const struct lock_result *lock_apply(struct lock_table *table, uint64_t index,
         if (command_valid(command, operation))
                 operation->run(table, command);
         else
-                answer(table, command, LOCK_INVALID);
+                lock_answer(table, command, LOCK_INVALID);
+        locks_serve(table);
         *ret_count = table->fatal ? 0 : table->result_count;
         *ret_fatal = table->fatal;
         return table->results;
@@ -389,7 +435,7 @@ struct lock_token lock_table_last_token(const struct lock_table *table)
 
 bool lock_table_idle(const struct lock_table *table)
 {
-        return table->count == 0;
+        return table->count == 0 && table->session_count == 0;
 }
 
 uint64_t lock_next_deadline(const struct lock_table *table)
@@ -401,32 +447,38 @@ uint64_t lock_next_deadline(const struct lock_table *table)
 
 static struct lock_info info_of(const struct lock_table *table, const struct lock *lock)
 {
+        const struct claim *newest = lock->holders.last;
         return (struct lock_info){
-                .owner = lock->owner,
-                .token.value = lock->timer.number,
-                .ttl_ms = ttl_left(table, lock),
-                .waiters = lock->waiter_count,
+                .owner = newest->owner,
+                .token.value = newest->timer.number,
+                .ttl_ms = ttl_left(table, newest),
+                .waiters = lock->waiters.count,
+                .holders = lock->holders.count,
+                .slots = lock->slots,
+                .place = lock->timer.number,
         };
 }
 
 bool lock_find(const struct lock_table *table, struct bytes key, struct lock_info *ret)
 {
         const struct lock *lock = lock_slots_find(table, key);
-        if (lock == NULL)
+        if (lock == NULL || lock->holders.count == 0)
                 return false;
         *ret = info_of(table, lock);
         return true;
 }
 
-bool lock_next(const struct lock_table *table, struct lock_token after, struct bytes *ret_key,
+bool lock_next(const struct lock_table *table, uint64_t after, struct bytes *ret_key,
                struct lock_info *ret)
 {
         struct lock *lock = *table->cursor;
-        if (lock != NULL && lock->timer.number == after.value)
+        if (lock != NULL && lock->timer.number == after)
                 lock = lock->next;
         else
-                for (lock = table->first; lock != NULL && lock->timer.number <= after.value;)
+                for (lock = table->first; lock != NULL && lock->timer.number <= after;)
                         lock = lock->next;
+        while (lock != NULL && lock->holders.count == 0)
+                lock = lock->next;
         if (lock == NULL)
                 return false;
         *table->cursor = lock;
@@ -442,7 +494,10 @@ static const char *const result_names[LOCK_RESULT_COUNT] = {
         [LOCK_NOT_OWNER] = "not owner", [LOCK_EXPIRED] = "expired",
         [LOCK_BROKEN] = "broken",       [LOCK_FREE] = "free",
         [LOCK_CANCELLED] = "cancelled", [LOCK_INVALID] = "invalid",
-        [LOCK_LIMIT] = "limit",
+        [LOCK_LIMIT] = "limit",         [LOCK_SEEN] = "seen",
+        [LOCK_DEADLOCK] = "deadlock",   [LOCK_NO_SESSION] = "no session",
+        [LOCK_OPENED] = "opened",       [LOCK_KEPT] = "kept",
+        [LOCK_CLOSED] = "closed",
 };
 
 const char *lock_result_name(enum lock_result_kind kind)

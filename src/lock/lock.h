@@ -15,8 +15,24 @@
  * twice within a group, over restarts, snapshots and releases. A resource refuses a token smaller
  * than the largest it has seen.
  *
- * Memory: about 200 bytes and the key and owner for each held lock. Costs: O(log n) for each grant
- * and end of a lease, O(1) otherwise; n the number of held locks. */
+ * Modes. A lock has slots: 1 is exclusive, LOCK_SHARED is for readers, any other number is a
+ * semaphore of so many. Who holds it at one time has asked for the same number; who asks for
+ * another waits until those have gone. Nobody overtakes: while somebody waits, who comes waits
+ * behind. When the first in the queue can have the lock, so can all that follow it, up to the first
+ * that cannot. A holder that asks for other slots gets them, with a new token, where it is the only
+ * holder, and is refused (LOCK_HELD) where it is not: two who waited for that would wait for ever.
+ *
+ * Sessions. A lock may belong to a session instead of having a lease of its own: one keepalive
+ * renews all of them, and the end of the session frees them and gives its waits up. A session
+ * belongs to an owner, and its id is used up like a token.
+ *
+ * Delay. A lock that was acquired with `delay_ms` is granted to nobody for so long after its lease
+ * (or its session) has expired, so that what its holder had sent may arrive or time out. There is
+ * none after a release, a closed session or a forced release.
+ *
+ * Memory: about 400 bytes, the key and the owner for each held lock. Costs: O(log n) for each grant
+ * and end of a lease, O(h) to find a holder, O(1) otherwise; n the number of held locks, h of
+ * holders of the lock. */
 #ifndef MERIDIAN_LOCK_LOCK_H
 #define MERIDIAN_LOCK_LOCK_H
 
@@ -34,6 +50,13 @@
 #define LOCK_WAITERS_ALL_MAX 65536   /* of a table */
 #define LOCK_COUNT_MAX       4000000 /* locks held in a table */
 #define LOCK_CHECKPOINT_MS   1000ull
+#define LOCK_DELAY_MS_MAX    (10ull * 60 * 1000)
+#define LOCK_SHARED          UINT32_MAX /* slots: any number, up to LOCK_HOLDERS_MAX */
+#define LOCK_HOLDERS_MAX     1024       /* of one lock; one more waits */
+#define LOCK_SLOTS_MAX       LOCK_HOLDERS_MAX
+#define LOCK_SESSIONS_MAX    65536 /* of a table */
+#define LOCK_CLAIMS_MAX      4096  /* locks and waits of one session */
+#define LOCK_EVENTS_MAX      4096  /* remembered for lock_event_next */
 
 struct lock_token {
         uint64_t value; /* 0: none */
@@ -57,7 +80,21 @@ enum lock_op {
         LOCK_CANCEL,  /* key owner: give up waiting (the client went away). Names the waiting
                        * request by `cancelled`; one that was granted meanwhile stays granted */
         LOCK_BREAK,   /* key: an operator takes the lock away whoever holds it */
+        LOCK_SEIZE,   /* the same, and a token is used up and told: larger than that of any holder
+                       * before, smaller than that of any after. Ends a delay, too */
+        LOCK_LOOK,    /* key token: who holds it with that token; token 0: the newest holder */
+        LOCK_SESSION_OPEN,  /* owner ttl_ms */
+        LOCK_SESSION_KEEP,  /* owner session: it ends its ttl from now */
+        LOCK_SESSION_CLOSE, /* owner session */
         LOCK_OP_COUNT,
+};
+
+enum {
+        LOCK_FRESH = 1,    /* ACQUIRE: refused where the owner holds it already */
+        LOCK_BY_OWNER = 2, /* RENEW, RELEASE: by the owner alone, whatever its token */
+        LOCK_ADD_TTL = 4,  /* RENEW: ttl_ms more than what is left */
+        LOCK_DETECT = 8,   /* ACQUIRE: refuse to wait where that would be a deadlock */
+        LOCK_FLAGS = 15,
 };
 
 struct lock_command {
@@ -70,6 +107,10 @@ struct lock_command {
         uint64_t wait_ms; /* 0: do not wait */
         struct lock_origin origin;
         struct lock_origin cancelled;
+        uint32_t slots;    /* ACQUIRE: 0 or 1 exclusive, LOCK_SHARED, else of a semaphore */
+        uint32_t flags;    /* of LOCK_FLAGS */
+        uint64_t delay_ms; /* ACQUIRE: after an expiry; 0: none */
+        uint64_t session;  /* ACQUIRE: 0: a lease of its own; ttl_ms is not looked at otherwise */
 };
 
 enum lock_result_kind {
@@ -79,13 +120,19 @@ enum lock_result_kind {
         LOCK_TIMED_OUT,   /* the wait ended */
         LOCK_RENEWED,     /* ttl_ms */
         LOCK_RELEASED,
-        LOCK_NOT_OWNER, /* renew or release: not held, or not by this owner with this token */
-        LOCK_EXPIRED,   /* an event: the lease of `owner` with `token` ended */
-        LOCK_BROKEN,    /* an event and the answer to BREAK: it was taken from `owner` */
-        LOCK_FREE,      /* BREAK, CANCEL: there was nothing to do */
-        LOCK_CANCELLED, /* a wait was given up, or its owner asked again */
-        LOCK_INVALID,   /* an argument out of range */
-        LOCK_LIMIT,     /* too many locks or waiters */
+        LOCK_NOT_OWNER,  /* renew or release: not held, or not by this owner with this token */
+        LOCK_EXPIRED,    /* an event: the lease of `owner` with `token` ended */
+        LOCK_BROKEN,     /* an event and the answer to BREAK: it was taken from `owner` */
+        LOCK_FREE,       /* BREAK, CANCEL: there was nothing to do */
+        LOCK_CANCELLED,  /* a wait was given up, or its owner asked again */
+        LOCK_INVALID,    /* an argument out of range */
+        LOCK_LIMIT,      /* too many locks, waiters or sessions */
+        LOCK_SEEN,       /* LOOK: owner, token and ttl_ms of the holder */
+        LOCK_DEADLOCK,   /* to wait would close a circle of owners who wait for each other */
+        LOCK_NO_SESSION, /* that session has ended, or is another owner's */
+        LOCK_OPENED,     /* the token is the session's id; ttl_ms */
+        LOCK_KEPT,       /* ttl_ms */
+        LOCK_CLOSED,
         LOCK_RESULT_COUNT,
 };
 
@@ -106,6 +153,18 @@ struct lock_info {
         struct lock_token token;
         uint64_t ttl_ms; /* left at the table's time */
         size_t waiters;
+        size_t holders;
+        uint32_t slots;
+        uint64_t place; /* of the lock in lock_next: its newest token */
+};
+
+/* A change of a lock, for those who watch it. */
+struct lock_event {
+        uint64_t id;                /* grows; the same on every replica */
+        enum lock_result_kind kind; /* GRANTED, RELEASED, EXPIRED, BROKEN */
+        struct bytes key;           /* borrowed until the next call on the table */
+        struct bytes owner;
+        struct lock_token token;
 };
 
 struct lock_table;
@@ -136,13 +195,25 @@ bool lock_table_idle(const struct lock_table *table);
  * proposes LOCK_TIME then. */
 uint64_t lock_next_deadline(const struct lock_table *table);
 
-/* False when nobody holds `key`. */
+/* False when nobody holds `key`. Tells of the newest holder. */
 bool lock_find(const struct lock_table *table, struct bytes key, struct lock_info *ret);
 
-/* The held locks in order of their tokens: begin with token 0, go on with the last one returned.
+/* The held locks in order of their newest tokens: begin after 0, go on after the last `place`.
  * False at the end. Cost: O(1) going on where the last call on this table stopped, else O(n). */
-bool lock_next(const struct lock_table *table, struct lock_token after, struct bytes *ret_key,
+bool lock_next(const struct lock_table *table, uint64_t after, struct bytes *ret_key,
                struct lock_info *ret);
+
+/* The changes of one lock after event `after`, in order and each once. False: none yet.
+ * `ret_compacted` is set where changes after `after` are forgotten: of this lock or of others.
+ * Cost: O(LOCK_EVENTS_MAX). */
+bool lock_event_next(const struct lock_table *table, struct bytes key, uint64_t after,
+                     struct lock_event *ret, bool *ret_compacted);
+
+/* The last event so far: where a watch may begin. */
+uint64_t lock_event_last(const struct lock_table *table);
+
+/* After a decode: nothing is known of events up to log entry `index`. */
+void lock_events_begin(struct lock_table *table, uint64_t index);
 
 /* The whole table, versioned; the same state gives the same bytes on every replica. */
 void lock_table_encode(const struct lock_table *table, struct buffer *out);

@@ -1,4 +1,4 @@
-/* The structures of the table: hash chains, the list by token, the two heaps of
+/* The structures of the table: hash chains, the lists by token and number, the two heaps of
  * deadlines. No rule about locks is here. Memory is taken before anything is changed, so
  * a failure leaves all as it was. */
 #include "lock/table.h"
@@ -50,9 +50,9 @@ static void timers_down(struct timers *timers, struct timer *timer)
         timers_set(timers, at, timer);
 }
 
-static bool timers_reserve(struct heap *heap, struct timers *timers)
+static bool timers_reserve(struct heap *heap, struct timers *timers, size_t count)
 {
-        if (timers->count < timers->size)
+        if (count <= timers->size)
                 return true;
         size_t size = timers->size == 0 ? TIMERS_MIN : timers->size * 2;
         struct timer **items = heap_resize(heap, timers->items, size * sizeof(struct timer *));
@@ -148,226 +148,389 @@ static void list_remove(struct lock_table *table, struct lock *lock)
                 lock->next->before = lock->before;
 }
 
-static void bytes_free(struct lock_table *table, struct bytes data)
+/* Room for one more of whatever ends: each claim, session and delay has a place, used or not, so
+ * that a grant, or a lease that leaves a delay, needs no memory. */
+static bool leases_reserve(struct lock_table *table)
 {
-        heap_free_bytes(table->heap, data);
+        return timers_reserve(table->heap, &table->leases,
+                              table->holder_count + table->waiter_count + table->session_count +
+                                      table->delay_count + 1);
 }
 
-struct lock *lock_slots_insert(struct lock_table *table, struct bytes key, struct bytes owner,
-                               uint64_t token, uint64_t deadline)
+struct lock *lock_slots_insert(struct lock_table *table, struct bytes key, uint64_t token)
 {
         CHECK(lock_slots_find(table, key) == NULL);
         CHECK(table->last == NULL || table->last->timer.number < token);
-        if (!table_reserve(table) || !timers_reserve(table->heap, &table->leases))
+        if (!table_reserve(table))
                 return NULL;
         struct lock *lock = heap_alloc(table->heap, sizeof *lock);
         if (lock == NULL)
                 return NULL;
-        if (!heap_copy(table->heap, key, &lock->key) ||
-            !heap_copy(table->heap, owner, &lock->owner)) {
-                bytes_free(table, lock->key);
+        if (!heap_copy(table->heap, key, &lock->key)) {
                 heap_free(table->heap, lock);
                 return NULL;
         }
-        lock->timer.deadline = deadline;
         lock->timer.number = token;
+        lock->timer.kind = TIMER_DELAY;
         struct lock **bucket = table_bucket(table, key);
         lock->chain = *bucket;
         *bucket = lock;
         list_append(table, lock);
-        timers_add(&table->leases, &lock->timer);
         table->count++;
         return lock;
 }
 
-struct waiter *table_wait(struct lock_table *table, struct lock *lock, struct bytes owner,
-                          uint64_t number, uint64_t deadline)
-{
-        if (!timers_reserve(table->heap, &table->waits))
-                return NULL;
-        struct waiter *waiter = heap_alloc(table->heap, sizeof *waiter);
-        if (waiter == NULL)
-                return NULL;
-        if (!heap_copy(table->heap, owner, &waiter->owner)) {
-                heap_free(table->heap, waiter);
-                return NULL;
-        }
-        waiter->timer.deadline = deadline;
-        waiter->timer.number = number;
-        waiter->lock = lock;
-        waiter->before = lock->waiter_last;
-        if (lock->waiter_last == NULL)
-                lock->waiter_first = waiter;
-        else
-                lock->waiter_last->next = waiter;
-        lock->waiter_last = waiter;
-        lock->waiter_count++;
-        table->waiter_count++;
-        timers_add(&table->waits, &waiter->timer);
-        return waiter;
-}
-
-struct bytes table_unwait(struct lock_table *table, struct waiter *waiter)
-{
-        struct lock *lock = waiter->lock;
-        if (waiter->before == NULL)
-                lock->waiter_first = waiter->next;
-        else
-                waiter->before->next = waiter->next;
-        if (waiter->next == NULL)
-                lock->waiter_last = waiter->before;
-        else
-                waiter->next->before = waiter->before;
-        lock->waiter_count--;
-        table->waiter_count--;
-        timers_remove(&table->waits, &waiter->timer);
-        struct bytes owner = waiter->owner;
-        heap_free(table->heap, waiter);
-        return owner;
-}
-
 void lock_slots_remove(struct lock_table *table, struct lock *lock)
 {
-        CHECK(lock->waiter_count == 0);
+        CHECK(lock->waiters.count == 0 && lock->holders.count == 0 && !lock->delayed);
+        CHECK(!lock->touched);
         struct lock **link = table_bucket(table, lock->key);
         while (*link != lock)
                 link = &(*link)->chain;
         *link = lock->chain;
         list_remove(table, lock);
-        timers_remove(&table->leases, &lock->timer);
         table->count--;
         heap_free(table->heap, lock);
 }
 
-void table_regrant(struct lock_table *table, struct lock *lock, struct bytes owner, uint64_t token,
-                   uint64_t deadline)
+/* Lists are in the order of numbers; almost always the new one goes to the end. */
+static void claims_insert(struct claims *list, struct claim *claim)
 {
-        CHECK(table->last->timer.number < token);
-        list_remove(table, lock);
-        list_append(table, lock);
-        timers_remove(&table->leases, &lock->timer);
-        lock->owner = owner;
-        lock->timer.number = token;
-        lock->timer.deadline = deadline;
-        timers_add(&table->leases, &lock->timer);
+        struct claim *after = list->last;
+        while (after != NULL && after->timer.number > claim->timer.number)
+                after = after->before;
+        claim->before = after;
+        claim->next = after == NULL ? list->first : after->next;
+        if (claim->next == NULL)
+                list->last = claim;
+        else
+                claim->next->before = claim;
+        if (after == NULL)
+                list->first = claim;
+        else
+                after->next = claim;
+        list->count++;
 }
 
-void table_extend(struct lock_table *table, struct lock *lock, uint64_t deadline)
+static void claims_remove(struct claims *list, struct claim *claim)
 {
-        timers_move(&table->leases, &lock->timer, deadline);
+        if (claim->before == NULL)
+                list->first = claim->next;
+        else
+                claim->before->next = claim->next;
+        if (claim->next == NULL)
+                list->last = claim->before;
+        else
+                claim->next->before = claim->before;
+        list->count--;
 }
 
-void table_extend_wait(struct lock_table *table, struct waiter *waiter, uint64_t deadline)
+static void session_insert(struct claims *list, struct claim *claim)
 {
-        timers_move(&table->waits, &waiter->timer, deadline);
+        struct claim *after = list->last;
+        while (after != NULL && after->timer.number > claim->timer.number)
+                after = after->session_before;
+        claim->session_before = after;
+        claim->session_next = after == NULL ? list->first : after->session_next;
+        if (claim->session_next == NULL)
+                list->last = claim;
+        else
+                claim->session_next->session_before = claim;
+        if (after == NULL)
+                list->first = claim;
+        else
+                after->session_next = claim;
+        list->count++;
 }
 
-static void lock_drop(struct lock_table *table, struct lock *lock)
+static void session_take(struct claims *list, struct claim *claim)
 {
-        while (lock->waiter_first != NULL) {
-                struct waiter *waiter = lock->waiter_first;
-                lock->waiter_first = waiter->next;
-                bytes_free(table, waiter->owner);
-                heap_free(table->heap, waiter);
+        if (claim->session_before == NULL)
+                list->first = claim->session_next;
+        else
+                claim->session_before->session_next = claim->session_next;
+        if (claim->session_next == NULL)
+                list->last = claim->session_before;
+        else
+                claim->session_next->session_before = claim->session_before;
+        list->count--;
+}
+
+static size_t chain_of(const struct lock_table *table, struct bytes name)
+{
+        struct hash_key hash_key = {.k0 = table->seed, .k1 = ~table->seed};
+        return hash_sip(hash_key, name) % LOCK_CHAINS;
+}
+
+struct claim *table_claim(struct lock_table *table, struct lock *lock, struct bytes owner)
+{
+        if (table->owner_chains == NULL)
+                table->owner_chains =
+                        heap_alloc_array(table->heap, LOCK_CHAINS, sizeof(struct claim *));
+        if (table->owner_chains == NULL || !leases_reserve(table) ||
+            !timers_reserve(table->heap, &table->waits, table->waiter_count + 1))
+                return NULL;
+        struct claim *claim = heap_alloc(table->heap, sizeof *claim);
+        if (claim == NULL)
+                return NULL;
+        if (!heap_copy(table->heap, owner, &claim->owner)) {
+                heap_free(table->heap, claim);
+                return NULL;
         }
-        bytes_free(table, lock->key);
-        bytes_free(table, lock->owner);
-        heap_free(table->heap, lock);
+        claim->lock = lock;
+        claim->timer.kind = TIMER_CLAIM;
+        return claim;
 }
+
+struct bytes table_unclaim(struct lock_table *table, struct claim *claim)
+{
+        struct bytes owner = claim->owner;
+        heap_free(table->heap, claim);
+        return owner;
+}
+
+void table_wait(struct lock_table *table, struct claim *claim, struct session *session,
+                uint64_t number, uint64_t deadline)
+{
+        claim->held = false;
+        claim->timer.number = number;
+        claim->timer.deadline = deadline;
+        claim->session = session;
+        claims_insert(&claim->lock->waiters, claim);
+        if (session != NULL)
+                session_insert(&session->waits, claim);
+        struct claim **link = &table->owner_chains[chain_of(table, claim->owner)];
+        claim->owner_next = *link;
+        claim->owner_link = link;
+        if (*link != NULL)
+                (*link)->owner_link = &claim->owner_next;
+        *link = claim;
+        timers_add(&table->waits, &claim->timer);
+        table->waiter_count++;
+}
+
+void table_unwait(struct lock_table *table, struct claim *claim)
+{
+        CHECK(!claim->held);
+        claims_remove(&claim->lock->waiters, claim);
+        if (claim->session != NULL)
+                session_take(&claim->session->waits, claim);
+        *claim->owner_link = claim->owner_next;
+        if (claim->owner_next != NULL)
+                claim->owner_next->owner_link = claim->owner_link;
+        timers_remove(&table->waits, &claim->timer);
+        table->waiter_count--;
+}
+
+void table_hold(struct lock_table *table, struct claim *claim, struct session *session,
+                uint64_t token, uint64_t deadline)
+{
+        struct lock *lock = claim->lock;
+        claim->held = true;
+        claim->timer.number = token;
+        claim->timer.deadline = deadline;
+        claim->session = session;
+        claims_insert(&lock->holders, claim);
+        if (session != NULL)
+                session_insert(&session->held, claim);
+        else
+                timers_add(&table->leases, &claim->timer);
+        table->holder_count++;
+        if (token > lock->timer.number) {
+                CHECK(!lock->delayed && table->last->timer.number < token);
+                list_remove(table, lock);
+                lock->timer.number = token;
+                list_append(table, lock);
+        }
+}
+
+void table_unhold(struct lock_table *table, struct claim *claim)
+{
+        CHECK(claim->held);
+        claims_remove(&claim->lock->holders, claim);
+        if (claim->session != NULL)
+                session_take(&claim->session->held, claim);
+        else
+                timers_remove(&table->leases, &claim->timer);
+        table->holder_count--;
+}
+
+void table_extend(struct lock_table *table, struct timer *timer, uint64_t deadline)
+{
+        bool waits = timer->kind == TIMER_CLAIM && !((struct claim *)timer)->held;
+        timers_move(waits ? &table->waits : &table->leases, timer, deadline);
+}
+
+void table_delay(struct lock_table *table, struct lock *lock, uint64_t deadline)
+{
+        if (lock->delayed) {
+                timers_remove(&table->leases, &lock->timer);
+                table->delay_count--;
+        }
+        lock->delayed = deadline != 0;
+        lock->timer.deadline = deadline;
+        if (lock->delayed) {
+                timers_add(&table->leases, &lock->timer);
+                table->delay_count++;
+        }
+}
+
+bool table_delay_first(struct lock_table *table, struct lock *lock, uint64_t deadline)
+{
+        if (!leases_reserve(table))
+                return false;
+        table_delay(table, lock, deadline);
+        return true;
+}
+
+struct claim *table_holder(const struct lock *lock, struct bytes owner)
+{
+        struct claim *claim = lock->holders.first;
+        while (claim != NULL && !bytes_equal(claim->owner, owner))
+                claim = claim->next;
+        return claim;
+}
+
+struct claim *table_waiter(const struct lock *lock, struct bytes owner)
+{
+        struct claim *claim = lock->waiters.first;
+        while (claim != NULL && !bytes_equal(claim->owner, owner))
+                claim = claim->next;
+        return claim;
+}
+
+struct claim *table_owner_chain(const struct lock_table *table, struct bytes owner)
+{
+        return table->owner_chains == NULL ? NULL : table->owner_chains[chain_of(table, owner)];
+}
+
+struct session *table_session_insert(struct lock_table *table, uint64_t id, struct bytes owner,
+                                     uint64_t deadline)
+{
+        CHECK(table->session_last == NULL || table->session_last->timer.number < id);
+        if (table->session_chains == NULL)
+                table->session_chains =
+                        heap_alloc_array(table->heap, LOCK_CHAINS, sizeof(struct session *));
+        if (table->session_chains == NULL || !leases_reserve(table))
+                return NULL;
+        struct session *session = heap_alloc(table->heap, sizeof *session);
+        if (session == NULL)
+                return NULL;
+        if (!heap_copy(table->heap, owner, &session->owner)) {
+                heap_free(table->heap, session);
+                return NULL;
+        }
+        session->timer = (struct timer){.deadline = deadline, .number = id, .kind = TIMER_SESSION};
+        session->chain = table->session_chains[id % LOCK_CHAINS];
+        table->session_chains[id % LOCK_CHAINS] = session;
+        session->before = table->session_last;
+        if (table->session_last == NULL)
+                table->session_first = session;
+        else
+                table->session_last->next = session;
+        table->session_last = session;
+        timers_add(&table->leases, &session->timer);
+        table->session_count++;
+        return session;
+}
+
+struct session *table_session_find(const struct lock_table *table, uint64_t id)
+{
+        if (table->session_chains == NULL)
+                return NULL;
+        struct session *session = table->session_chains[id % LOCK_CHAINS];
+        while (session != NULL && session->timer.number != id)
+                session = session->chain;
+        return session;
+}
+
+struct bytes table_session_remove(struct lock_table *table, struct session *session)
+{
+        CHECK(session->held.count == 0 && session->waits.count == 0);
+        struct session **link = &table->session_chains[session->timer.number % LOCK_CHAINS];
+        while (*link != session)
+                link = &(*link)->chain;
+        *link = session->chain;
+        if (session->before == NULL)
+                table->session_first = session->next;
+        else
+                session->before->next = session->next;
+        if (session->next == NULL)
+                table->session_last = session->before;
+        else
+                session->next->before = session->before;
+        timers_remove(&table->leases, &session->timer);
+        table->session_count--;
+        struct bytes owner = session->owner;
+        heap_free(table->heap, session);
+        return owner;
+}
+
+static void claims_drop(struct lock_table *table, struct claims *list)
+{
+        while (list->first != NULL) {
+                struct claim *claim = list->first;
+                list->first = claim->next;
+                heap_free_bytes(table->heap, table_unclaim(table, claim));
+        }
+}
+
+/* What a table holds, without what it is. */
+static void content_move(struct lock_table *to, const struct lock_table *from)
+{
+        to->count = from->count;
+        to->delay_count = from->delay_count;
+        to->holder_count = from->holder_count;
+        to->waiter_count = from->waiter_count;
+        to->session_count = from->session_count;
+        to->buckets = from->buckets;
+        to->bucket_count = from->bucket_count;
+        to->first = from->first;
+        to->last = from->last;
+        to->session_first = from->session_first;
+        to->session_last = from->session_last;
+        to->session_chains = from->session_chains;
+        to->owner_chains = from->owner_chains;
+        to->leases = from->leases;
+        to->waits = from->waits;
+        to->touched_first = from->touched_first;
+        to->touched_last = from->touched_last;
+}
+
+static const struct lock_table nothing;
 
 void table_clear(struct lock_table *table)
 {
         for (struct lock *lock = table->first; lock != NULL;) {
                 struct lock *next = lock->next;
-                lock_drop(table, lock);
+                claims_drop(table, &lock->holders);
+                claims_drop(table, &lock->waiters);
+                heap_free_bytes(table->heap, lock->key);
+                heap_free(table->heap, lock);
                 lock = next;
         }
+        for (struct session *session = table->session_first; session != NULL;) {
+                struct session *next = session->next;
+                heap_free_bytes(table->heap, session->owner);
+                heap_free(table->heap, session);
+                session = next;
+        }
         heap_free(table->heap, table->buckets);
+        heap_free(table->heap, table->session_chains);
+        heap_free(table->heap, table->owner_chains);
         heap_free(table->heap, table->leases.items);
         heap_free(table->heap, table->waits.items);
-        table->buckets = NULL;
-        table->bucket_count = 0;
-        table->first = NULL;
-        table->last = NULL;
-        table->leases = (struct timers){0};
-        table->waits = (struct timers){0};
-        table->count = 0;
-        table->waiter_count = 0;
+        content_move(table, &nothing);
         *table->cursor = NULL;
 }
 
 void table_move(struct lock_table *table, struct lock_table *from)
 {
         table_clear(table);
+        lock_events_free(table);
         table->time_ms = from->time_ms;
         table->last_token = from->last_token;
         table->last_waiter = from->last_waiter;
-        table->count = from->count;
-        table->waiter_count = from->waiter_count;
-        table->buckets = from->buckets;
-        table->bucket_count = from->bucket_count;
-        table->first = from->first;
-        table->last = from->last;
-        table->leases = from->leases;
-        table->waits = from->waits;
-        from->buckets = NULL;
-        from->bucket_count = 0;
-        from->first = NULL;
-        from->last = NULL;
-        from->leases = (struct timers){0};
-        from->waits = (struct timers){0};
-        from->count = 0;
-        from->waiter_count = 0;
-}
-
-static void timers_check(const struct timers *timers)
-{
-        for (size_t i = 0; i < timers->count; i++) {
-                CHECK(timers->items[i]->at == i);
-                CHECK(i == 0 || !timer_less(timers->items[i], timers->items[(i - 1) / 2]));
-        }
-}
-
-static size_t waiters_check(const struct lock_table *table, const struct lock *lock)
-{
-        size_t count = 0;
-        uint64_t number = 0;
-        const struct waiter *before = NULL;
-        for (const struct waiter *w = lock->waiter_first; w != NULL; w = w->next) {
-                CHECK(w->lock == lock && w->before == before);
-                CHECK(w->timer.number > number && w->timer.number <= table->last_waiter);
-                CHECK(w->timer.deadline > table->time_ms);
-                CHECK(!bytes_equal(w->owner, lock->owner));
-                CHECK(table->waits.items[w->timer.at] == &w->timer);
-                number = w->timer.number;
-                before = w;
-                count++;
-        }
-        CHECK(lock->waiter_last == before);
-        CHECK(lock->waiter_count == count);
-        return count;
-}
-
-void lock_table_check(const struct lock_table *table)
-{
-        timers_check(&table->leases);
-        timers_check(&table->waits);
-        size_t count = 0;
-        size_t waiters = 0;
-        uint64_t token = 0;
-        const struct lock *before = NULL;
-        for (const struct lock *lock = table->first; lock != NULL; lock = lock->next) {
-                CHECK(lock->before == before);
-                CHECK(lock->timer.number > token && lock->timer.number <= table->last_token);
-                CHECK(lock->timer.deadline > table->time_ms);
-                CHECK(table->leases.items[lock->timer.at] == &lock->timer);
-                CHECK(lock_slots_find(table, lock->key) == lock);
-                waiters += waiters_check(table, lock);
-                token = lock->timer.number;
-                before = lock;
-                count++;
-        }
-        CHECK(table->last == before);
-        CHECK(table->count == count && table->leases.count == count);
-        CHECK(table->waiter_count == waiters && table->waits.count == waiters);
+        content_move(table, from);
+        content_move(from, &nothing);
 }

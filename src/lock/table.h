@@ -1,22 +1,38 @@
 /* table.h - private to lock/: the table behind lock.h.
  *
- *   buckets ---> lock ---> lock          by key: hash table with chains
- *   first <----> lock <--> lock <--> last   by token: new grants go to the end
- *   leases:  heap of locks by deadline, then token
- *   waits:   heap of waiters by deadline, then number
- *   lock ---> waiter <--> waiter         by arrival
+ *   buckets ---> lock ---> lock             by key: hash table with chains
+ *   first <----> lock <--> lock <--> last   by newest token: whatever is granted goes to the end
+ *   lock ---> holders: claim <--> claim     by token
+ *   lock ---> waiters: claim <--> claim     by arrival
+ *   session ---> held: claim <--> claim     by token
+ *   session ---> waits: claim <--> claim    by number
+ *   leases:  heap of what ends (leases, sessions, delays) by deadline, then number
+ *   waits:   heap of waiting claims by deadline, then number
  *
- * Only the lists and heaps decide about order, so the hash seed has no influence on results. */
+ * A claim waits first, or holds at once; when it is granted it moves, so a grant takes no memory.
+ * Only the lists and heaps decide about order, and each has an order that follows from what it
+ * holds: the hash seed, or a restore, has no influence on results. */
 #ifndef MERIDIAN_LOCK_TABLE_H
 #define MERIDIAN_LOCK_TABLE_H
 
 #include "lock/lock.h"
+
+enum {
+        LOCK_CHAINS = 4096, /* of waiters by owner and of sessions by id */
+};
+
+enum timer_kind {
+        TIMER_CLAIM,
+        TIMER_SESSION,
+        TIMER_DELAY,
+};
 
 /* A place in a heap of deadlines. `number` is unique in its heap and breaks ties. */
 struct timer {
         uint64_t deadline;
         uint64_t number;
         size_t at;
+        enum timer_kind kind;
 };
 
 struct timers {
@@ -25,25 +41,55 @@ struct timers {
         size_t size;
 };
 
-struct waiter {
-        struct timer timer; /* first: a timer is cast to its waiter */
-        struct waiter *next;
-        struct waiter *before;
+struct claims {
+        struct claim *first;
+        struct claim *last;
+        size_t count;
+};
+
+/* Of a holder the timer's number is its token, and it is in no heap where it has a session. */
+struct claim {
+        struct timer timer; /* first: a timer is cast to what it is part of */
+        bool held;
+        uint32_t slots;
+        struct claim *next; /* in the lock's list */
+        struct claim *before;
+        struct claim *session_next;
+        struct claim *session_before;
+        struct claim *owner_next; /* of a waiter: others whose owner has the same hash */
+        struct claim **owner_link;
+        struct claim *todo; /* of a search for deadlocks */
+        uint64_t mark;
         struct lock *lock;
+        struct session *session; /* NULL: a lease of its own */
         struct lock_origin origin;
         uint64_t ttl_ms;
+        uint64_t delay_ms;
         struct bytes owner; /* owned */
 };
 
 struct lock {
-        struct timer timer; /* first; its number is the token */
+        struct timer timer; /* of the delay; its number is the newest token */
+        bool delayed;
+        bool touched;
+        uint32_t slots; /* of its holders */
         struct lock *chain;
         struct lock *next;
         struct lock *before;
-        struct waiter *waiter_first;
-        struct waiter *waiter_last;
-        size_t waiter_count;
-        struct bytes key;   /* owned */
+        struct lock *touched_next;
+        struct claims holders;
+        struct claims waiters;
+        struct bytes key; /* owned */
+};
+
+struct session {
+        struct timer timer; /* its number is the id */
+        struct session *chain;
+        struct session *next; /* by id */
+        struct session *before;
+        struct claims held;
+        struct claims waits;
+        uint64_t ttl_ms;
         struct bytes owner; /* owned */
 };
 
@@ -54,14 +100,24 @@ struct lock_table {
         uint64_t last_token;
         uint64_t last_waiter;
         size_t count;
+        size_t delay_count;
+        size_t holder_count;
         size_t waiter_count;
+        size_t session_count;
         struct lock **buckets;
         size_t bucket_count; /* a power of two; 0: none yet */
         struct lock *first;
         struct lock *last;
+        struct session *session_first;
+        struct session *session_last;
+        struct session **session_chains; /* LOCK_CHAINS; NULL: none yet */
+        struct claim **owner_chains;
+        struct lock *touched_first; /* to be served */
+        struct lock *touched_last;
         struct lock **cursor; /* where lock_next stopped; a cell of its own, as that is const */
         struct timers leases;
         struct timers waits;
+        uint64_t mark; /* of the last search */
         struct lock_result *results;
         size_t result_count;
         size_t result_size;
@@ -70,28 +126,99 @@ struct lock_table {
         size_t garbage_size;
         uint64_t index; /* of the log entry being applied */
         bool fatal;
+        struct lock_event
+                *events; /* a ring; key and owner are one piece of memory. NULL: none yet */
+        size_t event_first;
+        size_t event_count;
+        uint64_t event_last;
+        uint64_t event_floor; /* events up to this one may be forgotten */
 };
 
-/* Puts a lock into every structure. `ret` is NULL when memory runs out; nothing changed then. */
-MUST_USE struct lock *lock_slots_insert(struct lock_table *table, struct bytes key,
-                                        struct bytes owner, uint64_t token, uint64_t deadline);
-/* Puts a waiter at the end of a lock's queue. NULL as above. */
-MUST_USE struct waiter *table_wait(struct lock_table *table, struct lock *lock, struct bytes owner,
-                                   uint64_t number, uint64_t deadline);
+/* ---- table.c: structures. What gives NULL or false has changed nothing ---- */
 struct lock *lock_slots_find(const struct lock_table *table, struct bytes key);
-/* Takes a waiter out; gives its owner's bytes. */
-struct bytes table_unwait(struct lock_table *table, struct waiter *waiter);
-/* Takes a lock without waiters out. Its key and owner belong to the caller now. */
+/* A lock without holders and waiters, at the end of the list. */
+MUST_USE struct lock *lock_slots_insert(struct lock_table *table, struct bytes key, uint64_t token);
+/* Takes out a lock that nobody holds or waits for. Its key belongs to the caller now. */
 void lock_slots_remove(struct lock_table *table, struct lock *lock);
-/* The lock goes to another owner (takes the bytes; the old ones belong to the caller) with a new
- * token and deadline. */
-void table_regrant(struct lock_table *table, struct lock *lock, struct bytes owner, uint64_t token,
-                   uint64_t deadline);
-void table_extend(struct lock_table *table, struct lock *lock, uint64_t deadline);
-void table_extend_wait(struct lock_table *table, struct waiter *waiter, uint64_t deadline);
-/* Frees all locks and waiters. */
+/* A claim that belongs to nobody yet; with room for it in both heaps. */
+MUST_USE struct claim *table_claim(struct lock_table *table, struct lock *lock, struct bytes owner);
+/* Frees a claim that is in no list; gives its owner's bytes. */
+struct bytes table_unclaim(struct lock_table *table, struct claim *claim);
+/* The claim waits from now on; `session` may be NULL. */
+void table_wait(struct lock_table *table, struct claim *claim, struct session *session,
+                uint64_t number, uint64_t deadline);
+void table_unwait(struct lock_table *table, struct claim *claim);
+/* The claim holds its lock from now on, by `deadline` or by its session. Raises the lock's place
+ * where `token` is its newest. */
+void table_hold(struct lock_table *table, struct claim *claim, struct session *session,
+                uint64_t token, uint64_t deadline);
+void table_unhold(struct lock_table *table, struct claim *claim);
+/* Of a lease, a wait or a session. */
+void table_extend(struct lock_table *table, struct timer *timer, uint64_t deadline);
+/* Nothing is granted before `deadline`; 0: ends that. */
+void table_delay(struct lock_table *table, struct lock *lock, uint64_t deadline);
+/* The same of a lock that was just read, with the room that it takes. */
+MUST_USE bool table_delay_first(struct lock_table *table, struct lock *lock, uint64_t deadline);
+struct claim *table_holder(const struct lock *lock, struct bytes owner);
+struct claim *table_waiter(const struct lock *lock, struct bytes owner);
+MUST_USE struct session *table_session_insert(struct lock_table *table, uint64_t id,
+                                              struct bytes owner, uint64_t deadline);
+struct session *table_session_find(const struct lock_table *table, uint64_t id);
+/* Takes out a session without claims; gives its owner's bytes. */
+struct bytes table_session_remove(struct lock_table *table, struct session *session);
+/* Where waiters with that owner are. */
+struct claim *table_owner_chain(const struct lock_table *table, struct bytes owner);
+/* Frees everything. */
 void table_clear(struct lock_table *table);
 /* Takes content and counters of `from`, which has the same heap and seed and is empty then. */
 void table_move(struct lock_table *table, struct lock_table *from);
+
+/* ---- lock.c ---- */
+/* A result about a holder. */
+void lock_answer_holder(struct lock_table *table, struct lock_origin origin,
+                        enum lock_result_kind kind, const struct claim *claim);
+/* A result about a lock that somebody asks for: its newest holder, or the delay that is left. */
+void lock_answer_lock(struct lock_table *table, const struct lock_command *command,
+                      enum lock_result_kind kind, const struct lock *lock);
+/* May one more for `slots` hold it, as far as its holders are concerned? */
+bool lock_has_room(const struct lock *lock, uint32_t slots);
+/* The claim, in no list yet, holds the lock. */
+void lock_grant(struct lock_table *table, struct claim *claim, struct session *session,
+                uint64_t token);
+bool lock_origin_equal(const struct lock_origin *a, const struct lock_origin *b);
+/* The lock is looked at when the command has done its work. */
+void lock_touch(struct lock_table *table, struct lock *lock);
+void locks_serve(struct lock_table *table);
+void lock_garbage(struct lock_table *table, struct bytes data);
+void lock_result_add(struct lock_table *table, struct lock_result result);
+void lock_answer(struct lock_table *table, const struct lock_command *command,
+                 enum lock_result_kind kind);
+uint64_t lock_token_next(struct lock_table *table);
+/* Ends a wait and tells whoever waits. */
+void lock_wait_end(struct lock_table *table, struct claim *claim, enum lock_result_kind kind);
+/* Ends a holder's lease: RELEASED, EXPIRED or BROKEN, told to `origin`. */
+void lock_hold_end(struct lock_table *table, struct claim *claim, enum lock_result_kind kind,
+                   struct lock_origin origin);
+
+/* ---- acquire.c ---- */
+void lock_acquire(struct lock_table *table, const struct lock_command *command);
+
+/* ---- session.c ---- */
+void lock_session_open(struct lock_table *table, const struct lock_command *command);
+void lock_session_keep(struct lock_table *table, const struct lock_command *command);
+void lock_session_close(struct lock_table *table, const struct lock_command *command);
+/* Frees all that belongs to it, each with `kind`: EXPIRED or RELEASED. */
+void lock_session_end(struct lock_table *table, struct session *session,
+                      enum lock_result_kind kind);
+/* The session that a command names, where it is its owner's; else NULL. */
+struct session *lock_session_of(const struct lock_table *table, const struct lock_command *command);
+
+/* ---- deadlock.c ---- */
+bool lock_deadlock(struct lock_table *table, struct lock *lock, struct bytes owner, uint32_t slots);
+
+/* ---- events.c ---- */
+void lock_event_add(struct lock_table *table, enum lock_result_kind kind, struct bytes key,
+                    struct bytes owner, uint64_t token);
+void lock_events_free(struct lock_table *table);
 
 #endif

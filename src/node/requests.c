@@ -297,18 +297,18 @@ static void lock_list(struct node *node, struct asker asker, struct node_group *
         uint64_t limit = request->list.limit;
         if (limit == 0 || limit > REQUEST_LIST_MAX)
                 limit = REQUEST_LIST_MAX;
-        struct lock_token at = {request->list.after};
+        uint64_t at = request->list.after;
         struct bytes key;
         struct lock_info info;
         size_t count = 0;
         while (count < limit && lock_next(council_locks(group->council), at, &key, &info)) {
                 if (bytes_starts_with(key, request->list.key))
                         reply_lock_of(key, &info, &items[count++]);
-                at = info.token;
+                at = info.place;
         }
         reply.list.items = items;
         reply.list.count = count;
-        reply.list.next = count == limit ? at.value : 0;
+        reply.list.next = count == limit ? at : 0;
         answer(node, asker, &reply);
         heap_free(node->heap, items);
 }
@@ -578,6 +578,14 @@ static struct lock_answer lock_answer_of(enum lock_result_kind kind)
                 [LOCK_LIMIT] = {REPLY_LIMIT, "Too many locks or waiters."},
                 [LOCK_EXPIRED] = {REPLY_INTERNAL, "An event is no answer."},
                 [LOCK_QUEUED] = {REPLY_INTERNAL, "Waiting is no answer."},
+                [LOCK_SEEN] = {REPLY_OK, ""},
+                [LOCK_DEADLOCK] = {REPLY_DEADLOCK,
+                                   "Whoever holds it waits for this owner: release something."},
+                [LOCK_NO_SESSION] = {REPLY_NO_SESSION,
+                                     "This owner's session has ended, and its locks with it."},
+                [LOCK_OPENED] = {REPLY_OK, ""},
+                [LOCK_KEPT] = {REPLY_OK, ""},
+                [LOCK_CLOSED] = {REPLY_OK, ""},
         };
         CHECK((unsigned)kind < LOCK_RESULT_COUNT && answers[kind].text != NULL);
         return answers[kind];

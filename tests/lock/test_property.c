@@ -150,6 +150,11 @@ static enum lock_result_kind model_apply(struct model *model, unsigned key, unsi
                 return LOCK_BROKEN;
         case LOCK_TIME:
         case LOCK_CANCEL:
+        case LOCK_SEIZE:
+        case LOCK_LOOK:
+        case LOCK_SESSION_OPEN:
+        case LOCK_SESSION_KEEP:
+        case LOCK_SESSION_CLOSE:
         case LOCK_OP_COUNT:
                 break;
         }
