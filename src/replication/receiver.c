@@ -105,15 +105,25 @@ static void acknowledge(struct replication *r, struct peer *peer, uint64_t posit
         replication_send(r, peer, &message);
 }
 
+static bool others_merge(const struct replication *r, const struct peer *peer)
+{
+        for (size_t i = 0; i < r->peer_count; i++)
+                if (&r->peers[i] != peer && r->peers[i].receiver.merging)
+                        return true;
+        return false;
+}
+
 /* While a state is merged, nothing else is: a delta that its sender has seen, and that comes after
- * the part with its key, would bring back what has died there since. */
+ * the part with its key, would bring back what has died there since. What is at Redis when it
+ * begins is waited for: one of several servers may have to be asked again. */
 static bool state_waits(struct replication *r, struct peer *peer)
 {
-        if (r->transfer_from != NULL)
-                return r->transfer_from != peer;
-        if (peer->receiver.first->state)
-                r->transfer_from = peer;
-        return false;
+        if (r->transfer_from != NULL && r->transfer_from != peer)
+                return true;
+        if (!peer->receiver.first->state)
+                return false;
+        r->transfer_from = peer;
+        return others_merge(r, peer);
 }
 
 /* Hands the next item to Redis. */

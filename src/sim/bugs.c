@@ -10,7 +10,7 @@ struct planted {
 };
 
 static const struct planted planted[] = {
-        {{"vote-volatile", "a vote is not written to the journal", 9000, 8000},
+        {{"vote-volatile", "a vote is not written to the journal", 9000, 8900},
          {.vote_volatile = true},
          0,
          0},
@@ -22,7 +22,7 @@ static const struct planted planted[] = {
          {.ack_before_sync = true},
          0,
          0},
-        {{"send-before-sync", "promises leave before the journal is synced", 8000, 0},
+        {{"send-before-sync", "promises leave before the journal is synced", 8000, 550},
          {.send_before_sync = true},
          0,
          0},

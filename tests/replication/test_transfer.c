@@ -151,6 +151,19 @@ static void test_other_streams_wait(void **state)
         assert_int_equal(merge->merge.last, 50);
 }
 
+static void test_a_state_waits_for_what_is_at_redis(void **state)
+{
+        (void)state;
+        batch(3, 0, 50);
+        assert_non_null(merge_of(3));
+        part(2, 1, true);
+        assert_null(merge_of(2));
+        batch(3, 50, 60);
+        assert_null(merge_of(3));
+        merged(3, 50);
+        assert_true(merge_of(2)->merge.state_end);
+}
+
 static void test_a_transfer_that_breaks_off_frees_the_way(void **state)
 {
         (void)state;
@@ -190,6 +203,7 @@ int main(void)
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
         const struct CMUnitTest tests[] = {
                 CASE(test_other_streams_wait),
+                CASE(test_a_state_waits_for_what_is_at_redis),
                 CASE(test_a_transfer_that_breaks_off_frees_the_way),
                 CASE(test_what_goes_round_does_not_come_between),
         };
