@@ -187,6 +187,7 @@ static void write_done_reply(struct buffer *out, int protocol, const struct repl
         case REQUEST_TOPOLOGY_GET:
         case REQUEST_TOPOLOGY_APPLY:
         case REQUEST_REGION:
+        case REQUEST_POSTGRES:
         case REQUEST_KIND_COUNT:
                 break;
         }

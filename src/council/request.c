@@ -180,6 +180,36 @@ static void region_reply_decode(struct cursor *cursor, struct reply *ret,
         ret->region.state = cursor_u8(cursor);
 }
 
+static void postgres_request_encode(const struct request *request, struct buffer *out)
+{
+        buffer_u8(out, (uint8_t)request->postgres.wish);
+        buffer_slice(out, request->postgres.target);
+        buffer_slice(out, request->postgres.actor);
+}
+
+static void postgres_request_decode(struct cursor *cursor, struct request *ret)
+{
+        uint8_t wish = cursor_u8(cursor);
+        ret->postgres.target = text_decode(cursor, REQUEST_NAME_BYTES_MAX);
+        ret->postgres.actor = text_decode(cursor, REQUEST_NAME_BYTES_MAX);
+        if (wish < REQUEST_SWITCHOVER || wish >= REQUEST_POSTGRES_COUNT)
+                cursor_fail(cursor, ERR_MALFORMED);
+        else
+                ret->postgres.wish = (enum request_postgres)wish;
+}
+
+static void postgres_reply_encode(const struct reply *reply, struct buffer *out)
+{
+        buffer_varint(out, reply->postgres.node);
+}
+
+static void postgres_reply_decode(struct cursor *cursor, struct reply *ret,
+                                  const struct list_room *room)
+{
+        (void)room;
+        ret->postgres.node = (uint32_t)cursor_varint_max(cursor, UINT32_MAX);
+}
+
 static void nothing_encode(const struct request *request, struct buffer *out)
 {
         (void)request;
@@ -217,6 +247,8 @@ static const struct format {
                                     topology_reply_encode, topology_reply_decode},
         [REQUEST_REGION] = {region_request_encode, region_request_decode, region_reply_encode,
                             region_reply_decode},
+        [REQUEST_POSTGRES] = {postgres_request_encode, postgres_request_decode,
+                              postgres_reply_encode, postgres_reply_decode},
 };
 
 void request_encode(const struct request *request, struct buffer *out)

@@ -26,6 +26,7 @@ enum request_kind {
         REQUEST_TOPOLOGY_GET,
         REQUEST_TOPOLOGY_APPLY, /* epoch (expected), document, actor */
         REQUEST_REGION,         /* region (name), action, actor, why */
+        REQUEST_POSTGRES,       /* wish, target (a node or region; empty: any), actor */
         REQUEST_KIND_COUNT,
 };
 
@@ -35,6 +36,15 @@ enum request_action {
         REQUEST_ISOLATE,   /* out at once, and stays out until UNISOLATE */
         REQUEST_UNISOLATE,
         REQUEST_ACTION_COUNT,
+};
+
+/* What is asked of the PostgreSQL cluster. */
+enum request_postgres {
+        REQUEST_SWITCHOVER = 1, /* another one takes over, and nothing is lost */
+        REQUEST_FAILOVER,       /* there is no primary: one takes over within the limit of loss */
+        REQUEST_FAILOVER_FORCE, /* the same, whatever is lost */
+        REQUEST_POSTGRES_ABORT, /* none of these any more */
+        REQUEST_POSTGRES_COUNT,
 };
 
 struct request {
@@ -64,6 +74,11 @@ struct request {
                         struct bytes actor;
                         struct bytes why;
                 } region;
+                struct {
+                        enum request_postgres wish;
+                        struct bytes target;
+                        struct bytes actor;
+                } postgres;
         };
 };
 
@@ -109,8 +124,8 @@ struct reply_lock {
         uint64_t waiters;
 };
 
-/* `kind` is the request's. With a code other than OK only `text` (for a person) counts, and on
- * REPLY_HELD also `lock` (the holder). */
+/* `kind` is the request's; `text` is for a person. With a code other than OK only
+ * `text` counts, and on REPLY_HELD also `lock` (the holder). */
 struct reply {
         enum request_kind kind;
         enum reply_code code;
@@ -130,6 +145,9 @@ struct reply {
                 struct {
                         uint8_t state; /* of the region now */
                 } region;
+                struct {
+                        uint32_t node; /* that is to take over; 0: none. `text` says what will be */
+                } postgres;
         };
 };
 

@@ -268,6 +268,9 @@ static void message_came(struct node *node, const struct world_event *event)
         case ENVELOPE_RESULT:
                 request_result_came(node, peer->id, &envelope);
                 break;
+        case ENVELOPE_POSTGRES:
+                err = postgres_came(node, peer->id, envelope.body);
+                break;
         case ENVELOPE_KIND_COUNT:
                 break;
         }
@@ -381,6 +384,7 @@ static void dispatch(struct node *node, const struct world_event *event)
                 break;
         case WORLD_POSTGRES_SEEN:
         case WORLD_POSTGRES_DONE:
+                postgres_event(node, event);
                 break;
         }
 }
@@ -410,6 +414,7 @@ static void turn(struct node *node)
                 node->look_next_us = node->now_us + LOOK_EVERY_US;
                 regions_tick(node);
         }
+        postgres_tick(node);
         pump(node);
         node->health_next_us = step.next_us;
         if (step.changed || node->gossip_wanted || node->now_us >= node->gossip_next_us)
@@ -425,6 +430,7 @@ static uint64_t turn_next_us(const struct node *node)
                 node->health_next_us,
                 replication_wake_us(node->replication),
                 request_wake_us(node),
+                postgres_wake_us(node),
                 group_wake_us(node, &node->groups[WORLD_GROUP_GLOBAL]),
                 group_wake_us(node, &node->groups[WORLD_GROUP_REGION]),
         };

@@ -9,6 +9,7 @@
 #include "health/health.h"
 #include "lock/lock.h"
 #include "node/node.h"
+#include "primary/primary.h"
 #include "raft/consensus.h"
 #include "replication/replication.h"
 #include "topology/topology.h"
@@ -19,15 +20,19 @@
  * fails, the cancel of a client that left) finds room beside them. */
 #define NODE_WAITING_MAX (NODE_PENDING_MAX / 2)
 
+/* Kept free for what the node asks on its own behalf. */
+#define NODE_PENDING_OWN 24
+
 /* Messages of WORLD_CLASS_CONTROL: u8 version, u8 kind, then the kind's body. */
 enum envelope_kind {
         ENVELOPE_RAFT_GLOBAL = 1, /* consensus message of that group */
         ENVELOPE_RAFT_REGION,
-        ENVELOPE_GOSSIP,  /* struct gossip */
-        ENVELOPE_PROPOSE, /* u8 group, command: for the leader */
-        ENVELOPE_FORWARD, /* varint id, request: for a node of the region that decides */
-        ENVELOPE_ANSWER,  /* varint id, reply */
-        ENVELOPE_RESULT,  /* varint id, varint incarnation, reply: of a proposed lock command */
+        ENVELOPE_GOSSIP,   /* struct gossip */
+        ENVELOPE_PROPOSE,  /* u8 group, command: for the leader */
+        ENVELOPE_FORWARD,  /* varint id, request: for a node of the region that decides */
+        ENVELOPE_ANSWER,   /* varint id, reply */
+        ENVELOPE_RESULT,   /* varint id, varint incarnation, reply: of a proposed lock command */
+        ENVELOPE_POSTGRES, /* struct postgres_word */
         ENVELOPE_KIND_COUNT,
 };
 
@@ -83,6 +88,94 @@ struct node_region {
         uint64_t state_since_us; /* seen in this state since then */
         uint64_t fine_since_us;  /* up and well without a break since then; 0: not now */
         uint64_t proposed_us;    /* a change was proposed then; 0: none is under way */
+};
+
+/* Where an answer goes. */
+struct asker {
+        uint64_t request;
+        node_id from; /* a node; this one: postgres.c */
+        uint64_t from_id;
+};
+
+/* The newest word that went round of somebody who writes. */
+struct postgres_news {
+        uint64_t token;   /* of the lease under which it does; 0: nobody was heard of */
+        uint64_t epoch;   /* of its data */
+        uint64_t written; /* at least that far */
+};
+
+/* What a node tells every other of PostgreSQL, with each gossip. */
+struct postgres_word {
+        struct primary_report report;
+        uint64_t grant; /* the newest lease that it knows to have been granted, */
+        node_id grant_node;
+        struct postgres_news news;
+        node_id designated; /* the holder's: who is to take over from it */
+        bool lag_known;
+        uint64_t lag_us;
+};
+
+void postgres_word_encode(const struct postgres_word *word, struct buffer *out);
+MUST_USE enum err postgres_word_decode(struct bytes data, struct postgres_word *ret);
+
+struct postgres_heard {
+        node_id node; /* 0: this place is free */
+        uint64_t at_us;
+        struct postgres_word word;
+};
+
+/* A request to the council on behalf of this node. */
+struct postgres_ask {
+        uint64_t id; /* 0: free */
+        enum request_kind kind;
+        uint64_t sent_us;
+        uint64_t token;
+};
+
+#define POSTGRES_ASKS_MAX  16
+#define POSTGRES_OWNER_MAX 48
+
+struct postgres {
+        bool seen; /* the server was seen at all, */
+        uint64_t seen_us;
+        struct world_postgres server;
+        bool stale;   /* something was done since; */
+        bool adopted; /* at the start: a lease that the gate remembers was taken over */
+        struct postgres_heard heard[PRIMARY_NODES_MAX];
+
+        struct primary_lease lease;
+        char owner[POSTGRES_OWNER_MAX]; /* of the lease, as the council knows it */
+        uint64_t released;              /* the newest token that was given back: counts no more */
+        struct postgres_ask asks[POSTGRES_ASKS_MAX];
+        uint64_t ask_last;
+        bool claiming;
+        uint64_t claimed_us; /* the present one was granted then */
+        uint64_t claim_next_us, renew_next_us;
+
+        enum primary_hold hold; /* as of the last look */
+        node_id holder;         /* whoever the council says; 0: none, or not known */
+        uint64_t grant;
+        node_id grant_node;
+        struct postgres_news news;
+        struct primary_standing standing;
+
+        enum primary_action action; /* under way; NOTHING: none is */
+        uint64_t action_number;
+        uint64_t action_last;
+        bool fenced;             /* the last one was a fence, and went well */
+        uint64_t pause_until_us; /* after a failure */
+        uint64_t gate_token, gate_until_us;
+
+        enum primary_wish wish;
+        node_id designated; /* AWAY */
+        uint64_t wish_until_us;
+
+        const struct primary_row *row; /* that fits now, */
+        uint64_t row_since_us;
+        bool row_told;
+        bool dirty;
+        uint64_t next_us;
+        uint64_t tell_next_us;
 };
 
 /* A request that waits for its decision. */
@@ -161,6 +254,7 @@ struct node {
         struct node_status_note notes[NODE_STATUS_NOTES_MAX];
         uint64_t note_count;
         struct node_counters counters;
+        struct postgres postgres;
 };
 
 /* node.c */
@@ -199,6 +293,44 @@ void request_tick(struct node *node);
 uint64_t request_wake_us(const struct node *node);
 void propose_came(struct node *node, node_id from, const struct envelope *envelope);
 void pending_drop_all(struct node *node);
+
+void request_answer(struct node *node, struct asker asker, const struct reply *reply);
+void request_forward(struct node *node, struct asker asker, const struct request *request,
+                     struct bytes data, node_id target);
+/* Asks for a global lock on behalf of this node: postgres_answered comes, maybe at once. */
+void request_lock_own(struct node *node, uint64_t id, const struct request *request);
+
+/* postgres.c */
+void postgres_event(struct node *node, const struct world_event *event);
+MUST_USE enum err postgres_came(struct node *node, node_id from, struct bytes data);
+void postgres_tell(struct node *node);
+void postgres_tick(struct node *node);
+uint64_t postgres_wake_us(const struct node *node);
+bool postgres_listed(const struct node *node, node_id id);
+bool postgres_eligible(const struct node *node, node_id id);
+/* What was heard of that node lately, or NULL. */
+const struct postgres_word *postgres_word_of(const struct node *node, node_id id);
+const char *postgres_name(const struct node *node, node_id id);
+
+void postgres_report(const struct node *node, struct primary_report *ret);
+void postgres_status(const struct node *node, uint64_t now_us, struct node_status_postgres *ret);
+
+/* postgres_lease.c */
+uint64_t postgres_margin_us(const struct node *node);
+/* Looks at the lease, own and in the council's table: hold, holder, grant. */
+void postgres_lease_look(struct node *node);
+void postgres_lease_renew(struct node *node);
+void postgres_lease_claim(struct node *node);
+void postgres_lease_release(struct node *node);
+void postgres_answered(struct node *node, uint64_t id, const struct reply *reply);
+
+/* postgres_wish.c */
+void postgres_request(struct node *node, struct asker asker, const struct request *request,
+                      struct bytes data);
+void postgres_wish_look(struct node *node);
+enum primary_wish postgres_wish_of(const struct node *node);
+node_id postgres_designated(const struct node *node);
+bool postgres_ready(const struct node *node);
 
 /* gossip.c */
 void gossip_make(struct node *node, struct gossip *ret);

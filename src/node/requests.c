@@ -26,15 +26,12 @@ static uint64_t request_timeout_us(const struct node *node)
                                                     : REQUEST_TIMEOUT_US;
 }
 
-/* Where an answer goes. */
-struct asker {
-        uint64_t request;
-        node_id from;
-        uint64_t from_id;
-};
-
 static void answer(struct node *node, struct asker asker, const struct reply *reply)
 {
+        if (asker.from == node->config.self) {
+                postgres_answered(node, asker.from_id, reply);
+                return;
+        }
         buffer_reset(&node->scratch2);
         reply_encode(reply, &node->scratch2);
         if (node->scratch2.err != ERR_NONE)
@@ -55,6 +52,11 @@ static void refuse(struct node *node, struct asker asker, enum request_kind kind
 {
         struct reply reply = {.kind = kind, .code = code, .text = bytes_of_str(text)};
         answer(node, asker, &reply);
+}
+
+void request_answer(struct node *node, struct asker asker, const struct reply *reply)
+{
+        answer(node, asker, reply);
 }
 
 static struct asker asker_of(const struct pending *pending)
@@ -198,7 +200,9 @@ static struct pending *pending_for(struct node *node, struct asker asker, enum r
                 refuse(node, asker, kind, REPLY_LIMIT, "Too many requests wait for locks.");
                 return NULL;
         }
-        struct pending *pending = pending_new(node);
+        bool own = asker.from == node->config.self;
+        bool full = node->pending_count >= NODE_PENDING_MAX - NODE_PENDING_OWN;
+        struct pending *pending = full && !own ? NULL : pending_new(node);
         if (pending == NULL) {
                 refuse(node, asker, kind, REPLY_LIMIT, "Too many requests wait for a decision.");
                 return NULL;
@@ -232,6 +236,12 @@ static void forward_to(struct node *node, struct asker asker, const struct reque
         envelope.body = data;
         node_send(node, target, &envelope);
         node->counters.requests_forwarded++;
+}
+
+void request_forward(struct node *node, struct asker asker, const struct request *request,
+                     struct bytes data, node_id target)
+{
+        forward_to(node, asker, request, data, target, 0);
 }
 
 static void forward(struct node *node, struct asker asker, const struct request *request,
@@ -415,6 +425,12 @@ static void lock_came(struct node *node, struct asker asker, const struct reques
         pending_begin(node, pending, &command);
 }
 
+void request_lock_own(struct node *node, uint64_t id, const struct request *request)
+{
+        struct asker asker = {.from = node->config.self, .from_id = id};
+        lock_came(node, asker, request, bytes_of(NULL, 0));
+}
+
 static void topology_came(struct node *node, struct asker asker, const struct request *request)
 {
         struct node_group *group = &node->groups[WORLD_GROUP_GLOBAL];
@@ -525,6 +541,9 @@ void request_came(struct node *node, uint64_t request_id, node_id from, uint64_t
                 break;
         case REQUEST_REGION:
                 region_came(node, asker, &request);
+                break;
+        case REQUEST_POSTGRES:
+                postgres_request(node, asker, &request, data);
                 break;
         case REQUEST_KIND_COUNT:
                 break;

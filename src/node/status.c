@@ -152,6 +152,7 @@ void node_status(const struct node *node, uint64_t now_us, uint64_t wall_us,
         for (size_t i = 0; i < node->region_count; i++)
                 status_region(node, i, now_us, ret_status);
         status_notes(node, ret_status);
+        postgres_status(node, now_us, &ret_status->postgres);
 }
 
 bool node_routable(const struct node *node, region_id region, uint64_t now_us)

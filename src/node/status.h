@@ -51,6 +51,39 @@ struct node_status_region {
         uint32_t backend_count;
 };
 
+/* A server of the PostgreSQL cluster, as far as was heard of it lately. */
+struct node_status_server {
+        node_id node;
+        region_id region;
+        bool known;         /* false: nothing below counts */
+        const char *server; /* "open", "standby", ...: primary/primary.h; static */
+        bool eligible;      /* may become primary */
+        bool following;     /* streams from the lease's holder */
+        uint32_t timeline;
+        uint64_t epoch;
+        uint64_t written, replayed; /* LSN */
+        bool behind_known;
+        uint64_t behind_bytes; /* what the primary has written and this one has not */
+        bool lag_known;
+        uint64_t lag_us; /* age of what it shows */
+};
+
+struct node_status_postgres {
+        bool present;     /* the topology has such a cluster */
+        const char *hold; /* this node's lease: "mine", "another's", "unknown", ...; static */
+        node_id holder;   /* of the lease; 0: nobody, or not known */
+        uint64_t grant;   /* token of the newest lease known; 0: none */
+        bool left_known;
+        uint64_t left_us; /* own lease: writes are allowed for so long without a renewal */
+        const char *wish; /* "none", "away", "here", "force"; static */
+        node_id designated;
+        const char *row; /* id of the row that holds now: docs/primary-rows.md; NULL: all is well */
+        bool loss_known;
+        uint64_t loss_bytes; /* that a takeover by this node would lose, as far as is known */
+        struct node_status_server servers[NODE_STATUS_REGIONS_MAX];
+        size_t server_count;
+};
+
 struct node_status_note {
         uint64_t index; /* grows by one a note, from 1 */
         uint64_t wall_us;
@@ -73,6 +106,7 @@ struct node_status {
         bool stopped;      /* a journal failed: this node takes no part in agreement */
         struct node_status_region regions[NODE_STATUS_REGIONS_MAX];
         size_t region_count;
+        struct node_status_postgres postgres;
         struct node_status_note notes[NODE_STATUS_NOTES_MAX]; /* oldest first */
         size_t note_count;
 };

@@ -126,8 +126,9 @@ enum primary_match primary_match(const struct primary_report *own,
 /* What is known of one server when ranking. */
 struct primary_candidate {
         struct primary_report report;
-        bool fresh; /* told lately: no older than the caller's limit */
-        bool gone;  /* held for down by a majority: not waited for */
+        bool fresh;        /* told lately: no older than the caller's limit */
+        bool gone;         /* held for down by a majority: not waited for */
+        uint32_t priority; /* among equals the smaller one comes first */
 };
 
 struct primary_rules {
@@ -152,7 +153,7 @@ struct primary_standing {
 
 /* Ranks `self` among the candidates (itself included; count <= PRIMARY_NODES_MAX). Order: newest
  * epoch, then most data, then the designated one, one in the last primary's region, the smallest
- * node id.
+ * priority, the smallest node id.
  *
  * Sure is: all that are not gone have told. With `sync` k of n standbys each acknowledged commit is
  * on k of them, so n - k + 1 of them have to tell as well, of whom one has it; or the last primary

@@ -15,9 +15,11 @@ static bool was_primary(const struct primary_candidate *candidate)
 }
 
 /* Does `a` come before `b`? */
-static bool before(const struct primary_report *a, const struct primary_report *b,
+static bool before(const struct primary_candidate *first, const struct primary_candidate *second,
                    const struct primary_rules *rules)
 {
+        const struct primary_report *a = &first->report;
+        const struct primary_report *b = &second->report;
         if (a->epoch != b->epoch)
                 return a->epoch > b->epoch;
         if (a->written != b->written)
@@ -26,21 +28,23 @@ static bool before(const struct primary_report *a, const struct primary_report *
                 return a->node == rules->designated;
         if ((a->region == rules->region) != (b->region == rules->region))
                 return a->region == rules->region;
+        if (first->priority != second->priority)
+                return first->priority < second->priority;
         return a->node < b->node;
 }
 
-static const struct primary_report *best_of(const struct primary_candidate *candidates,
-                                            size_t count, uint64_t system,
-                                            const struct primary_rules *rules)
+static const struct primary_candidate *best_of(const struct primary_candidate *candidates,
+                                               size_t count, uint64_t system,
+                                               const struct primary_rules *rules)
 {
-        const struct primary_report *best = NULL;
+        const struct primary_candidate *best = NULL;
         for (size_t i = 0; i < count; i++) {
                 const struct primary_report *report = &candidates[i].report;
                 if (!candidates[i].fresh || !report->eligible || !has_data(&candidates[i]) ||
                     report->system != system)
                         continue;
-                if (best == NULL || before(report, best, rules))
-                        best = report;
+                if (best == NULL || before(&candidates[i], best, rules))
+                        best = &candidates[i];
         }
         return best;
 }
@@ -101,12 +105,13 @@ struct primary_standing primary_rank(const struct primary_candidate *candidates,
                 ret.rank = PRIMARY_RANK_BEHIND;
                 return ret;
         }
-        const struct primary_report *best = best_of(candidates, count, own->report.system, rules);
-        ret.best = best == NULL ? 0 : best->node;
+        const struct primary_candidate *best =
+                best_of(candidates, count, own->report.system, rules);
+        ret.best = best == NULL ? 0 : best->report.node;
         ret.latest = own->report.epoch >= rules->epoch;
         ret.loss = loss_of(&own->report, rules);
         ret.loss_over = ret.loss == UINT64_MAX || (rules->sync == 0 && ret.loss > rules->loss_max);
-        if (best != &own->report)
+        if (best != own)
                 ret.rank = PRIMARY_RANK_BEHIND;
         else if (sure(candidates, count, rules))
                 ret.rank = PRIMARY_RANK_BEST;

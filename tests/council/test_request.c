@@ -39,6 +39,11 @@ static struct request request_example(enum request_kind kind)
                 request.region.actor = BYTES("operator");
                 request.region.why = BYTES("maintenance");
                 break;
+        case REQUEST_POSTGRES:
+                request.postgres.wish = REQUEST_FAILOVER_FORCE;
+                request.postgres.target = BYTES("eu-west");
+                request.postgres.actor = BYTES("operator");
+                break;
         case REQUEST_TOPOLOGY_GET:
         case REQUEST_KIND_COUNT:
                 break;

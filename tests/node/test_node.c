@@ -240,7 +240,7 @@ static void test_noise_from_a_peer(void **state)
                         bytes[i] = (uint8_t)rng_next(&rng);
                 if (len > 1) {
                         bytes[0] = 1;
-                        bytes[1] = (uint8_t)(1 + rng_below(&rng, 7));
+                        bytes[1] = (uint8_t)(1 + rng_below(&rng, ENVELOPE_KIND_COUNT - 1));
                 }
                 event = (struct world_event){.kind = WORLD_MESSAGE};
                 event.message.peer = 2;

@@ -1,0 +1,353 @@
+/* postgres_wish.c - what people ask of the PostgreSQL cluster, and what they are told of it.
+ *
+ * A switchover is the holder's: it gets to know who is to take over, and tells all others by its
+ * word. A failover is a wish of the node that is to take over. A request that came to another node
+ * is passed on once. A wish ends when it came true, by an abort, or after a while, whatever has
+ * become of it: a primary that held its writes for it goes on then. */
+#include "node/node_priv.h"
+
+#include <stdio.h>
+
+#define SWITCHOVER_US  10000000
+#define FAILOVER_US    30000000
+#define READY_BYTES    ((uint64_t)1 << 20) /* behind by less: a switchover may begin */
+#define REPLY_TEXT_MAX 400
+
+static void say(struct node *node, struct asker asker, enum reply_code code, node_id target,
+                const char *text)
+{
+        struct reply reply = {.kind = REQUEST_POSTGRES, .code = code, .text = bytes_of_str(text)};
+        reply.postgres.node = target;
+        request_answer(node, asker, &reply);
+}
+
+static void refuse(struct node *node, struct asker asker, const char *text)
+{
+        say(node, asker, REPLY_CONFLICT, 0, text);
+}
+
+/* What `target` lacks of what this node has; UINT64_MAX: it does not follow this line. */
+static uint64_t behind_of(const struct node *node, node_id target)
+{
+        const struct postgres_word *word = postgres_word_of(node, target);
+        struct primary_report own;
+        postgres_report(node, &own);
+        if (word == NULL || word->report.system != own.system || word->report.epoch != own.epoch ||
+            word->report.timeline != own.timeline || word->report.server != PRIMARY_STANDBY)
+                return UINT64_MAX;
+        return own.written > word->report.written ? own.written - word->report.written : 0;
+}
+
+bool postgres_ready(const struct node *node)
+{
+        const struct postgres *postgres = &node->postgres;
+        if (postgres->wish != PRIMARY_WISH_AWAY || !postgres_eligible(node, postgres->designated))
+                return false;
+        uint64_t behind = behind_of(node, postgres->designated);
+        return postgres->server.server == PRIMARY_HELD ? behind == 0 : behind <= READY_BYTES;
+}
+
+node_id postgres_designated(const struct node *node)
+{
+        const struct postgres *postgres = &node->postgres;
+        if (postgres->wish == PRIMARY_WISH_AWAY)
+                return postgres->designated;
+        if (postgres->wish != PRIMARY_WISH_NONE)
+                return node->config.self;
+        for (size_t i = 0; i < PRIMARY_NODES_MAX; i++) {
+                const struct postgres_word *word = postgres_word_of(node, postgres->heard[i].node);
+                if (word != NULL && word->designated != 0)
+                        return word->designated;
+        }
+        return 0;
+}
+
+enum primary_wish postgres_wish_of(const struct node *node)
+{
+        const struct postgres *postgres = &node->postgres;
+        if (postgres->wish == PRIMARY_WISH_NONE && postgres->hold == PRIMARY_FREE &&
+            postgres_designated(node) == node->config.self)
+                return PRIMARY_WISH_HERE;
+        return postgres->wish;
+}
+
+static void wish_end(struct node *node, const char *why)
+{
+        struct postgres *postgres = &node->postgres;
+        node_note(node, "postgres-wish", "PostgreSQL: the %s is off: %s.",
+                  postgres->wish == PRIMARY_WISH_AWAY ? "switchover" : "failover", why);
+        postgres->wish = PRIMARY_WISH_NONE;
+        postgres->designated = 0;
+        postgres->dirty = true;
+}
+
+void postgres_wish_look(struct node *node)
+{
+        struct postgres *postgres = &node->postgres;
+        if (postgres->wish == PRIMARY_WISH_NONE)
+                return;
+        bool away = postgres->wish == PRIMARY_WISH_AWAY;
+        if (away ? postgres->hold == PRIMARY_OTHER : postgres->server.server == PRIMARY_OPEN)
+                wish_end(node, "it has come true");
+        else if (node->now_us >= postgres->wish_until_us)
+                wish_end(node, "it took too long");
+}
+
+static void wish_begin(struct node *node, enum primary_wish wish, node_id designated,
+                       struct bytes actor)
+{
+        struct postgres *postgres = &node->postgres;
+        bool away = wish == PRIMARY_WISH_AWAY;
+        postgres->wish = wish;
+        postgres->designated = designated;
+        postgres->wish_until_us = node->now_us + (away ? SWITCHOVER_US : FAILOVER_US);
+        postgres->dirty = true;
+        node_note(node, "postgres-wish", "PostgreSQL: %.*s asks for a %s to %s.",
+                  actor.len == 0 ? 7 : (int)actor.len,
+                  actor.len == 0 ? "someone" : (const char *)actor.ptr,
+                  away                         ? "switchover"
+                  : wish == PRIMARY_WISH_FORCE ? "failover by force"
+                                               : "failover",
+                  postgres_name(node, designated));
+}
+
+/* The node that is meant by its name or its region's: the best of these. 0: there is none. */
+static node_id target_of(const struct node *node, struct bytes name)
+{
+        const struct topology_postgres *rules = &node->topology->postgres;
+        const struct topology_region *region = topology_region_by_name(node->topology, name);
+        const struct topology_node *one = topology_node_by_name(node->topology, name);
+        if (one != NULL)
+                return postgres_listed(node, one->id) ? one->id : 0;
+        node_id best = 0;
+        uint64_t best_written = 0;
+        for (uint32_t i = 0; i < rules->node_count; i++) {
+                node_id id = rules->nodes[i];
+                const struct topology_region *home = topology_region_of_node(node->topology, id);
+                const struct postgres_word *word = postgres_word_of(node, id);
+                uint64_t written = word != NULL ? word->report.written : 0;
+                if (home == NULL || home != region || !postgres_eligible(node, id))
+                        continue;
+                if (best == 0 || written > best_written) {
+                        best = id;
+                        best_written = written;
+                }
+        }
+        return best;
+}
+
+static bool passed_on(struct node *node, struct asker asker, const struct request *request,
+                      struct bytes data, node_id to)
+{
+        const struct node_peer *peer = node_peer_of(node, to);
+        if (to == node->config.self)
+                return false;
+        if (asker.from != 0)
+                refuse(node, asker, "The roles have just changed; ask again.");
+        else if (peer == NULL || !peer->up)
+                say(node, asker, REPLY_UNREACHABLE, 0, "The node in question cannot be reached.");
+        else
+                request_forward(node, asker, request, data, to);
+        return true;
+}
+
+static void switchover(struct node *node, struct asker asker, const struct request *request,
+                       struct bytes data)
+{
+        struct postgres *postgres = &node->postgres;
+        char text[REPLY_TEXT_MAX];
+        node_id holder = postgres->holder;
+        if (holder == 0) {
+                refuse(node, asker, "There is no primary, or it is not known; see failover.");
+                return;
+        }
+        if (passed_on(node, asker, request, data, holder))
+                return;
+        node_id target = target_of(node, request->postgres.target);
+        if (target == 0 || target == node->config.self) {
+                refuse(node, asker,
+                       target == 0 ? "Nothing there may become primary."
+                                   : "It is the primary already.");
+                return;
+        }
+        uint64_t behind = behind_of(node, target);
+        if (postgres->hold != PRIMARY_MINE || postgres->server.server != PRIMARY_OPEN ||
+            postgres->action != PRIMARY_DO_NOTHING || postgres->wish != PRIMARY_WISH_NONE) {
+                refuse(node, asker, "Something else is under way; ask again.");
+                return;
+        }
+        if (!postgres_eligible(node, target) || behind > READY_BYTES) {
+                (void)snprintf(text, sizeof text, "%s %s.", postgres_name(node, target),
+                               !postgres_eligible(node, target) ? "may not become primary"
+                               : behind == UINT64_MAX           ? "does not follow the primary"
+                                                      : "is too far behind for now; ask again");
+                refuse(node, asker, text);
+                return;
+        }
+        wish_begin(node, PRIMARY_WISH_AWAY, target, request->postgres.actor);
+        (void)snprintf(text, sizeof text,
+                       "%s takes over from %s, nothing is lost; %llu bytes to go.",
+                       postgres_name(node, target), postgres_name(node, node->config.self),
+                       (unsigned long long)behind);
+        say(node, asker, REPLY_OK, target, text);
+}
+
+static void loss_text(const struct primary_standing *standing, char text[static 64])
+{
+        if (standing->loss == UINT64_MAX)
+                (void)snprintf(text, 64, "nobody knows how much is lost");
+        else
+                (void)snprintf(text, 64, "%llu bytes are known to be lost",
+                               (unsigned long long)standing->loss);
+}
+
+static void failover(struct node *node, struct asker asker, const struct request *request,
+                     struct bytes data)
+{
+        struct postgres *postgres = &node->postgres;
+        const struct primary_standing *standing = &postgres->standing;
+        bool force = request->postgres.wish == REQUEST_FAILOVER_FORCE;
+        char text[REPLY_TEXT_MAX];
+        char loss[64];
+        node_id target = request->postgres.target.len > 0
+                                 ? target_of(node, request->postgres.target)
+                                 : standing->best;
+        if (target == 0) {
+                refuse(node, asker, "Nothing there may become primary, as far as is known.");
+                return;
+        }
+        if (passed_on(node, asker, request, data, target))
+                return;
+        loss_text(standing, loss);
+        const char *why = NULL;
+        if (postgres->hold == PRIMARY_OTHER)
+                why = "There is a primary with a lease: see switchover, or isolate its region.";
+        else if (postgres->hold == PRIMARY_UNKNOWN)
+                why = "No majority can be reached, so nobody can take over.";
+        else if (postgres->server.server == PRIMARY_OPEN)
+                why = "It is the primary already.";
+        else if (!postgres_eligible(node, node->config.self))
+                why = "It may not become primary.";
+        else if (!force && standing->rank != PRIMARY_RANK_BEST)
+                why = "It has not most, or too few have told what they have; --force takes over "
+                      "nevertheless.";
+        if (why != NULL) {
+                refuse(node, asker, why);
+                return;
+        }
+        if (!force && standing->loss_over) {
+                (void)snprintf(text, sizeof text, "More than the limit: %s; --force takes it.",
+                               loss);
+                refuse(node, asker, text);
+                return;
+        }
+        wish_begin(node, force ? PRIMARY_WISH_FORCE : PRIMARY_WISH_HERE, node->config.self,
+                   request->postgres.actor);
+        (void)snprintf(text, sizeof text, "%s takes over; %s.",
+                       postgres_name(node, node->config.self), loss);
+        say(node, asker, REPLY_OK, node->config.self, text);
+}
+
+static void wish_abort(struct node *node, struct asker asker, const struct request *request,
+                       struct bytes data)
+{
+        node_id at = request->postgres.target.len > 0 ? target_of(node, request->postgres.target)
+                                                      : node->postgres.holder;
+        if (node->postgres.wish == PRIMARY_WISH_NONE && at != 0 &&
+            passed_on(node, asker, request, data, at))
+                return;
+        if (node->postgres.wish == PRIMARY_WISH_NONE) {
+                refuse(node, asker, "Nothing is under way there.");
+                return;
+        }
+        wish_end(node, "it was aborted");
+        say(node, asker, REPLY_OK, 0, "It is off.");
+}
+
+void postgres_request(struct node *node, struct asker asker, const struct request *request,
+                      struct bytes data)
+{
+        if (node->topology->postgres.node_count == 0) {
+                say(node, asker, REPLY_NOT_FOUND, 0, "The topology has no PostgreSQL cluster.");
+                return;
+        }
+        switch (request->postgres.wish) {
+        case REQUEST_SWITCHOVER:
+                switchover(node, asker, request, data);
+                break;
+        case REQUEST_FAILOVER:
+        case REQUEST_FAILOVER_FORCE:
+                failover(node, asker, request, data);
+                break;
+        case REQUEST_POSTGRES_ABORT:
+                wish_abort(node, asker, request, data);
+                break;
+        case REQUEST_POSTGRES_COUNT:
+                break;
+        }
+}
+
+/* ---- status ---- */
+
+static void status_server(const struct node *node, node_id id, const struct primary_report *primary,
+                          struct node_status_server *ret)
+{
+        const struct postgres *postgres = &node->postgres;
+        const struct topology_region *region = topology_region_of_node(node->topology, id);
+        const struct postgres_word *word = postgres_word_of(node, id);
+        struct primary_report report;
+        *ret = (struct node_status_server){.node = id, .server = "unknown"};
+        ret->region = region != NULL ? region->id : 0;
+        if (id == node->config.self && postgres->seen) {
+                postgres_report(node, &report);
+                ret->lag_known = postgres->server.lag_known;
+                ret->lag_us = postgres->server.lag_us;
+        } else if (word != NULL) {
+                report = word->report;
+                ret->lag_known = word->lag_known;
+                ret->lag_us = word->lag_us;
+        } else {
+                return;
+        }
+        ret->known = true;
+        ret->server = primary_server_name(report.server);
+        ret->eligible = report.eligible && postgres_eligible(node, id);
+        ret->following = report.following;
+        ret->timeline = report.timeline;
+        ret->epoch = report.epoch;
+        ret->written = report.written;
+        ret->replayed = report.replayed;
+        ret->behind_known = primary != NULL && primary->system == report.system &&
+                            primary->epoch == report.epoch;
+        if (ret->behind_known && primary->written > report.written)
+                ret->behind_bytes = primary->written - report.written;
+}
+
+void postgres_status(const struct node *node, uint64_t now_us, struct node_status_postgres *ret)
+{
+        const struct postgres *postgres = &node->postgres;
+        const struct topology_postgres *rules = &node->topology->postgres;
+        const struct postgres_word *word = postgres_word_of(node, postgres->holder);
+        struct primary_report primary = {0};
+        ret->present = rules->node_count > 0;
+        ret->hold = primary_hold_name(postgres->hold);
+        ret->holder = postgres->holder;
+        ret->grant = postgres->grant;
+        ret->wish = primary_wish_name(postgres->wish);
+        ret->designated = postgres->designated;
+        ret->row = postgres->row != NULL ? postgres->row->id : NULL;
+        uint64_t until_us = postgres->lease.until_us;
+        uint64_t end_us = now_us + postgres_margin_us(node);
+        ret->left_known = postgres->lease.token != 0;
+        ret->left_us = ret->left_known && until_us > end_us ? until_us - end_us : 0;
+        ret->loss_known = postgres->standing.rank != PRIMARY_RANK_UNSURE &&
+                          postgres->standing.loss != UINT64_MAX;
+        ret->loss_bytes = ret->loss_known ? postgres->standing.loss : 0;
+        if (postgres->holder == node->config.self)
+                postgres_report(node, &primary);
+        else if (word != NULL)
+                primary = word->report;
+        for (uint32_t i = 0; i < rules->node_count && i < NODE_STATUS_REGIONS_MAX; i++)
+                status_server(node, rules->nodes[i], primary.system != 0 ? &primary : NULL,
+                              &ret->servers[ret->server_count++]);
+}

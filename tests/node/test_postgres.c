@@ -1,0 +1,388 @@
+/* PostgreSQL on a node that is alone and its own majority: it founds, renews, fences, answers
+ * requests, and takes a lease over after a restart. The words between nodes as bytes. Clusters with
+ * faults are the simulator's. */
+#include "council/request.h"
+#include "node/node.h"
+#include "node/node_priv.h"
+
+#include "base/rng.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#define HEAD "cluster = test; epoch = 1;\n"
+#define NODE "region r1 { id = 1; node n1 { id = 1; link = \"127.0.0.1:7401\" } }\n"
+
+static const char with[] = HEAD NODE "postgres { nodes = [n1] }\n";
+static const char without[] = HEAD NODE;
+
+struct alone {
+        struct heap heap;
+        struct node *node;
+        uint64_t now_us;
+        struct buffer journals[WORLD_GROUP_COUNT];
+        uint64_t synced[WORLD_GROUP_COUNT];
+        struct world_postgres server;
+        struct world_effect done; /* the last WORLD_POSTGRES_DO */
+        unsigned dones;
+        uint64_t gate_epoch, gate_until_us;
+        struct reply reply;
+        bool replied;
+};
+
+static struct alone alone;
+
+static void step(struct world_event *event)
+{
+        struct world_effects effects;
+        alone.now_us += 1000;
+        event->now_us = alone.now_us;
+        event->wall_us = 1700000000000000ull + alone.now_us;
+        node_step(alone.node, event, &effects);
+        for (size_t i = 0; i < effects.count; i++) {
+                const struct world_effect *effect = &effects.items[i];
+                if (effect->kind == WORLD_JOURNAL_APPEND)
+                        buffer_bytes(&alone.journals[effect->journal.group], effect->journal.data);
+                if (effect->kind == WORLD_POSTGRES_DO) {
+                        alone.done = *effect;
+                        alone.dones++;
+                }
+                if (effect->kind == WORLD_POSTGRES_GATE) {
+                        alone.gate_epoch = effect->gate.epoch;
+                        alone.gate_until_us = effect->gate.until_us;
+                }
+                if (effect->kind == WORLD_REPLY) {
+                        alone.replied = true;
+                        assert_int_equal(reply_decode(effect->reply.data, &alone.reply, NULL, 0),
+                                         ERR_NONE);
+                }
+        }
+}
+
+static void sync_journals(void)
+{
+        for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++) {
+                if (alone.synced[i] == alone.journals[i].len)
+                        continue;
+                struct world_event event = {.kind = WORLD_JOURNAL_SYNCED};
+                event.synced.group = (enum world_group)i;
+                event.synced.offset = alone.synced[i] = alone.journals[i].len;
+                step(&event);
+        }
+}
+
+static void see(void)
+{
+        struct world_event event = {.kind = WORLD_POSTGRES_SEEN, .postgres = alone.server};
+        event.postgres.gate_epoch = alone.gate_epoch;
+        event.postgres.gate_until_us = alone.gate_until_us;
+        step(&event);
+}
+
+/* Time passes; the server is looked at meanwhile, unless `blind`. */
+static void run_for(uint64_t us, bool blind)
+{
+        uint64_t end_us = alone.now_us + us;
+        uint64_t look_us = 0;
+        while (alone.now_us < end_us) {
+                struct world_event event = {.kind = WORLD_TIMER};
+                step(&event);
+                sync_journals();
+                if (!blind && alone.now_us >= look_us) {
+                        see();
+                        look_us = alone.now_us + 50000;
+                }
+        }
+}
+
+static void finish(const char *fail)
+{
+        struct world_event event = {.kind = WORLD_POSTGRES_DONE};
+        event.postgres_done.number = alone.done.postgres.number;
+        event.postgres_done.fail = bytes_of_str(fail);
+        step(&event);
+        see();
+}
+
+static void start(const char *topology)
+{
+        struct node_config config = {.self = 1, .topology = bytes_of_str(topology)};
+        assert_int_equal(node_new(&alone.heap, &config, &alone.node), ERR_NONE);
+        struct world_event event = {.kind = WORLD_START};
+        for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++) {
+                event.start.journals[i] = buffer_view(&alone.journals[i]);
+                alone.synced[i] = alone.journals[i].len;
+        }
+        event.start.seed = 1;
+        event.start.incarnation = alone.now_us + 1;
+        step(&event);
+}
+
+static int setup(void **state)
+{
+        (void)state;
+        memset(&alone, 0, sizeof alone);
+        heap_init(&alone.heap, 0);
+        for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++)
+                buffer_init(&alone.journals[i], &alone.heap);
+        return 0;
+}
+
+static int teardown(void **state)
+{
+        (void)state;
+        node_free(alone.node);
+        for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++)
+                buffer_fini(&alone.journals[i]);
+        assert_int_equal(alone.heap.used_bytes, 0);
+        return 0;
+}
+
+static void must_do(enum primary_action action)
+{
+        if (alone.dones == 0 || alone.done.postgres.action != (uint8_t)action)
+                fail_msg("%s, not %s",
+                         alone.dones == 0
+                                 ? "nothing"
+                                 : primary_action_name(
+                                           (enum primary_action)alone.done.postgres.action),
+                         primary_action_name(action));
+}
+
+static void found(void)
+{
+        start(with);
+        run_for(4000000, false);
+        must_do(PRIMARY_DO_INIT);
+        assert_int_equal(alone.dones, 1);
+        assert_true(alone.done.postgres.epoch > 0);
+        assert_true(alone.gate_epoch == alone.done.postgres.epoch);
+        alone.server = (struct world_postgres){.server = PRIMARY_OPEN,
+                                               .system = 77,
+                                               .timeline = 1,
+                                               .epoch = alone.gate_epoch,
+                                               .written = 1000};
+        finish("");
+}
+
+static void ask(enum request_postgres wish, const char *target)
+{
+        struct request request = {.kind = REQUEST_POSTGRES};
+        struct buffer buffer;
+        request.postgres.wish = wish;
+        request.postgres.target = bytes_of_str(target);
+        buffer_init(&buffer, &alone.heap);
+        request_encode(&request, &buffer);
+        struct world_event event = {.kind = WORLD_REQUEST};
+        event.request.request = 1;
+        event.request.data = buffer_view(&buffer);
+        alone.replied = false;
+        step(&event);
+        buffer_fini(&buffer);
+        assert_true(alone.replied);
+        assert_int_equal(alone.reply.kind, REQUEST_POSTGRES);
+}
+
+static void test_founds_and_renews(void **state)
+{
+        (void)state;
+        found();
+        for (int i = 0; i < 50; i++) {
+                run_for(100000, false);
+                /* Writes are allowed now, and never for longer than the lease less its margin. */
+                assert_true(alone.gate_until_us > alone.now_us);
+                assert_true(alone.gate_until_us <= alone.now_us + 1800000);
+        }
+        assert_int_equal(alone.dones, 1);
+}
+
+static void test_not_seen_not_renewed(void **state)
+{
+        (void)state;
+        found();
+        run_for(8000000, true);
+        assert_true(alone.gate_until_us < alone.now_us);
+        uint64_t epoch = alone.gate_epoch;
+        must_do(PRIMARY_DO_FENCE);
+        assert_int_equal(alone.dones, 2);
+        alone.server.server = PRIMARY_CLOSED;
+        finish("");
+        run_for(5000000, false);
+        must_do(PRIMARY_DO_OPEN);
+        assert_true(alone.done.postgres.epoch > epoch);
+        assert_true(alone.gate_epoch == alone.done.postgres.epoch);
+        assert_true(alone.gate_until_us > alone.now_us);
+}
+
+static void test_failed_action_is_tried_again(void **state)
+{
+        (void)state;
+        start(with);
+        run_for(4000000, false);
+        must_do(PRIMARY_DO_INIT);
+        finish("initdb: no space");
+        run_for(900000, false);
+        assert_int_equal(alone.dones, 1);
+        run_for(300000, false);
+        assert_int_equal(alone.dones, 2);
+        must_do(PRIMARY_DO_INIT);
+}
+
+static void test_restart_goes_on(void **state)
+{
+        (void)state;
+        found();
+        run_for(1000000, false);
+        uint64_t epoch = alone.gate_epoch;
+        node_free(alone.node);
+        start(with);
+        run_for(6000000, false);
+        assert_int_equal(alone.dones, 1);
+        assert_true(alone.gate_epoch == epoch);
+        assert_true(alone.gate_until_us > alone.now_us);
+}
+
+static void test_restart_late_fences(void **state)
+{
+        (void)state;
+        found();
+        run_for(1000000, false);
+        node_free(alone.node);
+        alone.now_us += 1900000;
+        start(with);
+        run_for(200000, false);
+        must_do(PRIMARY_DO_FENCE);
+}
+
+static void test_requests(void **state)
+{
+        static const struct {
+                enum request_postgres wish;
+                const char *target;
+                enum reply_code code;
+        } rows[] = {
+                {REQUEST_SWITCHOVER, "n1", REPLY_CONFLICT},
+                {REQUEST_SWITCHOVER, "nowhere", REPLY_CONFLICT},
+                {REQUEST_FAILOVER, "", REPLY_CONFLICT},
+                {REQUEST_FAILOVER_FORCE, "r1", REPLY_CONFLICT},
+                {REQUEST_POSTGRES_ABORT, "", REPLY_CONFLICT},
+        };
+        (void)state;
+        found();
+        run_for(1000000, false);
+        for (size_t i = 0; i < COUNT_OF(rows); i++) {
+                ask(rows[i].wish, rows[i].target);
+                assert_int_equal(alone.reply.code, rows[i].code);
+                assert_true(alone.reply.text.len > 0);
+        }
+        assert_int_equal(alone.dones, 1);
+}
+
+static void test_status(void **state)
+{
+        struct node_status *status = calloc(1, sizeof *status);
+        (void)state;
+        assert_non_null(status);
+        found();
+        run_for(1000000, false);
+        node_status(alone.node, alone.now_us, 0, status);
+        assert_true(status->postgres.present);
+        assert_string_equal(status->postgres.hold, "mine");
+        assert_int_equal(status->postgres.holder, 1);
+        assert_true(status->postgres.left_known && status->postgres.left_us > 0);
+        assert_int_equal(status->postgres.server_count, 1);
+        assert_true(status->postgres.servers[0].known);
+        assert_string_equal(status->postgres.servers[0].server, "open");
+        assert_int_equal(status->postgres.servers[0].written, 1000);
+        free(status);
+}
+
+static void test_inert_without_block(void **state)
+{
+        (void)state;
+        start(without);
+        run_for(3000000, false);
+        alone.server = (struct world_postgres){.server = PRIMARY_OPEN, .system = 1, .timeline = 1};
+        run_for(3000000, false);
+        assert_int_equal(alone.dones, 0);
+        assert_int_equal(alone.gate_until_us, 0);
+        ask(REQUEST_FAILOVER, "");
+        assert_int_equal(alone.reply.code, REPLY_NOT_FOUND);
+}
+
+static void test_senseless_server(void **state)
+{
+        (void)state;
+        start(with);
+        alone.server.server = 200;
+        run_for(2000000, false);
+        alone.server = (struct world_postgres){.server = PRIMARY_STANDBY};
+        run_for(2000000, false);
+        alone.server = (struct world_postgres){
+                .server = PRIMARY_OPEN, .system = 1, .timeline = 1, .line_count = 200};
+        run_for(2000000, false);
+        assert_int_equal(alone.dones, 0);
+}
+
+static void test_words(void **state)
+{
+        struct postgres_word word = {.report = {.node = 3,
+                                                .region = 2,
+                                                .server = PRIMARY_STANDBY,
+                                                .system = 9,
+                                                .epoch = 5,
+                                                .timeline = 2,
+                                                .written = 77,
+                                                .line_count = 1,
+                                                .lines = {{1, 4, 70}}},
+                                     .grant = 1u << 20,
+                                     .grant_node = 4,
+                                     .news = {5, 5, 80},
+                                     .designated = 3,
+                                     .lag_known = true,
+                                     .lag_us = 12345};
+        struct postgres_word back;
+        struct buffer buffer;
+        struct rng rng;
+        (void)state;
+        buffer_init(&buffer, &alone.heap);
+        postgres_word_encode(&word, &buffer);
+        assert_int_equal(postgres_word_decode(buffer_view(&buffer), &back), ERR_NONE);
+        assert_true(back.grant == word.grant && back.news.written == 80 && back.lag_us == 12345);
+        assert_true(back.report.lines[0].end == 70 && back.designated == 3);
+        for (size_t len = 0; len < buffer.len; len++)
+                assert_int_not_equal(postgres_word_decode(bytes_of(buffer.ptr, len), &back),
+                                     ERR_NONE);
+        rng_init(&rng, 11, 0);
+        for (int i = 0; i < 20000; i++) {
+                uint8_t bytes[80];
+                memcpy(bytes, buffer.ptr, buffer.len);
+                for (int k = 0; k < 3; k++)
+                        bytes[rng_below(&rng, buffer.len)] ^= (uint8_t)(1 << rng_below(&rng, 8));
+                if (postgres_word_decode(bytes_of(bytes, buffer.len), &back) == ERR_NONE)
+                        assert_true(back.report.line_count <= PRIMARY_LINES_MAX);
+        }
+        buffer_fini(&buffer);
+}
+
+int main(void)
+{
+#define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+        const struct CMUnitTest tests[] = {
+                CASE(test_founds_and_renews),
+                CASE(test_not_seen_not_renewed),
+                CASE(test_failed_action_is_tried_again),
+                CASE(test_restart_goes_on),
+                CASE(test_restart_late_fences),
+                CASE(test_requests),
+                CASE(test_status),
+                CASE(test_inert_without_block),
+                CASE(test_senseless_server),
+                CASE(test_words),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
