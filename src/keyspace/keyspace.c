@@ -53,7 +53,7 @@ void keyspace_free(struct keyspace *keyspace)
                 return;
         table_sweep(&keyspace->table, entry_drop, keyspace);
         table_fini(&keyspace->env, &keyspace->table);
-        ring_fini(&keyspace->ring, keyspace->heap);
+        ring_fini(&keyspace->ring);
         relay_fini(keyspace);
         buffer_fini(&keyspace->delta);
         buffer_fini(&keyspace->text);

@@ -16,7 +16,7 @@ void relay_append(struct keyspace *keyspace, region_id origin, uint64_t hlc, str
                 uint64_t size = keyspace->config.ring_bytes / RELAY_PART;
                 size = size < RELAY_BYTES_MIN ? RELAY_BYTES_MIN : size;
                 if (!ring_init(ring, keyspace->heap, size)) {
-                        ring_fini(ring, keyspace->heap); /* they take the whole state then */
+                        ring_fini(ring); /* they take the whole state then */
                         return;
                 }
                 ring->dropped = ring->last = vector_get(&keyspace->seen.vector, origin);
@@ -35,7 +35,7 @@ void relay_forget(struct keyspace *keyspace, region_id origin, uint64_t hlc)
 void relay_fini(struct keyspace *keyspace)
 {
         for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++)
-                ring_fini(&keyspace->relays[i], keyspace->heap);
+                ring_fini(&keyspace->relays[i]);
 }
 
 enum err keyspace_relay(const struct keyspace *keyspace, region_id origin, uint64_t after,

@@ -7,21 +7,55 @@
 enum {
         RING_MARK_BYTES = 4096,
         RING_PREFIX_MAX = 10,
+        RING_BYTES_FIRST = 64 << 10,
 };
 
-bool ring_init(struct ring *ring, struct heap *heap, uint64_t size)
+static uint64_t marks_for(uint64_t size)
 {
-        *ring = (struct ring){.size = size, .mark_size = size / RING_MARK_BYTES + 2};
-        ring->data = heap_alloc(heap, size);
-        ring->marks = heap_alloc_array(heap, ring->mark_size, sizeof *ring->marks);
-        return ring->data != NULL && ring->marks != NULL;
+        return size / RING_MARK_BYTES + 2;
 }
 
-void ring_fini(struct ring *ring, struct heap *heap)
+/* Makes both arrays larger, or leaves the ring as it is. */
+static bool ring_resize(struct ring *ring, uint64_t size)
 {
-        heap_free(heap, ring->data);
-        heap_free(heap, ring->marks);
+        size_t marks_bytes = 0;
+        if (__builtin_mul_overflow(marks_for(size), sizeof *ring->marks, &marks_bytes))
+                return false;
+        struct ring_mark *marks = heap_resize(ring->heap, ring->marks, marks_bytes);
+        if (marks == NULL)
+                return false;
+        ring->marks = marks;
+        uint8_t *data = heap_resize(ring->heap, ring->data, size);
+        if (data == NULL)
+                return false;
+        ring->data = data;
+        ring->size = size;
+        ring->mark_size = marks_for(size);
+        return true;
+}
+
+bool ring_init(struct ring *ring, struct heap *heap, uint64_t limit)
+{
+        *ring = (struct ring){.heap = heap, .limit = limit};
+        return ring_resize(ring, limit < RING_BYTES_FIRST ? limit : RING_BYTES_FIRST);
+}
+
+void ring_fini(struct ring *ring)
+{
+        heap_free(ring->heap, ring->data);
+        heap_free(ring->heap, ring->marks);
         *ring = (struct ring){0};
+}
+
+/* At the end of the memory: grows so that `need` fits, while it has never gone round. Where memory
+ * is short it goes round from now on. */
+static void ring_grow(struct ring *ring, uint64_t need)
+{
+        uint64_t size = ring->size;
+        while (size < ring->limit && size - ring->head_at < need)
+                size = size < ring->limit / 2 ? size * 2 : ring->limit;
+        if (size != ring->size && !ring_resize(ring, size))
+                ring->limit = ring->size;
 }
 
 static size_t prefix_len(size_t len)
@@ -126,6 +160,8 @@ uint8_t *ring_append(struct ring *ring, uint64_t hlc, size_t len)
         CHECK(hlc >= ring->last);
         CHECK(len >= sizeof hlc);
         uint64_t need = prefix_len(len) + len;
+        if (need <= ring->limit && ring->size - ring->head_at < need)
+                ring_grow(ring, need);
         if (need > ring->size) {
                 ring->last = hlc;
                 ring_clear(ring);
@@ -145,7 +181,9 @@ uint8_t *ring_append(struct ring *ring, uint64_t hlc, size_t len)
         }
         ring_mark(ring, hlc, start);
         ring->head = start + need;
-        ring->head_at = start_at + need == ring->size ? 0 : start_at + need;
+        ring->head_at = start_at + need;
+        if (ring->head_at == ring->size && ring->size == ring->limit)
+                ring->head_at = 0;
         ring->count++;
         ring->last = hlc;
         return prefix_write(ring->data + start_at, len);

@@ -14,10 +14,13 @@ struct ring_mark {
         uint64_t at;
 };
 
-/* Places count up for ever; a place modulo size is where it is in `data`. */
+/* Places count up for ever; a place modulo size is where it is in `data`. Memory is taken as it fills:
+ * at its first end the ring grows instead of going round, up to the limit, so all places stay. */
 struct ring {
+        struct heap *heap;
         uint8_t *data;
         uint64_t size;
+        uint64_t limit;
         uint64_t head;    /* where the next delta goes */
         uint64_t head_at; /* the same in the memory: head % size */
         uint64_t tail;    /* of the oldest */
@@ -32,8 +35,9 @@ struct ring {
         uint64_t mark_tail;
 };
 
-MUST_USE bool ring_init(struct ring *ring, struct heap *heap, uint64_t size);
-void ring_fini(struct ring *ring, struct heap *heap);
+/* Keeps `heap`. False: out of memory. */
+MUST_USE bool ring_init(struct ring *ring, struct heap *heap, uint64_t limit);
+void ring_fini(struct ring *ring);
 
 /* Room for a delta of `len` bytes whose first 8 are its clock `hlc`, no smaller than any before (an
  * origin of several servers gives one to several keys): write exactly that many. NULL: it is larger
