@@ -5,7 +5,7 @@
  * needed: a client that was blocked in BLPOP has none. LINSERT, LSET and LTRIM are explained by
  * their stashed arguments; LREM is wrapped, and what it will take is looked up before it runs.
  * A rotation (LMOVE of a list onto itself) pushes before the pop is told: the lengths are equal
- * then, and the pop that follows records both.
+ * then, and the pop that follows records both, in that order: a list of one is never empty.
  *
  * What cannot be explained so makes the key dirty: it is recorded anew as a whole. */
 #include "plugin.h"
@@ -143,8 +143,9 @@ static void on_pop(struct redis_context *ctx, struct crdt_name name, struct redi
                 record_remove(name, &range, 1);
         } else if (length == known && rotated) {
                 struct keyspace_range range = {head ? 0 : known - 1, 1};
-                record_remove(name, &range, 1);
+                range.index += rotation.head;
                 record_push(name, open, rotation.head ? 0 : length - 1, 1, rotation.head);
+                record_remove(name, &range, 1);
         } else {
                 local_dirty(&plugin.dirty, name);
         }

@@ -215,8 +215,13 @@ void replace_key(struct redis_context *ctx, struct crdt_name name, struct redis_
                 return;
         }
         rows[type].replace(ctx, name, key, expire_at_ms);
+        if (rows[type].whole)
+                return;
+        /* A stream is not deleted before, so one without an expiry may have had one. */
+        struct keyspace_key known;
         struct keyspace_change change;
-        if (expire_at_ms != 0 && !rows[type].whole)
+        keyspace_find(plugin.keyspace, name, &known);
+        if (known.expire_at_ms != expire_at_ms)
                 changed(keyspace_local_expire(plugin.keyspace, plugin_stamp_ms(), name,
                                               expire_at_ms, &change),
                         &change);

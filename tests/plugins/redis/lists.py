@@ -69,6 +69,12 @@ def list_rotations(place):
     a.run("LTRIM", "l", 0, 0)
     a.run("RPOPLPUSH", "l", "l")
     every(regions, "l", [b"3"], "one element moved onto itself")
+    for words in (("RPOPLPUSH", "l", "l"), ("LMOVE", "l", "l", "LEFT", "LEFT"),
+                  ("LMOVE", "l", "l", "RIGHT", "RIGHT"), ("LMOVE", "l", "l", "LEFT", "RIGHT")):
+        a.run("EXPIRE", "l", "1000")
+        a.run(*words)
+        every(regions, "l", [b"3"], f"{words} of one element")
+        same_everywhere(regions, f"{words}: its expiry")
     check_equal(a.info()["stamped_anew"], "0", "everything was explained by its notification")
 
 

@@ -79,6 +79,11 @@ def stream_rules(place):
     a.run("XADD", "x", "MAXLEN", "=", "2", "91-1", "f", "v")
     a.run("XADD", "x", "MINID", "91", "92-1", "f", "v")
     alike(regions, "x", [b"91-1", b"92-1"], "XADD that trims")
+    a.run("XADD", "timed", "1-1", "f", "v")
+    a.run("EXPIRE", "timed", "1000")
+    a.run("COPY", "x", "timed", "REPLACE")
+    settle_all(regions)
+    same_everywhere(regions, "a copy has no expiry where the original has none")
     for region in regions:
         check_equal(region.info()["stamped_anew"], "0", "everything was explained")
 
