@@ -232,7 +232,7 @@ def same_everywhere(regions, why):
     for region in regions[1:]:
         got = region.content()
         for key in sorted(set(wanted) | set(got)):
-            check_equal(got.get(key), wanted.get(key), 
+            check_equal(got.get(key), wanted.get(key),
                         f"{why}: region {region.origin} and {regions[0].origin} differ in {key!r}")
     digests = {region.run("MERIDIAN.DIGEST") for region in regions}
     check_equal(len(digests), 1, f"{why}: number of digests")
