@@ -14,8 +14,9 @@ struct ring_mark {
         uint64_t at;
 };
 
-/* Places count up for ever; a place modulo size is where it is in `data`. Memory is taken as it fills:
- * at its first end the ring grows instead of going round, up to the limit, so all places stay. */
+/* Places count up for ever; a place modulo size is where it is in `data`. Memory is taken as it
+ * fills: at its first end the ring grows instead of going round, up to the limit, so all places
+ * stay. */
 struct ring {
         struct heap *heap;
         uint8_t *data;

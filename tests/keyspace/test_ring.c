@@ -1,5 +1,5 @@
-/* The ring of deltas against a list: what is read is what was appended, oldest first; what is gone
- * is what came before; memory is taken as it fills, and a ring that gets none goes round earlier. */
+/* The ring of deltas against a list: what is read is what was appended, oldest first; what is
+ * gone came before; memory is taken as it fills, and a ring that gets none goes round earlier. */
 #include "keyspace/ring.h"
 
 #include "base/cursor.h"
