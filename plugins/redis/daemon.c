@@ -386,6 +386,7 @@ int daemon_merge(struct redis_context *ctx, struct redis_string **argv, int argc
         plugin.applying = false;
         int status = merge_done(ctx, deltas, buffer_view(&moved), (region_id)origin, after, err,
                                 &result);
+        bus_publish(ctx, logged);
         buffer_fini(&here);
         buffer_fini(&moved);
         return status;

@@ -16,10 +16,14 @@ static void wrap(struct redis_filter_context *ctx, struct redis_string *name)
         redis.CommandFilterArgInsert(ctx, 0, name);
 }
 
+static void wrap_as(struct redis_filter_context *ctx, enum wrap kind)
+{
+        wrap(ctx, guard_strict(ctx) ? plugin.strict_names[kind] : plugin.wrap_names[kind]);
+}
+
 static void wrap_rule(struct redis_filter_context *ctx, const struct rule *rule)
 {
-        wrap(ctx,
-             guard_strict(ctx) ? plugin.strict_names[rule->wrap] : plugin.wrap_names[rule->wrap]);
+        wrap_as(ctx, rule->wrap);
 }
 
 static void refuse(struct redis_filter_context *ctx)
@@ -131,6 +135,15 @@ static void filter_write(struct redis_filter_context *ctx, const struct rule *ru
                 stash_command(ctx, rule, argc);
 }
 
+static void filter_publish(struct redis_filter_context *ctx, const struct rule *rule, int argc)
+{
+        if (argc != rule->args_min)
+                return;
+        enum wrap kind = bus_wrap(rule, plugin_bytes(redis.CommandFilterArgGet(ctx, 1)));
+        if (kind != WRAP_NONE)
+                wrap_as(ctx, kind);
+}
+
 static void filter_rule(struct redis_filter_context *ctx, const struct rule *rule)
 {
         int argc = redis.CommandFilterArgsCount(ctx);
@@ -145,6 +158,9 @@ static void filter_rule(struct redis_filter_context *ctx, const struct rule *rul
                 return;
         case RULE_REFUSE:
                 refuse(ctx);
+                return;
+        case RULE_PUBLISH:
+                filter_publish(ctx, rule, argc);
                 return;
         case RULE_STORE:
                 judge_store(ctx, argc);

@@ -39,6 +39,7 @@ void info_write(struct redis_info *info, int crash)
         for (size_t i = 0; i < COUNT_OF(rows); i++)
                 redis.InfoAddFieldULongLong(info, rows[i].name, rows[i].value);
         conflict_info(info);
+        bus_info(info);
         for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++) {
                 char name[32];
                 if (positions->hlc[i] == 0 || i == plugin.config.origin)

@@ -168,6 +168,7 @@ static void opaque_set(void *context, struct crdt_name name, struct bytes value,
 
 static const struct crdt_native native = {
         .siblings_show = policy_show,
+        .event = bus_hear,
         .string_get = string_get,
         .string_set = string_set,
         .key_delete = key_delete,

@@ -174,6 +174,9 @@ enum policy policy_of(struct bytes key);
 const char *policy_name(enum policy policy);
 uint64_t policy_count(void);
 
+/* True where messages of that channel reach other regions. */
+bool policy_publishes(struct bytes channel);
+
 /* True where a change of that key (`string`: one of a string) is told as its whole value. */
 bool policy_tells_whole(struct bytes key, bool string);
 
@@ -394,6 +397,20 @@ int daemon_members(struct redis_context *ctx, struct redis_string **argv, int ar
 int daemon_close(struct redis_context *ctx, struct redis_string **argv, int argc);
 int daemon_digest(struct redis_context *ctx, struct redis_string **argv, int argc);
 void daemon_wake(struct redis_context *ctx);
+
+/* ---- bus.c: messages that reach other regions */
+
+/* How the PUBLISH or SPUBLISH that comes is wrapped; NONE: it is left alone. */
+enum wrap bus_wrap(const struct rule *rule, struct bytes channel);
+
+/* It has run: its message goes out. */
+void bus_send(const struct rule *rule, struct redis_string **argv);
+
+/* As crdt_native.event; and the end of the merge, where what was heard is published unless the
+ * merge came from the log. */
+void bus_hear(void *context, const struct crdt_delta *event);
+void bus_publish(struct redis_context *ctx, bool logged);
+void bus_info(struct redis_info *info);
 
 /* ---- block.c: clients that wait */
 

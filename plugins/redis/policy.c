@@ -1,6 +1,6 @@
 /* policy.c - what becomes of concurrent writes, by the prefix of a key; and the merge functions.
  *
- *      MERIDIAN.POLICY [DATA prefix typed|last-write|siblings|merge function] ...
+ *      MERIDIAN.POLICY [DATA prefix typed|last-write|siblings|merge function [PUBLISH]] ...
  *                      [FUNCTION name text] ...
  *
  * takes the place of all that was said before; without arguments it tells what holds. The daemon
@@ -28,6 +28,7 @@ struct policy_row {
         struct bytes prefix;
         enum policy policy;
         int function; /* index, -1: none */
+        bool publish; /* channels that begin so reach other regions (bus.c) */
 };
 
 struct function_row {
@@ -83,6 +84,12 @@ enum policy policy_of(struct bytes key)
                 return POLICY_TYPED;
         const struct policy_row *row = row_of(key);
         return row == NULL ? POLICY_TYPED : row->policy;
+}
+
+bool policy_publishes(struct bytes channel)
+{
+        const struct policy_row *row = policies.count == 0 ? NULL : row_of(channel);
+        return row != NULL && row->publish;
 }
 
 /* ---- what a local write tells */
@@ -195,6 +202,14 @@ static const char *read_data(struct policies *to, struct cursor *cursor, struct 
         return NULL;
 }
 
+static const char *read_publish(struct policies *to)
+{
+        if (to->count == 0)
+                return "MERIDIAN PUBLISH belongs behind a DATA";
+        to->rows[to->count - 1].publish = true;
+        return NULL;
+}
+
 static const char *read_function(struct policies *to, struct cursor *cursor)
 {
         char why[MERGE_WHY_SIZE];
@@ -235,10 +250,12 @@ static const char *policies_read(struct policies *to)
                 struct bytes word = cursor_slice(&cursor);
                 if (bytes_equal(word, BYTES("DATA")))
                         wrong = read_data(to, &cursor, &wanted[to->count % POLICIES_MAX]);
+                else if (bytes_equal(word, BYTES("PUBLISH")))
+                        wrong = read_publish(to);
                 else if (bytes_equal(word, BYTES("FUNCTION")))
                         wrong = read_function(to, &cursor);
                 else
-                        wrong = "MERIDIAN DATA or FUNCTION is expected";
+                        wrong = "MERIDIAN DATA, PUBLISH or FUNCTION is expected";
         }
         if (wrong == NULL && cursor_failed(&cursor))
                 wrong = "MERIDIAN something is missing at the end";
@@ -276,13 +293,15 @@ static int reply_policies(struct redis_context *ctx)
                 struct bytes function = bytes_of(NULL, 0);
                 if (row->function >= 0)
                         function = policies.functions[row->function].name;
-                redis.ReplyWithArray(ctx, 3);
+                redis.ReplyWithArray(ctx, row->publish ? 4 : 3);
                 redis.ReplyWithStringBuffer(
                         ctx, row->prefix.len == 0 ? "" : (const char *)row->prefix.ptr,
                         row->prefix.len);
                 redis.ReplyWithStringBuffer(ctx, name, strlen(name));
                 redis.ReplyWithStringBuffer(
                         ctx, function.len == 0 ? "" : (const char *)function.ptr, function.len);
+                if (row->publish)
+                        redis.ReplyWithStringBuffer(ctx, "publish", 7);
         }
         return REDIS_OK;
 }

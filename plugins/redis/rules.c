@@ -80,6 +80,8 @@ static const struct rule fixed[] = {
         {"pfmerge", RULE_EVENT, WRAP_NONE, 0, false},
         {"flushdb", RULE_FLUSH, WRAP_PLAIN, 1, true},
         {"flushall", RULE_FLUSH, WRAP_PLAIN, 1, true},
+        {"publish", RULE_PUBLISH, WRAP_PLAIN, 3, false},
+        {"spublish", RULE_PUBLISH, WRAP_PLAIN, 3, false},
         {"multi", RULE_MULTI, WRAP_NONE, 0, false},
         {"exec", RULE_EXEC, WRAP_NONE, 0, false},
         {"discard", RULE_EXEC, WRAP_NONE, 0, false},

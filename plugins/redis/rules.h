@@ -42,6 +42,7 @@ enum rule_kind {
         RULE_LREM,    /* key count value */
         RULE_FLUSH,   /* empties databases */
         RULE_PFADD,   /* key element ... */
+        RULE_PUBLISH, /* channel message */
         RULE_KIND_COUNT,
 };
 

@@ -2,8 +2,8 @@
  *
  * The answer is a number: how many other regions have told that they merged our stream up to where
  * it was when the command came, which covers all that this client, or anybody, had written here.
- * A region tells it after its Redis has merged a batch, and its append-only file was written: with `appendfsync always`
- * there, it is on that region's disk; with `everysec`, within a second.
+ * A region tells it after its Redis has merged a batch and written its append-only file: with
+ * `appendfsync always` there, it is on that region's disk; with `everysec`, within a second.
  *
  * What a region tells is taken as it is, also when it goes back: a Redis that has lost its last
  * second tells less when it comes again. What reached a region by way of a third one counts when

@@ -160,6 +160,8 @@ static int run_one(struct redis_context *ctx, const struct rule *rule, struct re
                 replace_key(ctx, name_of(ctx, argv[1]), argv[1]);
         else if (rule->kind == RULE_SPOP)
                 popped(name_of(ctx, argv[1]), reply);
+        else if (rule->kind == RULE_PUBLISH && redis.CallReplyType(reply) == REDIS_REPLY_INTEGER)
+                bus_send(rule, argv);
         else if (rule->kind == RULE_SADD && !plugin.stash.used && !whole &&
                  redis.CallReplyType(reply) == REDIS_REPLY_INTEGER)
                 local_set_add(name_of(ctx, argv[1]), &plugin.stash, 1);

@@ -77,6 +77,7 @@ struct crdt_stream_id {
  * is possible and must be stored as it is: only the native's own expiry may strike it, which then
  * comes back as keyspace_local_expired. */
 struct crdt_sibling;
+struct crdt_delta;
 
 struct crdt_native {
         void *context;
@@ -161,6 +162,10 @@ struct crdt_native {
         /* Makes the key what the serialized value says, with this expiry. */
         void (*opaque_set)(void *context, struct crdt_name name, struct bytes value,
                            uint64_t expire_at_ms);
+
+        /* An event of another region, in its place between the changes of its stream; NULL where
+         * nobody wants any. `event` is an EVENT. */
+        void (*event)(void *context, const struct crdt_delta *event);
 };
 
 /* ---- deltas ----------------------------------------------------------------------------------
@@ -196,6 +201,7 @@ struct crdt_native {
  * STREAM_ADD  id last, varint count, (id, varint strings (even, > 0), slice each) each; no id
  *          is 0-0; id: varint milliseconds, varint sequence
  * STREAM_REMOVE  varint count > 0, (id low, id high, version vector) each
+ * EVENT    the rest is a message for the channel that `key` names; no key of the store is meant
  * SEEN     version vector; key and database are empty
  * LIFE     u8 enum crdt_life, u64 low, u64 high; key and database are empty
  *
@@ -225,6 +231,7 @@ enum crdt_op {
         CRDT_OP_HLL,
         CRDT_OP_STREAM_ADD,
         CRDT_OP_STREAM_REMOVE,
+        CRDT_OP_EVENT,
         CRDT_OP_END,
 };
 
@@ -242,6 +249,7 @@ enum crdt_flag {
         CRDT_FLAG_BOUNDS = 0x10, /* DEL, EXPIRED: observed dots follow */
         CRDT_FLAG_CUTS = 0x20,   /* observed totals follow */
         CRDT_FLAG_REGISTERS = 0x20,
+        CRDT_FLAG_SHARD = 0x20,   /* EVENT: to the subscribers of one shard */
         CRDT_FLAG_CREATED = 0x40, /* the key was absent: an older expiry does not count any more */
         CRDT_FLAG_REMOVED = 0x40, /* SIBLING: a delete or expiry of what was seen */
         CRDT_FLAG_KNOWN = 0x80,   /* what other types lose by it was known to the writer */
@@ -260,7 +268,7 @@ struct crdt_delta {
         uint8_t flags;
         struct crdt_name name;
         uint64_t expire_at_ms;
-        struct bytes value;       /* SET, OPAQUE, SIBLING */
+        struct bytes value;       /* SET, OPAQUE, SIBLING, EVENT */
         struct stamp killed;      /* EXPIRED; HLL: the generation */
         uint64_t stable;          /* HLL */
         struct stamp ttl;         /* EXPIRED, SIBLING */
@@ -463,7 +471,7 @@ uint64_t crdt_expire_at(const struct crdt *crdt);
 /* The largest stamp of a write of any type. */
 struct stamp crdt_stamp(const struct crdt *crdt);
 
-/* Applies a delta of any operation but SEEN and FLUSH. */
+/* Applies a delta of any operation but SEEN, FLUSH, LIFE and EVENT. */
 void crdt_apply(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta);
 
 /* The database was emptied by one who had `seen` that much: see flush.c. The second: nothing is

@@ -338,6 +338,13 @@ static void decode_flush(struct cursor *cursor, struct crdt_delta *delta)
         }
 }
 
+static void decode_event(struct cursor *cursor, struct crdt_delta *delta)
+{
+        if (delta->name.db != 0 || cursor_left(cursor) > CRDT_NAME_LEN_MAX)
+                cursor_fail(cursor, ERR_MALFORMED);
+        delta->value = cursor_bytes(cursor, cursor_left(cursor));
+}
+
 static void decode_life(struct cursor *cursor, struct crdt_delta *delta)
 {
         uint8_t kind = cursor_u8(cursor);
@@ -376,6 +383,7 @@ static const struct {
         [CRDT_OP_HLL] = {decode_hll, CRDT_FLAG_CREATED | CRDT_FLAG_REGISTERS},
         [CRDT_OP_STREAM_ADD] = {decode_entries, CRDT_FLAG_CREATED},
         [CRDT_OP_STREAM_REMOVE] = {decode_entries_removed, 0},
+        [CRDT_OP_EVENT] = {decode_event, CRDT_FLAG_SHARD},
         [CRDT_OP_FLUSH] = {decode_flush, 0},
         [CRDT_OP_LIFE] = {decode_life, 0},
 };

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 enum {
-        POLICY_WORDS_MAX = 2 + 4 * TOPOLOGY_DATA_MAX + 3 * TOPOLOGY_FUNCTIONS_MAX,
+        POLICY_WORDS_MAX = 2 + 5 * TOPOLOGY_DATA_MAX + 3 * TOPOLOGY_FUNCTIONS_MAX,
         NUMBER_SIZE = 24,
 };
 
@@ -34,6 +34,8 @@ static size_t policy_words(const struct engine *engine, struct bytes *argv)
                 argv[count++] = bytes_of_str(data->prefix);
                 argv[count++] = bytes_of_str(topology_conflict_name(data->conflict));
                 argv[count++] = bytes_of_str(data->function);
+                if (data->publish)
+                        argv[count++] = BYTES("PUBLISH");
         }
         for (uint32_t i = 0; i < engine->function_count; i++) {
                 argv[count++] = BYTES("FUNCTION");

@@ -59,6 +59,11 @@ enum err keyspace_merge(struct keyspace *keyspace, const struct crdt_native *nat
                 keyspace_lived(keyspace, delta);
                 return ERR_NONE;
         }
+        if (delta->op == CRDT_OP_EVENT) {
+                if (native != NULL && native->event != NULL)
+                        native->event(native->context, delta);
+                return ERR_NONE;
+        }
         struct entry *entry = entry_get(keyspace, delta->name);
         if (entry == NULL)
                 return ERR_NOMEM;

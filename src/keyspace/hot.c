@@ -28,7 +28,8 @@ void keyspace_names(struct bytes deltas, void (*each)(void *context, struct crdt
                 struct bytes one = cursor_slice(&cursor);
                 if (cursor_failed(&cursor) || crdt_delta_decode(one, 1, &delta) != ERR_NONE)
                         return;
-                if (delta.op != CRDT_OP_SEEN && delta.op != CRDT_OP_LIFE)
+                if (delta.op != CRDT_OP_SEEN && delta.op != CRDT_OP_LIFE &&
+                    delta.op != CRDT_OP_EVENT)
                         each(context, delta.name);
         }
 }

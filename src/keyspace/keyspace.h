@@ -225,6 +225,12 @@ MUST_USE enum err keyspace_local_sibling(struct keyspace *keyspace, uint64_t wal
                                          struct crdt_name name, struct bytes value,
                                          uint64_t expire_at_ms, struct keyspace_change *ret);
 
+/* A message for the subscribers of a channel in the other regions, behind what was changed before:
+ * it changes nothing and no state has it. There each store hands it on once (crdt_native.event). */
+MUST_USE enum err keyspace_local_event(struct keyspace *keyspace, uint64_t wall_ms,
+                                       struct bytes channel, struct bytes message, bool shard,
+                                       struct keyspace_change *ret);
+
 /* `found` is told of each conflict that a delta of another region makes with a write of this one,
  * after it was merged, in the same call; what is loaded from a log and state transfers tell
  * nothing. It must not come back into the keyspace. Cost: a few comparisons for each merged

@@ -87,6 +87,7 @@ static const struct field_row name_fields[] = {
 static const struct field_row data_fields[] = {
         {"conflict", FIELD_CONFLICT, true, OF(topology_data, conflict)},
         {"function", FIELD_FUNCTION, false, OF(topology_data, function)},
+        {"publish", FIELD_SWITCH, false, OF(topology_data, publish)},
 };
 
 static const struct field_row function_fields[] = {

@@ -148,6 +148,7 @@ struct topology_data {
         char prefix[TOPOLOGY_PREFIX_SIZE]; /* printable, without quotes */
         enum topology_conflict conflict;
         char function[TOPOLOGY_NAME_SIZE]; /* MERGE: of this document; else empty */
+        bool publish;                      /* channels that begin so reach every region */
 };
 
 /* A merge function in Lua: a chunk that is given the siblings and returns one value

@@ -1,4 +1,6 @@
-"""What one region's client may ask of the others: that they have a write."""
+"""What one region's client has from the others: that they have a write, and its events."""
+import os
+import tempfile
 import time
 
 from lab import REGIONS, eventually, expect, expect_true
@@ -39,4 +41,53 @@ def scenario_a_cut_region_is_not_counted(lab):
     expect(wait_for(redis, 2, 30000)[0], 2, "the region is back")
     expect(eventually("the region has it", lambda: lab.redis("ap-southeast").get("durable")),
            "cut", "what it has")
+    lab.wait_all_active(60)
+
+
+def listening(lab, region, channel):
+    ear = lab.redis(region).pubsub(ignore_subscribe_messages=True)
+    ear.subscribe(channel)
+    expect(ear.connection.read_response()[0], "subscribe", f"{region} subscribes")
+    return ear
+
+
+def heard(ear, count):
+    """That many messages, and whatever comes within a moment of them."""
+    found = []
+    until = time.monotonic() + 15
+    while time.monotonic() < until:
+        message = ear.get_message(timeout=0.2)
+        if message is not None:
+            found.append(message["data"])
+        elif len(found) >= count:
+            break
+    return found
+
+
+def scenario_events_reach_every_region_behind_their_data(lab):
+    good = lab.meridian("topology")
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "topology.conf")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(good + '\ndata "orders:" { conflict = typed; publish = on; }\n')
+        lab.meridian("apply", path)
+    for region in REGIONS:
+        eventually(f"{region} knows", lambda r=region: any(
+            row[3:] == ["publish"] for row in lab.redis(r).execute_command("MERIDIAN.POLICY")))
+    ears = {region: listening(lab, region, "orders:new") for region in REGIONS}
+    redis = lab.redis("eu-west")
+    for turn in range(20):
+        redis.set("orders:last", turn)
+        redis.publish("orders:new", turn)
+    for region, ear in ears.items():
+        expect(heard(ear, 20), [str(turn) for turn in range(20)], f"what {region} heard")
+        expect(lab.redis(region).get("orders:last"), "19", f"what {region} reads then")
+    lab.cut_off("ap-southeast")
+    redis.publish("orders:new", "while cut")
+    expect(heard(ears["us-east"], 1), ["while cut"], "who is in touch hears at once")
+    expect(heard(ears["ap-southeast"], 0), [], "who is cut off")
+    lab.heal()
+    expect(heard(ears["ap-southeast"], 1), ["while cut"], "who is back hears it then, once")
+    for ear in ears.values():
+        ear.close()
     lab.wait_all_active(60)

@@ -334,6 +334,7 @@ static const struct {
         {HEAD "data { }", 2, "data", "a name"},
         {HEAD "data x { }", 2, "data x", "'conflict' is missing"},
         {HEAD "data x {\n conflict = best }", 3, "data x, conflict", "not a conflict policy"},
+        {HEAD "data x { conflict = typed; publish = yes }", 2, "data x, publish", "neither on nor"},
         {HEAD "data x { conflict = typed }\ndata x { }", 3, "data", "twice"},
         {HEAD "data 'a\"b' { }", 2, "data", "not a prefix"},
         {HEAD "data "

@@ -18,6 +18,7 @@ import traceback
 import access
 import commands
 import digests
+import events
 import flushed
 import groups
 import hyperloglog
@@ -54,7 +55,7 @@ def main():
     for program in servers:
         for group in (groups.ALL + replaced.ALL + access.ALL + commands.ALL + lives.ALL + policies.ALL +
                       flushed.ALL + hyperloglog.ALL + libraries.ALL + lists.ALL + streams.ALL +
-                      waiting.ALL + digests.ALL):
+                      waiting.ALL + digests.ALL + events.ALL):
             name = group.__name__
             if arguments.groups and name not in arguments.groups:
                 continue
