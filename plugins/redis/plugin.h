@@ -327,6 +327,9 @@ bool stream_id_parse(struct bytes text, struct crdt_stream_id *ret);
 struct redis_string *stream_id_string(struct crdt_stream_id id);
 struct crdt_stream_id stream_id_previous(struct crdt_stream_id id);
 
+/* stream_first.c. False: the stream, which must have no entries, is as it was. */
+bool stream_begin_again(struct redis_string *key);
+
 void stream_on_xadd(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
 void stream_on_xtrim(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
 void stream_on_xdel(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);

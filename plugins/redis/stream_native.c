@@ -142,6 +142,18 @@ static void set_id(struct redis_string *key, struct crdt_stream_id id, uint64_t 
         redis.FreeString(NULL, text);
 }
 
+/* The last id may not go below the largest that was deleted: that goes first. */
+static void put_back(struct redis_string *key, struct crdt_stream_id id,
+                     const struct stream_look *look)
+{
+        bool deleted = look->deleted.ms != 0 || look->deleted.seq != 0;
+        if (deleted && id.ms == 0 && id.seq == 0 && stream_begin_again(key))
+                return;
+        if (deleted)
+                set_id(key, look->last, look->added, (struct crdt_stream_id){0, 1});
+        set_id(key, id, look->added, none);
+}
+
 static void put_gathered(struct redis_string *key)
 {
         struct stream_look look;
@@ -154,10 +166,7 @@ static void put_gathered(struct redis_string *key)
         if (late) {
                 take_tail(key, first);
                 qsort(native.entries, native.count, sizeof(*native.entries), gathered_compare);
-                /* The last id may not go below the largest that was deleted: that goes first. */
-                if (look.deleted.ms != 0 || look.deleted.seq != 0)
-                        set_id(key, look.last, look.added, (struct crdt_stream_id){0, 1});
-                set_id(key, stream_id_previous(first), look.added, none);
+                put_back(key, stream_id_previous(first), &look);
         }
         for (size_t i = 0; i < native.count; i++)
                 add_one(key, &native.entries[i]);

@@ -88,6 +88,23 @@ def stream_rules(place):
         check_equal(region.info()["stamped_anew"], "0", "everything was explained")
 
 
+def stream_first_id(place):
+    """The smallest id there is may be the last to come, also after deletes."""
+    regions = a, b = [place.region(origin) for origin in (1, 2)]
+    for number in (2, 3, 4):
+        a.run("XADD", "x", f"0-{number}", "n", str(number))
+    a.run("XGROUP", "CREATE", "x", "g", "0")
+    a.run("XREADGROUP", "GROUP", "g", "me", "COUNT", "1", "STREAMS", "x", ">")
+    a.run("EXPIRE", "x", "1000")
+    a.run("XDEL", "x", "0-3")
+    b.run("XADD", "x", "0-1", "n", "1")
+    alike(regions, "x", [b"0-1", b"0-2", b"0-4"], "the first id, late")
+    check_equal([row[0] for row in a.run("XPENDING", "x", "g", "-", "+", "9")], [b"0-2"], "pending")
+    same_everywhere(regions, "the first id, late")
+    b.run("XADD", "x", "0-5", "n", "5")
+    alike(regions, "x", [b"0-1", b"0-2", b"0-4", b"0-5"], "and what comes after")
+
+
 def stream_groups(place):
     """Groups are the region's own; they outlive late entries, which only XRANGE shows then."""
     regions = a, b = [place.region(origin) for origin in (1, 2)]
@@ -183,4 +200,4 @@ def stream_histories(place):
     same_everywhere(regions, f"seed {place.seed}: after restarts")
 
 
-ALL = [stream_ids, stream_rules, stream_groups, stream_blocked, stream_histories]
+ALL = [stream_ids, stream_rules, stream_first_id, stream_groups, stream_blocked, stream_histories]
