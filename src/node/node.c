@@ -84,6 +84,51 @@ static enum err peers_fill(struct node *node)
         return ERR_NONE;
 }
 
+/* The regions whose data comes here, and goes there: data flows between their first nodes. */
+static enum err replication_peers(const struct node *node, struct replication_peer *ret_peers,
+                                  size_t *ret_count)
+{
+        size_t count = 0;
+        for (size_t i = 0; i < node->topology->region_count; i++) {
+                const struct topology_region *region = &node->topology->regions[i];
+                if (region->id == node->region_id || region->role != TOPOLOGY_ROLE_DATA ||
+                    region->node_count == 0)
+                        continue;
+                if (count == REPLICATION_PEERS_MAX)
+                        return ERR_LIMIT;
+                ret_peers[count++] = (struct replication_peer){region->nodes[0].id, region->id};
+        }
+        *ret_count = node->region->nodes[0].id == node->config.self ? count : 0;
+        return ERR_NONE;
+}
+
+static void regions_removed(struct node *node, const struct topology *before)
+{
+        if (node->topology->epoch <= before->epoch)
+                return; /* an older one, from the journal */
+        for (size_t i = 0; i < before->region_count; i++) {
+                const struct topology_region *region = &before->regions[i];
+                if (topology_region_by_id(node->topology, region->id) == NULL)
+                        node_note(node, "region-removed",
+                                  "Region %s (id %u) was removed: nothing that it still sends is "
+                                  "taken. To come back it needs a new id and an empty Redis.",
+                                  region->name, region->id);
+        }
+}
+
+static void replication_follow(struct node *node)
+{
+        struct replication_peer peers[REPLICATION_PEERS_MAX];
+        size_t count;
+        if (replication_peers(node, peers, &count) == ERR_NONE)
+                replication_members(node->replication, peers, count);
+        else
+                node_note(node, "too-many-regions",
+                          "The agreed topology has more than %d regions with data: replication "
+                          "goes on with those of before.",
+                          REPLICATION_PEERS_MAX + 1);
+}
+
 /* Takes over a document that the council has agreed on. The voters of the groups stay those of the
  * start: moving them is an operation of its own. */
 void node_adopt_topology(struct node *node, struct bytes document)
@@ -95,7 +140,12 @@ void node_adopt_topology(struct node *node, struct bytes document)
                 return;
         }
         if (topology_region_of_node(node->spare, node->config.self) == NULL) {
-                node_note(node, "topology-without-us", "The agreed topology is without this node.");
+                node_note(node, "topology-without-us",
+                          "The agreed topology is without this node: it takes and sends no data "
+                          "any more. Stop it; its region can come back under a new id, with an "
+                          "empty Redis.");
+                if (node->replication != NULL)
+                        replication_members(node->replication, NULL, 0);
                 return;
         }
         struct topology *old = node->topology;
@@ -107,7 +157,10 @@ void node_adopt_topology(struct node *node, struct bytes document)
                 if (peers_fill(node) != ERR_NONE)
                         node->failed = ERR_NOMEM;
                 regions_sync(node);
+                regions_removed(node, old);
         }
+        if (node->replication != NULL)
+                replication_follow(node);
 }
 
 /* ---- life ---- */
@@ -116,19 +169,9 @@ static enum err replication_open(struct node *node)
 {
         struct replication_peer peers[REPLICATION_PEERS_MAX];
         struct replication_config config = {.self = node->region_id, .peers = peers};
-        for (size_t i = 0; i < node->topology->region_count; i++) {
-                const struct topology_region *region = &node->topology->regions[i];
-                if (region->id == node->region_id || region->role != TOPOLOGY_ROLE_DATA ||
-                    region->node_count == 0)
-                        continue;
-                if (config.peer_count == REPLICATION_PEERS_MAX)
-                        return ERR_LIMIT;
-                peers[config.peer_count].node = region->nodes[0].id;
-                peers[config.peer_count++].region = region->id;
-        }
-        /* Data flows between the first nodes of the regions. */
-        if (node->region->nodes[0].id != node->config.self)
-                config.peer_count = 0;
+        enum err err = replication_peers(node, peers, &config.peer_count);
+        if (err != ERR_NONE)
+                return err;
         config.window_bytes = node->config.replication_window_bytes;
         config.batch_bytes_max = node->config.replication_batch_bytes;
         config.bugs = node->config.replication_bugs;

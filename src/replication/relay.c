@@ -10,13 +10,18 @@
  *
  * One question an origin is under way at a time and nothing is remembered of it at C, so what goes
  * round is bounded by one batch; positions make duplicates harmless, and whoever has nothing more
- * sends nothing, so nothing goes to and fro. As soon as A is heard again nobody is asked. */
+ * sends nothing, so nothing goes to and fro. As soon as A is heard again nobody is asked.
+ *
+ * Of a region that was removed the others have different ends of its stream. Tombstones no longer
+ * wait for it, so what one of them holds more comes as a state only: a delta could bring back what
+ * its reader has forgotten that it died. */
 #include "base/check.h"
 #include "replication/replication_priv.h"
 
 enum {
         RELAY_AGAIN_US = 500000, /* before the next is asked */
         RELAY_IDLE_US = 20000,   /* before the same is asked again */
+        RELAY_GONE_US = 5000000, /* before the next is asked for a region that was removed */
         RELAY_PULL_US = 5000000, /* between two whole states */
 };
 
@@ -132,7 +137,8 @@ void relay_answered(struct replication *r, struct peer *from,
                 receiver->relayed_us = r->now_us;
         struct holdings theirs = {message->origin, message->last, message->holes,
                                   message->hole_count};
-        if (message->gap || holes_fillable(replication_own(r, message->origin), theirs)) {
+        bool more = peer->standing != PEER_MEMBER && message->last > receiver->position;
+        if (message->gap || more || holes_fillable(replication_own(r, message->origin), theirs)) {
                 relay_pull(r, peer, from);
                 return;
         }
@@ -150,7 +156,8 @@ void relay_answered(struct replication *r, struct peer *from,
                 receiver->relay_next_us = r->now_us + RELAY_IDLE_US;
                 return;
         }
-        receiver->relay_next_us = r->now_us + RELAY_AGAIN_US;
+        bool gone = peer->standing != PEER_MEMBER;
+        receiver->relay_next_us = r->now_us + (gone ? RELAY_GONE_US : RELAY_AGAIN_US);
         receiver->relay_from++;
 }
 
@@ -215,6 +222,11 @@ void relay_tailed(struct replication *r, const struct world_event *event)
                                : event->tailed.last;
         message.gap = event->tailed.gap;
         message.data = event->tailed.deltas;
+        if (origin->standing != PEER_MEMBER && message.last > message.after) {
+                message.gap = true;
+                message.last = message.after;
+                message.data = (struct bytes){0};
+        }
         message.live = receiver->state == RECEIVER_OPEN && receiver->synced &&
                        r->now_us < receiver->heard_us + REPLICATION_RELAY_US;
         message.age_us = r->now_us > receiver->synced_us ? r->now_us - receiver->synced_us : 0;

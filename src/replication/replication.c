@@ -8,6 +8,7 @@
 #include "replication/replication.h"
 
 #include "base/check.h"
+#include "clock/clock.h"
 #include "replication/replication_priv.h"
 
 #define WINDOW_BYTES_DEFAULT (4u << 20)
@@ -58,6 +59,16 @@ void replication_free(struct replication *replication)
         heap_free(replication->heap, replication);
 }
 
+static struct peer *peer_add(struct replication *r, region_id region, enum peer_standing standing)
+{
+        if (r->peer_count == REPLICATION_PEERS_MAX)
+                return NULL;
+        struct peer *peer = &r->peers[r->peer_count++];
+        *peer = (struct peer){.region = region, .standing = standing};
+        receiver_init(&peer->receiver);
+        return peer;
+}
+
 static struct peer *peer_by_node(struct replication *r, node_id node)
 {
         for (size_t i = 0; i < r->peer_count; i++)
@@ -105,6 +116,57 @@ static void peer_changed(struct replication *r, struct peer *peer, bool up)
                 greet(r, peer);
 }
 
+static void peer_remove(struct replication *r, struct peer *peer)
+{
+        sender_stop(&peer->sender);
+        receiver_stop(r, peer);
+        peer->sender.needs_state = false;
+        peer->receiver.whole = false;
+        peer->standing = PEER_REMOVED;
+        peer->up = false;
+}
+
+void replication_members(struct replication *r, const struct replication_peer *peers, size_t count)
+{
+        for (size_t i = 0; i < r->peer_count; i++) {
+                struct peer *peer = &r->peers[i];
+                bool named = false;
+                for (size_t k = 0; k < count; k++)
+                        named = named || peers[k].region == peer->region;
+                if (!named && peer->standing == PEER_MEMBER)
+                        peer_remove(r, peer);
+        }
+        for (size_t i = 0; i < count; i++) {
+                struct peer *peer = peer_by_region(r, peers[i].region);
+                if (peer == NULL)
+                        peer = peer_add(r, peers[i].region, PEER_UNKNOWN);
+                if (peer == NULL || peer->standing == PEER_MEMBER)
+                        continue;
+                if (peer->standing == PEER_UNKNOWN)
+                        peer->node = peers[i].node;
+                peer->standing = PEER_MEMBER;
+        }
+}
+
+/* What our Redis holds of a region that is no member may be more than others have. */
+static struct peer *position_peer(struct replication *r, region_id origin)
+{
+        struct peer *peer = peer_by_region(r, origin);
+        if (peer != NULL || origin == r->config.self || !region_valid(origin))
+                return peer;
+        return peer_add(r, origin, PEER_UNKNOWN);
+}
+
+/* A region that is a member again, while its link stood all the time. */
+static void peers_return(struct replication *r)
+{
+        for (size_t i = 0; i < r->peer_count; i++) {
+                struct peer *peer = &r->peers[i];
+                if (peer->standing == PEER_MEMBER && peer->link && !peer->up)
+                        peer_changed(r, peer, true);
+        }
+}
+
 static void redis_came(struct replication *r, const struct world_event *event)
 {
         for (size_t i = 0; i < r->peer_count; i++) {
@@ -128,7 +190,7 @@ static void redis_came(struct replication *r, const struct world_event *event)
         memset(r->fetches, 0, sizeof r->fetches);
         for (size_t i = 0; i < event->redis_up.count; i++) {
                 const struct world_position *position = &event->redis_up.positions[i];
-                struct peer *peer = peer_by_region(r, position->origin);
+                struct peer *peer = position_peer(r, position->origin);
                 if (position->origin == r->config.self)
                         r->own_position = position->hlc;
                 else if (peer != NULL)
@@ -200,8 +262,11 @@ static void dispatch(struct replication *r, const struct world_event *event)
         case WORLD_PEER_UP:
         case WORLD_PEER_DOWN:
                 peer = peer_by_node(r, event->peer.peer);
-                if (peer != NULL)
-                        peer_changed(r, peer, event->kind == WORLD_PEER_UP);
+                if (peer == NULL)
+                        break;
+                peer->link = event->kind == WORLD_PEER_UP;
+                if (peer->standing == PEER_MEMBER)
+                        peer_changed(r, peer, peer->link);
                 break;
         case WORLD_MESSAGE:
                 if (event->message.class != WORLD_CLASS_CONTROL)
@@ -240,6 +305,7 @@ void replication_step(struct replication *replication, const struct world_event 
         replication->now_us = event->now_us;
         replication->wall_us = event->wall_us;
         replication->outbox = outbox;
+        peers_return(replication);
         dispatch(replication, event);
         for (size_t i = 0; i < replication->peer_count; i++)
                 receiver_tick(replication, &replication->peers[i]);

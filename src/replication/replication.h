@@ -27,6 +27,8 @@
  *
  * The way round: an origin that is silent for a second is asked for at the others (relay.c).
  *
+ * A region that was removed from the topology is heard no more (replication_members).
+ *
  * Bounds: per peer one tail, one scan and `window_bytes` of batches not acknowledged; per receiver
  * one merge at Redis and `window_bytes` waiting.
  *
@@ -91,6 +93,13 @@ struct replication;
 MUST_USE struct replication *replication_new(struct heap *heap,
                                              const struct replication_config *config);
 void replication_free(struct replication *replication);
+
+/* The other regions that hold data, as the topology has them now; takes effect at once. What is new
+ * is added, as far as there is room. A region that is no longer named is removed: it is neither
+ * read nor served nor waited for. What any of the others has of its stream goes round among them
+ * as state, for tombstones no longer wait for it. Outside of replication_step. */
+void replication_members(struct replication *replication, const struct replication_peer *peers,
+                         size_t count);
 
 /* Takes every event that concerns it and ignores the rest: PEER_UP, PEER_DOWN, MESSAGE (class DATA
  * and BULK), REDIS_*, TIMER. Appends SEND, REDIS_* and NOTE effects. `event->now_us` must not go

@@ -156,9 +156,17 @@ struct fetch {
         uint64_t sub;
 };
 
+enum peer_standing {
+        PEER_MEMBER,
+        PEER_UNKNOWN, /* our Redis has something of it, the topology does not */
+        PEER_REMOVED, /* its own word counts no more */
+};
+
 struct peer {
-        node_id node;
+        node_id node; /* 0: no member */
         region_id region;
+        enum peer_standing standing;
+        bool link; /* `up` only for members */
         bool up;
         struct sender sender;
         struct receiver receiver;

@@ -187,7 +187,7 @@ static bool senders_wait(const struct replication *r)
                 const struct sender *sender = &r->peers[i].sender;
                 if (sender->pull_to != 0 && r->peers[i].up)
                         return true;
-                wait = wait || !sender->told;
+                wait = wait || (!sender->told && r->peers[i].standing == PEER_MEMBER);
         }
         return wait && r->now_us < r->serve_us;
 }
@@ -198,7 +198,8 @@ static void holes_close(struct replication *r)
         size_t kept = 0;
         for (size_t i = 0; i < r->peer_count; i++) {
                 const struct sender *sender = &r->peers[i].sender;
-                bool early = (r->config.bugs & REPLICATION_BUG_CLOSE_EARLY) != 0;
+                bool early = (r->config.bugs & REPLICATION_BUG_CLOSE_EARLY) != 0 ||
+                             r->peers[i].standing != PEER_MEMBER;
                 if ((!sender->told || sender->pull_to != 0) && !early)
                         return;
         }

@@ -1,5 +1,6 @@
 /* A whole state that comes from one peer, and what comes at the same time from elsewhere: nothing
- * may reach Redis between two parts of it. The test plays Redis and both peers. */
+ * may reach Redis between two parts of it. And regions that are removed from the topology, or join it.
+ * The test plays Redis and both peers. */
 #include "base/check.h"
 #include "replication/replication_priv.h"
 
@@ -198,6 +199,149 @@ static void test_what_goes_round_does_not_come_between(void **state)
         assert_true(merge_of(2)->merge.state_end);
 }
 
+static const struct world_effect *effect_of(enum world_effect_kind kind)
+{
+        for (size_t i = 0; i < outbox.count; i++)
+                if (outbox.items[i].kind == kind)
+                        return &outbox.items[i];
+        return NULL;
+}
+
+static void remove_3(void)
+{
+        struct replication_peer left[] = {{.node = 2, .region = 2}};
+        replication_members(replication, left, 1);
+}
+
+/* Its link may stand for a while, and it may believe that nothing has changed. */
+static void test_a_removed_region_is_not_heard(void **state)
+{
+        (void)state;
+        static struct replication_message subscribe;
+        subscribe.kind = REPLICATION_SUBSCRIBE;
+        subscribe.sub = 7;
+        batch(3, 0, 50);
+        assert_non_null(merge_of(3));
+        batch(3, 50, 60);
+        remove_3();
+        merged(3, 50);
+        assert_null(merge_of(3));
+        for (unsigned i = 0; i < 2; i++) {
+                sub_of[3]++; /* whatever number it takes */
+                batch(3, 60, 70);
+                assert_null(merge_of(3));
+                part(3, 1, true);
+                assert_null(merge_of(3));
+                said(3, &subscribe);
+                assert_null(effect_of(WORLD_REDIS_TAIL));
+                assert_null(effect_of(WORLD_REDIS_SCAN));
+                struct world_event event = {.kind = WORLD_PEER_UP}; /* its link comes again */
+                event.peer.peer = 3;
+                step(&event);
+                assert_null(effect_of(WORLD_SEND));
+        }
+        /* A node that reads its journal again goes through older topologies. */
+        struct replication_peer both[] = {{.node = 2, .region = 2}, {.node = 3, .region = 3}};
+        replication_members(replication, both, 2);
+        struct world_event event = {.kind = WORLD_TIMER};
+        uint64_t before = sub_of[3];
+        step(&event);
+        assert_true(sub_of[3] != before);
+}
+
+/* What 2 holds more of a removed region's stream is taken as a state, never as deltas. */
+static void test_what_a_removed_region_left_comes_as_a_state(void **state)
+{
+        (void)state;
+        remove_3();
+        uint64_t before = sub_of[2];
+        now_us += REPLICATION_RELAY_US;
+        static struct replication_message answer;
+        said(2, &(struct replication_message){.kind = REPLICATION_BEAT, .sub = sub_of[2]});
+        assert_true(fetch_sub != 0);
+        answer.kind = REPLICATION_RELAYED;
+        answer.sub = fetch_sub;
+        answer.origin = 3;
+        answer.last = 40;
+        answer.data = BYTES("deltas");
+        said(2, &answer);
+        assert_null(merge_of(3));
+        assert_true(sub_of[2] != before); /* subscribed anew, for the whole state */
+
+        /* And the other way. */
+        answer = (struct replication_message){.kind = REPLICATION_FETCH, .sub = 9, .origin = 3};
+        said(2, &answer);
+        assert_non_null(effect_of(WORLD_REDIS_TAIL));
+        struct world_event event = {.kind = WORLD_REDIS_TAILED};
+        event.tailed.peer = 2;
+        event.tailed.origin = 3;
+        event.tailed.last = 40;
+        event.tailed.deltas = BYTES("deltas");
+        step(&event);
+        const struct world_effect *send = effect_of(WORLD_SEND);
+        CHECK(send != NULL);
+        assert_int_equal(replication_message_decode(send->send.data, &answer), ERR_NONE);
+        assert_int_equal(answer.kind, REPLICATION_RELAYED);
+        assert_true(answer.gap);
+        assert_int_equal(answer.data.len, 0);
+}
+
+static void redis_comes(const struct hole *hole)
+{
+        struct buffer holes;
+        struct world_position own = {1, 100};
+        buffer_init(&holes, &heap);
+        buffer_u8(&holes, hole->origin);
+        buffer_u8(&holes, 0);
+        buffer_u64(&holes, hole->low);
+        buffer_u64(&holes, hole->high);
+        struct world_event event = {.kind = WORLD_REDIS_UP};
+        event.redis_up.positions = &own;
+        event.redis_up.count = 1;
+        event.redis_up.holes = buffer_view(&holes);
+        step(&event);
+        buffer_fini(&holes);
+}
+
+/* A hole of ours waits for what every member tells; no longer for one that is removed. */
+static void test_holes_close_without_a_removed_region(void **state)
+{
+        static struct replication_message subscribe;
+        (void)state;
+        struct hole hole = {1, false, 50, 60};
+        redis_comes(&hole);
+        said(2,
+             &(struct replication_message){.kind = REPLICATION_SUBSCRIBE, .sub = 5, .after = 50});
+        assert_null(effect_of(WORLD_REDIS_CLOSE));
+        remove_3();
+        struct world_event event = {.kind = WORLD_TIMER};
+        step(&event);
+        const struct world_effect *close = effect_of(WORLD_REDIS_CLOSE);
+        CHECK(close != NULL);
+        assert_int_equal(close->close.low, 50);
+        assert_int_equal(close->close.high, 60);
+}
+
+/* A region that joins is subscribed to as soon as its link stands. */
+static void test_a_new_region_is_read_at_once(void **state)
+{
+        (void)state;
+        struct replication_peer left[] = {{.node = 2, .region = 2}};
+        replication_free(replication);
+        struct replication_config config = {.self = 1, .peers = left, .peer_count = 1};
+        replication = replication_new(&heap, &config);
+        assert_non_null(replication);
+        struct world_event event = {.kind = WORLD_REDIS_UP};
+        step(&event);
+        struct replication_peer both[] = {{.node = 2, .region = 2}, {.node = 3, .region = 3}};
+        replication_members(replication, both, 2);
+        sub_of[3] = 0;
+        event = (struct world_event){.kind = WORLD_PEER_UP};
+        event.peer.peer = 3;
+        step(&event);
+        assert_true(sub_of[3] != 0);
+}
+
 int main(void)
 {
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -206,6 +350,10 @@ int main(void)
                 CASE(test_a_state_waits_for_what_is_at_redis),
                 CASE(test_a_transfer_that_breaks_off_frees_the_way),
                 CASE(test_what_goes_round_does_not_come_between),
+                CASE(test_a_removed_region_is_not_heard),
+                CASE(test_what_a_removed_region_left_comes_as_a_state),
+                CASE(test_holes_close_without_a_removed_region),
+                CASE(test_a_new_region_is_read_at_once),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
