@@ -1,6 +1,6 @@
 /* A whole state that comes from one peer, and what comes at the same time from elsewhere: nothing
- * may reach Redis between two parts of it. And regions that are removed from the topology, or join it.
- * The test plays Redis and both peers. */
+ * may reach Redis between two parts of it. And regions that are removed from the topology, or join
+ * it. The test plays Redis and both peers. */
 #include "base/check.h"
 #include "replication/replication_priv.h"
 
@@ -310,8 +310,10 @@ static void test_holes_close_without_a_removed_region(void **state)
         (void)state;
         struct hole hole = {1, false, 50, 60};
         redis_comes(&hole);
-        said(2,
-             &(struct replication_message){.kind = REPLICATION_SUBSCRIBE, .sub = 5, .after = 50});
+        subscribe.kind = REPLICATION_SUBSCRIBE;
+        subscribe.sub = 5;
+        subscribe.after = 50;
+        said(2, &subscribe);
         assert_null(effect_of(WORLD_REDIS_CLOSE));
         remove_3();
         struct world_event event = {.kind = WORLD_TIMER};
