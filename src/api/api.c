@@ -181,3 +181,9 @@ void api_close(struct api *api, void (*closed)(void *context), void *context)
         api_locks_close(api->locks);
         api_admin_close(api->admin);
 }
+
+void api_verified(struct api *api, uint64_t ticket, const struct api_verified *verified)
+{
+        if (api->admin != NULL)
+                api_admin_verified(api->admin, ticket, verified);
+}

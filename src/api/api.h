@@ -38,6 +38,24 @@ struct api_impairment {
         bool cut;                /* nothing passes */
 };
 
+/* A question about digests of the region's Redis: as struct engine_verify (engine/engine.h). */
+struct api_verify {
+        unsigned shard;
+        bool positions;
+        uint64_t walk;
+        struct bytes prefix;
+        struct bytes map;
+};
+
+/* Its answer: as struct engine_verified. */
+struct api_verified {
+        const char *why;
+        unsigned shards;
+        uint64_t walk;
+        uint64_t keys;
+        struct bytes payload;
+};
+
 /* What the api asks of its owner. `context` is handed back in every call. */
 struct api_host {
         void *context;
@@ -58,6 +76,10 @@ struct api_host {
          * link to impair. */
         enum err (*impair)(void *context, struct bytes region,
                            const struct api_impairment *impairment);
+
+        /* Asks the region's Redis; the answer comes by api_verified. NULL, or why it does not. The
+         * entry is NULL where there is no Redis to ask. */
+        const char *(*verify)(void *context, uint64_t ticket, const struct api_verify *ask);
 };
 
 struct api_config {
@@ -87,6 +109,9 @@ void api_note(struct api *api, uint64_t wall_us, const char *name, struct bytes 
 /* Adds a conflict (JSON) to those that GET /conflicts tells: the last API_CONFLICTS_MAX. */
 #define API_CONFLICTS_MAX 1024
 void api_conflict(struct api *api, struct bytes text);
+
+/* The answer to a host's `verify`: borrowed for the call. Unknown tickets are ignored. */
+void api_verified(struct api *api, uint64_t ticket, const struct api_verified *verified);
 
 /* The ports that were bound. */
 uint16_t api_admin_port(const struct api *api);

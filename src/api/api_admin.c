@@ -35,6 +35,7 @@ struct api_admin {
         struct ask *asks;
         struct visit *visits;
         size_t visit_count;
+        uint64_t tickets;   /* of verifications, ever */
         uint64_t looked_ms; /* when visits were last looked through */
         unsigned handles;
         bool closing;
@@ -59,6 +60,7 @@ struct ask {
         bool too_long;
         bool suspended;
         uint64_t number; /* of a request to the node; 0: none waits */
+        uint64_t ticket; /* of a verification that waits; 0: none */
         enum request_kind kind;
         struct buffer body;
         struct buffer out;
@@ -114,16 +116,21 @@ static json_t *json_reply(const struct ask *ask, const struct reply *reply)
 
 static void run_soon(struct api_admin *admin);
 
+static void ask_resume(struct ask *ask)
+{
+        if (!ask->suspended)
+                return;
+        ask->suspended = false;
+        MHD_resume_connection(ask->connection);
+        run_soon(ask->admin);
+}
+
 static void ask_answer(void *who, const struct reply *reply)
 {
         struct ask *ask = who;
         ask->number = 0;
         answer_json(ask, (unsigned)reply_code_http(reply->code), json_reply(ask, reply));
-        if (ask->suspended) {
-                ask->suspended = false;
-                MHD_resume_connection(ask->connection);
-                run_soon(ask->admin);
-        }
+        ask_resume(ask);
 }
 
 static void node_ask(struct ask *ask, const struct request *request)
@@ -195,6 +202,62 @@ static void get_conflicts(struct ask *ask)
                             api_json_conflicts(ask->admin->api, since, query(ask, "prefix")));
         else
                 answer_error(ask, MHD_HTTP_BAD_REQUEST, "BADREQUEST", "since is not a number");
+}
+
+/* u8 form (1), u32 shards, u64 walk, u64 keys, then the payload as the module made it. */
+static void answer_verified(struct ask *ask, const struct api_verified *verified)
+{
+        if (verified->why != NULL) {
+                answer_error(ask, MHD_HTTP_SERVICE_UNAVAILABLE, "REDIS", verified->why);
+                return;
+        }
+        buffer_reset(&ask->out);
+        buffer_u8(&ask->out, 1);
+        buffer_u32(&ask->out, verified->shards);
+        buffer_u64(&ask->out, verified->walk);
+        buffer_u64(&ask->out, verified->keys);
+        buffer_bytes(&ask->out, verified->payload);
+        answer_text(ask, "application/octet-stream");
+}
+
+void api_admin_verified(struct api_admin *admin, uint64_t ticket,
+                        const struct api_verified *verified)
+{
+        struct ask *ask = admin->closing ? NULL : admin->asks;
+        while (ask != NULL && ask->ticket != ticket)
+                ask = ask->next;
+        if (ask == NULL)
+                return;
+        ask->ticket = 0;
+        answer_verified(ask, verified);
+        ask_resume(ask);
+}
+
+static void post_verify(struct ask *ask)
+{
+        const struct api_host *host = &ask->admin->api->host;
+        const char *prefix = query(ask, "prefix");
+        struct api_verified failed = {.why = "this node has no Redis"};
+        struct api_verify wanted = {.prefix = bytes_of_str(prefix == NULL ? "" : prefix),
+                                    .map = buffer_view(&ask->body)};
+        uint64_t shard = 0;
+        uint64_t positions = 0;
+        if (!query_number(ask, "shard", 0, &shard) || shard > UINT16_MAX ||
+            !query_number(ask, "walk", 0, &wanted.walk) || wanted.walk > INT64_MAX ||
+            !query_number(ask, "positions", 0, &positions)) {
+                answer_error(ask, MHD_HTTP_BAD_REQUEST, "BADREQUEST",
+                             "shard, walk and positions are numbers");
+                return;
+        }
+        wanted.shard = (unsigned)shard;
+        wanted.positions = positions != 0;
+        ask->ticket = ++ask->admin->tickets;
+        if (host->verify != NULL)
+                failed.why = host->verify(host->context, ask->ticket, &wanted);
+        if (failed.why == NULL)
+                return;
+        ask->ticket = 0;
+        answer_verified(ask, &failed);
 }
 
 static void get_topology(struct ask *ask)
@@ -348,6 +411,7 @@ static const struct route routes[] = {
         {"/topology", false, get_topology, "the document in force"},
         {"/topology", true, post_topology, "?epoch=N: apply a document"},
         {"/region/", true, post_region, "NAME/drain, undrain, isolate, unisolate"},
+        {"/verify", true, post_verify, "digests of the region's keys: `meridian verify`"},
         {"/why-route", false, get_why_route, "?client=ADDRESS&name=NAME: which region, and why"},
         {"/metrics", false, get_metrics, "for Prometheus"},
         {"/lab/link", true, post_lab_link, "delay, loss and cuts; only in a lab"},
@@ -474,7 +538,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
                 ask_run(ask);
         if (ask->status != 0)
                 return ask_respond(ask);
-        CHECK(ask->number != 0);
+        CHECK(ask->number != 0 || ask->ticket != 0);
         ask->suspended = true;
         MHD_suspend_connection(connection);
         return MHD_YES;

@@ -89,6 +89,9 @@ MUST_USE enum err api_admin_new(struct api *api, const char *host, uint16_t port
 uint16_t api_admin_bound(const struct api_admin *admin);
 void api_admin_close(struct api_admin *admin);
 
+void api_admin_verified(struct api_admin *admin, uint64_t ticket,
+                        const struct api_verified *verified);
+
 /* ---- api_conflicts.c ---- */
 json_t *api_json_conflicts(const struct api *api, uint64_t since, const char *prefix);
 void api_metrics_conflicts(const struct api *api, struct buffer *out);

@@ -39,6 +39,24 @@ enum {
         ENGINE_MASTER_SIZE = 64,
 };
 
+/* A question about digests (MERIDIAN.DIGESTS, plugins/redis/digests.c). */
+struct engine_verify {
+        unsigned shard;      /* of a Redis Cluster; else 0 */
+        bool positions;      /* how far the server has come; the rest is ignored */
+        uint64_t walk;       /* goes on with that one; 0: begins one */
+        struct bytes prefix; /* of the keys; for a new walk */
+        struct bytes map;    /* of buckets; empty: sums of all. For a new walk */
+};
+
+/* A part of an answer; slices are borrowed for the call. */
+struct engine_verified {
+        const char *why; /* NULL: good; else why there is none, and the walk is lost */
+        unsigned shards; /* of the region; 1 without a Redis Cluster */
+        uint64_t walk;   /* to go on with; 0: over */
+        uint64_t keys;   /* that were looked at */
+        struct bytes payload;
+};
+
 struct engine_config {
         uv_loop_t *loop;   /* kept */
         struct heap *heap; /* kept */
@@ -73,6 +91,9 @@ struct engine_config {
         /* A conflict that Redis tells of, once each, as JSON (plugins/redis/conflict.c). May be
          * NULL. */
         void (*conflict)(void *user, struct bytes text);
+
+        /* The answer to an engine_verify. */
+        void (*verified)(void *user, uint64_t ticket, const struct engine_verified *verified);
 };
 
 struct engine;
@@ -93,6 +114,11 @@ MUST_USE enum err engine_topology(struct engine *engine, const struct topology *
 /* Carries out a WORLD_REDIS_TAIL, MERGE, SCAN or ACKED; other kinds are our mistake. While Redis is
  * down it is dropped, as the contract of world.h says. */
 void engine_redis(struct engine *engine, const struct world_effect *effect);
+
+/* Asks Redis for digests: about a tenth of a second's worth. NULL: `verified` will be called,
+ * unless the engine is closed before; else why it will not. `ticket` is not 0 and in use once only. */
+MUST_USE const char *engine_verify(struct engine *engine, const struct engine_verify *ask,
+                                   uint64_t ticket);
 
 /* For `status`. */
 struct engine_shard {

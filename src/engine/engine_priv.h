@@ -185,6 +185,12 @@ void cluster_status(const struct engine *engine, struct engine_status *ret);
 /* Why it is of no use, or NULL. */
 const char *cluster_why(const struct engine *engine);
 
+/* ---- verify.c ---- */
+
+struct verifying;
+
+void verify_fini(struct engine *engine);
+
 /* ---- finder.c: which of several servers is the primary ---- */
 
 struct finder;
@@ -237,6 +243,7 @@ struct engine {
         struct connection scan;
         struct connection ping;
         struct tail *tails;
+        struct verifying *verifyings;
         struct finder *finder;   /* NULL: config.redis is the only one */
         struct cluster *cluster; /* NULL: the region has one Redis, `control` and so on */
         bool redis_up;

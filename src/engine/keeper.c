@@ -479,6 +479,7 @@ void keeper_close(struct engine *engine)
 
 void keeper_fini(struct engine *engine)
 {
+        verify_fini(engine);
         cluster_fini(engine);
         finder_fini(engine);
         while (engine->tails != NULL) {

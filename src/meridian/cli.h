@@ -59,6 +59,7 @@ int cli_apply(struct cli *cli);
 int cli_why_route(struct cli *cli);
 int cli_events(struct cli *cli);
 int cli_conflicts(struct cli *cli);
+int cli_verify(struct cli *cli);
 int cli_lock(struct cli *cli);
 int cli_drain(struct cli *cli);
 int cli_undrain(struct cli *cli);

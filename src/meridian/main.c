@@ -24,6 +24,8 @@ static const struct command commands[] = {
         {"events", "[-f] [--json]", "what happened; -f goes on", 0, 0, cli_events},
         {"conflicts", "[-f] [--json] [--region R] [PREFIX]",
          "what concurrent writes to keys lost, and to what", 0, 1, cli_conflicts},
+        {"verify", "[--json] [--region R,...] [PREFIX]",
+         "compare the regions' keys while they are written", 0, 1, cli_verify},
         {"why-route", "CLIENT NAME", "which region a client is sent to, and which rule said so", 2,
          2, cli_why_route},
         {"topology", "", "the document in force", 0, 0, cli_topology},

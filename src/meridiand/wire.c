@@ -162,6 +162,19 @@ static enum err api_impair(void *context, struct bytes region_name,
         return err;
 }
 
+static const char *api_verify(void *context, uint64_t ticket, const struct api_verify *ask)
+{
+        struct daemon *daemon = context;
+        struct engine_verify wish = {
+                .shard = ask->shard,
+                .positions = ask->positions,
+                .walk = ask->walk,
+                .prefix = ask->prefix,
+                .map = ask->map,
+        };
+        return engine_verify(daemon->engine, &wish, ticket);
+}
+
 struct api_host wire_api(struct daemon *daemon)
 {
         return (struct api_host){
@@ -171,6 +184,7 @@ struct api_host wire_api(struct daemon *daemon)
                 .status = api_status,
                 .topology = api_topology,
                 .impair = api_impair,
+                .verify = api_verify,
         };
 }
 
@@ -194,6 +208,20 @@ void wire_engine_conflict(void *user, struct bytes text)
         struct daemon *daemon = user;
         if (daemon->api != NULL)
                 api_conflict(daemon->api, text);
+}
+
+void wire_engine_verified(void *user, uint64_t ticket, const struct engine_verified *verified)
+{
+        struct daemon *daemon = user;
+        struct api_verified answer = {
+                .why = verified->why,
+                .shards = verified->shards,
+                .walk = verified->walk,
+                .keys = verified->keys,
+                .payload = verified->payload,
+        };
+        if (daemon->api != NULL)
+                api_verified(daemon->api, ticket, &answer);
 }
 
 /* ---- from the node ---- */

@@ -155,7 +155,8 @@ static int setup(void **state)
                 .admin_host = HOST,
                 .locks_host = HOST,
                 .lab = true,
-                .host = {&world, host_request, host_gone, host_status, host_topology, host_impair},
+                .host = {&world, host_request, host_gone, host_status, host_topology, host_impair,
+                         NULL},
         };
         enum err err = api_new(&world.loop, &config, &world.api, why, sizeof why);
         if (err != ERR_NONE)

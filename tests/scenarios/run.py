@@ -23,7 +23,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 from lab import ADDRESSES, BUILD, MERIDIAN, Failure, Lab  # noqa: E402
 
-THEMES = ["first_minutes", "traffic", "data", "policies", "together", "locks", "process_kills", "kill_region", "partition",
+THEMES = ["first_minutes", "traffic", "data", "verify", "policies", "together", "locks", "process_kills", "kill_region", "partition",
           "flapping", "bad_input", "ports_taken", "restart"]
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
@@ -346,6 +347,21 @@ class Region:
         for server in self.primaries():
             total += int(server.run("MERIDIAN.DIGEST"), 16)
         return total & (1 << 64) - 1
+
+    def buckets(self):
+        """{bucket: [keys, sum]} as MERIDIAN.DIGESTS tells them, of all shards together."""
+        found = {}
+        for server in self.primaries():
+            reply = server.run("MERIDIAN.DIGESTS", "0", "")
+            while True:
+                for bucket, keys, total in struct.iter_unpack("<IQQ", reply[2]):
+                    row = found.setdefault(bucket, [0, 0])
+                    row[0] += keys
+                    row[1] = (row[1] + total) % 2 ** 64
+                if reply[0] == 0:
+                    break
+                reply = server.run("MERIDIAN.DIGESTS", reply[0])
+        return found
 
     def keys(self):
         """Every key with its server's port; a key at two primaries is listed twice."""

@@ -75,6 +75,9 @@ def streams(program):
                 added += write_some(client, rng, 15)
         world.settle("after writes everywhere")
         same_values(clients)
+        buckets = [region.buckets() for region in world.regions]
+        check(len(buckets[0]) > KEYS and all(found == buckets[0] for found in buckets),
+              "the digests of all buckets agree")
         check(counted(clients[0]) == added, f"{counted(clients[0])} counted, {added} added")
         check(not any(pipe.transfers for r in world.regions for pipe in r.pipes_in.values()),
               "a state was transferred")

@@ -1,0 +1,600 @@
+/* verify.c - `meridian verify`: do the regions hold the same keys? They are asked for digests
+ * while they are written (verify/verify.h says how, and what a verdict means); keys that differ are
+ * named. Regions that cannot be asked, or are behind, are said, and the rest is compared.
+ *
+ * Exit status: 0 the same, 1 some keys differ, 2 some region could not be asked or did not catch
+ * up, so nobody knows. */
+#include "verify/verify.h"
+#include "meridian/cli.h"
+#include "term/term.h"
+#include "topology/topology.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+        ASK_MS = 10000,
+        STATUS_MS = 3000,
+        PAUSE_NS = 50000000,
+        CATCH_UP_MS = 15000,
+        ROUNDS_MAX = 8,
+        KEYS_MAX = 200000, /* looked into at most, about */
+        SHOWN_MAX = 50,
+        ORIGINS = 65,
+        EXIT_DIFFERENT = 1,
+        EXIT_UNKNOWN = 2,
+};
+
+struct region {
+        char name[TOPOLOGY_NAME_SIZE];
+        uint8_t id;
+        char node[96];     /* whom we ask; empty: nobody */
+        char problem[300]; /* why it is left out; empty: it is not */
+        unsigned index;    /* in the comparison */
+        unsigned shards;
+        unsigned shard; /* of the walk */
+        uint64_t walk;
+        bool walked;
+        uint64_t positions[ORIGINS]; /* the least of its shards */
+        uint64_t newest;             /* own delta */
+};
+
+struct run {
+        const struct cli *cli;
+        const char *prefix;
+        struct region regions[TOPOLOGY_REGIONS_MAX];
+        size_t region_count;
+        struct verify *verify;
+        uint8_t map[VERIFY_MAP_LEN];
+        bool map_used;
+        uint64_t keys; /* that were looked at */
+        unsigned buckets_different;
+        unsigned buckets_chosen;
+        uint64_t different;
+        uint64_t moving;
+        json_t *list;
+        bool unknown;
+        bool progress;
+};
+
+static void progress(const struct run *run, const char *what)
+{
+        if (run->progress)
+                fprintf(stderr, "\r\033[K%s: %llu keys looked at", what,
+                        (unsigned long long)run->keys);
+}
+
+static uint64_t now_ms(void)
+{
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static void pause_shortly(void)
+{
+        struct timespec pause = {.tv_nsec = PAUSE_NS};
+        nanosleep(&pause, NULL);
+}
+
+/* ---- one question */
+
+static void problem_of(struct region *region, const struct client_answer *answer)
+{
+        json_t *json = json_loads(answer->body, 0, NULL);
+        const char *text = json_string_value(json_object_get(json, "error"));
+        snprintf(region->problem, sizeof region->problem, "%s",
+                 answer->status == 0 ? answer->error
+                 : text != NULL      ? text
+                                     : "the node's answer cannot be read");
+        json_decref(json);
+}
+
+/* The payload of an answer, which the caller ends; false: region->problem says why. */
+static bool ask(struct run *run, struct region *region, bool positions,
+                struct client_answer *ret_answer, struct bytes *ret_payload)
+{
+        char path[900];
+        struct bytes body = bytes_of(NULL, 0);
+        char *prefix = client_escape(run->prefix);
+        snprintf(path, sizeof path, "/verify?shard=%u&walk=%llu&positions=%d&prefix=%s",
+                 region->shard, (unsigned long long)region->walk, positions ? 1 : 0,
+                 prefix == NULL ? "" : prefix);
+        free(prefix);
+        if (run->map_used && !positions && region->walk == 0)
+                body = bytes_of(run->map, sizeof run->map);
+        bool good = client_post(region->node, path, body, ASK_MS, ret_answer) &&
+                    ret_answer->status == 200;
+        struct cursor cursor = cursor_of(bytes_of(ret_answer->body, ret_answer->body_len));
+        if (good) {
+                good = cursor_u8(&cursor) == 1;
+                region->shards = cursor_u32(&cursor);
+                region->walk = cursor_u64(&cursor);
+                run->keys += positions ? (cursor_u64(&cursor), 0) : cursor_u64(&cursor);
+                *ret_payload = cursor_bytes(&cursor, cursor_left(&cursor));
+                good = good && !cursor_failed(&cursor) && region->shards > 0;
+        }
+        if (!good) {
+                problem_of(region, ret_answer);
+                client_answer_fini(ret_answer);
+        }
+        return good;
+}
+
+/* ---- walks */
+
+static void take_sums(struct run *run, const struct region *region, struct bytes payload)
+{
+        struct cursor cursor = cursor_of(payload);
+        while (cursor_left(&cursor) > 0 && !cursor_failed(&cursor)) {
+                uint32_t bucket = cursor_u32(&cursor);
+                uint64_t keys = cursor_u64(&cursor);
+                uint64_t sum = cursor_u64(&cursor);
+                if (!cursor_failed(&cursor))
+                        verify_sum(run->verify, region->index, bucket, keys, sum);
+        }
+}
+
+static bool walk_on(struct run *run, struct region *region)
+{
+        struct client_answer answer;
+        struct bytes payload;
+        if (!ask(run, region, false, &answer, &payload))
+                return false;
+        enum err err = ERR_NONE;
+        if (run->map_used)
+                err = verify_records(run->verify, region->index, payload);
+        else
+                take_sums(run, region, payload);
+        client_answer_fini(&answer);
+        if (err != ERR_NONE) {
+                snprintf(region->problem, sizeof region->problem, "its answer: %s", err_text(err));
+                return false;
+        }
+        if (region->walk == 0) {
+                region->shard++;
+                region->walked = region->shard >= region->shards;
+        }
+        return true;
+}
+
+/* All regions, in turns, so that they are read at about the same time. False: one failed. */
+static bool walk_all(struct run *run, const char *what)
+{
+        for (size_t i = 0; i < run->region_count; i++) {
+                run->regions[i].shard = 0;
+                run->regions[i].walk = 0;
+                run->regions[i].walked = run->regions[i].problem[0] != 0;
+        }
+        for (bool more = true; more;) {
+                more = false;
+                for (size_t i = 0; i < run->region_count; i++) {
+                        struct region *region = &run->regions[i];
+                        if (region->walked)
+                                continue;
+                        if (!walk_on(run, region))
+                                return false;
+                        more = true;
+                }
+                progress(run, what);
+        }
+        return true;
+}
+
+/* ---- positions */
+
+static bool positions_ask(struct run *run, struct region *region)
+{
+        region->newest = 0;
+        region->shards = 1;
+        for (region->shard = 0; region->shard < region->shards; region->shard++) {
+                struct client_answer answer;
+                struct bytes payload;
+                uint64_t positions[ORIGINS] = {0};
+                if (!ask(run, region, true, &answer, &payload))
+                        return false;
+                struct cursor cursor = cursor_of(payload);
+                uint64_t newest = cursor_u64(&cursor);
+                (void)cursor_u64(&cursor);
+                while (cursor_left(&cursor) > 0 && !cursor_failed(&cursor)) {
+                        uint8_t origin = cursor_u8(&cursor);
+                        uint64_t position = cursor_u64(&cursor);
+                        if (origin < ORIGINS)
+                                positions[origin] = position;
+                }
+                client_answer_fini(&answer);
+                region->newest = newest > region->newest ? newest : region->newest;
+                for (size_t i = 0; i < ORIGINS; i++)
+                        if (region->shard == 0 || positions[i] < region->positions[i])
+                                region->positions[i] = positions[i];
+        }
+        return true;
+}
+
+static bool positions_all(struct run *run)
+{
+        for (size_t i = 0; i < run->region_count; i++)
+                if (run->regions[i].problem[0] == 0 && !positions_ask(run, &run->regions[i]))
+                        return false;
+        return true;
+}
+
+/* What every region must have merged to hold all that any of them holds now. Of an origin that is
+ * not asked itself, the most that another has. */
+static void needs_of(const struct run *run, uint64_t needs[static ORIGINS])
+{
+        memset(needs, 0, ORIGINS * sizeof *needs);
+        for (size_t i = 0; i < run->region_count; i++) {
+                const struct region *region = &run->regions[i];
+                for (size_t origin = 0; region->problem[0] == 0 && origin < ORIGINS; origin++)
+                        if (region->positions[origin] > needs[origin])
+                                needs[origin] = region->positions[origin];
+        }
+        for (size_t i = 0; i < run->region_count; i++)
+                if (run->regions[i].problem[0] == 0)
+                        needs[run->regions[i].id] = run->regions[i].newest;
+}
+
+/* The first that is behind, or NULL. */
+static struct region *behind(struct run *run, const uint64_t *needs)
+{
+        for (size_t i = 0; i < run->region_count; i++) {
+                struct region *region = &run->regions[i];
+                for (size_t origin = 0; region->problem[0] == 0 && origin < ORIGINS; origin++)
+                        if (origin != region->id && region->positions[origin] < needs[origin])
+                                return region;
+        }
+        return NULL;
+}
+
+/* Waits until everything that is anywhere now is everywhere. */
+static bool catch_up(struct run *run)
+{
+        uint64_t needs[ORIGINS];
+        uint64_t until = now_ms() + CATCH_UP_MS;
+        if (!positions_all(run))
+                return false;
+        needs_of(run, needs);
+        for (struct region *late; (late = behind(run, needs)) != NULL;) {
+                if (now_ms() > until) {
+                        snprintf(late->problem, sizeof late->problem,
+                                 "it is behind: it did not merge what others hold within %d s",
+                                 CATCH_UP_MS / 1000);
+                        return false;
+                }
+                pause_shortly();
+                if (!positions_all(run))
+                        return false;
+        }
+        return true;
+}
+
+/* ---- who is asked */
+
+static json_t *get(const char *node, const char *path)
+{
+        struct client_answer answer;
+        json_t *json = NULL;
+        if (client_get(node, path, STATUS_MS, &answer) && answer.status == 200)
+                json = json_loads(answer.body, 0, NULL);
+        client_answer_fini(&answer);
+        return json;
+}
+
+/* Notes the node for its region, where that has none yet. */
+static void node_try(struct run *run, const char *node)
+{
+        json_t *status = get(node, "/status");
+        const char *name = json_string_value(json_object_get(status, "region"));
+        for (size_t i = 0; name != NULL && i < run->region_count; i++) {
+                struct region *region = &run->regions[i];
+                if (region->node[0] == 0 && strcmp(region->name, name) == 0)
+                        snprintf(region->node, sizeof region->node, "%s", node);
+        }
+        json_decref(status);
+}
+
+/* `--region a,b`: only these. */
+static bool region_wanted(const char *list, const char *name)
+{
+        size_t len = strlen(name);
+        for (const char *at = list; at != NULL; at = strchr(at, ',')) {
+                at += *at == ',';
+                if (strncmp(at, name, len) == 0 && (at[len] == ',' || at[len] == 0))
+                        return true;
+        }
+        return list == NULL;
+}
+
+static void nodes_of_topology(struct run *run, const struct topology *topology)
+{
+        char text[TOPOLOGY_ENDPOINT_TEXT];
+        for (uint32_t i = 0; i < topology->region_count; i++) {
+                const struct topology_region *told = &topology->regions[i];
+                for (uint32_t j = 0; j < told->node_count; j++) {
+                        const struct topology_endpoint *admin = &told->nodes[j].admin;
+                        for (size_t k = 0; k < run->region_count; k++)
+                                if (run->regions[k].id == told->id &&
+                                    run->regions[k].node[0] == 0 && admin->address.family != 0)
+                                        node_try(run, topology_endpoint_text(admin, text));
+                }
+        }
+}
+
+static bool topology_get(struct run *run, struct topology *topology)
+{
+        struct topology_error error;
+        struct client_answer answer;
+        if (!cli_get(run->cli, "/topology", &answer, NULL))
+                return false;
+        json_t *json = cli_json(&answer);
+        const char *text = json_string_value(json_object_get(json, "document"));
+        bool good = text != NULL && topology_parse(bytes_of_str(text), topology, &error);
+        if (json != NULL && !good)
+                cli_error("the topology cannot be read: are node and command of one version?");
+        json_decref(json);
+        return good;
+}
+
+static bool regions_find(struct run *run)
+{
+        struct topology *topology = calloc(1, sizeof *topology);
+        bool good = topology != NULL && topology_get(run, topology);
+        for (uint32_t i = 0; good && i < topology->region_count; i++) {
+                const struct topology_region *told = &topology->regions[i];
+                if (told->role != TOPOLOGY_ROLE_DATA ||
+                    !region_wanted(run->cli->region, told->name))
+                        continue;
+                struct region *region = &run->regions[run->region_count++];
+                snprintf(region->name, sizeof region->name, "%s", told->name);
+                region->id = told->id;
+        }
+        for (size_t i = 0; good && i < run->cli->node_count; i++)
+                node_try(run, run->cli->nodes[i].admin);
+        if (good)
+                nodes_of_topology(run, topology);
+        free(topology);
+        return good;
+}
+
+/* Regions that answer get a place in the comparison. Returns how many. */
+static unsigned regions_number(struct run *run)
+{
+        unsigned count = 0;
+        for (size_t i = 0; i < run->region_count; i++) {
+                struct region *region = &run->regions[i];
+                if (region->node[0] == 0)
+                        snprintf(region->problem, sizeof region->problem,
+                                 "no node of it answers: is it down, or not named by --node?");
+                else
+                        (void)positions_ask(run, region);
+                if (region->problem[0] == 0)
+                        region->index = count++;
+                else
+                        run->unknown = true;
+        }
+        return count;
+}
+
+/* ---- what was found */
+
+static const char *type_name(unsigned type)
+{
+        static const char *const names[] = {"none", "string", "list",  "hash",
+                                            "set",  "zset",   "other", "stream"};
+        return type < COUNT_OF(names) ? names[type] : "other";
+}
+
+static json_t *digest_json(uint64_t digest)
+{
+        char text[24];
+        snprintf(text, sizeof text, "%016llx", (unsigned long long)digest);
+        return json_string(text);
+}
+
+static json_t *side_json(const struct region *region, const struct verify_side *side)
+{
+        if (!side->there)
+                return json_pack("{s:s, s:b}", "region", region->name, "there", 0);
+        return json_pack("{s:s, s:b, s:s, s:o, s:o, s:{s:I, s:i}}", "region", region->name, "there",
+                         1, "type", type_name(side->type), "value", digest_json(side->value),
+                         "metadata", digest_json(side->memory), "stamp", "clock",
+                         (json_int_t)side->hlc, "region", (int)side->origin);
+}
+
+/* As text where it is some, with what is none as \xNN. */
+static json_t *key_json(struct bytes key)
+{
+        char *text = malloc(key.len * 4 + 1);
+        char *at = text;
+        json_t *json = json_stringn((const char *)key.ptr, key.len);
+        for (size_t i = 0; json == NULL && text != NULL && i < key.len; i++) {
+                bool plain = key.ptr[i] >= ' ' && key.ptr[i] < 0x7f;
+                at += snprintf(at, 5, plain ? "%c" : "\\x%02x", key.ptr[i]);
+        }
+        if (json == NULL && text != NULL)
+                json = json_stringn(text, (size_t)(at - text));
+        free(text);
+        return json;
+}
+
+static void found(void *context, const struct verify_key *key)
+{
+        struct run *run = context;
+        if (key->verdict == VERIFY_MOVING) {
+                run->moving++;
+                return;
+        }
+        run->different++;
+        json_t *sides = json_array();
+        for (size_t i = 0; i < run->region_count; i++)
+                if (run->regions[i].problem[0] == 0)
+                        json_array_append_new(sides, side_json(&run->regions[i],
+                                                               &key->sides[run->regions[i].index]));
+        json_array_append_new(run->list, json_pack("{s:i, s:o, s:s, s:o}", "db", (int)key->db,
+                                                   "key", key_json(key->key), "differs",
+                                                   key->missing ? "missing"
+                                                   : key->value ? "value"
+                                                                : "metadata",
+                                                   "regions", sides));
+}
+
+static json_t *regions_json(const struct run *run)
+{
+        json_t *list = json_array();
+        for (size_t i = 0; i < run->region_count; i++) {
+                const struct region *region = &run->regions[i];
+                bool good = region->problem[0] == 0;
+                uint64_t keys = good ? verify_keys(run->verify, region->index) : 0;
+                json_array_append_new(list,
+                                      json_pack("{s:s, s:o, s:o}", "region", region->name, "keys",
+                                                good ? json_integer((json_int_t)keys) : json_null(),
+                                                "problem",
+                                                good ? json_null() : json_string(region->problem)));
+        }
+        return list;
+}
+
+static const char *side_text(json_t *side, char text[static 96])
+{
+        const char *type = json_string_value(json_object_get(side, "type"));
+        const char *name = json_string_value(json_object_get(side, "region"));
+        const char *value = json_string_value(json_object_get(side, "value"));
+        snprintf(text, 96, "%s: %s%s%.8s", name == NULL ? "?" : name,
+                 type == NULL ? "nothing" : type, value == NULL ? "" : " ",
+                 value == NULL ? "" : value);
+        return text;
+}
+
+static void print_key(json_t *key)
+{
+        size_t index = 0;
+        json_t *side = NULL;
+        char text[96];
+        const char *name = json_string_value(json_object_get(key, "key"));
+        printf("  %s%s%s", term_style(TERM_BAD), term_symbol(TERM_FAIL), term_style(TERM_PLAIN));
+        printf(" db %lld \"", (long long)json_integer_value(json_object_get(key, "db")));
+        /* Control characters must not reach the terminal. */
+        for (size_t i = 0; name != NULL && name[i] != 0 && i < 120; i++)
+                putchar((unsigned char)name[i] < ' ' || name[i] == 0x7f ? '.' : name[i]);
+        printf("\" %s", json_string_value(json_object_get(key, "differs")));
+        json_array_foreach(json_object_get(key, "regions"), index, side)
+                printf("  %s", side_text(side, text));
+        putchar('\n');
+}
+
+static void print(const struct run *run, bool equal)
+{
+        for (size_t i = 0; i < run->region_count; i++) {
+                const struct region *region = &run->regions[i];
+                bool good = region->problem[0] == 0;
+                printf("  ");
+                term_cell(TERM_BOLD, region->name, 20);
+                if (good)
+                        printf(" %llu keys\n",
+                               (unsigned long long)verify_keys(run->verify, region->index));
+                else
+                        printf(" %sleft out: %s%s\n", term_style(TERM_WARN), region->problem,
+                               term_style(TERM_PLAIN));
+        }
+        for (size_t i = 0; i < json_array_size(run->list) && i < SHOWN_MAX; i++)
+                print_key(json_array_get(run->list, i));
+        if (run->different > SHOWN_MAX)
+                printf("  ... %llu more; --json names all\n",
+                       (unsigned long long)run->different - SHOWN_MAX);
+        if (run->buckets_chosen < run->buckets_different)
+                printf("  %u more of %d buckets differ and were not looked into\n",
+                       run->buckets_different - run->buckets_chosen, VERIFY_BUCKETS);
+        if (run->moving > 0)
+                printf("  %llu keys were being written all the time\n",
+                       (unsigned long long)run->moving);
+        printf("%s%s%s\n", term_style(equal ? TERM_GOOD : TERM_BAD),
+               run->different > 0 ? "the regions differ"
+               : !equal           ? "not known: see above"
+                                  : "the regions hold the same",
+               term_style(TERM_PLAIN));
+}
+
+static int report(struct run *run)
+{
+        run->list = json_array();
+        verify_each(run->verify, found, run);
+        run->unknown = run->unknown || run->buckets_chosen < run->buckets_different;
+        for (size_t i = 0; i < run->region_count; i++)
+                run->unknown = run->unknown || run->regions[i].problem[0] != 0;
+        bool equal = run->different == 0 && !run->unknown;
+        if (run->progress)
+                fprintf(stderr, "\r\033[K");
+        if (run->cli->json) {
+                json_t *json =
+                        json_pack("{s:b, s:o, s:i, s:i, s:i, s:I, s:O}", "equal", (int)equal,
+                                  "regions", regions_json(run), "buckets", (int)VERIFY_BUCKETS,
+                                  "buckets_different", (int)run->buckets_different,
+                                  "buckets_looked_into", (int)run->buckets_chosen, "moving",
+                                  (json_int_t)run->moving, "different", run->list);
+                cli_print_json(json);
+                json_decref(json);
+        } else {
+                print(run, equal);
+        }
+        json_decref(run->list);
+        return run->different > 0 ? EXIT_DIFFERENT : equal ? CLI_DONE : EXIT_UNKNOWN;
+}
+
+/* ---- the run */
+
+static void rounds(struct run *run)
+{
+        uint64_t open = 0;
+        run->map_used = true;
+        for (unsigned i = 0; i < ROUNDS_MAX; i++) {
+                if (!walk_all(run, "keys that may differ"))
+                        return;
+                open = verify_round_end(run->verify, run->map);
+                if (open == 0 || !catch_up(run))
+                        return;
+        }
+}
+
+static int compare(struct run *run)
+{
+        struct heap heap;
+        heap_init(&heap, 0);
+        unsigned count = regions_number(run);
+        run->verify = verify_new(&heap, count == 0 ? 1 : count);
+        if (run->verify == NULL) {
+                cli_error("out of memory");
+                return EXIT_UNKNOWN;
+        }
+        if (count >= 2 && walk_all(run, "all keys")) {
+                run->buckets_different =
+                        verify_choose(run->verify, KEYS_MAX, run->map, &run->buckets_chosen);
+                if (run->buckets_different > 0)
+                        rounds(run);
+        }
+        run->unknown = run->unknown || count < 2;
+        int status = report(run);
+        verify_free(run->verify);
+        return status;
+}
+
+int cli_verify(struct cli *cli)
+{
+        struct run *run = calloc(1, sizeof *run);
+        if (run == NULL) {
+                cli_error("out of memory");
+                return EXIT_UNKNOWN;
+        }
+        run->cli = cli;
+        run->prefix = cli->argc > 0 ? cli->argv[0] : "";
+        run->progress = !cli->json && isatty(STDERR_FILENO) != 0;
+        int status = EXIT_UNKNOWN;
+        if (strlen(run->prefix) > 200)
+                cli_error("the prefix is longer than 200 bytes");
+        else if (regions_find(run))
+                status = compare(run);
+        free(run);
+        return status;
+}
