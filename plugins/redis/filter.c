@@ -198,7 +198,8 @@ static void filter_rule(struct redis_filter_context *ctx, const struct rule *rul
         case RULE_DECRBY:
         case RULE_INCRBYFLOAT:
         case RULE_HSET:
-        case RULE_HVALUE:
+        case RULE_HINCRBY:
+        case RULE_HINCRBYFLOAT:
         case RULE_HDEL:
         case RULE_SADD:
         case RULE_SREM:

@@ -60,7 +60,9 @@ void local_hset_changed(const struct keyspace_change *change, struct bytes body)
         bool one = cursor_varint(&cursor) == 1;
         cursor_slice(&cursor);
         struct bytes value = cursor_slice(&cursor);
-        bool told = one && value.len > LOG_VALUE_LEN; /* an HSET of one field ends with its value */
+        /* An HSET of one field ends with its value, if nothing of increments follows. */
+        bool alone = (delta.ptr[8] & CRDT_FLAG_ELEMENTS) == 0;
+        bool told = one && alone && value.len > LOG_VALUE_LEN;
         delta.len -= told ? value.len : 0;
         log_frame(delta, told);
 }
@@ -214,27 +216,6 @@ static void on_hset(struct redis_context *ctx, struct crdt_name name, struct red
         hash_set(name, pairs, count);
         if (pairs != inside)
                 heap_free(&plugin.heap, pairs);
-}
-
-/* HINCRBY and HINCRBYFLOAT: the last write of the field's new value. */
-static void on_hvalue(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
-{
-        struct redis_string *value = NULL;
-        if (stash_is(RULE_HVALUE, 0, key)) {
-                struct redis_key *open = redis.OpenKey(ctx, key, REDIS_READ);
-                if (open != NULL) {
-                        redis.HashGet(open, REDIS_HASH_NONE, plugin.stash.arguments[1].string,
-                                      &value, NULL);
-                        redis.CloseKey(open);
-                }
-        }
-        if (value == NULL) {
-                local_dirty(&plugin.dirty, name);
-                return;
-        }
-        struct keyspace_pair pair = {stash_bytes(&plugin.stash, 1), plugin_bytes(value)};
-        hash_set(name, &pair, 1);
-        redis.FreeString(ctx, value);
 }
 
 typedef enum err (*members_change)(struct keyspace *, uint64_t, struct crdt_name,
@@ -402,9 +383,9 @@ static const struct event_row events[] = {
         {"append", on_append},
         {"setrange", on_bytes},
         {"setbit", on_bytes},
-        {"hincrby", on_hvalue},
+        {"hincrby", hash_on_hincrby},
         {"persist", on_persist},
-        {"hincrbyfloat", on_hvalue},
+        {"hincrbyfloat", hash_on_hincrbyfloat},
         {"spop", on_spop},
         {"evicted", on_evicted},
         {"incrbyfloat", on_float},

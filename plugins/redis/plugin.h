@@ -223,6 +223,13 @@ int flush_run(struct redis_context *ctx, const struct rule *rule, struct redis_s
 void flush_logged(void);
 void flush_recover(void);
 
+/* ---- hash.c: increments of fields */
+
+void hash_on_hincrby(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+void hash_on_hincrbyfloat(struct redis_context *ctx, struct crdt_name name,
+                          struct redis_string *key);
+int hash_run_float(struct redis_context *ctx, struct redis_string **argv, int argc);
+
 /* ---- hll.c: HyperLogLogs */
 
 bool hll_is(struct bytes value);

@@ -20,8 +20,9 @@ enum rule_kind {
         RULE_INCRBY,
         RULE_DECRBY,
         RULE_INCRBYFLOAT,
-        RULE_HSET,   /* key field value ... */
-        RULE_HVALUE, /* key field amount: the new value is read back */
+        RULE_HSET, /* key field value ... */
+        RULE_HINCRBY,
+        RULE_HINCRBYFLOAT,
         RULE_HDEL,
         RULE_SADD,
         RULE_SREM,

@@ -195,6 +195,8 @@ int wrap_strict(struct redis_context *ctx, struct redis_string **argv, int argc)
                 status = run_pairs(ctx, rule, argv, argc);
         else if (rule->kind == RULE_INCRBYFLOAT)
                 status = run_float(ctx, rule, argv, argc);
+        else if (rule->kind == RULE_HINCRBYFLOAT)
+                status = hash_run_float(ctx, argv, argc);
         else if (rule->kind == RULE_FLUSH)
                 status = flush_run(ctx, rule, argv, argc);
         else

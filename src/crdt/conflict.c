@@ -13,6 +13,7 @@ static enum crdt_type type_of(enum crdt_op op)
         case CRDT_OP_COUNT:
                 return CRDT_STRING;
         case CRDT_OP_HSET:
+        case CRDT_OP_HCOUNT:
                 return CRDT_HASH;
         case CRDT_OP_SADD:
                 return CRDT_SET;
@@ -46,7 +47,8 @@ static void found(struct crdt_env *env, const struct crdt_delta *delta,
         conflict->won = won;
         conflict->lost_type = type_of(delta->op);
         conflict->won_type = conflict->lost_type;
-        conflict->value = delta->value;
+        bool amount = delta->op == CRDT_OP_COUNT || delta->op == CRDT_OP_HCOUNT;
+        conflict->value = amount ? (struct bytes){0} : delta->value;
         conflict->count = 1;
 }
 

@@ -7,6 +7,7 @@
 #include "crdt/crdt_priv.h"
 
 #include "base/check.h"
+#include "crdt/counter.h"
 #include "crdt/hll.h"
 #include "crdt/list.h"
 #include "crdt/lists.h"
@@ -21,9 +22,8 @@ void crdt_fini(const struct table_env *env, struct crdt *crdt)
         hll_free(env, crdt);
         list_free(env, &crdt->list);
         stream_free(env, &crdt->stream);
-        heap_free(env->heap, crdt->counts);
         heap_free(env->heap, crdt->bounds);
-        base_forget(env, crdt);
+        counter_free(env, &crdt->counter);
         *crdt = (struct crdt){0};
 }
 
@@ -141,10 +141,12 @@ void change_begin(struct crdt_env *env, const struct crdt *crdt)
         env->expiry_was = crdt_expire_at(crdt);
         env->string_dirty = false;
         env->string_new = false;
+        env->fields_cut = false;
         env->siblings_dirty = false;
         env->fresh = env->was == CRDT_NONE;
         env->written = false;
         env->rival_was = crdt_rival(crdt, CRDT_STRING);
+        env->hash_rival_was = crdt_rival(crdt, CRDT_HASH);
         for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++)
                 env->floor_was[i] = crdt_floor(crdt, (enum crdt_type)i);
 }
@@ -156,7 +158,9 @@ static bool floor_rose(const struct crdt_env *env, const struct crdt *crdt, enum
 
 void change_settle(struct crdt_env *env, struct crdt *crdt)
 {
-        if (crdt->fields != NULL && floor_rose(env, crdt, CRDT_HASH))
+        if (crdt->fields != NULL &&
+            (env->fields_cut || floor_rose(env, crdt, CRDT_HASH) ||
+             stamp_before(env->hash_rival_was, crdt_rival(crdt, CRDT_HASH))))
                 fields_sweep(env, crdt);
         if (crdt->members != NULL && (floor_rose(env, crdt, CRDT_SET) || crdt->bound_count > 0))
                 members_sweep(env, crdt);
@@ -180,7 +184,7 @@ void change_settle(struct crdt_env *env, struct crdt *crdt)
                 if (env->native != NULL)
                         env->native->key_delete(env->native->context, env->name);
         }
-        if (!base_alive(crdt) && crdt->base_kind != CRDT_BASE_NATIVE)
+        if (!base_alive(crdt) && crdt->counter.base_kind != CRDT_BASE_NATIVE)
                 base_forget(&env->table, crdt);
 }
 
@@ -269,6 +273,7 @@ static void apply_gone(struct crdt_env *env, struct crdt *crdt, const struct crd
         crdt->killed = stamp_max(crdt->killed, del ? delta->stamp : delta->killed);
         ttl_join(crdt, del ? delta->stamp : delta->ttl, 0);
         cuts_join(env, crdt, delta);
+        fields_cut(env, crdt, delta, true);
         delta_bounds_join(env, crdt, delta);
         change_settle(env, crdt);
         string_sync(env, crdt, (struct bytes){0});
@@ -295,6 +300,17 @@ static void apply_hset(struct crdt_env *env, struct crdt *crdt, const struct crd
                 struct bytes value = name_read(&cursor);
                 field_join(env, crdt, field, delta->stamp, false, value);
         }
+        fields_cut(env, crdt, delta, false);
+}
+
+static void apply_hcount(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
+{
+        last_raise(env, crdt, CRDT_HASH, delta->stamp, false);
+        if ((delta->flags & CRDT_FLAG_CREATED) != 0)
+                ttl_join(crdt, delta->stamp, 0);
+        change_settle(env, crdt);
+        string_sync(env, crdt, (struct bytes){0});
+        field_count(env, crdt, delta);
 }
 
 static void apply_hdel(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
@@ -302,6 +318,7 @@ static void apply_hdel(struct crdt_env *env, struct crdt *crdt, const struct crd
         struct cursor cursor = cursor_of(delta->list);
         for (uint64_t i = 0; i < delta->list_count; i++)
                 field_join(env, crdt, name_read(&cursor), delta->stamp, true, (struct bytes){0});
+        fields_cut(env, crdt, delta, false);
 }
 
 static void apply_sadd(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
@@ -419,6 +436,7 @@ static void (*const apply_table[CRDT_OP_END])(struct crdt_env *env, struct crdt 
         [CRDT_OP_COUNT] = apply_count,
         [CRDT_OP_HSET] = apply_hset,
         [CRDT_OP_HDEL] = apply_hdel,
+        [CRDT_OP_HCOUNT] = apply_hcount,
         [CRDT_OP_SADD] = apply_sadd,
         [CRDT_OP_SREM] = apply_srem,
         [CRDT_OP_OPAQUE] = apply_opaque,
@@ -452,7 +470,7 @@ void crdt_evict(const struct table_env *env, struct crdt *crdt)
         list_free(env, &crdt->list);
         stream_free(env, &crdt->stream);
         base_forget(env, crdt);
-        crdt->base_kind = CRDT_BASE_LOST;
+        crdt->counter.base_kind = CRDT_BASE_LOST;
         crdt->opaque_lost = true;
         crdt->evicted = true;
 }
@@ -461,27 +479,12 @@ void crdt_evict(const struct table_env *env, struct crdt *crdt)
 
 bool crdt_has_cuts(const struct crdt *crdt)
 {
-        for (unsigned i = 0; i < crdt->count_count; i++) {
-                if (crdt->counts[i].hlc > crdt->counts[i].cut_hlc)
-                        return true;
-        }
-        return false;
+        return counter_uncut(&crdt->counter);
 }
 
 void crdt_cuts_encode(const struct crdt *crdt, struct buffer *buffer)
 {
-        uint64_t count = 0;
-        for (unsigned i = 0; i < crdt->count_count; i++)
-                count += crdt->counts[i].hlc > crdt->counts[i].cut_hlc;
-        buffer_varint(buffer, count);
-        for (unsigned i = 0; i < crdt->count_count; i++) {
-                const struct crdt_count *cut = &crdt->counts[i];
-                if (cut->hlc <= cut->cut_hlc)
-                        continue;
-                buffer_u8(buffer, cut->origin);
-                buffer_u64(buffer, cut->hlc);
-                crdt_totals_encode(buffer, cut->total);
-        }
+        counter_cuts_encode(&crdt->counter, buffer);
 }
 
 bool crdt_has_bounds(const struct crdt *crdt)

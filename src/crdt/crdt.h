@@ -15,7 +15,8 @@
  *                `cut`, the totals that a later SET, DEL or expiry had observed. The value of a
  *                string is base + sum over origins of (total - cut), where it was written after
  *                the cut.
- *   fields       for each field of a hash: stamp of its last write, or of its HDEL.
+ *   fields       for each field of a hash: stamp of its last write, or of its HDEL; and totals and
+ *                cuts of its increments, as the string has them: see fields.c.
  *   members      for each member of a set: a dot (stamp of its SADD) per origin, the newest one;
  *                a dot that was removed before it came is remembered until the version vector
  *                covers it.
@@ -180,12 +181,14 @@ struct crdt_native {
  *
  * SET      [EXPIRY: varint time] [CUTS: cuts] the rest is the value
  * OPAQUE   [EXPIRY: varint time] the rest is the value
- * DEL      [CUTS: cuts] [BOUNDS: dots]
- * EXPIRED  stamp killed, stamp ttl, [CUTS: cuts] [BOUNDS: dots]
+ * DEL      [CUTS: cuts] [BOUNDS: dots] [ELEMENTS: elements]
+ * EXPIRED  stamp killed, stamp ttl, [CUTS: cuts] [BOUNDS: dots] [ELEMENTS: elements]
  * EXPIRE   varint time, 0: persist
  * COUNT    totals [CUTS: u64 clock, totals of the own cut]
- * HSET     varint count > 0, (slice field, slice value) each
- * HDEL     varint count > 0, slice field each
+ * HSET     varint count > 0, (slice field, slice value) each, [ELEMENTS: elements]
+ * HDEL     varint count > 0, slice field each, [ELEMENTS: elements]
+ * HCOUNT   slice field, totals [CUTS: u64 clock, totals of the own cut] [BASE: the rest is what the
+ *          writer added to: for its own log, which its store is ahead of]
  * SADD     varint count > 0, slice member each
  * SREM     varint count > 0, (slice member, dots) each
  * SIBLING  [EXPIRY: varint time] dots seen, the rest is the value; REMOVED: dots seen, stamp ttl
@@ -205,6 +208,7 @@ struct crdt_native {
  * SEEN     version vector; key and database are empty
  * LIFE     u8 enum crdt_life, u64 low, u64 high; key and database are empty
  *
+ * elements: (slice field, cuts) each, to the end.
  * cuts: varint count, then (u8 origin rising, u64 clock, totals) each. dots: varint count, then
  * (u8 origin rising, u64 clock) each. totals: u8 1 where a float part follows, signed varint of the
  * integer part, [u64 bits of the float part]. stamp: u64 clock, u8 origin. Every clock inside is <=
@@ -232,6 +236,7 @@ enum crdt_op {
         CRDT_OP_STREAM_ADD,
         CRDT_OP_STREAM_REMOVE,
         CRDT_OP_EVENT,
+        CRDT_OP_HCOUNT,
         CRDT_OP_END,
 };
 
@@ -249,10 +254,12 @@ enum crdt_flag {
         CRDT_FLAG_BOUNDS = 0x10, /* DEL, EXPIRED: observed dots follow */
         CRDT_FLAG_CUTS = 0x20,   /* observed totals follow */
         CRDT_FLAG_REGISTERS = 0x20,
-        CRDT_FLAG_SHARD = 0x20,   /* EVENT: to the subscribers of one shard */
-        CRDT_FLAG_CREATED = 0x40, /* the key was absent: an older expiry does not count any more */
-        CRDT_FLAG_REMOVED = 0x40, /* SIBLING: a delete or expiry of what was seen */
-        CRDT_FLAG_KNOWN = 0x80,   /* what other types lose by it was known to the writer */
+        CRDT_FLAG_SHARD = 0x20,    /* EVENT: to the subscribers of one shard */
+        CRDT_FLAG_CREATED = 0x40,  /* the key was absent: an older expiry does not count any more */
+        CRDT_FLAG_REMOVED = 0x40,  /* SIBLING: a delete or expiry of what was seen */
+        CRDT_FLAG_BASE = 0x10,     /* HCOUNT: what was added to follows */
+        CRDT_FLAG_KNOWN = 0x80,    /* what other types lose by it was known to the writer */
+        CRDT_FLAG_ELEMENTS = 0x80, /* HSET, HDEL, DEL, EXPIRED: observed totals of fields follow */
 };
 
 /* Running totals of one origin's increments. The integer part wraps; only differences count. */
@@ -268,16 +275,18 @@ struct crdt_delta {
         uint8_t flags;
         struct crdt_name name;
         uint64_t expire_at_ms;
-        struct bytes value;       /* SET, OPAQUE, SIBLING, EVENT */
+        struct bytes value;       /* SET, OPAQUE, SIBLING, EVENT; HCOUNT: what it was added to */
+        struct bytes field;       /* HCOUNT */
         struct stamp killed;      /* EXPIRED; HLL: the generation */
         uint64_t stable;          /* HLL */
         struct stamp ttl;         /* EXPIRED, SIBLING */
-        struct crdt_totals total; /* COUNT */
+        struct crdt_totals total; /* COUNT, HCOUNT */
         struct crdt_totals cut;
         uint64_t cut_hlc;
-        struct bytes cuts;   /* encoded, with their count */
-        struct bytes bounds; /* encoded, with their count */
-        struct bytes list;   /* encoded items, without their count */
+        struct bytes cuts;     /* encoded, with their count */
+        struct bytes bounds;   /* encoded, with their count */
+        struct bytes elements; /* encoded, to the end */
+        struct bytes list;     /* encoded items, without their count */
         uint64_t list_count;
         struct bytes holes;  /* FLUSH: encoded, with their count */
         struct vector seen;  /* SEEN, FLUSH */
@@ -330,10 +339,20 @@ enum crdt_base {
         CRDT_BASE_LOST,   /* evicted here */
 };
 
+/* What is added up to one number: a string, or a field of a hash. */
+struct crdt_counter {
+        struct crdt_count *counts; /* by rising origin */
+        struct bytes base_text;
+        int64_t base_int;
+        uint8_t base_kind; /* enum crdt_base */
+        uint8_t count_count;
+};
+
 /* Fields of a hash or members of a set. */
 struct crdt_items {
         struct table table;
-        size_t live; /* visible ones */
+        size_t live;    /* visible ones */
+        size_t tallies; /* fields with increments that are remembered */
 };
 
 /* One of the concurrent writes. */
@@ -370,12 +389,8 @@ struct crdt {
         struct crdt_hll *hll;
         struct crdt_list *list;
         struct crdt_stream *stream;
-        struct crdt_count *counts; /* by rising origin */
-        struct crdt_dot *bounds;   /* by rising origin */
-        struct bytes base_text;
-        int64_t base_int;
-        uint8_t base_kind; /* enum crdt_base */
-        uint8_t count_count;
+        struct crdt_counter counter; /* the string's */
+        struct crdt_dot *bounds;     /* by rising origin */
         uint8_t bound_count;
         bool evicted;     /* the content here is not whole */
         bool opaque_lost; /* evicted here */
@@ -451,9 +466,11 @@ struct crdt_env {
         enum crdt_type was; /* from here on: this room's own, for the time of one call */
         uint64_t expiry_was;
         struct stamp floor_was[CRDT_TYPE_COUNT];
-        struct stamp rival_was; /* of the string: increments die by it alone */
+        struct stamp rival_was;      /* of the string: increments die by it alone */
+        struct stamp hash_rival_was; /* the same of fields */
         bool string_dirty;
         bool string_new;
+        bool fields_cut;
         bool siblings_dirty;
         bool fresh;
         bool written;
@@ -493,6 +510,20 @@ bool crdt_has_bounds(const struct crdt *crdt);
 void crdt_bounds_encode(const struct crdt *crdt, struct buffer *buffer);
 void crdt_dots_encode(const struct table_env *env, struct crdt *crdt, struct bytes member,
                       struct buffer *buffer);
+
+/* The same of the increments of a hash's fields: of one, where it has any, and of all. */
+bool crdt_has_elements(const struct crdt *crdt);
+void crdt_element_encode(const struct table_env *env, const struct crdt *crdt, struct bytes field,
+                         struct buffer *buffer);
+void crdt_elements_encode(const struct crdt *crdt, struct buffer *buffer);
+
+/* The part of an origin in a field, NULL where there is none, and whether it counts; whether an
+ * increment has to be told the present text; the text where there are increments, else false. */
+const struct crdt_count *crdt_field_count(const struct table_env *env, const struct crdt *crdt,
+                                          struct bytes field, region_id origin, bool *ret_counts);
+bool crdt_field_open(const struct table_env *env, const struct crdt *crdt, struct bytes field);
+bool crdt_field_text(const struct table_env *env, const struct crdt *crdt, struct bytes field,
+                     struct buffer *buffer);
 
 /* What a SIBLING says that it has seen. */
 void crdt_siblings_cuts(const struct crdt *crdt, struct buffer *buffer);

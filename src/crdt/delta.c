@@ -136,12 +136,25 @@ static struct bytes cuts_check(struct cursor *cursor, uint64_t hlc_max)
         return cursor_since(cursor, from);
 }
 
+static void elements_check(struct cursor *cursor, struct crdt_delta *delta)
+{
+        const uint8_t *from = cursor->at;
+        if ((delta->flags & CRDT_FLAG_ELEMENTS) == 0)
+                return;
+        while (cursor_left(cursor) > 0 && !cursor_failed(cursor)) {
+                name_read(cursor);
+                cuts_check(cursor, delta->stamp.hlc);
+        }
+        delta->elements = cursor_since(cursor, from);
+}
+
 static void decode_observed(struct cursor *cursor, struct crdt_delta *delta)
 {
         if ((delta->flags & CRDT_FLAG_CUTS) != 0)
                 delta->cuts = cuts_check(cursor, delta->stamp.hlc);
         if ((delta->flags & CRDT_FLAG_BOUNDS) != 0)
                 delta->bounds = dots_check(cursor, delta->stamp.hlc);
+        elements_check(cursor, delta);
 }
 
 static void decode_value(struct cursor *cursor, struct crdt_delta *delta)
@@ -170,10 +183,10 @@ static void decode_expire(struct cursor *cursor, struct crdt_delta *delta)
 static void decode_count(struct cursor *cursor, struct crdt_delta *delta)
 {
         delta->total = totals_read(cursor);
-        if ((delta->flags & CRDT_FLAG_CUTS) == 0)
-                return;
-        delta->cut_hlc = clock_read(cursor, delta->stamp.hlc);
-        delta->cut = totals_read(cursor);
+        if ((delta->flags & CRDT_FLAG_CUTS) != 0) {
+                delta->cut_hlc = clock_read(cursor, delta->stamp.hlc);
+                delta->cut = totals_read(cursor);
+        }
 }
 
 static void element_pair(struct cursor *cursor, uint64_t hlc_max)
@@ -210,6 +223,23 @@ static void decode_list(struct cursor *cursor, struct crdt_delta *delta,
 static void decode_pairs(struct cursor *cursor, struct crdt_delta *delta)
 {
         decode_list(cursor, delta, element_pair);
+        elements_check(cursor, delta);
+}
+
+static void decode_hcount(struct cursor *cursor, struct crdt_delta *delta)
+{
+        delta->field = name_read(cursor);
+        decode_count(cursor, delta);
+        if (cursor_left(cursor) > CRDT_NAME_LEN_MAX)
+                cursor_fail(cursor, ERR_MALFORMED);
+        if ((delta->flags & CRDT_FLAG_BASE) != 0)
+                delta->value = cursor_bytes(cursor, cursor_left(cursor));
+}
+
+static void decode_fields(struct cursor *cursor, struct crdt_delta *delta)
+{
+        decode_list(cursor, delta, element_name);
+        elements_check(cursor, delta);
 }
 
 static void decode_names(struct cursor *cursor, struct crdt_delta *delta)
@@ -366,12 +396,14 @@ static const struct {
         uint8_t flags; /* those that may be set */
 } op_table[CRDT_OP_END] = {
         [CRDT_OP_SET] = {decode_value, CRDT_FLAG_EXPIRY | CRDT_FLAG_CUTS | CRDT_FLAG_KNOWN},
-        [CRDT_OP_DEL] = {decode_observed, CRDT_FLAG_CUTS | CRDT_FLAG_BOUNDS},
-        [CRDT_OP_EXPIRED] = {decode_expired, CRDT_FLAG_CUTS | CRDT_FLAG_BOUNDS},
+        [CRDT_OP_DEL] = {decode_observed, CRDT_FLAG_CUTS | CRDT_FLAG_BOUNDS | CRDT_FLAG_ELEMENTS},
+        [CRDT_OP_EXPIRED] = {decode_expired,
+                             CRDT_FLAG_CUTS | CRDT_FLAG_BOUNDS | CRDT_FLAG_ELEMENTS},
         [CRDT_OP_EXPIRE] = {decode_expire, 0},
         [CRDT_OP_COUNT] = {decode_count, CRDT_FLAG_CUTS | CRDT_FLAG_CREATED},
-        [CRDT_OP_HSET] = {decode_pairs, CRDT_FLAG_CREATED},
-        [CRDT_OP_HDEL] = {decode_names, 0},
+        [CRDT_OP_HSET] = {decode_pairs, CRDT_FLAG_CREATED | CRDT_FLAG_ELEMENTS},
+        [CRDT_OP_HDEL] = {decode_fields, CRDT_FLAG_ELEMENTS},
+        [CRDT_OP_HCOUNT] = {decode_hcount, CRDT_FLAG_CREATED | CRDT_FLAG_CUTS | CRDT_FLAG_BASE},
         [CRDT_OP_SADD] = {decode_names, CRDT_FLAG_CREATED},
         [CRDT_OP_SREM] = {decode_removals, 0},
         [CRDT_OP_OPAQUE] = {decode_value, CRDT_FLAG_EXPIRY | CRDT_FLAG_KNOWN},

@@ -14,7 +14,7 @@ bool crdt_flush_judges(const struct crdt *crdt)
         case CRDT_HASH:
         case CRDT_SET:
         case CRDT_OPAQUE:
-                return !crdt_has_cuts(crdt);
+                return !crdt_has_cuts(crdt) && !crdt_has_elements(crdt);
         case CRDT_NONE:
                 return !crdt->evicted;
         case CRDT_LIST:

@@ -29,8 +29,8 @@ struct crdt_count *crdt_increment_plain(struct crdt *crdt, region_id origin)
         if (crdt->fields != NULL || crdt->members != NULL || crdt->list != NULL ||
             crdt->stream != NULL || crdt->bound_count > 0 || crdt->evicted)
                 return NULL;
-        struct crdt_count *own = crdt->counts;
-        for (unsigned i = 1; i < crdt->count_count && own->origin != origin; i++)
+        struct crdt_count *own = crdt->counter.counts;
+        for (unsigned i = 1; i < crdt->counter.count_count && own->origin != origin; i++)
                 own++;
         bool plain = own != NULL && own->origin == origin && crdt_counted(crdt, own) &&
                      !crdt_base_open(crdt);
@@ -41,9 +41,9 @@ struct crdt_items *crdt_items_plain(const struct crdt *crdt, enum crdt_type type
 {
         struct crdt_items *items = type == CRDT_HASH ? crdt->fields : crdt->members;
         const struct crdt_items *others = type == CRDT_HASH ? crdt->members : crdt->fields;
-        bool plain = items != NULL && items->live > 0 && others == NULL && crdt->list == NULL &&
-                     crdt->stream == NULL && crdt->bound_count == 0 &&
-                     crdt->base_kind == CRDT_BASE_NATIVE;
+        bool plain = items != NULL && items->live > 0 && items->tallies == 0 && others == NULL &&
+                     crdt->list == NULL && crdt->stream == NULL && crdt->bound_count == 0 &&
+                     crdt->counter.base_kind == CRDT_BASE_NATIVE;
         return plain ? items : NULL;
 }
 

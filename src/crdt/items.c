@@ -1,6 +1,6 @@
-/* Fields of hashes and members of sets. A field is one stamp, written or removed: the later wins. A
- * member is a dot per origin: it is there while one dot is. Removing takes exactly the dots that
- * are named; one that has not come yet is remembered until the version vector says that it has.
+/* What fields of hashes (fields.c) and members of sets have in common, and members. A member is a
+ * dot per origin: it is there while one dot is. Removing takes exactly the dots that are named;
+ * one that has not come yet is remembered until the version vector says that it has.
  *
  * Nothing fails but memory: env->err is then set and the element left out. */
 #include "crdt/crdt_priv.h"
@@ -13,9 +13,12 @@ enum {
         ITEM_SPACE = 0,
 };
 
-static bool item_free(const struct table_env *env, struct item *item)
+bool item_free(const struct table_env *env, struct item *item)
 {
-        heap_free(env->heap, item->many);
+        if (item->node.kind == ITEM_TALLY)
+                tally_free(env, item);
+        else
+                heap_free(env->heap, item->many);
         heap_free(env->heap, item);
         return true;
 }
@@ -37,13 +40,13 @@ void items_free(const struct table_env *env, struct crdt_items **slot)
         *slot = NULL;
 }
 
-static uint64_t items_hash(const struct crdt_env *env, struct bytes name)
+uint64_t items_hash(const struct crdt_env *env, struct bytes name)
 {
         return table_hash(&env->table, ITEM_SPACE, name);
 }
 
-static struct item *items_find_hashed(struct crdt_env *env, struct crdt_items *items,
-                                      struct bytes name, uint64_t hash)
+struct item *items_find_hashed(struct crdt_env *env, struct crdt_items *items, struct bytes name,
+                               uint64_t hash)
 {
         if (items == NULL)
                 return NULL;
@@ -56,8 +59,8 @@ struct item *items_find(struct crdt_env *env, struct crdt_items *items, struct b
         return items == NULL ? NULL : items_find_hashed(env, items, name, items_hash(env, name));
 }
 
-static struct item *items_add(struct crdt_env *env, struct crdt_items **slot, struct bytes name,
-                              uint64_t hash)
+struct item *items_add(struct crdt_env *env, struct crdt_items **slot, struct bytes name,
+                       uint64_t hash)
 {
         if (*slot == NULL)
                 *slot = heap_alloc(env->table.heap, sizeof **slot);
@@ -80,7 +83,7 @@ static struct item *items_add(struct crdt_env *env, struct crdt_items **slot, st
         return item;
 }
 
-static void items_drop(struct crdt_env *env, struct crdt_items **slot, struct item *item)
+void items_drop(struct crdt_env *env, struct crdt_items **slot, struct item *item)
 {
         table_remove(&env->table, &(*slot)->table, &item->node);
         item_free(&env->table, item);
@@ -88,7 +91,7 @@ static void items_drop(struct crdt_env *env, struct crdt_items **slot, struct it
                 items_free(&env->table, slot);
 }
 
-static void items_live(struct crdt_env *env, struct crdt_items *items, bool was, bool now)
+void items_live(struct crdt_env *env, struct crdt_items *items, bool was, bool now)
 {
         if (now && !was)
                 items->live++;
@@ -120,7 +123,7 @@ struct crdt_dot *item_dot(struct item *item, region_id origin)
         return NULL;
 }
 
-static void dot_write(struct crdt_dot *dot, struct stamp stamp, bool removed)
+void dot_write(struct crdt_dot *dot, struct stamp stamp, bool removed)
 {
         dot->hlc = stamp.hlc;
         dot->origin = stamp.origin;
@@ -177,56 +180,11 @@ static void item_dot_drop(struct crdt_env *env, struct item *item, unsigned inde
         item->one.count = (uint8_t)(count - 1);
 }
 
-/* ---- hashes */
-
-/* The element itself, which is alive. */
-static void field_write(struct crdt_env *env, struct crdt *crdt, struct bytes field, uint64_t hash,
-                        struct stamp stamp, bool removed, struct bytes value)
-{
-        struct item *item = items_find_hashed(env, crdt->fields, field, hash);
-        /* The same stamp again: one HSET that names a field twice; the last value counts. */
-        if (item != NULL && stamp_before(stamp, dot_stamp(item->one)))
-                return;
-        if (item == NULL)
-                item = items_add(env, &crdt->fields, field, hash);
-        if (item == NULL)
-                return;
-        bool was = item->one.count == 1 && !item->one.removed;
-        item->one.count = 1;
-        dot_write(&item->one, stamp, removed);
-        items_live(env, crdt->fields, was, !removed);
-        if (env->native == NULL)
-                return;
-        if (!removed)
-                env->native->hash_set(env->native->context, env->name, field, value);
-        else if (was)
-                env->native->hash_delete(env->native->context, env->name, field);
-}
-
-void field_join(struct crdt_env *env, struct crdt *crdt, struct bytes field, struct stamp stamp,
-                bool removed, struct bytes value)
-{
-        if (stamp_before(crdt_floor(crdt, CRDT_HASH), stamp))
-                field_write(env, crdt, field, items_hash(env, field), stamp, removed, value);
-}
-
-void field_put(struct crdt_env *env, struct crdt *crdt, struct bytes field, uint64_t hash,
-               struct stamp stamp)
-{
-        field_write(env, crdt, field, hash, stamp, false, (struct bytes){0});
-}
-
-struct sweep {
-        struct crdt_env *env;
-        struct crdt *crdt;
-        struct crdt_items *items;
-        bool quiet; /* the native key has gone as a whole */
-        const struct crdt_seen *sender;
-};
+/* ---- sweeps */
 
 /* Whether nothing visible will be left: then the native key goes in one call. */
-static bool sweep_takes_all(struct sweep *sweep,
-                            bool (*survives)(struct sweep *sweep, struct item *item))
+static bool sweep_takes_all(struct items_sweep *sweep,
+                            bool (*survives)(struct items_sweep *sweep, struct item *item))
 {
         struct table_walk walk = {0};
         struct node *node = table_next(&sweep->items->table, &walk);
@@ -237,9 +195,9 @@ static bool sweep_takes_all(struct sweep *sweep,
         return true;
 }
 
-static void sweep_run(struct sweep *sweep, struct crdt_items **slot,
-                      bool (*survives)(struct sweep *sweep, struct item *item),
-                      bool (*drop)(void *context, struct node *node))
+void items_sweep_run(struct items_sweep *sweep, struct crdt_items **slot,
+                     bool (*survives)(struct items_sweep *sweep, struct item *item),
+                     bool (*drop)(void *context, struct node *node))
 {
         sweep->items = *slot;
         if (sweep->items == NULL)
@@ -254,90 +212,6 @@ static void sweep_run(struct sweep *sweep, struct crdt_items **slot,
         table_sweep(&sweep->items->table, drop, sweep);
         if (sweep->items->table.count == 0)
                 items_free(&env->table, slot);
-}
-
-static bool field_survives(struct sweep *sweep, struct item *item)
-{
-        return !item->one.removed &&
-               stamp_before(crdt_floor(sweep->crdt, CRDT_HASH), dot_stamp(item->one));
-}
-
-static bool field_drop(struct sweep *sweep, struct item *item)
-{
-        struct crdt_env *env = sweep->env;
-        if (!item->one.removed) {
-                items_live(env, sweep->items, true, false);
-                if (env->native != NULL && !sweep->quiet)
-                        env->native->hash_delete(env->native->context, env->name,
-                                                 node_key(&item->node));
-        }
-        return item_free(&env->table, item);
-}
-
-static bool field_sweep(void *context, struct node *node)
-{
-        struct sweep *sweep = context;
-        struct item *item = item_of(node);
-        if (stamp_before(crdt_floor(sweep->crdt, CRDT_HASH), dot_stamp(item->one)))
-                return false;
-        return field_drop(sweep, item);
-}
-
-void fields_sweep(struct crdt_env *env, struct crdt *crdt)
-{
-        struct sweep sweep = {.env = env, .crdt = crdt};
-        sweep_run(&sweep, &crdt->fields, field_survives, field_sweep);
-}
-
-static bool field_told(struct sweep *sweep, struct item *item)
-{
-        return item->one.removed || item->one.mark ||
-               !crdt_seen_covers(sweep->sender, dot_stamp(item->one));
-}
-
-static bool field_told_survives(struct sweep *sweep, struct item *item)
-{
-        return !item->one.removed && field_told(sweep, item);
-}
-
-static bool field_absent(void *context, struct node *node)
-{
-        struct sweep *sweep = context;
-        struct item *item = item_of(node);
-        bool told = field_told(sweep, item);
-        item->one.mark = false;
-        return told ? false : field_drop(sweep, item);
-}
-
-void fields_absent(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *sender)
-{
-        struct sweep sweep = {.env = env, .crdt = crdt, .sender = sender};
-        sweep_run(&sweep, &crdt->fields, field_told_survives, field_absent);
-}
-
-static bool field_flush_survives(struct sweep *sweep, struct item *item)
-{
-        return !item->one.removed && !crdt_seen_covers(sweep->sender, dot_stamp(item->one));
-}
-
-static bool field_flush(void *context, struct node *node)
-{
-        struct sweep *sweep = context;
-        struct crdt_env *env = sweep->env;
-        struct item *item = item_of(node);
-        if (item->one.removed || field_flush_survives(sweep, item))
-                return false;
-        item->one.removed = true;
-        items_live(env, sweep->items, true, false);
-        if (env->native != NULL && !sweep->quiet)
-                env->native->hash_delete(env->native->context, env->name, node_key(&item->node));
-        return false;
-}
-
-void fields_flush(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *seen)
-{
-        struct sweep sweep = {.env = env, .crdt = crdt, .sender = seen};
-        sweep_run(&sweep, &crdt->fields, field_flush_survives, field_flush);
 }
 
 /* ---- sets */
@@ -412,7 +286,7 @@ void member_remove(struct crdt_env *env, struct crdt *crdt, struct bytes member,
         member_changed(env, crdt, item, was);
 }
 
-static bool member_survives(struct sweep *sweep, struct item *item)
+static bool member_survives(struct items_sweep *sweep, struct item *item)
 {
         const struct crdt_dot *dots = item_dots(item);
         for (unsigned i = 0; i < item->one.count; i++) {
@@ -423,7 +297,7 @@ static bool member_survives(struct sweep *sweep, struct item *item)
 }
 
 /* After dots went: what that means for the member. True: the item is freed. */
-static bool member_swept(struct sweep *sweep, struct item *item, bool was)
+static bool member_swept(struct items_sweep *sweep, struct item *item, bool was)
 {
         struct crdt_env *env = sweep->env;
         bool now = item_visible(item);
@@ -435,7 +309,7 @@ static bool member_swept(struct sweep *sweep, struct item *item, bool was)
 
 static bool member_sweep(void *context, struct node *node)
 {
-        struct sweep *sweep = context;
+        struct items_sweep *sweep = context;
         struct item *item = item_of(node);
         bool was = item_visible(item);
         for (unsigned i = item->one.count; i > 0; i--) {
@@ -447,16 +321,16 @@ static bool member_sweep(void *context, struct node *node)
 
 void members_sweep(struct crdt_env *env, struct crdt *crdt)
 {
-        struct sweep sweep = {.env = env, .crdt = crdt};
-        sweep_run(&sweep, &crdt->members, member_survives, member_sweep);
+        struct items_sweep sweep = {.env = env, .crdt = crdt};
+        items_sweep_run(&sweep, &crdt->members, member_survives, member_sweep);
 }
 
-static bool dot_told(const struct sweep *sweep, const struct crdt_dot *dot)
+static bool dot_told(const struct items_sweep *sweep, const struct crdt_dot *dot)
 {
         return dot->removed || !crdt_seen_covers(sweep->sender, dot_stamp(*dot));
 }
 
-static bool member_told_survives(struct sweep *sweep, struct item *item)
+static bool member_told_survives(struct items_sweep *sweep, struct item *item)
 {
         const struct crdt_dot *dots = item_dots(item);
         for (unsigned i = 0; i < item->one.count; i++) {
@@ -468,7 +342,7 @@ static bool member_told_survives(struct sweep *sweep, struct item *item)
 
 static bool member_absent(void *context, struct node *node)
 {
-        struct sweep *sweep = context;
+        struct items_sweep *sweep = context;
         struct item *item = item_of(node);
         bool was = item_visible(item);
         for (unsigned i = item->one.count; i > 0 && !item->one.mark; i--) {
@@ -481,11 +355,11 @@ static bool member_absent(void *context, struct node *node)
 
 void members_absent(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *sender)
 {
-        struct sweep sweep = {.env = env, .crdt = crdt, .sender = sender};
-        sweep_run(&sweep, &crdt->members, member_told_survives, member_absent);
+        struct items_sweep sweep = {.env = env, .crdt = crdt, .sender = sender};
+        items_sweep_run(&sweep, &crdt->members, member_told_survives, member_absent);
 }
 
-static bool member_flush_survives(struct sweep *sweep, struct item *item)
+static bool member_flush_survives(struct items_sweep *sweep, struct item *item)
 {
         const struct crdt_dot *dots = item_dots(item);
         for (unsigned i = 0; i < item->one.count; i++) {
@@ -497,7 +371,7 @@ static bool member_flush_survives(struct sweep *sweep, struct item *item)
 
 static bool member_flush(void *context, struct node *node)
 {
-        struct sweep *sweep = context;
+        struct items_sweep *sweep = context;
         struct item *item = item_of(node);
         bool was = item_visible(item);
         for (unsigned i = item->one.count; i > 0; i--) {
@@ -509,8 +383,8 @@ static bool member_flush(void *context, struct node *node)
 
 void members_flush(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *seen)
 {
-        struct sweep sweep = {.env = env, .crdt = crdt, .sender = seen};
-        sweep_run(&sweep, &crdt->members, member_flush_survives, member_flush);
+        struct items_sweep sweep = {.env = env, .crdt = crdt, .sender = seen};
+        items_sweep_run(&sweep, &crdt->members, member_flush_survives, member_flush);
 }
 
 void member_absent_dots(struct crdt_env *env, struct crdt *crdt, struct bytes member,

@@ -10,8 +10,9 @@
  *               SAVED: u8 kind (enum crdt_base), signed varint for INT, slice for FLOAT
  *      COUNTS   varint count, (u8 origin rising, u64 clock, totals, u64 cut clock, totals) each
  *      ITEMS    bounds: varint count, (u8 origin rising, u64 clock) each
- *               fields: varint count, (slice name, stamp, u8 removed, VALUES and not removed:
- *               slice) each
+ *               fields: varint count, (slice name, stamp, u8 1: removed, 2: increments follow;
+ *               VALUES and not removed: slice; increments: [SAVED: the base, as in VALUE, u64
+ *               clock of the last change] as in COUNTS) each; a stamp of zeros: increments alone
  *               members: varint count, (slice name, varint dots > 0, (u8 origin rising, u64 clock,
  *               u8 removed) each) each
  *      SIBLINGS as siblings.h says
@@ -25,6 +26,7 @@
  * Shapiro, Baquero, Balegas, Duarte: "An optimized conflict-free replicated set", 2012, taken
  * to every kind of part). */
 #include "base/check.h"
+#include "crdt/counter.h"
 #include "crdt/crdt_priv.h"
 #include "crdt/hll.h"
 #include "crdt/list.h"
@@ -66,29 +68,20 @@ static void last_write(const struct crdt *crdt, struct buffer *buffer)
 static void base_write(const struct crdt_env *env, const struct crdt *crdt, struct buffer *buffer)
 {
         struct bytes value = {0};
-        if (crdt->base_kind == CRDT_BASE_INT) {
+        if (crdt->counter.base_kind == CRDT_BASE_INT) {
                 struct buffer text;
                 buffer_init(&text, env->table.heap);
-                buffer_format(&text, "%lld", (long long)crdt->base_int);
+                buffer_format(&text, "%lld", (long long)crdt->counter.base_int);
                 buffer_slice(buffer, buffer_view(&text));
                 buffer_fini(&text);
                 return;
         }
-        if (crdt->base_kind == CRDT_BASE_FLOAT)
-                value = crdt->base_text;
+        if (crdt->counter.base_kind == CRDT_BASE_FLOAT)
+                value = crdt->counter.base_text;
         else if (env->native == NULL ||
                  !env->native->string_get(env->native->context, env->name, &value))
                 value = (struct bytes){0};
         buffer_slice(buffer, value);
-}
-
-static void base_save(const struct crdt *crdt, struct buffer *buffer)
-{
-        buffer_u8(buffer, crdt->base_kind);
-        if (crdt->base_kind == CRDT_BASE_INT)
-                buffer_varint_signed(buffer, crdt->base_int);
-        if (crdt->base_kind == CRDT_BASE_FLOAT)
-                buffer_slice(buffer, crdt->base_text);
 }
 
 static void value_write(const struct crdt_env *env, const struct crdt *crdt,
@@ -96,7 +89,7 @@ static void value_write(const struct crdt_env *env, const struct crdt *crdt,
 {
         struct bytes value = {0};
         if (kind == CRDT_STATE_SAVED) {
-                base_save(crdt, buffer);
+                counter_base_save(&crdt->counter, buffer);
         } else if (base_alive(crdt)) {
                 base_write(env, crdt, buffer);
         } else {
@@ -105,35 +98,6 @@ static void value_write(const struct crdt_env *env, const struct crdt *crdt,
                         value = (struct bytes){0};
                 buffer_slice(buffer, value);
         }
-}
-
-static void counts_write(const struct crdt *crdt, struct buffer *buffer)
-{
-        buffer_varint(buffer, crdt->count_count);
-        for (unsigned i = 0; i < crdt->count_count; i++) {
-                const struct crdt_count *count = &crdt->counts[i];
-                buffer_u8(buffer, count->origin);
-                buffer_u64(buffer, count->hlc);
-                crdt_totals_encode(buffer, count->total);
-                buffer_u64(buffer, count->cut_hlc);
-                crdt_totals_encode(buffer, count->cut);
-        }
-}
-
-static void field_write(const struct crdt_env *env, struct item *item, enum crdt_state_kind kind,
-                        struct buffer *buffer)
-{
-        struct bytes value = {0};
-        struct bytes field = node_key(&item->node);
-        buffer_slice(buffer, field);
-        stamp_write(buffer, dot_stamp(item->one));
-        buffer_u8(buffer, item->one.removed);
-        if (kind == CRDT_STATE_SAVED || item->one.removed)
-                return;
-        if (env->native == NULL ||
-            !env->native->hash_get(env->native->context, env->name, field, &value))
-                value = (struct bytes){0};
-        buffer_slice(buffer, value);
 }
 
 static void member_write(struct item *item, struct buffer *buffer)
@@ -164,7 +128,8 @@ static void items_write(const struct crdt_env *env, const struct crdt *crdt,
         struct table_walk walk = {0};
         buffer_varint(buffer, items_count(crdt->fields));
         for (size_t i = 0; i < items_count(crdt->fields); i++)
-                field_write(env, item_of(table_next(&crdt->fields->table, &walk)), kind, buffer);
+                field_write_state(env, item_of(table_next(&crdt->fields->table, &walk)), kind,
+                                  buffer);
         walk = (struct table_walk){0};
         buffer_varint(buffer, items_count(crdt->members));
         for (size_t i = 0; i < items_count(crdt->members); i++)
@@ -173,13 +138,13 @@ static void items_write(const struct crdt_env *env, const struct crdt *crdt,
 
 static unsigned parts_of(const struct crdt *crdt, enum crdt_state_kind kind)
 {
-        bool value = kind == CRDT_STATE_SAVED ? crdt->base_kind != CRDT_BASE_NATIVE
+        bool value = kind == CRDT_STATE_SAVED ? crdt->counter.base_kind != CRDT_BASE_NATIVE
                                               : base_alive(crdt) || crdt_type(crdt) == CRDT_OPAQUE;
         bool items = crdt->fields != NULL || crdt->members != NULL || crdt->bound_count > 0;
         return (stamp_is(crdt_stamp(crdt)) ? PART_LAST : 0u) |
                (stamp_is(crdt->killed) ? PART_KILLED : 0u) | (stamp_is(crdt->ttl) ? PART_TTL : 0u) |
                (stamp_is(crdt->base) ? PART_BASE : 0u) | (value ? PART_VALUE : 0u) |
-               (crdt->count_count > 0 ? PART_COUNTS : 0u) | (items ? PART_ITEMS : 0u) |
+               (crdt->counter.count_count > 0 ? PART_COUNTS : 0u) | (items ? PART_ITEMS : 0u) |
                (crdt->siblings != NULL ? PART_SIBLINGS : 0u) | (crdt->hll != NULL ? PART_HLL : 0u) |
                (crdt->list != NULL ? PART_LIST : 0u) |
                (crdt->stream != NULL || stamp_is(crdt->born) ? PART_STREAM : 0u) |
@@ -208,7 +173,7 @@ enum err crdt_state_encode(const struct crdt_env *env, const struct crdt *crdt,
         if ((parts & PART_VALUE) != 0)
                 value_write(env, crdt, kind, buffer);
         if ((parts & PART_COUNTS) != 0)
-                counts_write(crdt, buffer);
+                counter_write(&crdt->counter, buffer);
         if ((parts & PART_ITEMS) != 0)
                 items_write(env, crdt, kind, buffer);
         if ((parts & PART_SIBLINGS) != 0)
@@ -226,52 +191,12 @@ enum err crdt_state_encode(const struct crdt_env *env, const struct crdt *crdt,
 
 /* ---- decode: each list has one reader, used for the check and for the merge */
 
-static uint64_t clock_or_zero(struct cursor *cursor, uint64_t hlc_max)
-{
-        uint64_t hlc = cursor_u64(cursor);
-        if (hlc > hlc_max)
-                cursor_fail(cursor, ERR_REFUSED);
-        return hlc;
-}
-
-static struct crdt_count count_read_one(struct cursor *cursor, uint64_t hlc_max,
-                                        region_id *origin_last)
-{
-        struct crdt_count count = {.origin = cursor_u8(cursor)};
-        count.hlc = clock_or_zero(cursor, hlc_max);
-        count.total = totals_read(cursor);
-        count.cut_hlc = clock_or_zero(cursor, hlc_max);
-        count.cut = totals_read(cursor);
-        if (!region_valid(count.origin) || count.origin <= *origin_last)
-                cursor_fail(cursor, ERR_MALFORMED);
-        *origin_last = count.origin;
-        return count;
-}
-
-struct field_told {
-        struct bytes name;
-        struct bytes value;
-        struct stamp stamp;
-        bool removed;
-};
-
 static bool flag_read(struct cursor *cursor)
 {
         uint8_t flag = cursor_u8(cursor);
         if (flag > 1)
                 cursor_fail(cursor, ERR_MALFORMED);
         return flag == 1;
-}
-
-static struct field_told field_read(struct cursor *cursor, enum crdt_state_kind kind,
-                                    uint64_t hlc_max)
-{
-        struct field_told field = {.name = name_read(cursor)};
-        field.stamp = stamp_read(cursor, hlc_max, false);
-        field.removed = flag_read(cursor);
-        if (kind == CRDT_STATE_VALUES && !field.removed)
-                field.value = name_read(cursor);
-        return field;
 }
 
 struct member_told {
@@ -311,23 +236,7 @@ static void value_read(struct cursor *cursor, struct crdt_state *state)
                 state->value = name_read(cursor);
                 return;
         }
-        state->head.base_kind = cursor_u8(cursor);
-        if (state->head.base_kind > CRDT_BASE_LOST)
-                cursor_fail(cursor, ERR_MALFORMED);
-        if (state->head.base_kind == CRDT_BASE_INT)
-                state->head.base_int = cursor_varint_signed(cursor);
-        if (state->head.base_kind == CRDT_BASE_FLOAT)
-                state->value = name_read(cursor);
-}
-
-static void counts_check(struct cursor *cursor, uint64_t hlc_max, struct crdt_state *state)
-{
-        const uint8_t *from = cursor->at;
-        region_id origin_last = 0;
-        uint64_t count = count_read(cursor, 21);
-        for (uint64_t i = 0; i < count && !cursor_failed(cursor); i++)
-                count_read_one(cursor, hlc_max, &origin_last);
-        state->counts = cursor_since(cursor, from);
+        state->value = counter_base_read(cursor, &state->head.counter);
 }
 
 static void items_check(struct cursor *cursor, uint64_t hlc_max, struct crdt_state *state)
@@ -342,7 +251,7 @@ static void items_check(struct cursor *cursor, uint64_t hlc_max, struct crdt_sta
         from = cursor->at;
         count = count_read(cursor, 11);
         for (uint64_t i = 0; i < count && !cursor_failed(cursor); i++)
-                field_read(cursor, state->kind, hlc_max);
+                field_read_state(cursor, state->kind, hlc_max);
         state->fields = cursor_since(cursor, from);
         from = cursor->at;
         count = count_read(cursor, 12);
@@ -372,7 +281,7 @@ bool crdt_state_decode(struct cursor *cursor, enum crdt_state_kind kind, uint64_
         if ((parts & PART_VALUE) != 0)
                 value_read(cursor, &state);
         if ((parts & PART_COUNTS) != 0)
-                counts_check(cursor, hlc_max, &state);
+                state.counts = counter_check(cursor, hlc_max);
         if ((parts & PART_ITEMS) != 0)
                 items_check(cursor, hlc_max, &state);
         if ((parts & PART_SIBLINGS) != 0)
@@ -443,13 +352,8 @@ static void merge_counts(struct crdt_env *env, struct crdt *crdt, const struct c
                 merge_count(env, crdt, one);
                 vector_advance(&told, one.origin, one.hlc);
         }
-        for (unsigned i = 0; i < crdt->count_count; i++) {
-                struct crdt_count *own = &crdt->counts[i];
-                struct stamp stamp = {own->hlc, own->origin};
-                if (stamp_is(stamp) && !vector_covers(&told, stamp) &&
-                    crdt_seen_covers(sender, stamp))
-                        cut_join(env, crdt, own->origin, own->hlc, own->total);
-        }
+        if (counter_absent(&crdt->counter, &told, sender))
+                env->string_dirty = true;
 }
 
 /* Returns whether the value that came is the new base. */
@@ -461,11 +365,12 @@ static void merge_base(struct crdt_env *env, struct crdt *crdt, const struct crd
                 if (env_seen(env, told))
                         crdt->killed = stamp_max(crdt->killed, told);
                 base_set(env, crdt, told);
-                if (state->kind == CRDT_STATE_SAVED && state->head.base_kind == CRDT_BASE_FLOAT)
+                if (state->kind == CRDT_STATE_SAVED &&
+                    state->head.counter.base_kind == CRDT_BASE_FLOAT)
                         base_learn(env, crdt, state->value);
                 else
-                        crdt->base_kind = state->head.base_kind;
-                crdt->base_int = state->head.base_int;
+                        crdt->counter.base_kind = state->head.counter.base_kind;
+                crdt->counter.base_int = state->head.counter.base_int;
         } else if (stamp_before(told, crdt->base) && crdt_seen_covers(sender, crdt->base)) {
                 crdt->killed = stamp_max(crdt->killed, crdt->base);
         }
@@ -477,12 +382,8 @@ static void merge_fields(struct crdt_env *env, struct crdt *crdt, const struct c
         struct cursor cursor = cursor_of(state->fields);
         uint64_t count = state->fields.len == 0 ? 0 : cursor_varint(&cursor);
         for (uint64_t i = 0; i < count; i++) {
-                struct field_told field = field_read(&cursor, state->kind, UINT64_MAX);
-                if (field.removed || !env_seen(env, field.stamp))
-                        field_join(env, crdt, field.name, field.stamp, field.removed, field.value);
-                struct item *item = items_find(env, crdt->fields, field.name);
-                if (item != NULL)
-                        item->one.mark = true;
+                struct field_told field = field_read_state(&cursor, state->kind, UINT64_MAX);
+                field_merge(env, crdt, &field, sender);
         }
         fields_absent(env, crdt, sender);
 }
@@ -592,18 +493,18 @@ void crdt_merge(struct crdt_env *env, struct crdt *crdt, const struct crdt_state
 
 struct collect {
         struct crdt_env *env;
+        struct crdt *crdt;
         uint64_t stable;
         uint64_t count;
 };
 
-static bool field_collect(void *context, struct node *node)
+static bool collect_field(void *context, struct node *node)
 {
         struct collect *collect = context;
-        struct item *item = item_of(node);
-        if (!item->one.removed || item->one.hlc > collect->stable)
+        if (!field_collect(collect->env, collect->crdt, item_of(node), collect->stable))
                 return false;
         collect->count++;
-        heap_free(collect->env->table.heap, item);
+        heap_free(collect->env->table.heap, node);
         return true;
 }
 
@@ -626,7 +527,7 @@ static bool member_collect(void *context, struct node *node)
 static void items_collect(struct collect *collect, struct crdt_items **slot,
                           bool (*drop)(void *context, struct node *node))
 {
-        if (*slot == NULL || (*slot)->table.count == (*slot)->live)
+        if (*slot == NULL || ((*slot)->table.count == (*slot)->live && (*slot)->tallies == 0))
                 return;
         table_sweep(&(*slot)->table, drop, collect);
         if ((*slot)->table.count == 0)
@@ -635,8 +536,8 @@ static void items_collect(struct collect *collect, struct crdt_items **slot,
 
 uint64_t crdt_collect(struct crdt_env *env, struct crdt *crdt, uint64_t stable)
 {
-        struct collect collect = {.env = env, .stable = stable};
-        items_collect(&collect, &crdt->fields, field_collect);
+        struct collect collect = {.env = env, .crdt = crdt, .stable = stable};
+        items_collect(&collect, &crdt->fields, collect_field);
         items_collect(&collect, &crdt->members, member_collect);
         list_prune(env, crdt);
         stream_prune(env, crdt);
@@ -661,11 +562,8 @@ bool crdt_forgettable(const struct crdt_env *env, const struct crdt *crdt, uint6
         newest = crdt->killed.hlc > newest ? crdt->killed.hlc : newest;
         newest = crdt->born.hlc > newest ? crdt->born.hlc : newest;
         newest = crdt->ttl.hlc > newest ? crdt->ttl.hlc : newest;
-        for (unsigned i = 0; i < crdt->count_count; i++) {
-                uint64_t cut = crdt->counts[i].cut_hlc;
-                newest = cut > newest ? cut : newest;
-                newest = crdt->counts[i].hlc > newest ? crdt->counts[i].hlc : newest;
-        }
+        uint64_t counted = counter_newest(&crdt->counter);
+        newest = counted > newest ? counted : newest;
         return newest <= stable;
 }
 
@@ -676,33 +574,8 @@ static uint64_t digest_stamp(uint64_t hash, struct stamp stamp)
         return hash_fnv_u64(hash_fnv_u64(hash, stamp.hlc), stamp.origin);
 }
 
-static uint64_t digest_double(uint64_t hash, double value)
-{
-        uint64_t bits = 0;
-        memcpy(&bits, &value, sizeof bits);
-        return hash_fnv_u64(hash, bits);
-}
-
-static uint64_t digest_counts(uint64_t hash, const struct crdt *crdt, bool all)
-{
-        for (unsigned i = 0; i < crdt->count_count; i++) {
-                const struct crdt_count *count = &crdt->counts[i];
-                if (all) {
-                        hash = digest_stamp(hash, (struct stamp){count->cut_hlc, count->origin});
-                        hash = hash_fnv_u64(hash, count->cut.whole);
-                        hash = digest_double(hash, count->cut.part);
-                }
-                if (!all && !crdt_counted(crdt, count))
-                        continue;
-                hash = digest_stamp(hash, (struct stamp){count->hlc, count->origin});
-                hash = hash_fnv_u64(hash, count->total.whole - count->cut.whole);
-                hash = digest_double(hash, count->total.part - count->cut.part);
-        }
-        return hash;
-}
-
 /* A sum over elements, so that their order does not count. */
-static uint64_t digest_items(const struct crdt_items *items, bool removed_too)
+static uint64_t digest_items(const struct crdt_items *items)
 {
         uint64_t sum = 0;
         struct table_walk walk = {0};
@@ -712,7 +585,7 @@ static uint64_t digest_items(const struct crdt_items *items, bool removed_too)
                 uint64_t hash = hash_fnv(HASH_FNV_START, node_key(&item->node));
                 bool any = false;
                 for (unsigned i = 0; i < item->one.count; i++) {
-                        if (dots[i].removed && !removed_too)
+                        if (dots[i].removed)
                                 continue;
                         hash = hash_fnv_u64(digest_stamp(hash, dot_stamp(dots[i])),
                                             dots[i].removed);
@@ -732,9 +605,9 @@ uint64_t crdt_digest(const struct crdt *crdt, struct crdt_name name, bool all)
         hash = hash_fnv_u64(hash, type);
         hash = hash_fnv_u64(hash, crdt_expire_at(crdt));
         hash = digest_stamp(hash, base_alive(crdt) || all ? crdt->base : (struct stamp){0});
-        hash = digest_counts(hash, crdt, all);
-        hash = hash_fnv_u64(hash, digest_items(crdt->fields, all));
-        hash = hash_fnv_u64(hash, digest_items(crdt->members, false));
+        hash = counter_digest(hash, &crdt->counter, crdt_rival(crdt, CRDT_STRING), all);
+        hash = hash_fnv_u64(hash, fields_digest(crdt, all));
+        hash = hash_fnv_u64(hash, digest_items(crdt->members));
         for (unsigned i = 0; crdt->siblings != NULL && i < crdt->siblings->count; i++)
                 hash = digest_stamp(hash, crdt->siblings->list[i].stamp);
         if (crdt->list != NULL && crdt->list->length > 0)

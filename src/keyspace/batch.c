@@ -39,8 +39,8 @@ static struct bytes first_item(const struct keyspace_op *op)
 static void fetch_part(const struct keyspace_op *op, const struct crdt *crdt)
 {
         enum crdt_type type = op_type(op->op);
-        if (op->op == CRDT_OP_COUNT && crdt->counts != NULL)
-                fetch(crdt->counts, sizeof *crdt->counts);
+        if (op->op == CRDT_OP_COUNT && crdt->counter.counts != NULL)
+                fetch(crdt->counter.counts, sizeof *crdt->counter.counts);
         if (type == CRDT_STRING)
                 return;
         const struct crdt_items *items = crdt_items_plain(crdt, type);

@@ -163,14 +163,14 @@ static bool stamp_equal(struct stamp a, struct stamp b)
 static bool crdt_is_plain(const struct crdt *crdt)
 {
         return crdt->fields == NULL && crdt->members == NULL && crdt->list == NULL &&
-               crdt->stream == NULL && crdt->count_count == 0 && crdt->bound_count == 0 &&
+               crdt->stream == NULL && crdt->counter.count_count == 0 && crdt->bound_count == 0 &&
                crdt->last[CRDT_HASH].hlc == 0 && crdt->last[CRDT_SET].hlc == 0 &&
                crdt->last[CRDT_OPAQUE].hlc == 0 && crdt->siblings == NULL &&
                crdt->last[CRDT_SIBLINGS].hlc == 0 && crdt->last[CRDT_LIST].hlc == 0 &&
                crdt->hll == NULL && crdt->last[CRDT_HLL].hlc == 0 &&
                crdt->last[CRDT_STREAM].hlc == 0 && crdt->born.hlc == 0 &&
                stamp_equal(crdt->last[CRDT_STRING], crdt->base) &&
-               crdt->base_kind == CRDT_BASE_NATIVE && !crdt->evicted && !crdt->opaque_lost;
+               crdt->counter.base_kind == CRDT_BASE_NATIVE && !crdt->evicted && !crdt->opaque_lost;
 }
 
 void entry_pack(struct keyspace *keyspace, struct entry *entry)

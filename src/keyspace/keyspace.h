@@ -59,7 +59,7 @@ void keyspace_free(struct keyspace *keyspace);
 struct keyspace_change {
         struct stamp stamp;
         struct bytes delta; /* encoded, without the length prefix of streams; see below */
-        bool rewrite;       /* the native value must become `text` (the expiry stays) */
+        bool rewrite;       /* the native value, or field, must become `text` (expiry stays) */
         struct bytes text;
         struct bytes before; /* of an increment: the base that it was the first to be added to, ptr
                               * NULL: none. Nothing else tells it: to be logged before the delta */
@@ -110,10 +110,25 @@ struct keyspace_pair {
         struct bytes value;
 };
 
-/* HSET, HMSET, HSETNX, HINCRBY ...: these fields now have these values. count > 0. */
+/* HSET, HMSET, HSETNX ...: these fields now have these values. count > 0. */
 MUST_USE enum err keyspace_local_hash_set(struct keyspace *keyspace, uint64_t wall_ms,
                                           struct crdt_name name, const struct keyspace_pair *pairs,
                                           size_t count, struct keyspace_change *ret);
+
+/* HINCRBY that succeeded: by `amount`, and the field is now `value_after`. With ret->rewrite, or
+ * with ERR_INVALID (no total of this origin holds it), the outcome is to be told as an HSET. */
+MUST_USE enum err keyspace_local_hash_increment(struct keyspace *keyspace, uint64_t wall_ms,
+                                                struct crdt_name name, struct bytes field,
+                                                int64_t amount, int64_t value_after,
+                                                struct keyspace_change *ret);
+
+/* HINCRBYFLOAT: `value_before` is what the field was, len 0 where it was absent. ret->rewrite is
+ * true, ret->text what the field must be. ERR_INVALID: that was no number, or the result is not
+ * finite; nothing has changed. */
+MUST_USE enum err keyspace_local_hash_increment_float(struct keyspace *keyspace, uint64_t wall_ms,
+                                                      struct crdt_name name, struct bytes field,
+                                                      double amount, struct bytes value_before,
+                                                      struct keyspace_change *ret);
 
 /* HDEL: these fields are gone; so is the key where they were the last. */
 MUST_USE enum err keyspace_local_hash_delete(struct keyspace *keyspace, uint64_t wall_ms,

@@ -165,6 +165,7 @@ enum err flushes_merge(struct keyspace *keyspace, const struct crdt_native *nati
 enum err flushes_load(struct keyspace *keyspace, struct cursor *cursor);
 
 bool name_fits(struct crdt_name name);
+bool names_fit(struct crdt_name name, const struct bytes *names, size_t count);
 
 /* local.c: a delta is begun in the scratch buffer, filled by the caller, then merged and published.
  * The flag says that the key had no content. */
@@ -188,6 +189,11 @@ void entry_set(struct keyspace *keyspace, struct entry *entry, struct stamp stam
 enum err value_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                        enum crdt_op op, struct bytes value, uint64_t expire_at_ms,
                        struct keyspace_change *ret);
+/* The next totals of this origin, and the cut that belongs to them: `own` is its part, `counted`
+ * whether that counts. A part that others may have forgotten, or that a write of another type has
+ * killed, does not come back by a new increment. */
+struct crdt_delta count_next(const struct crdt_count *own, bool counted, struct stamp stamp,
+                             int64_t whole, double part);
 enum err count_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                        int64_t whole, double part, struct bytes text_before,
                        struct keyspace_change *ret);

@@ -135,14 +135,33 @@ bool change_is_part(const struct entry *entry, enum crdt_op op, struct keyspace_
         return part;
 }
 
+/* What is observed of the fields that a body names. */
+static void body_elements(struct keyspace *keyspace, const struct crdt *crdt, enum crdt_op op,
+                          struct bytes body, struct buffer *delta)
+{
+        struct cursor cursor = cursor_of(body);
+        uint64_t count = cursor_varint(&cursor);
+        for (uint64_t i = 0; i < count; i++) {
+                crdt_element_encode(&keyspace->env, crdt, cursor_slice(&cursor), delta);
+                if (op == CRDT_OP_HSET)
+                        cursor_slice(&cursor);
+        }
+        CHECK(!cursor_failed(&cursor));
+}
+
 enum err items_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                        enum crdt_op op, struct bytes body, struct keyspace_change *ret)
 {
         if (change_is_part(entry, op, ret))
                 return ERR_NONE;
-        struct buffer *delta =
-                delta_begin(keyspace, stamp, op, created_flag(entry), entry_name(entry));
+        bool hash = op == CRDT_OP_HSET || op == CRDT_OP_HDEL;
+        uint8_t flags = op == CRDT_OP_HDEL ? 0 : created_flag(entry);
+        if (hash && entry->node.kind == ENTRY_FULL && crdt_has_elements(entry->crdt))
+                flags |= CRDT_FLAG_ELEMENTS;
+        struct buffer *delta = delta_begin(keyspace, stamp, op, flags, entry_name(entry));
         buffer_bytes(delta, body);
+        if ((flags & CRDT_FLAG_ELEMENTS) != 0)
+                body_elements(keyspace, entry->crdt, op, body, delta);
         return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
 }
 
@@ -228,20 +247,17 @@ enum err keyspace_local_opaque(struct keyspace *keyspace, uint64_t wall_ms, stru
 
 /* ---- counters */
 
-/* The next totals of this origin, and the cut that belongs to them. A part that others may have
- * forgotten, or that a write of another type has killed, does not come back by a new increment. */
-static struct crdt_delta count_next(const struct keyspace *keyspace, const struct crdt *crdt,
-                                    struct stamp stamp, int64_t whole, double part)
+struct crdt_delta count_next(const struct crdt_count *own, bool counted, struct stamp stamp,
+                             int64_t whole, double part)
 {
         struct crdt_delta next = {.total = {(uint64_t)whole, part}};
-        const struct crdt_count *own = crdt_count_of(crdt, keyspace->config.origin);
         if (own == NULL || own->hlc == 0) {
                 next.cut_hlc = stamp.hlc - 1;
                 return next;
         }
         next.total.whole += own->total.whole;
         next.total.part += own->total.part;
-        bool dead = own->hlc > own->cut_hlc && !crdt_counted(crdt, own);
+        bool dead = own->hlc > own->cut_hlc && !counted;
         next.cut_hlc = dead ? own->hlc : own->cut_hlc;
         next.cut = dead ? own->total : own->cut;
         return next;
@@ -272,7 +288,8 @@ enum err count_publish(struct keyspace *keyspace, struct stamp stamp, struct ent
                 return ERR_NONE;
         }
         uint8_t flags = created_flag(entry);
-        struct crdt_delta next = count_next(keyspace, crdt, stamp, whole, part);
+        struct crdt_delta next =
+                count_next(own, own != NULL && crdt_counted(crdt, own), stamp, whole, part);
         flags |= next.cut_hlc != 0 ? CRDT_FLAG_CUTS : 0;
         struct buffer *delta =
                 delta_begin(keyspace, stamp, CRDT_OP_COUNT, flags, entry_name(entry));
@@ -355,7 +372,8 @@ static bool entry_holds(const struct entry *entry)
 static uint8_t observed_flags(const struct crdt *crdt)
 {
         return (uint8_t)((crdt_has_cuts(crdt) ? CRDT_FLAG_CUTS : 0) |
-                         (crdt_has_bounds(crdt) ? CRDT_FLAG_BOUNDS : 0));
+                         (crdt_has_bounds(crdt) ? CRDT_FLAG_BOUNDS : 0) |
+                         (crdt_has_elements(crdt) ? CRDT_FLAG_ELEMENTS : 0));
 }
 
 static void observed_encode(const struct crdt *crdt, uint8_t flags, struct buffer *delta)
@@ -364,6 +382,8 @@ static void observed_encode(const struct crdt *crdt, uint8_t flags, struct buffe
                 crdt_cuts_encode(crdt, delta);
         if ((flags & CRDT_FLAG_BOUNDS) != 0)
                 crdt_bounds_encode(crdt, delta);
+        if ((flags & CRDT_FLAG_ELEMENTS) != 0)
+                crdt_elements_encode(crdt, delta);
 }
 
 static void stamp_encode(struct buffer *buffer, struct stamp stamp)
@@ -486,41 +506,14 @@ enum err keyspace_local_expire(struct keyspace *keyspace, uint64_t wall_ms, stru
         return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
 }
 
-/* ---- hashes, sets */
+/* ---- sets */
 
-static bool names_fit(struct crdt_name name, const struct bytes *names, size_t count)
+bool names_fit(struct crdt_name name, const struct bytes *names, size_t count)
 {
         bool fit = name_fits(name);
         for (size_t i = 0; i < count; i++)
                 fit = fit && names[i].len <= CRDT_NAME_LEN_MAX;
         return fit;
-}
-
-enum err keyspace_local_hash_set(struct keyspace *keyspace, uint64_t wall_ms, struct crdt_name name,
-                                 const struct keyspace_pair *pairs, size_t count,
-                                 struct keyspace_change *ret)
-{
-        CHECK(count > 0);
-        bool fit = name_fits(name);
-        for (size_t i = 0; i < count; i++)
-                fit = fit && pairs[i].field.len <= CRDT_NAME_LEN_MAX &&
-                      pairs[i].value.len <= CRDT_NAME_LEN_MAX;
-        if (!fit)
-                return ERR_LIMIT;
-        struct entry *entry = entry_get(keyspace, name);
-        if (entry == NULL)
-                return ERR_NOMEM;
-        if (change_is_part(entry, CRDT_OP_HSET, ret))
-                return ERR_NONE;
-        uint8_t flags = created_flag(entry);
-        struct stamp stamp = keyspace_issue(keyspace, wall_ms);
-        struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_HSET, flags, name);
-        buffer_varint(delta, count);
-        for (size_t i = 0; i < count; i++) {
-                buffer_slice(delta, pairs[i].field);
-                buffer_slice(delta, pairs[i].value);
-        }
-        return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
 }
 
 static enum err names_publish(struct keyspace *keyspace, uint64_t wall_ms, struct crdt_name name,
@@ -546,13 +539,6 @@ static enum err names_publish(struct keyspace *keyspace, uint64_t wall_ms, struc
                         crdt_dots_encode(&keyspace->env, crdt, names[i], delta);
         }
         return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
-}
-
-enum err keyspace_local_hash_delete(struct keyspace *keyspace, uint64_t wall_ms,
-                                    struct crdt_name name, const struct bytes *fields, size_t count,
-                                    struct keyspace_change *ret)
-{
-        return names_publish(keyspace, wall_ms, name, CRDT_OP_HDEL, fields, count, ret);
 }
 
 enum err keyspace_local_set_add(struct keyspace *keyspace, uint64_t wall_ms, struct crdt_name name,

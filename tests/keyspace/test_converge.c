@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 enum {
+        KEY_TALLY = 8, /* in key_names */
         REPLICAS_MAX = 4,
         STEPS = 160,
         STEPS_OFTEN = 900,
@@ -63,9 +64,11 @@ struct world {
         unsigned elements; /* ever made, so that each is told from the others */
         bool settling;     /* only delivery from here on */
         int64_t counted;   /* what was added to the counter that nothing else touches */
+        int64_t tallied;   /* the same, to the fields of a hash */
 };
 
-static const char *const key_names[] = {"a", "b", "c", "counter", "f", "list", "hll", "stream"};
+static const char *const key_names[] = {"a",    "b",   "c",      "counter", "f",
+                                        "list", "hll", "stream", "tally"};
 static const char *const item_names[] = {"x", "y", "z", "w"};
 
 #define DEMAND(world, belief)                                                                      \
@@ -246,19 +249,22 @@ static void op_opaque(struct op *op)
                                     value, expiry, &op->change) == ERR_NONE);
 }
 
-static bool model_int(struct model_key *key, long long *ret)
+static bool text_int(struct bytes value, long long *ret)
 {
         char text[MODEL_TEXT + 1];
         char again[MODEL_TEXT + 1];
-        *ret = 0;
-        if (key == NULL)
-                return true;
-        if (key->type != CRDT_STRING)
-                return false;
-        snprintf(text, sizeof text, "%.*s", BYTES_ARGS(text_get(&key->value)));
+        snprintf(text, sizeof text, "%.*s", BYTES_ARGS(value));
         *ret = strtoll(text, NULL, 10);
         snprintf(again, sizeof again, "%lld", *ret);
         return strcmp(text, again) == 0;
+}
+
+static bool model_int(struct model_key *key, long long *ret)
+{
+        *ret = 0;
+        if (key == NULL)
+                return true;
+        return key->type == CRDT_STRING && text_int(text_get(&key->value), ret);
 }
 
 static void model_text_set(struct op *op, struct bytes text)
@@ -345,6 +351,47 @@ static void op_hash_set(struct op *op)
         }
         CHECK(keyspace_local_hash_set(op->replica->keyspace, wall(op->world, op->replica), op->name,
                                       pairs, count, &op->change) == ERR_NONE);
+}
+
+static void op_hash_increment(struct op *op)
+{
+        char text[MODEL_NAME];
+        long long before = 0;
+        struct bytes field = item_random(op);
+        if (op->key != NULL && op->key->type != CRDT_HASH)
+                return;
+        struct model_item *item = op->key == NULL ? NULL : model_item(op->key, field);
+        if (item != NULL && !text_int(text_get(&item->value), &before))
+                return;
+        int64_t amount = (int64_t)rng_below(&op->world->rng, 9) - 3;
+        int len = snprintf(text, sizeof text, "%lld", before + (long long)amount);
+        model_hash_set(&op->replica->model, op->name, field, bytes_of(text, (size_t)len));
+        CHECK(keyspace_local_hash_increment(op->replica->keyspace, wall(op->world, op->replica),
+                                            op->name, field, amount, before + amount,
+                                            &op->change) == ERR_NONE);
+        DEMAND(op->world, op->change.whole || !op->change.rewrite);
+        if (op->name.key.ptr == (const uint8_t *)key_names[KEY_TALLY])
+                op->world->tallied += amount;
+}
+
+static void op_hash_increment_float(struct op *op)
+{
+        struct bytes before = {0};
+        struct bytes field = item_random(op);
+        if (op->key != NULL && op->key->type != CRDT_HASH)
+                return;
+        struct model_item *item = op->key == NULL ? NULL : model_item(op->key, field);
+        if (item != NULL)
+                before = text_get(&item->value);
+        double amount = ((double)rng_below(&op->world->rng, 9) - 3) / 4;
+        enum err err = keyspace_local_hash_increment_float(op->replica->keyspace,
+                                                           wall(op->world, op->replica), op->name,
+                                                           field, amount, before, &op->change);
+        if (err == ERR_INVALID)
+                return;
+        CHECK(err == ERR_NONE);
+        DEMAND(op->world, op->change.rewrite);
+        model_hash_set(&op->replica->model, op->name, field, op->change.text);
 }
 
 static void op_item_remove(struct op *op, enum crdt_type type)
@@ -531,8 +578,11 @@ static void op_stream_remove(struct op *op)
 /* The type that each key has where types do not mix; "counter" is only ever added to. */
 static void (*const ops_string[])(struct op *op) = {
         op_set, op_increment, op_increment_float, op_delete, op_expire, op_sibling, op_sibling};
-static void (*const ops_hash[])(struct op *op) = {op_hash_set, op_hash_set, op_hash_delete,
-                                                  op_delete, op_expire};
+static void (*const ops_hash[])(struct op *op) = {
+        op_hash_set,       op_hash_set,       op_hash_delete,
+        op_hash_delete,    op_delete,         op_hash_increment,
+        op_hash_increment, op_hash_increment, op_hash_increment_float,
+        op_expire};
 static void (*const ops_set[])(struct op *op) = {op_set_add, op_set_add, op_set_remove, op_delete,
                                                  op_expire};
 static void (*const ops_list[])(struct op *op) = {op_push,        op_push,        op_list_insert,
@@ -544,12 +594,33 @@ static void (*const ops_stream[])(struct op *op) = {
         op_stream_add,    op_stream_add,    op_stream_add, op_stream_make,
         op_stream_remove, op_stream_remove, op_delete,     op_expire};
 static void (*const ops_mixed[])(struct op *op) = {
-        op_stream_add, op_stream_add, op_stream_remove,   op_stream_make,
-        op_set,        op_increment,  op_increment_float, op_delete,
-        op_expire,     op_hash_set,   op_hash_set,        op_hash_delete,
-        op_set_add,    op_set_add,    op_set_remove,      op_opaque,
-        op_push,       op_push,       op_list_insert,     op_list_remove,
-        op_list_set,   op_hll_add,    op_hll_add,         op_sibling,
+        op_stream_add,
+        op_stream_add,
+        op_stream_remove,
+        op_stream_make,
+        op_set,
+        op_increment,
+        op_increment_float,
+        op_delete,
+        op_expire,
+        op_hash_set,
+        op_hash_set,
+        op_hash_delete,
+        op_set_add,
+        op_set_add,
+        op_set_remove,
+        op_opaque,
+        op_push,
+        op_push,
+        op_list_insert,
+        op_list_remove,
+        op_list_set,
+        op_hll_add,
+        op_hll_add,
+        op_sibling,
+        op_hash_increment,
+        op_hash_increment,
+        op_hash_increment_float,
 };
 
 static void act(struct world *world, struct replica *replica)
@@ -557,11 +628,14 @@ static void act(struct world *world, struct replica *replica)
         size_t which = rng_below(&world->rng, COUNT_OF(key_names));
         struct op op = {.world = world, .replica = replica};
         strike_before_change(world, replica);
-        op.name = (struct crdt_name){(uint32_t)(which == 3 ? 0 : rng_below(&world->rng, 2)),
-                                     bytes_of_str(key_names[which])};
+        op.name = (struct crdt_name){
+                (uint32_t)(which == 3 || which == KEY_TALLY ? 0 : rng_below(&world->rng, 2)),
+                bytes_of_str(key_names[which])};
         op.key = model_find(&replica->model, op.name);
         if (which == 3)
                 op_increment(&op);
+        else if (which == KEY_TALLY)
+                op_hash_increment(&op);
         else if ((world->faults & FAULT_TYPES) != 0)
                 ops_mixed[rng_below(&world->rng, COUNT_OF(ops_mixed))](&op);
         else if (which == 0)
@@ -936,6 +1010,14 @@ static void compare(struct world *world)
         struct model_key *key = model_find(&first->model, (struct crdt_name){0, BYTES("counter")});
         DEMAND(world, model_int(key, &value));
         DEMAND(world, value == world->counted);
+        int64_t tallied = 0;
+        key = model_find(&world->replicas[0].model,
+                         (struct crdt_name){0, bytes_of_str(key_names[KEY_TALLY])});
+        for (size_t i = 0; key != NULL && i < MODEL_ITEMS; i++) {
+                if (key->items[i].used && text_int(text_get(&key->items[i].value), &value))
+                        tallied += value;
+        }
+        DEMAND(world, tallied == world->tallied);
 }
 
 static uint64_t collected; /* in all histories of a profile */

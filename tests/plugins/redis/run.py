@@ -17,6 +17,7 @@ import traceback
 
 import access
 import commands
+import counters
 import digests
 import events
 import flushed
@@ -53,8 +54,8 @@ def main():
     passed = failed = 0
     print(f"seed {arguments.seed}")
     for program in servers:
-        for group in (groups.ALL + replaced.ALL + access.ALL + commands.ALL + lives.ALL + policies.ALL +
-                      flushed.ALL + hyperloglog.ALL + libraries.ALL + lists.ALL + streams.ALL +
+        for group in (groups.ALL + replaced.ALL + access.ALL + commands.ALL + counters.ALL + lives.ALL +
+                      policies.ALL + flushed.ALL + hyperloglog.ALL + libraries.ALL + lists.ALL + streams.ALL +
                       waiting.ALL + digests.ALL + events.ALL):
             name = group.__name__
             if arguments.groups and name not in arguments.groups:
