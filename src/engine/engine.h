@@ -116,7 +116,7 @@ MUST_USE enum err engine_topology(struct engine *engine, const struct topology *
 void engine_redis(struct engine *engine, const struct world_effect *effect);
 
 /* Asks Redis for digests: about a tenth of a second's worth. NULL: `verified` will be called,
- * unless the engine is closed before; else why it will not. `ticket` is not 0 and in use once only. */
+ * unless the engine is closed before; else why it will not. `ticket` is not 0, and in use once. */
 MUST_USE const char *engine_verify(struct engine *engine, const struct engine_verify *ask,
                                    uint64_t ticket);
 

@@ -112,7 +112,8 @@ static bool ask(struct run *run, struct region *region, bool positions,
                 good = cursor_u8(&cursor) == 1;
                 region->shards = cursor_u32(&cursor);
                 region->walk = cursor_u64(&cursor);
-                run->keys += positions ? (cursor_u64(&cursor), 0) : cursor_u64(&cursor);
+                uint64_t keys = cursor_u64(&cursor);
+                run->keys += positions ? 0 : keys;
                 *ret_payload = cursor_bytes(&cursor, cursor_left(&cursor));
                 good = good && !cursor_failed(&cursor) && region->shards > 0;
         }

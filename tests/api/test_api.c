@@ -35,6 +35,8 @@ struct world {
         size_t gone;
         bool at_once; /* answer from within the request */
         struct api_impairment impaired;
+        uint64_t ticket; /* of the last verification */
+        struct api_verify verify;
         bool closed;
 };
 
@@ -102,6 +104,19 @@ static enum err host_impair(void *context, struct bytes region,
         return bytes_equal(region, BYTES("b")) ? ERR_NONE : ERR_NOT_FOUND;
 }
 
+static const char *host_verify(void *context, uint64_t ticket, const struct api_verify *ask)
+{
+        struct api_verified answer = {.shards = 3, .walk = 9, .keys = 5, .payload = BYTES("sums")};
+        (void)context;
+        if (ask->shard == 7)
+                return "there is no such shard";
+        world.ticket = ticket;
+        world.verify = *ask;
+        if (world.at_once)
+                api_verified(world.api, ticket, &answer);
+        return NULL;
+}
+
 static const char topology_text[] =
         "cluster = test\nepoch = 1\n"
         "region a { id = 1; latitude = 39; longitude = -77; a = [192.0.2.1]\n"
@@ -156,7 +171,7 @@ static int setup(void **state)
                 .locks_host = HOST,
                 .lab = true,
                 .host = {&world, host_request, host_gone, host_status, host_topology, host_impair,
-                         NULL},
+                         host_verify},
         };
         enum err err = api_new(&world.loop, &config, &world.api, why, sizeof why);
         if (err != ERR_NONE)
@@ -534,6 +549,38 @@ static void links_are_impaired(void **state)
                      "400 Bad");
 }
 
+/* The answer is bytes: u8 form, u32 shards, u64 walk, u64 keys, payload. */
+static void verifies(void **state)
+{
+        static const char post[] =
+                "POST /verify?shard=2&walk=4&prefix=a%20b HTTP/1.1\r\nHost: x\r\n"
+                "Content-Length: 3\r\n\r\nmap";
+        (void)state;
+        assert_holds(http("POST /verify?shard=x HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"),
+                     "400 Bad");
+        assert_holds(http("POST /verify?shard=7 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"),
+                     "no such shard");
+        world.at_once = true;
+        assert_holds(http(post), "Content-Length: 25\r\n");
+        assert_int_equal(world.verify.shard, 2);
+        assert_int_equal(world.verify.walk, 4);
+        assert_false(world.verify.positions);
+        world.at_once = false;
+        int fd = dial(api_admin_port(world.api));
+        say(fd, post);
+        struct api_verified failed = {.why = "it broke"};
+        api_verified(world.api, world.ticket + 1, &failed); /* nobody's */
+        api_verified(world.api, world.ticket, &failed);
+        assert_holds(hear(fd), "it broke");
+        close(fd);
+        fd = dial(api_admin_port(world.api));
+        say(fd, post);
+        close(fd); /* its answer finds nobody, or somebody who has gone */
+        turn();
+        api_verified(world.api, world.ticket, &failed);
+        turn();
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -552,6 +599,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(crowds_leave, setup, teardown),
                 cmocka_unit_test_setup_teardown(ends_while_waiting, setup, teardown),
                 cmocka_unit_test_setup_teardown(links_are_impaired, setup, teardown),
+                cmocka_unit_test_setup_teardown(verifies, setup, teardown),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
