@@ -30,7 +30,7 @@ static const struct planted planted[] = {
          {.suffix_kept = true},
          0,
          0},
-        {{"early-answer", "a release is answered before it is decided", 3000, 0},
+        {{"early-answer", "a release is answered before it is decided", 3000, 500},
          {0},
          NODE_BUG_EARLY_ANSWER,
          0},
