@@ -376,6 +376,7 @@ int daemon_merge(struct redis_context *ctx, struct redis_string **argv, int argc
                 keyspace_names(deltas, strike, NULL);
                 log_flush(ctx);
         }
+        uint64_t before = vector_get(keyspace_positions(plugin.keyspace), (region_id)origin);
         plugin.applying = true;
         enum err err = logged ? keyspace_apply_logged(plugin.keyspace, native_of(ctx),
                                                       (region_id)origin, last, deltas, &result)
@@ -386,6 +387,7 @@ int daemon_merge(struct redis_context *ctx, struct redis_string **argv, int argc
         plugin.applying = false;
         int status = merge_done(ctx, deltas, buffer_view(&moved), (region_id)origin, after, err,
                                 &result);
+        feed_merged((region_id)origin, before, result.position, deltas);
         bus_publish(ctx, logged);
         buffer_fini(&here);
         buffer_fini(&moved);
@@ -483,6 +485,7 @@ int daemon_merge_state(struct redis_context *ctx, struct redis_string **argv, in
         list_native_close();
         plugin.applying = false;
         /* Also a part that was refused midway has changed something. */
+        feed_break();
         redis.ReplicateVerbatim(ctx);
         if (err != ERR_NONE)
                 return reply_err(ctx, err);

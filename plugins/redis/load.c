@@ -1,6 +1,6 @@
 /* load.c - the way in: arguments, tables, commands, subscriptions; and the turn of the event loop.
  *
- *   loadmodule meridian.so origin <region id> [ring <bytes>] [drift-max <ms>]
+ *   loadmodule meridian.so origin <region id> [ring <bytes>] [drift-max <ms>] [feed <bytes>]
  *
  * Refuses to load, with a sentence in the server's log, on a bad argument, on a server that lacks
  * an entry of the interface, and where the AOF would be rewritten without metadata. */
@@ -59,6 +59,7 @@ static struct option options[] = {
         {"origin", 1, CLOCK_REGIONS_MAX, 0, false},
         {"ring", RING_BYTES_MIN, (uint64_t)1 << 40, PLUGIN_RING_BYTES, false},
         {"drift-max", 1, 86400000, PLUGIN_DRIFT_MAX_MS, false},
+        {"feed", 0, 256 << 20, PLUGIN_FEED_BYTES, false},
 };
 
 static struct option *option_find(struct bytes name)
@@ -82,7 +83,7 @@ static bool read_options(struct redis_context *ctx, struct redis_string **argv, 
                         redis.Log(
                                 ctx, "warning",
                                 "meridian: there is no argument '%.*s'; there are: origin <region "
-                                "id> [ring <bytes>] [drift-max <ms>]",
+                                "id> [ring <bytes>] [drift-max <ms>] [feed <bytes>]",
                                 BYTES_ARGS(name));
                         return false;
                 }
@@ -100,12 +101,13 @@ static bool read_options(struct redis_context *ctx, struct redis_string **argv, 
                 redis.Log(
                         ctx, "warning",
                         "meridian: 'origin <region id>' is missing: loadmodule meridian.so origin "
-                        "<region id> [ring <bytes>] [drift-max <ms>]");
+                        "<region id> [ring <bytes>] [drift-max <ms>] [feed <bytes>]");
                 return false;
         }
         plugin.config.origin = (region_id)options[0].value;
         plugin.config.ring_bytes = options[1].value;
         plugin.config.drift_max_ms = options[2].value;
+        plugin.feed_bytes = options[3].value;
         return true;
 }
 
@@ -146,6 +148,7 @@ static const struct {
         {"meridian.scan", daemon_scan, "readonly deny-script", 0, 0, 0},
         {"meridian.mergestate", daemon_merge_state, "write deny-oom deny-script", 0, 0, 0},
         {"meridian.acked", daemon_acked, "readonly fast", 0, 0, 0},
+        {"meridian.feed", feed_command, "readonly", 0, 0, 0},
         {"meridian.wait", wait_regions, "readonly", 0, 0, 0},
         {"meridian.members", daemon_members, "readonly fast", 0, 0, 0},
         {"meridian.policy", policy_command, "write deny-script", 0, 0, 0},
@@ -257,8 +260,10 @@ static void turn(struct redis_context *ctx, struct redis_event event, uint64_t s
         if (plugin.expired.len > 0)
                 local_expire_listed(ctx);
         clock_turn();
-        if (log_flush(ctx))
+        if (log_flush(ctx)) {
                 daemon_wake(ctx);
+                feed_wake();
+        }
         conflict_publish(ctx);
         housekeeping(ctx);
 }
@@ -272,6 +277,7 @@ static void role_changed(struct redis_context *ctx, struct redis_event event, ui
         plugin.replica = sub != REDIS_ROLE_MASTER;
         plugin.multi_open = 0;
         batch_drain();
+        feed_reset();
         plugin.begun = false;
         if (plugin.replica) {
                 buffer_reset(&plugin.pending);

@@ -34,6 +34,7 @@ void local_changed(const struct keyspace_change *change)
                 return;
         if (change->before.ptr != NULL)
                 log_before(change->before);
+        feed_add(plugin.config.origin, change->delta);
         log_frame(change->delta, false);
 }
 
@@ -49,6 +50,7 @@ void local_set_changed(const struct keyspace_change *change, struct bytes value)
 {
         struct bytes delta = change->delta;
         bool told = value_is_told(value);
+        feed_add(plugin.config.origin, delta);
         delta.len -= told ? value.len : 0; /* a SET ends with its value */
         log_frame(delta, told);
 }
@@ -57,6 +59,7 @@ void local_hset_changed(const struct keyspace_change *change, struct bytes body)
 {
         struct bytes delta = change->delta;
         struct cursor cursor = cursor_of(body);
+        feed_add(plugin.config.origin, delta);
         bool one = cursor_varint(&cursor) == 1;
         cursor_slice(&cursor);
         struct bytes value = cursor_slice(&cursor);

@@ -33,6 +33,7 @@ void persist_reset(void)
         plugin.shipped = 0;
         plugin.begun = false;
         wait_reset();
+        feed_reset();
 }
 
 static void aux_save(struct redis_io *io, int when)

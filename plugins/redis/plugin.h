@@ -25,6 +25,7 @@
 
 enum {
         PLUGIN_RING_BYTES = 64 << 20, /* the default */
+        PLUGIN_FEED_BYTES = 16 << 20,
         PLUGIN_DRIFT_MAX_MS = 5000,
         PLUGIN_PENDING_BYTES_MAX = 1 << 20, /* a longer LOG is propagated within the turn */
         PLUGIN_BATCH_BYTES_MAX = 64 << 20,
@@ -66,6 +67,7 @@ struct plugin {
         uint64_t multi_open; /* clients that may have queued a MULTI, never fewer than there are */
         uint64_t multi_seen_ms; /* when multi_open was last compared with the client list */
         uint64_t shipped;       /* no delta beyond this clock has left the process */
+        uint64_t feed_bytes;    /* limit of the change feed; 0: there is none */
         uint64_t refused;       /* commands refused by the filter */
         uint64_t stamped_anew;  /* keys that had lost their LOG */
         uint64_t collect_ms;
@@ -454,6 +456,20 @@ int wait_regions(struct redis_context *ctx, struct redis_string **argv, int argc
 /* ---- digests.c: digests that mean the same in every region, in slices */
 
 int digests_command(struct redis_context *ctx, struct redis_string **argv, int argc);
+
+/* ---- feed.c: what changed, for any client */
+
+/* A change of this region; those of a batch that was merged, beyond `before`, up to `position`. */
+void feed_add(region_id origin, struct bytes delta);
+void feed_merged(region_id origin, uint64_t before, uint64_t position, struct bytes deltas);
+
+/* Something changed that cannot be told; everything is another one. */
+void feed_break(void);
+void feed_reset(void);
+
+/* Once a turn, when all that changed is logged. */
+void feed_wake(void);
+int feed_command(struct redis_context *ctx, struct redis_string **argv, int argc);
 
 /* ---- persist.c, info.c */
 

@@ -85,7 +85,8 @@ enum {
         REDIS_OPTION_NO_IMPLICIT_SIGNAL = 2,
 };
 
-#define REDIS_NO_EXPIRE (-1)
+#define REDIS_NO_EXPIRE     (-1)
+#define REDIS_POSTPONED_LEN (-1) /* ReplySetArrayLength will tell */
 
 struct redis_stream_id {
         uint64_t ms;
@@ -179,6 +180,7 @@ struct redis_type_methods {
         X(int, ReplyWithSimpleString, (struct redis_context *, const char *))                      \
         X(int, ReplyWithLongLong, (struct redis_context *, long long))                             \
         X(int, ReplyWithArray, (struct redis_context *, long))                                     \
+        X(void, ReplySetArrayLength, (struct redis_context *, long))                               \
         X(int, ReplyWithStringBuffer, (struct redis_context *, const char *, size_t))              \
         X(int, Replicate, (struct redis_context *, const char *, const char *, ...))               \
         X(int, ReplicateVerbatim, (struct redis_context *))                                        \

@@ -91,3 +91,21 @@ def scenario_events_reach_every_region_behind_their_data(lab):
     for ear in ears.values():
         ear.close()
     lab.wait_all_active(60)
+
+
+def scenario_any_client_follows_the_changes_of_all_regions(lab):
+    reader = lab.redis("us-east")
+    cursor, _ = reader.execute_command("MERIDIAN.FEED")
+    for turn in range(30):
+        for region in REGIONS:
+            lab.redis(region).set(f"fed:{region}", turn)
+            lab.redis(region).sadd("unfed", turn)
+    seen = {region: [] for region in REGIONS}
+    until = time.monotonic() + 20
+    while min(len(values) for values in seen.values()) < 30 and time.monotonic() < until:
+        cursor, rows = reader.execute_command("MERIDIAN.FEED", "AFTER", cursor, "PREFIX", "fed:",
+                                              "BLOCK", 1000)
+        for row in rows:
+            seen[row[4].partition(":")[2]].append(row[7])
+    for region, values in seen.items():
+        expect(values, [str(turn) for turn in range(30)], f"the changes of {region}, in order")

@@ -20,6 +20,7 @@ import commands
 import counters
 import digests
 import events
+import feed
 import flushed
 import groups
 import hyperloglog
@@ -56,7 +57,7 @@ def main():
     for program in servers:
         for group in (groups.ALL + replaced.ALL + access.ALL + commands.ALL + counters.ALL + lives.ALL +
                       policies.ALL + flushed.ALL + hyperloglog.ALL + libraries.ALL + lists.ALL + streams.ALL +
-                      waiting.ALL + digests.ALL + events.ALL):
+                      waiting.ALL + digests.ALL + events.ALL + feed.ALL):
             name = group.__name__
             if arguments.groups and name not in arguments.groups:
                 continue
