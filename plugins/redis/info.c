@@ -10,6 +10,10 @@ void info_write(struct redis_info *info, int crash)
         batch_drain();
         struct keyspace_stats stats = keyspace_stats(plugin.keyspace);
         const struct vector *positions = keyspace_positions(plugin.keyspace);
+        /* How long a region may have been away and still be told deltas, not a state. */
+        uint64_t oldest_ms = hlc_ms(keyspace_ring_first(plugin.keyspace));
+        uint64_t now_ms = plugin_now_ms();
+        uint64_t span_ms = stats.ring_count > 0 && now_ms > oldest_ms ? now_ms - oldest_ms : 0;
         const struct {
                 const char *name;
                 uint64_t value;
@@ -23,6 +27,7 @@ void info_write(struct redis_info *info, int crash)
                 {"ring_bytes", stats.ring_bytes},
                 {"ring_bytes_max", plugin.config.ring_bytes},
                 {"ring_deltas", stats.ring_count},
+                {"ring_span_ms", span_ms},
                 {"keys", stats.keys},
                 {"tombstones", stats.tombstones},
                 {"tombstones_collected", stats.collected},
