@@ -123,7 +123,7 @@ static void filter_set_add(struct redis_filter_context *ctx, const struct rule *
 
 static void filter_write(struct redis_filter_context *ctx, const struct rule *rule, int argc)
 {
-        if (argc < rule->args_min)
+        if (!rule_fits(rule, argc))
                 return;
         bool blind =
                 rule->kind == RULE_SADD && plugin.many_dbs; /* the database is not known here */
@@ -137,7 +137,7 @@ static void filter_write(struct redis_filter_context *ctx, const struct rule *ru
 
 static void filter_publish(struct redis_filter_context *ctx, const struct rule *rule, int argc)
 {
-        if (argc != rule->args_min)
+        if (!rule_fits(rule, argc))
                 return;
         enum wrap kind = bus_wrap(rule, plugin_bytes(redis.CommandFilterArgGet(ctx, 1)));
         if (kind != WRAP_NONE)

@@ -14,13 +14,13 @@ enum {
 };
 
 static const struct rule fixed[] = {
-        {"set", RULE_SET, WRAP_ONE, 3, false},
+        {"set", RULE_SET, WRAP_ONE, -3, false},
         {"setnx", RULE_SET, WRAP_ONE, 3, false},
         {"getset", RULE_SET, WRAP_ONE, 3, false},
         {"setex", RULE_SETEX, WRAP_ONE, 4, false},
         {"psetex", RULE_SETEX, WRAP_ONE, 4, false},
-        {"mset", RULE_MSET, WRAP_PAIRS, 3, false},
-        {"msetnx", RULE_MSETNX, WRAP_PAIRS, 3, false},
+        {"mset", RULE_MSET, WRAP_PAIRS, -3, false},
+        {"msetnx", RULE_MSETNX, WRAP_PAIRS, -3, false},
         {"append", RULE_APPEND, WRAP_ONE, 3, false},
         {"setrange", RULE_EVENT, WRAP_NONE, 0, false},
         {"setbit", RULE_EVENT, WRAP_NONE, 0, false},
@@ -39,16 +39,16 @@ static const struct rule fixed[] = {
         {"expireat", RULE_EVENT, WRAP_NONE, 0, false},
         {"pexpireat", RULE_EVENT, WRAP_NONE, 0, false},
         {"persist", RULE_EVENT, WRAP_NONE, 0, false},
-        {"hset", RULE_HSET, WRAP_ONE, 4, false},
-        {"hmset", RULE_HSET, WRAP_ONE, 4, false},
+        {"hset", RULE_HSET, WRAP_ONE, -4, false},
+        {"hmset", RULE_HSET, WRAP_ONE, -4, false},
         {"hsetnx", RULE_HSET, WRAP_ONE, 4, false},
         {"hincrby", RULE_HINCRBY, WRAP_ONE, 4, false},
         {"hincrbyfloat", RULE_HINCRBYFLOAT, WRAP_ONE, 4, true},
-        {"hdel", RULE_HDEL, WRAP_ONE, 3, false},
-        {"sadd", RULE_SADD, WRAP_ONE, 3, false},
-        {"srem", RULE_SREM, WRAP_ONE, 3, false},
+        {"hdel", RULE_HDEL, WRAP_ONE, -3, false},
+        {"sadd", RULE_SADD, WRAP_ONE, -3, false},
+        {"srem", RULE_SREM, WRAP_ONE, -3, false},
         {"smove", RULE_SMOVE, WRAP_TWO, 4, false},
-        {"spop", RULE_SPOP, WRAP_ONE, 2, true},
+        {"spop", RULE_SPOP, WRAP_ONE, -2, true},
         {"lpush", RULE_EVENT, WRAP_NONE, 0, false},
         {"rpush", RULE_EVENT, WRAP_NONE, 0, false},
         {"lpushx", RULE_EVENT, WRAP_NONE, 0, false},
@@ -63,8 +63,8 @@ static const struct rule fixed[] = {
         {"blmpop", RULE_EVENT, WRAP_NONE, 0, false},
         {"blmove", RULE_EVENT, WRAP_NONE, 0, false},
         {"brpoplpush", RULE_EVENT, WRAP_NONE, 0, false},
-        {"xadd", RULE_XADD, WRAP_ONE, 2, true},
-        {"xdel", RULE_XDEL, WRAP_ONE, 3, false},
+        {"xadd", RULE_XADD, WRAP_ONE, -5, true},
+        {"xdel", RULE_XDEL, WRAP_ONE, -3, false},
         {"xtrim", RULE_EVENT, WRAP_NONE, 0, false},
         {"xsetid", RULE_EVENT, WRAP_NONE, 0, false},
         {"xgroup", RULE_EVENT, WRAP_NONE, 0, false},
@@ -76,10 +76,10 @@ static const struct rule fixed[] = {
         {"lset", RULE_LSET, WRAP_ONE, 4, false},
         {"ltrim", RULE_LTRIM, WRAP_ONE, 4, false},
         {"lrem", RULE_LREM, WRAP_ONE, 4, true},
-        {"pfadd", RULE_PFADD, WRAP_ONE, 2, false},
+        {"pfadd", RULE_PFADD, WRAP_ONE, -2, false},
         {"pfmerge", RULE_EVENT, WRAP_NONE, 0, false},
-        {"flushdb", RULE_FLUSH, WRAP_PLAIN, 1, true},
-        {"flushall", RULE_FLUSH, WRAP_PLAIN, 1, true},
+        {"flushdb", RULE_FLUSH, WRAP_PLAIN, -1, true},
+        {"flushall", RULE_FLUSH, WRAP_PLAIN, -1, true},
         {"publish", RULE_PUBLISH, WRAP_PLAIN, 3, false},
         {"spublish", RULE_PUBLISH, WRAP_PLAIN, 3, false},
         {"multi", RULE_MULTI, WRAP_NONE, 0, false},
@@ -147,6 +147,11 @@ static bool word_is(unsigned slot, uint64_t word, size_t len)
 static unsigned word_slot(uint64_t word, size_t len)
 {
         return (unsigned)(((word ^ len) * 0x9e3779b97f4a7c15u) >> 53);
+}
+
+bool rule_fits(const struct rule *rule, int argc)
+{
+        return rule->arity > 0 ? argc == rule->arity : argc >= -rule->arity;
 }
 
 const struct rule *rules_find(const char *name, size_t len)

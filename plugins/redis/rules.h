@@ -61,9 +61,13 @@ struct rule {
         char name[32]; /* lower case */
         enum rule_kind kind;
         enum wrap wrap; /* how it is wrapped inside a transaction */
-        int args_min;   /* fewer: left to Redis, which refuses it */
-        bool always;    /* wrapped always: its notification does not say what changed */
+        int arity;   /* as Redis tells it: so many arguments with the name, -n: n or more; 0: any.
+                         * Others are left to Redis, which refuses them */
+        bool always; /* wrapped always: its notification does not say what changed */
 };
+
+/* Whether the row is for a command of `argc` words. */
+bool rule_fits(const struct rule *rule, int argc);
 
 /* Builds the table: the fixed rows, then every write command of this server that no row names, as
  * refused. False and a sentence in *ret_why where the server does not tell its commands. */

@@ -185,7 +185,7 @@ int wrap_strict(struct redis_context *ctx, struct redis_string **argv, int argc)
         const struct rule *rule = rules_find((const char *)name.ptr, name.len);
         argv++;
         argc--;
-        if (rule == NULL || rule->wrap == WRAP_NONE || argc < rule->args_min)
+        if (rule == NULL || rule->wrap == WRAP_NONE || !rule_fits(rule, argc))
                 return redis.ReplyWithError(ctx, "MERIDIAN this command is not meant for clients");
         stash_begin(&plugin.stash, rule);
         for (int i = 1; i < argc; i++)

@@ -34,7 +34,8 @@ STRINGS = [b"s1", b"s2", b"n1", b"n2"]
 HASHES = [b"h1", b"h2"]
 SETS = [b"m1", b"m2"]
 LISTS = [b"l1", b"l2"]
-KEYS = STRINGS + HASHES + SETS + LISTS
+STREAMS = [b"x1", b"x2"]
+KEYS = STRINGS + HASHES + SETS + LISTS + STREAMS
 VALUES = [b"", b"0", b"7", b"-12", b"12345678901234567890", b"3.5", b"word", b"x" * 44, b"y" * 45,
           b"z" * 300, b"\x00\xff\r\n", b"0012", b" 5"]
 FIELDS = [b"f1", b"f2", b"f3", b"17"]
@@ -62,7 +63,7 @@ def a_string_command(choose):
         (b"BITOP", b"OR", key, choose.choice(STRINGS), choose.choice(KEYS)),
         (b"BITFIELD", key, b"SET", b"u8", b"0", b"65"), (b"BITFIELD", key, b"GET", b"u8", b"0"),
         (b"INCR", key), (b"DECR", key), (b"INCRBY", key, number), (b"DECRBY", key, number),
-        (b"INCRBY", key, b"5"), (b"GET", key), (b"STRLEN", key), (b"INCR",), (b"SET", key),
+        (b"INCRBY", key, b"5"), (b"GET", key), (b"STRLEN", key), (b"INCR",), (b"SET", key), (b"INCR", key, b"1"),
     ])
 
 
@@ -93,7 +94,8 @@ def a_hash_command(choose):
         (b"HSET", key, field, value), (b"HSET", key, field, value, other, b"2"), (b"HSET", key, field),
         (b"HMSET", key, field, value), (b"HSETNX", key, field, value), (b"HDEL", key, field),
         (b"HDEL", key, field, other), (b"HINCRBY", key, field, b"4"), (b"HINCRBY", key, field, b"x"),
-        (b"HINCRBYFLOAT", key, field, b"1.25"), (b"HGET", key, field), (b"HLEN", key),
+        (b"HINCRBYFLOAT", key, field, b"1.25"), (b"HGET", key, field), (b"HLEN", key), (b"HSETNX", key, field),
+        (b"HINCRBY", key, field, b"4", b"5"),
     ])
 
 
@@ -129,13 +131,30 @@ def a_list_command(choose):
         (b"LREM", key, b"0", b"7"), (b"LTRIM", key, number, b"-2"), (b"LTRIM", key, b"1", number),
         (b"LTRIM", key, b"-6", b"-1"), (b"LTRIM", key, b"5", b"2"), (b"LRANGE", key, b"0", b"-1"),
         (b"LTRIM", key, b"0", b"20"), (b"LTRIM", key, b"0", b"20"), (b"LPOS", key, pivot),
+        (b"LREM", key, number, pivot, b"1"), (b"LSET", key, number),
         (b"BLPOP", key, other, b"0.01"), (b"BLMOVE", key, other, side, end, b"0.01"),
+    ])
+
+
+def a_stream_command(choose):
+    key = choose.choice(KEYS if choose.random() < 0.1 else STREAMS)
+    name = b"%d-%d" % (choose.randrange(1, 12), choose.randrange(3))
+    value, number = choose.choice(VALUES), choose.choice([b"0", b"1", b"3"])
+    return choose.choice([
+        (b"XADD", key, name, b"f", value), (b"XADD", key, name, b"f", value, b"g", b""),
+        (b"XADD", key, b"MAXLEN", number, name, b"f", value), (b"XADD", key, name, b"f"),
+        (b"XADD", key, b"NOMKSTREAM", name, b"f", value), (b"XDEL", key, name),
+        (b"XADD", key, b"MINID", name, b"12-1", b"f", value), (b"XDEL", key, name, b"3-1", b"5-2"),
+        (b"XTRIM", key, b"MAXLEN", number), (b"XTRIM", key, b"MINID", name), (b"XLEN", key),
+        (b"XSETID", key, name), (b"XGROUP", b"CREATE", key, b"g", b"$", b"MKSTREAM"),
+        (b"XRANGE", key, b"-", name), (b"DEL", key), (b"RENAME", key, choose.choice(STREAMS)),
+        (b"COPY", key, choose.choice(STREAMS), b"REPLACE"), (b"EXPIRE", key, b"500"), (b"PERSIST", key),
     ])
 
 
 def a_command(choose):
     return choose.choice([a_string_command, a_string_command, a_key_command, a_hash_command,
-                          a_set_command, a_list_command])(choose)
+                          a_set_command, a_list_command, a_stream_command])(choose)
 
 
 def a_plain_look(server):
