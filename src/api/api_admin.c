@@ -100,8 +100,16 @@ static json_t *json_text(struct bytes text)
         return json == NULL ? json_string("(not text)") : json;
 }
 
+static bool is_lock(enum request_kind kind)
+{
+        return kind == REQUEST_LOCK_ACQUIRE || kind == REQUEST_LOCK_RENEW ||
+               kind == REQUEST_LOCK_RELEASE || kind == REQUEST_LOCK_LOOK;
+}
+
 static json_t *json_reply(const struct ask *ask, const struct reply *reply)
 {
+        if (reply->code == REPLY_OK && is_lock(ask->kind))
+                return api_http_lock_reply(reply);
         if (reply->code != REPLY_OK)
                 return json_pack("{s:s, s:o}", "code", reply_code_word(reply->code), "error",
                                  json_text(reply->text));
@@ -356,6 +364,25 @@ static void post_region(struct ask *ask)
                      "want /region/NAME/drain, undrain, isolate or unisolate");
 }
 
+static void get_lock(struct ask *ask)
+{
+        struct request request = {.kind = REQUEST_LOCK_LOOK};
+        api_http_lock_get(ask->path, &request);
+        node_ask(ask, &request);
+}
+
+static void post_lock(struct ask *ask)
+{
+        struct request request = {.kind = REQUEST_LOCK_ACQUIRE};
+        const char *problem = NULL;
+        json_t *body = api_http_lock_post(ask->path, buffer_view(&ask->body), &request, &problem);
+        if (body == NULL)
+                answer_error(ask, MHD_HTTP_BAD_REQUEST, "BADREQUEST", problem);
+        else
+                node_ask(ask, &request);
+        json_decref(body);
+}
+
 static void post_lab_link(struct ask *ask)
 {
         const struct api *api = ask->admin->api;
@@ -414,6 +441,8 @@ static const struct route routes[] = {
         {"/verify", true, post_verify, "digests of the region's keys: `meridian verify`"},
         {"/why-route", false, get_why_route, "?client=ADDRESS&name=NAME: which region, and why"},
         {"/metrics", false, get_metrics, "for Prometheus"},
+        {"/locks/", false, get_lock, "KEY: who holds it"},
+        {"/locks/", true, post_lock, "KEY/acquire, renew, release"},
         {"/lab/link", true, post_lab_link, "delay, loss and cuts; only in a lab"},
         {"/index", false, get_index, "this list; also at /"},
 };

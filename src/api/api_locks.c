@@ -26,6 +26,7 @@ struct slot {
         struct client *client; /* NULL: it has gone */
         uint64_t number;       /* of the request; 0: none waits */
         enum request_kind kind;
+        enum api_form form;
         bool done;
         struct buffer reply;
 };
@@ -59,6 +60,7 @@ struct api_locks {
         struct client *clients;
         size_t client_count;
         uint64_t client_id;
+        struct api_scripts scripts;
         bool closing;
         bool server_closed;
 };
@@ -165,15 +167,22 @@ static void write_done_reply(struct buffer *out, int protocol, const struct repl
 {
         switch (reply->kind) {
         case REQUEST_LOCK_ACQUIRE:
+        case REQUEST_SESSION_OPEN:
                 resp_write_array(out, 2);
                 resp_write_integer(out, reply->lock.token);
                 resp_write_integer(out, reply->lock.ttl_ms);
                 return;
         case REQUEST_LOCK_RENEW:
+        case REQUEST_SESSION_KEEP:
                 resp_write_integer(out, reply->lock.ttl_ms);
+                return;
+        case REQUEST_LOCK_SEIZE:
+                resp_write_integer(out, reply->lock.token);
                 return;
         case REQUEST_LOCK_RELEASE:
         case REQUEST_LOCK_BREAK:
+        case REQUEST_LOCK_LOOK:
+        case REQUEST_SESSION_CLOSE:
                 resp_write_integer(out, 1);
                 return;
         case REQUEST_LOCK_INFO:
@@ -202,7 +211,8 @@ static void write_reply(struct buffer *out, int protocol, enum request_kind aske
         enum reply_code code = reply->code;
         bool none = (asked == REQUEST_LOCK_ACQUIRE && code == REPLY_HELD) ||
                     (asked == REQUEST_LOCK_INFO && code == REPLY_NOT_FOUND);
-        bool not_released = asked == REQUEST_LOCK_RELEASE &&
+        bool not_released = (asked == REQUEST_LOCK_RELEASE || asked == REQUEST_LOCK_BREAK ||
+                             asked == REQUEST_LOCK_SEIZE || asked == REQUEST_LOCK_LOOK) &&
                             (code == REPLY_NOT_OWNER || code == REPLY_NOT_FOUND);
         if (code == REPLY_OK && reply->kind == asked)
                 write_done_reply(out, protocol, reply);
@@ -222,7 +232,8 @@ static void slot_answer(void *who, const struct reply *reply)
         struct client *client = slot->client;
         slot->number = 0;
         slot->done = true;
-        write_reply(&slot->reply, client->protocol, slot->kind, reply);
+        if (!api_redis_write(&slot->reply, client->protocol, slot->form, reply))
+                write_reply(&slot->reply, client->protocol, slot->kind, reply);
         if (slot->reply.err != ERR_NONE)
                 client->last = true;
         if (!client->stepping)
@@ -236,6 +247,7 @@ struct command {
         struct bytes input;
         const struct resp_reader *reader;
         struct buffer *out; /* for those that answer at once */
+        enum api_form form; /* of the answer to come */
 };
 
 static struct bytes arg(const struct command *command, size_t index)
@@ -259,8 +271,11 @@ static bool arg_number(const struct command *command, size_t index, const char *
 
 struct command_row;
 
+#define ACQUIRE_USAGE                                                                              \
+        "key owner ttl-ms [WAIT ms] [SHARED | SLOTS n] [DELAY ms] [SESSION id] [DETECT] [FRESH]"
+
 /* Fills a request from the arguments; false when the error has been written. */
-typedef bool command_request(const struct command *command, struct request *request);
+typedef bool command_request(struct command *command, struct request *request);
 typedef void command_answer(const struct command *command);
 
 struct command_row {
@@ -273,23 +288,63 @@ struct command_row {
         command_answer *answer;
 };
 
-static bool request_acquire(const struct command *command, struct request *request)
+/* One option of LOCK.ACQUIRE, whose number is the argument after it. */
+static bool acquire_option(struct command *command, size_t *at, struct request *request)
+{
+        const char *what;
+        uint64_t slots = request->lock.slots;
+        uint64_t *value = NULL;
+        struct bytes name = arg(command, *at);
+        if (resp_is(name, "SHARED")) {
+                request->lock.slots = LOCK_SHARED;
+                return true;
+        }
+        if (resp_is(name, "FRESH") || resp_is(name, "DETECT")) {
+                request->lock.flags |= resp_is(name, "FRESH") ? LOCK_FRESH : LOCK_DETECT;
+                return true;
+        }
+        if (resp_is(name, "WAIT")) {
+                what = "the time to wait";
+                value = &request->lock.wait_ms;
+        } else if (resp_is(name, "DELAY")) {
+                what = "the delay after an expiry";
+                value = &request->lock.delay_ms;
+        } else if (resp_is(name, "SESSION")) {
+                what = "the session";
+                value = &request->lock.session;
+        } else if (resp_is(name, "SLOTS")) {
+                what = "the number of slots";
+                value = &slots;
+        }
+        if (value == NULL || *at + 1 >= arg_count(command)) {
+                resp_write_error(command->out, "ERR syntax: LOCK.ACQUIRE " ACQUIRE_USAGE);
+                return false;
+        }
+        *at += 1;
+        if (!arg_number(command, *at, what, value))
+                return false;
+        if (value == &slots && (slots == 0 || slots > LOCK_SLOTS_MAX)) {
+                resp_write_error(command->out, "ERR a semaphore has 1 to %d slots",
+                                 (int)LOCK_SLOTS_MAX);
+                return false;
+        }
+        request->lock.slots = (uint32_t)slots;
+        return true;
+}
+
+static bool request_acquire(struct command *command, struct request *request)
 {
         request->lock.key = arg(command, 1);
         request->lock.owner = arg(command, 2);
         if (!arg_number(command, 3, "the time to live", &request->lock.ttl_ms))
                 return false;
-        if (arg_count(command) == 4)
-                return true;
-        if (arg_count(command) != 6 || !resp_is(arg(command, 4), "WAIT")) {
-                resp_write_error(command->out,
-                                 "ERR syntax: LOCK.ACQUIRE key owner ttl-ms [WAIT ms]");
-                return false;
-        }
-        return arg_number(command, 5, "the time to wait", &request->lock.wait_ms);
+        for (size_t i = 4; i < arg_count(command); i++)
+                if (!acquire_option(command, &i, request))
+                        return false;
+        return true;
 }
 
-static bool request_renew(const struct command *command, struct request *request)
+static bool request_renew(struct command *command, struct request *request)
 {
         request->lock.key = arg(command, 1);
         request->lock.owner = arg(command, 2);
@@ -297,20 +352,20 @@ static bool request_renew(const struct command *command, struct request *request
                arg_number(command, 4, "the time to live", &request->lock.ttl_ms);
 }
 
-static bool request_release(const struct command *command, struct request *request)
+static bool request_release(struct command *command, struct request *request)
 {
         request->lock.key = arg(command, 1);
         request->lock.owner = arg(command, 2);
         return arg_number(command, 3, "the token", &request->lock.token);
 }
 
-static bool request_info(const struct command *command, struct request *request)
+static bool request_info(struct command *command, struct request *request)
 {
         request->lock.key = arg(command, 1);
         return true;
 }
 
-static bool request_list(const struct command *command, struct request *request)
+static bool request_list(struct command *command, struct request *request)
 {
         request->list.key = arg(command, 1);
         request->list.limit = 100;
@@ -318,6 +373,84 @@ static bool request_list(const struct command *command, struct request *request)
             !arg_number(command, 2, "the token to begin after", &request->list.after))
                 return false;
         return arg_count(command) < 4 || arg_number(command, 3, "the limit", &request->list.limit);
+}
+
+static bool request_check(struct command *command, struct request *request)
+{
+        request->lock.key = arg(command, 1);
+        if (!arg_number(command, 2, "the token", &request->lock.token))
+                return false;
+        if (request->lock.token != 0)
+                return true;
+        resp_write_error(command->out, "ERR no token is 0");
+        return false;
+}
+
+static bool request_break(struct command *command, struct request *request)
+{
+        request->lock.key = arg(command, 1);
+        request->lock.actor = arg(command, 2);
+        return true;
+}
+
+static bool request_open(struct command *command, struct request *request)
+{
+        request->lock.key = arg(command, 1);
+        request->lock.owner = arg(command, 2);
+        return arg_number(command, 3, "the time to live", &request->lock.ttl_ms);
+}
+
+static bool request_session(struct command *command, struct request *request)
+{
+        request->lock.key = arg(command, 1);
+        request->lock.owner = arg(command, 2);
+        return arg_number(command, 3, "the session", &request->lock.session);
+}
+
+static struct api_idiom idiom_of(const struct command *command, struct request *request)
+{
+        return (struct api_idiom){
+                .reader = command->reader,
+                .input = command->input,
+                .out = command->out,
+                .scripts = &command->client->locks->scripts,
+                .request = request,
+        };
+}
+
+static bool request_idiom(struct command *command, struct request *request,
+                          bool (*fill)(struct api_idiom *idiom))
+{
+        struct api_idiom idiom = idiom_of(command, request);
+        bool filled = fill(&idiom);
+        command->form = idiom.form;
+        return filled;
+}
+
+static bool request_set(struct command *command, struct request *request)
+{
+        return request_idiom(command, request, api_redis_set);
+}
+
+static bool request_get(struct command *command, struct request *request)
+{
+        return request_idiom(command, request, api_redis_get);
+}
+
+static bool request_eval(struct command *command, struct request *request)
+{
+        return request_idiom(command, request, api_redis_eval);
+}
+
+static bool request_evalsha(struct command *command, struct request *request)
+{
+        return request_idiom(command, request, api_redis_evalsha);
+}
+
+static void answer_script(const struct command *command)
+{
+        struct api_idiom idiom = idiom_of(command, NULL);
+        api_redis_script(&idiom);
 }
 
 static void answer_ping(const struct command *command)
@@ -453,12 +586,25 @@ static void answer_info(const struct command *command)
 static void answer_command(const struct command *command);
 
 static const struct command_row command_rows[] = {
-        {"LOCK.ACQUIRE", 4, 6, "key owner ttl-ms [WAIT ms]", REQUEST_LOCK_ACQUIRE, request_acquire,
-         NULL},
+        {"LOCK.ACQUIRE", 4, 16, ACQUIRE_USAGE, REQUEST_LOCK_ACQUIRE, request_acquire, NULL},
         {"LOCK.RENEW", 5, 5, "key owner token ttl-ms", REQUEST_LOCK_RENEW, request_renew, NULL},
         {"LOCK.RELEASE", 4, 4, "key owner token", REQUEST_LOCK_RELEASE, request_release, NULL},
         {"LOCK.INFO", 2, 2, "key", REQUEST_LOCK_INFO, request_info, NULL},
         {"LOCK.LIST", 2, 4, "prefix [after-token [limit]]", REQUEST_LOCK_LIST, request_list, NULL},
+        {"LOCK.CHECK", 3, 3, "key token", REQUEST_LOCK_LOOK, request_check, NULL},
+        {"LOCK.BREAK", 3, 3, "key who", REQUEST_LOCK_SEIZE, request_break, NULL},
+        {"SESSION.OPEN", 4, 4, "prefix owner ttl-ms", REQUEST_SESSION_OPEN, request_open, NULL},
+        {"SESSION.KEEP", 4, 4, "prefix owner session", REQUEST_SESSION_KEEP, request_session, NULL},
+        {"SESSION.CLOSE", 4, 4, "prefix owner session", REQUEST_SESSION_CLOSE, request_session,
+         NULL},
+        {"SET", 3, 8, "key value NX PX ms", REQUEST_LOCK_ACQUIRE, request_set, NULL},
+        {"GET", 2, 2, "key", REQUEST_LOCK_LOOK, request_get, NULL},
+        {"EVAL", 4, 7, "script 1 key owner [ttl-ms [0|1]]", REQUEST_LOCK_RELEASE, request_eval,
+         NULL},
+        {"EVALSHA", 4, 7, "digest 1 key owner [ttl-ms [0|1]]", REQUEST_LOCK_RELEASE,
+         request_evalsha, NULL},
+        {"SCRIPT", 2, RESP_ARGS_MAX, "LOAD script | EXISTS digest | FLUSH", REQUEST_KIND_COUNT,
+         NULL, answer_script},
         {"PING", 1, 2, "[text]", REQUEST_KIND_COUNT, NULL, answer_ping},
         {"ECHO", 2, 2, "text", REQUEST_KIND_COUNT, NULL, answer_echo},
         {"HELLO", 1, RESP_ARGS_MAX, "[2|3 [SETNAME name]]", REQUEST_KIND_COUNT, NULL, answer_hello},
@@ -517,7 +663,8 @@ static void command_ask(struct command *command, const struct command_row *row, 
         struct api *api = command->client->locks->api;
         if (!row->request(command, &request))
                 return;
-        slot->kind = row->kind;
+        slot->kind = request.kind;
+        slot->form = command->form;
         slot->done = false;
         struct api_waiter waiter = {slot, slot_answer};
         if (api_ask(api, &request, waiter, &slot->number) == 0) {
@@ -529,7 +676,8 @@ static void command_ask(struct command *command, const struct command_row *row, 
 static void command_run(struct client *client, struct bytes input)
 {
         struct slot *slot = NULL;
-        struct command command = {client, input, &client->reader, NULL};
+        struct command command = {
+                .client = client, .input = input, .reader = &client->reader, .form = API_FORM_LOCK};
         if (client->reader.arg_count == 0)
                 return;
         struct bytes name = arg(&command, 0);

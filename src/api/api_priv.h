@@ -3,9 +3,11 @@
 #define MERIDIAN_API_API_PRIV_H
 
 #include "api/api.h"
+#include "api/resp.h"
 #include "base/buffer.h"
 #include "base/heap.h"
 #include "council/request.h"
+#include "lock/lock.h"
 
 #include <jansson.h>
 
@@ -82,6 +84,54 @@ MUST_USE enum err api_locks_new(struct api *api, const char *host, uint16_t port
                                 struct api_locks **ret_locks, char *why, size_t why_size);
 uint16_t api_locks_bound(const struct api_locks *locks);
 void api_locks_close(struct api_locks *locks);
+
+/* ---- api_redis.c ---- */
+#define API_SCRIPTS     8
+#define API_DIGEST_SIZE 41
+
+/* The digests by which clients call the scripts that are known; empty: not loaded. */
+struct api_scripts {
+        char digests[API_SCRIPTS][API_DIGEST_SIZE];
+};
+
+/* How an answer is written. */
+enum api_form {
+        API_FORM_LOCK, /* as LOCK.* commands have it */
+        API_FORM_SET,  /* OK or nil */
+        API_FORM_GET,  /* the owner or nil */
+        API_FORM_ONE,  /* 1 or 0 */
+};
+
+/* A command by which a client of Redis locks, and what becomes of it. */
+struct api_idiom {
+        const struct resp_reader *reader;
+        struct bytes input;
+        struct buffer *out; /* for what is answered at once */
+        struct api_scripts *scripts;
+        struct request *request; /* to be filled */
+        enum api_form form;
+};
+
+/* Each fills the request and the form; false: answered. */
+bool api_redis_set(struct api_idiom *idiom);
+bool api_redis_get(struct api_idiom *idiom);
+bool api_redis_eval(struct api_idiom *idiom);
+bool api_redis_evalsha(struct api_idiom *idiom);
+/* SCRIPT LOAD, EXISTS, FLUSH: always answers at once. */
+void api_redis_script(const struct api_idiom *idiom);
+/* False where the answer is an error like any other. */
+bool api_redis_write(struct buffer *out, int protocol, enum api_form form,
+                     const struct reply *reply);
+
+/* ---- api_http_locks.c ---- */
+/* Fills a request from the path, which it borrows. */
+void api_http_lock_get(const char *path, struct request *request);
+/* The same with a body. The request borrows from the path and from what is returned; the caller
+ * releases that. NULL: `ret_problem` is a sentence. */
+json_t *api_http_lock_post(const char *path, struct bytes text, struct request *request,
+                           const char **ret_problem);
+/* Owner, token, ttl_ms of an answer that is no refusal; a new reference. */
+json_t *api_http_lock_reply(const struct reply *reply);
 
 /* ---- api_admin.c ---- */
 MUST_USE enum err api_admin_new(struct api *api, const char *host, uint16_t port,

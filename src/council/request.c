@@ -6,6 +6,7 @@
 
 enum {
         REQUEST_VERSION = 1,
+        REQUEST_VERSION_MODES = 2,
         REPLY_VERSION = 1,
 };
 
@@ -239,6 +240,11 @@ static const struct format {
         [REQUEST_LOCK_RELEASE] = LOCK_FORMAT,
         [REQUEST_LOCK_INFO] = LOCK_FORMAT,
         [REQUEST_LOCK_BREAK] = LOCK_FORMAT,
+        [REQUEST_LOCK_LOOK] = LOCK_FORMAT,
+        [REQUEST_LOCK_SEIZE] = LOCK_FORMAT,
+        [REQUEST_SESSION_OPEN] = LOCK_FORMAT,
+        [REQUEST_SESSION_KEEP] = LOCK_FORMAT,
+        [REQUEST_SESSION_CLOSE] = LOCK_FORMAT,
         [REQUEST_LOCK_LIST] = {list_request_encode, list_request_decode, list_reply_encode,
                                list_reply_decode},
         [REQUEST_TOPOLOGY_GET] = {nothing_encode, nothing_decode, topology_reply_encode,
@@ -251,11 +257,32 @@ static const struct format {
                               postgres_reply_encode, postgres_reply_decode},
 };
 
+static bool is_lock(enum request_kind kind)
+{
+        return formats[kind].request_encode == lock_request_encode;
+}
+
+static bool is_old(const struct request *request)
+{
+        if (!is_lock(request->kind))
+                return true;
+        return request->kind <= REQUEST_REGION && request->lock.slots == 0 &&
+               request->lock.flags == 0 && request->lock.delay_ms == 0 &&
+               request->lock.session == 0;
+}
+
 void request_encode(const struct request *request, struct buffer *out)
 {
-        buffer_u8(out, REQUEST_VERSION);
+        bool old = is_old(request);
+        buffer_u8(out, old ? REQUEST_VERSION : REQUEST_VERSION_MODES);
         buffer_u8(out, (uint8_t)request->kind);
         formats[request->kind].request_encode(request, out);
+        if (old)
+                return;
+        buffer_varint(out, request->lock.slots);
+        buffer_varint(out, request->lock.flags);
+        buffer_varint(out, request->lock.delay_ms);
+        buffer_varint(out, request->lock.session);
 }
 
 enum err request_decode(struct bytes data, struct request *ret)
@@ -265,12 +292,20 @@ enum err request_decode(struct bytes data, struct request *ret)
         uint8_t kind = cursor_u8(&cursor);
         if (cursor_failed(&cursor))
                 return ERR_TRUNCATED;
-        if (version != REQUEST_VERSION)
+        bool old = version == REQUEST_VERSION;
+        if (!old && version != REQUEST_VERSION_MODES)
                 return ERR_VERSION;
-        if (kind < REQUEST_LOCK_ACQUIRE || kind >= REQUEST_KIND_COUNT)
+        if (kind < REQUEST_LOCK_ACQUIRE || kind >= REQUEST_KIND_COUNT ||
+            (old ? kind > REQUEST_POSTGRES : !is_lock((enum request_kind)kind)))
                 return ERR_MALFORMED;
         struct request request = {.kind = (enum request_kind)kind};
         formats[kind].request_decode(&cursor, &request);
+        if (!old) {
+                request.lock.slots = (uint32_t)cursor_varint_max(&cursor, UINT32_MAX);
+                request.lock.flags = (uint32_t)cursor_varint_max(&cursor, UINT32_MAX);
+                request.lock.delay_ms = cursor_varint(&cursor);
+                request.lock.session = cursor_varint(&cursor);
+        }
         enum err err = cursor_done(&cursor);
         if (err == ERR_NONE)
                 *ret = request;

@@ -3,7 +3,8 @@
  * checks everything and returns ERR_MALFORMED, ERR_TRUNCATED or ERR_VERSION.
  *
  * Layout of both: u8 version (1), u8 kind, then the fields of the kind in the order of the struct,
- * integers as varints, slices as varint length and bytes. */
+ * integers as varints, slices as varint length and bytes. A request has version 2, and slots,
+ * flags, delay_ms, session at its end, where one of these or its kind is not of version 1. */
 #ifndef MERIDIAN_COUNCIL_REQUEST_H
 #define MERIDIAN_COUNCIL_REQUEST_H
 
@@ -27,6 +28,12 @@ enum request_kind {
         REQUEST_TOPOLOGY_APPLY, /* epoch (expected), document, actor */
         REQUEST_REGION,         /* region (name), action, actor, why */
         REQUEST_POSTGRES,       /* wish, target (a node or region; empty: any), actor */
+        REQUEST_LOCK_LOOK,      /* key token: who holds it, as of the log; token 0: anybody */
+        REQUEST_LOCK_SEIZE,     /* as BREAK; the answer has a token beyond all holders' */
+        REQUEST_SESSION_OPEN,   /* key: prefix "global:" or "<region>:", owner ttl_ms; the answer's
+                                 * token is the session */
+        REQUEST_SESSION_KEEP,   /* key: prefix, owner session */
+        REQUEST_SESSION_CLOSE,  /* the same */
         REQUEST_KIND_COUNT,
 };
 
@@ -56,7 +63,11 @@ struct request {
                         uint64_t token;
                         uint64_t ttl_ms;
                         uint64_t wait_ms;
-                        struct bytes actor; /* BREAK */
+                        struct bytes actor; /* BREAK, SEIZE */
+                        uint32_t slots;     /* ACQUIRE; see lock/lock.h for these */
+                        uint32_t flags;     /* ACQUIRE, RENEW, RELEASE */
+                        uint64_t delay_ms;  /* ACQUIRE */
+                        uint64_t session;   /* ACQUIRE, SESSION_KEEP, SESSION_CLOSE; 0: none */
                 } lock;
                 struct {
                         struct bytes key; /* prefix */

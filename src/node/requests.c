@@ -330,13 +330,22 @@ static void lock_command_of(const struct request *request, struct lock_command *
                 [REQUEST_LOCK_RENEW] = LOCK_RENEW,
                 [REQUEST_LOCK_RELEASE] = LOCK_RELEASE,
                 [REQUEST_LOCK_BREAK] = LOCK_BREAK,
+                [REQUEST_LOCK_LOOK] = LOCK_LOOK,
+                [REQUEST_LOCK_SEIZE] = LOCK_SEIZE,
+                [REQUEST_SESSION_OPEN] = LOCK_SESSION_OPEN,
+                [REQUEST_SESSION_KEEP] = LOCK_SESSION_KEEP,
+                [REQUEST_SESSION_CLOSE] = LOCK_SESSION_CLOSE,
         };
         *ret = (struct lock_command){.op = ops[request->kind],
                                      .key = request->lock.key,
                                      .owner = request->lock.owner,
                                      .token = {request->lock.token},
                                      .ttl_ms = request->lock.ttl_ms,
-                                     .wait_ms = request->lock.wait_ms};
+                                     .wait_ms = request->lock.wait_ms,
+                                     .slots = request->lock.slots,
+                                     .flags = request->lock.flags,
+                                     .delay_ms = request->lock.delay_ms,
+                                     .session = request->lock.session};
 }
 
 /* Answers at once where no decision can come: true when it did. */
@@ -357,7 +366,13 @@ static bool no_majority(struct node *node, struct asker asker, enum request_kind
         return true;
 }
 
-/* A list is asked for by what its keys begin with, "us-east:" at least. */
+static bool is_session(enum request_kind kind)
+{
+        return kind == REQUEST_SESSION_OPEN || kind == REQUEST_SESSION_KEEP ||
+               kind == REQUEST_SESSION_CLOSE;
+}
+
+/* A list or a session is asked for by what keys begin with, "us-east:" at least. */
 static enum council_place place_of(const struct node *node, bool list, struct bytes key,
                                    struct bytes *ret_region)
 {
@@ -380,7 +395,7 @@ static void lock_came(struct node *node, struct asker asker, const struct reques
         bool list = request->kind == REQUEST_LOCK_LIST;
         struct bytes key = list ? request->list.key : request->lock.key;
         struct bytes region;
-        enum council_place place = place_of(node, list, key, &region);
+        enum council_place place = place_of(node, list || is_session(request->kind), key, &region);
         uint64_t wait_ms = request->kind == REQUEST_LOCK_ACQUIRE ? request->lock.wait_ms : 0;
         if (place == COUNCIL_PLACE_INVALID) {
                 refuse(node, asker, request->kind, REPLY_BAD_REQUEST, council_place_help());
@@ -412,7 +427,7 @@ static void lock_came(struct node *node, struct asker asker, const struct reques
         if (pending == NULL)
                 return;
         struct council_command command = {.kind = COUNCIL_LOCK};
-        if (request->kind == REQUEST_LOCK_BREAK)
+        if (request->kind == REQUEST_LOCK_BREAK || request->kind == REQUEST_LOCK_SEIZE)
                 command.actor = request->lock.actor;
         lock_command_of(request, &command.lock);
         if ((node->config.bugs & NODE_BUG_EARLY_ANSWER) != 0 &&
@@ -533,6 +548,11 @@ void request_came(struct node *node, uint64_t request_id, node_id from, uint64_t
         case REQUEST_LOCK_INFO:
         case REQUEST_LOCK_LIST:
         case REQUEST_LOCK_BREAK:
+        case REQUEST_LOCK_LOOK:
+        case REQUEST_LOCK_SEIZE:
+        case REQUEST_SESSION_OPEN:
+        case REQUEST_SESSION_KEEP:
+        case REQUEST_SESSION_CLOSE:
                 lock_came(node, asker, &request, data);
                 break;
         case REQUEST_TOPOLOGY_GET:

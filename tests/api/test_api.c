@@ -20,6 +20,8 @@
 
 #define HOST     "127.98.0.1"
 #define SEEN_MAX 4096
+#define USAGE                                                                                      \
+        "key owner ttl-ms [WAIT ms] [SHARED | SLOTS n] [DELAY ms] [SESSION id] [DETECT] [FRESH]"
 
 struct world {
         uv_loop_t loop;
@@ -253,14 +255,26 @@ static void small_commands(void **state)
                 {"CLIENT SETNAME me\r\nCLIENT GETNAME\r\n", "+OK\r\n$2\r\nme\r\n"},
                 {"CLIENT KILL x\r\n", "-ERR unknown or wrong CLIENT sub-command 'KILL'\r\n"},
                 {"AUTH x\r\n", "-ERR no password is set for this port: connect without AUTH\r\n"},
+                {"SET global:k v\r\n",
+                 "-ERR this port keeps locks, which end by themselves: SET key "
+                 "value NX PX milliseconds\r\n"},
+                {"SET global:k v NX NX PX 5\r\n",
+                 "-ERR this port keeps locks, which end by "
+                 "themselves: SET key value NX PX milliseconds\r\n"},
+                {"SET global:k v NX PX -5\r\n",
+                 "-ERR the time to live is not a number in range: write it in digits\r\n"},
+                {"EVALSHA 00 1 global:k v\r\n",
+                 "-NOSCRIPT No matching script. Please use EVAL.\r\n"},
+                {"SCRIPT EXISTS 00 01\r\n", "*2\r\n:0\r\n:0\r\n"},
+                {"LOCK.ACQUIRE k o 5 SLOTS 1025\r\n", "-ERR a semaphore has 1 to 1024 slots\r\n"},
+                {"LOCK.CHECK k 0\r\n", "-ERR no token is 0\r\n"},
                 {"NOSUCH a b\r\n", "-ERR unknown command 'NOSUCH'\r\n"},
                 {"LOCK.ACQUIRE k o\r\n",
-                 "-ERR wrong number of arguments: LOCK.ACQUIRE key owner ttl-ms [WAIT ms]\r\n"},
+                 "-ERR wrong number of arguments: LOCK.ACQUIRE " USAGE "\r\n"},
                 {"LOCK.ACQUIRE k o 1s\r\n",
                  "-ERR the time to live is not a number in range: write it in digits\r\n"},
-                {"LOCK.ACQUIRE k o 1000 WAIT\r\n",
-                 "-ERR syntax: LOCK.ACQUIRE key owner ttl-ms [WAIT ms]\r\n"},
-                {"COMMAND COUNT\r\n", ":15\r\n"},
+                {"LOCK.ACQUIRE k o 1000 WAIT\r\n", "-ERR syntax: LOCK.ACQUIRE " USAGE "\r\n"},
+                {"COMMAND COUNT\r\n", ":25\r\n"},
                 {"COMMAND DOCS\r\n", "*0\r\n"},
                 {"HELLO 4\r\n", "-NOPROTO unsupported protocol version: 2 and 3 are\r\n"},
                 {"RESET\r\n", "+RESET\r\n"},

@@ -23,6 +23,19 @@ static struct request request_example(enum request_kind kind)
                 request.lock.wait_ms = 200;
                 request.lock.actor = BYTES("operator");
                 break;
+        case REQUEST_LOCK_LOOK:
+        case REQUEST_LOCK_SEIZE:
+        case REQUEST_SESSION_OPEN:
+        case REQUEST_SESSION_KEEP:
+        case REQUEST_SESSION_CLOSE:
+                request.lock.key = BYTES("global:k");
+                request.lock.owner = BYTES("me");
+                request.lock.ttl_ms = 5000;
+                request.lock.slots = UINT32_MAX;
+                request.lock.flags = 9;
+                request.lock.delay_ms = 700;
+                request.lock.session = 12345678901;
+                break;
         case REQUEST_LOCK_LIST:
                 request.list.key = BYTES("global:");
                 request.list.after = 12;
@@ -76,7 +89,7 @@ static void test_requests(void **state)
                 }
                 buffer_u8(&one, 0);
                 assert_int_equal(request_decode(buffer_view(&one), &back), ERR_MALFORMED);
-                one.ptr[0] = 2;
+                one.ptr[0] = 3;
                 assert_int_equal(request_decode(buffer_view(&one), &back), ERR_VERSION);
                 buffer_fini(&one);
                 buffer_fini(&two);
@@ -150,7 +163,7 @@ static void test_replies(void **state)
                                 reply.list.items = listed;
                                 reply.list.count = COUNT_OF(listed);
                                 reply.list.next = 9;
-                        } else if (kind >= REQUEST_TOPOLOGY_GET) {
+                        } else if (kind >= REQUEST_TOPOLOGY_GET && kind <= REQUEST_POSTGRES) {
                                 reply.topology.epoch = 5;
                                 if (kind != REQUEST_REGION)
                                         reply.topology.document = BYTES("doc");

@@ -23,8 +23,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 from lab import ADDRESSES, BUILD, MERIDIAN, Failure, Lab  # noqa: E402
 
-THEMES = ["first_minutes", "traffic", "data", "verify", "policies", "together", "locks", "process_kills", "kill_region", "partition",
-          "flapping", "bad_input", "ports_taken", "restart"]
+THEMES = ["first_minutes", "traffic", "data", "verify", "policies", "together", "locks",
+          "lock_clients", "process_kills", "kill_region", "partition", "flapping", "bad_input",
+          "ports_taken", "restart"]
 
 
 def scenarios(theme):

@@ -1,0 +1,114 @@
+/* api_http_locks.c - locks over HTTP: the same requests and refusals as over RESP, as JSON.
+ *
+ *   GET  /locks/KEY            who holds it, as of the log
+ *   POST /locks/KEY/acquire    {"owner", "ttl_ms", "wait_ms", "shared", "slots", "delay_ms",
+ *                               "session", "detect", "fresh"}; owner and ttl_ms are wanted
+ *   POST /locks/KEY/renew      {"owner", "token", "ttl_ms"}
+ *   POST /locks/KEY/release    {"owner", "token"}
+ *
+ * A member that is not known is refused: a misspelt "wait" must not be a wait of 0. */
+#include "api/api_priv.h"
+
+#include <string.h>
+
+#define PREFIX "/locks/"
+
+/* What a body says; numbers are refused below 0. */
+struct body {
+        const char *owner;
+        json_int_t ttl_ms;
+        json_int_t wait_ms;
+        json_int_t delay_ms;
+        json_int_t slots;
+        json_int_t session;
+        json_int_t token;
+        int shared;
+        int detect;
+        int fresh;
+};
+
+static const struct action {
+        const char *word;
+        enum request_kind kind;
+        const char *format; /* of body_read */
+        const char *problem;
+} actions[] = {
+        {"/acquire", REQUEST_LOCK_ACQUIRE, "{s:s, s:I, s?I, s?I, s?I, s?I, s?b, s?b, s?b !}",
+         "want {\"owner\": ..., \"ttl_ms\": ...}, and may have wait_ms, shared, slots, delay_ms, "
+         "session, detect, fresh"},
+        {"/renew", REQUEST_LOCK_RENEW, "{s:s, s:I, s:I !}",
+         "want {\"owner\": ..., \"token\": ..., \"ttl_ms\": ...}"},
+        {"/release", REQUEST_LOCK_RELEASE, "{s:s, s:I !}", "want {\"owner\": ..., \"token\": ...}"},
+};
+
+static bool body_read(json_t *json, const struct action *action, struct body *body)
+{
+        if (action->kind == REQUEST_LOCK_ACQUIRE)
+                return json_unpack(json, action->format, "owner", &body->owner, "ttl_ms",
+                                   &body->ttl_ms, "wait_ms", &body->wait_ms, "delay_ms",
+                                   &body->delay_ms, "slots", &body->slots, "session",
+                                   &body->session, "shared", &body->shared, "detect", &body->detect,
+                                   "fresh", &body->fresh) == 0;
+        if (action->kind == REQUEST_LOCK_RENEW)
+                return json_unpack(json, action->format, "owner", &body->owner, "token",
+                                   &body->token, "ttl_ms", &body->ttl_ms) == 0;
+        return json_unpack(json, action->format, "owner", &body->owner, "token", &body->token) == 0;
+}
+
+static bool body_request(const struct body *body, struct request *request)
+{
+        if (body->ttl_ms < 0 || body->wait_ms < 0 || body->delay_ms < 0 || body->slots < 0 ||
+            body->slots > LOCK_SLOTS_MAX || body->session < 0 || body->token < 0)
+                return false;
+        request->lock.owner = bytes_of_str(body->owner);
+        request->lock.ttl_ms = (uint64_t)body->ttl_ms;
+        request->lock.wait_ms = (uint64_t)body->wait_ms;
+        request->lock.delay_ms = (uint64_t)body->delay_ms;
+        request->lock.session = (uint64_t)body->session;
+        request->lock.token = (uint64_t)body->token;
+        request->lock.slots = body->shared != 0 ? LOCK_SHARED : (uint32_t)body->slots;
+        request->lock.flags =
+                (body->detect != 0 ? LOCK_DETECT : 0u) | (body->fresh != 0 ? LOCK_FRESH : 0u);
+        return true;
+}
+
+void api_http_lock_get(const char *path, struct request *request)
+{
+        request->kind = REQUEST_LOCK_LOOK;
+        request->lock.key = bytes_of_str(path + strlen(PREFIX));
+}
+
+json_t *api_http_lock_post(const char *path, struct bytes text, struct request *request,
+                           const char **ret_problem)
+{
+        const char *word = strrchr(path, '/');
+        struct body body = {0};
+        *ret_problem = "want /locks/KEY/acquire, renew or release";
+        if (word < path + strlen(PREFIX))
+                return NULL;
+        for (size_t i = 0; i < COUNT_OF(actions); i++) {
+                if (strcmp(actions[i].word, word) != 0)
+                        continue;
+                *ret_problem = actions[i].problem;
+                json_t *json = json_loadb((const char *)text.ptr, text.len, 0, NULL);
+                request->kind = actions[i].kind;
+                request->lock.key = bytes_of((const uint8_t *)path + strlen(PREFIX),
+                                             (size_t)(word - path) - strlen(PREFIX));
+                if (json != NULL && body_read(json, &actions[i], &body) &&
+                    body_request(&body, request))
+                        return json;
+                json_decref(json);
+                return NULL;
+        }
+        return NULL;
+}
+
+json_t *api_http_lock_reply(const struct reply *reply)
+{
+        const struct reply_lock *lock = &reply->lock;
+        json_t *owner = json_stringn((const char *)lock->owner.ptr, lock->owner.len);
+        if (owner == NULL)
+                owner = json_string("(not text)");
+        return json_pack("{s:o, s:I, s:I}", "owner", owner, "token", (json_int_t)lock->token,
+                         "ttl_ms", (json_int_t)lock->ttl_ms);
+}
