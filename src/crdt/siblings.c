@@ -49,7 +49,7 @@ static struct crdt_siblings *siblings_get(struct crdt_env *env, struct crdt *crd
 static void value_fetch(struct crdt_env *env, struct crdt_siblings *siblings)
 {
         struct bytes value = {0};
-        struct crdt_sibling *one = &siblings->list[0];
+        struct crdt_sibling *one = siblings->list;
         if (siblings->count != 1 || siblings->held || env->native == NULL ||
             !env->native->string_get(env->native->context, env->name, &value))
                 return;
