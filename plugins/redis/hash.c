@@ -83,6 +83,15 @@ static void rewrite(struct redis_context *ctx, struct redis_string **argv, struc
                 redis.FreeCallReply(reply);
 }
 
+/* Redis adds in more digits than doubles have: from here on a sum of ours would be another number
+ * than the one that it has replied. */
+static bool is_far(struct bytes text)
+{
+        static const double exact_max = 9007199254740992.0;
+        double value = 0;
+        return crdt_number(text, &value) && (value > exact_max || value < -exact_max);
+}
+
 static void float_added(struct redis_context *ctx, struct redis_string **argv, struct bytes before,
                         struct bytes after)
 {
@@ -91,7 +100,7 @@ static void float_added(struct redis_context *ctx, struct redis_string **argv, s
         struct crdt_name name = {(uint32_t)redis.GetSelectedDb(ctx), plugin_bytes(argv[1])};
         if (policy_tells_whole(name.key, false))
                 return;
-        if (redis.StringToDouble(argv[3], &amount) != REDIS_OK ||
+        if (is_far(before) || is_far(after) || redis.StringToDouble(argv[3], &amount) != REDIS_OK ||
             keyspace_local_hash_increment_float(plugin.keyspace, plugin_stamp_ms(), name,
                                                 plugin_bytes(argv[2]), amount, before,
                                                 &change) != ERR_NONE) {
