@@ -76,6 +76,15 @@ static bool all_empty(const struct primary_candidate *candidates, size_t count)
         return true;
 }
 
+static bool somebody_has(const struct primary_candidate *candidates, size_t count)
+{
+        for (size_t i = 0; i < count; i++) {
+                if (candidates[i].fresh && has_data(&candidates[i]))
+                        return true;
+        }
+        return false;
+}
+
 static uint64_t loss_of(const struct primary_report *own, const struct primary_rules *rules)
 {
         if (own->epoch < rules->epoch)
@@ -102,7 +111,8 @@ struct primary_standing primary_rank(const struct primary_candidate *candidates,
                 return ret;
         }
         if (!has_data(own)) {
-                ret.rank = PRIMARY_RANK_BEHIND;
+                if (somebody_has(candidates, count))
+                        ret.rank = PRIMARY_RANK_BEHIND;
                 return ret;
         }
         const struct primary_candidate *best =

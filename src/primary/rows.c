@@ -38,8 +38,8 @@ static const struct primary_row rows[] = {
         /* The holder. */
         {"found", V(ABSENT), V(MINE), MATCHES, R(EMPTY), WISHES, ANY, ANY, ANY, ANY, ANY, YES,
          DO(INIT), false, "{node} makes a new cluster: nobody has data"},
-        {"holder-empty", V(ABSENT), V(MINE), MATCHES, RANKS & ~R(EMPTY), WISHES, ANY, ANY, ANY, ANY,
-         ANY, ANY, DO(RELEASE), false, "{node} has no data: it gives the lease back"},
+        {"holder-empty", V(ABSENT), V(MINE), MATCHES, R(BEST) | R(BEHIND), WISHES, ANY, ANY, ANY,
+         ANY, ANY, ANY, DO(RELEASE), false, "{node} has no data: it gives the lease back"},
         {"holder-empty-later", V(ABSENT), V(MINE), MATCHES, R(EMPTY), WISHES, ANY, ANY, ANY, ANY,
          ANY, NO, DO(RELEASE), false, "{node} is not to begin: it gives the lease back"},
         {"holder-wakes", V(ASLEEP), V(MINE), MATCHES, RANKS, WISHES, ANY, ANY, ANY, ANY, ANY, ANY,

@@ -351,10 +351,14 @@ static bool groups_converged(struct sim *sim, char *why, size_t size)
 static bool locks_free(const struct sim *sim)
 {
         for (uint32_t i = 0; i < sim->host_count; i++)
-                for (unsigned group = 0; group < WORLD_GROUP_COUNT; group++)
-                        if (!lock_table_idle(council_locks(
-                                    node_council(sim->hosts[i].node, (enum world_group)group))))
+                for (unsigned group = 0; group < WORLD_GROUP_COUNT; group++) {
+                        const struct lock_table *locks = council_locks(
+                                node_council(sim->hosts[i].node, (enum world_group)group));
+                        /* The lease of PostgreSQL stays. */
+                        size_t stay = sim->swarm.postgres && group == WORLD_GROUP_GLOBAL ? 1 : 0;
+                        if (lock_table_count(locks) > stay || lock_table_waiters(locks) > 0)
                                 return false;
+                }
         return true;
 }
 
@@ -370,6 +374,8 @@ bool check_converged(struct sim *sim, char *why, size_t size)
                 (void)snprintf(why, size, "locks of clients that are gone are held");
                 return false;
         }
+        if (!postgres_converged(sim, why, size))
+                return false;
         if (!redis_all_equal(sim)) {
                 (void)snprintf(why, size, "the Redis servers differ");
                 return false;

@@ -90,6 +90,8 @@ void faults_crash(struct sim *sim, struct host *host)
         if (host->node == NULL || host->dead)
                 return;
         host_crash(sim, host);
+        if (sim_chance(sim, STREAM_POSTGRES, 400))
+                postgres_crash(sim, host);
         uint64_t after_us = sim_chance(sim, STREAM_FAULTS, 300)
                                     ? SECOND + sim_below(sim, STREAM_FAULTS, 3 * SECOND)
                                     : 10 * MS + sim_below(sim, STREAM_FAULTS, 600 * MS);
@@ -241,6 +243,7 @@ static void fault_death(struct sim *sim)
                 if (host->region != region)
                         continue;
                 host_crash(sim, host);
+                postgres_crash(sim, host);
                 host->dead = true;
         }
         redis_crash(&sim->redis[region]);

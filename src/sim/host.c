@@ -87,6 +87,7 @@ void host_start(struct sim *sim, struct host *host)
                         network_connect(sim, host->index, i, 5 * MS);
         sim_at(sim, 10 * MS, EVENT_PROBE, host->index, 0, host->generation);
         redis_tell(&sim->redis[host->region]);
+        postgres_host_up(sim, host);
 }
 
 void host_crash(struct sim *sim, struct host *host)
@@ -149,6 +150,7 @@ static void carry_out(struct sim *sim, struct host *host, const struct world_eff
                 break;
         case WORLD_POSTGRES_DO:
         case WORLD_POSTGRES_GATE:
+                postgres_effect(sim, host, effect);
                 break;
         }
 }

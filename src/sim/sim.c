@@ -106,6 +106,7 @@ static void build(struct sim *sim)
         sim->isolated = -1;
         swarm_draw(sim);
         write_topology(sim);
+        postgres_init(sim);
         for (uint32_t i = 0; i < sim->swarm.region_count; i++)
                 if (sim->redis[i].exists)
                         redis_init(sim, i);
@@ -186,6 +187,8 @@ static void deliver(struct sim *sim, struct sim_event *event)
         }
         if (event->parcel->event.kind == WORLD_REDIS_UP)
                 host->redis_ready = redis_current(&sim->redis[host->region], event->parcel);
+        if (event->parcel->event.kind == WORLD_POSTGRES_SEEN)
+                postgres_fill(sim, host, &event->parcel->event.postgres);
         host_step(sim, host, &event->parcel->event);
         heap_free(&sim->heap, event->parcel);
 }
@@ -276,6 +279,22 @@ static void take(struct sim *sim, struct sim_event *event)
                 break;
         case EVENT_CHECK:
                 check(sim);
+                break;
+        case EVENT_POSTGRES_BEAT:
+                postgres_beat(sim);
+                break;
+        case EVENT_POSTGRES_SEE:
+                if (host->generation == event->generation && host->node != NULL)
+                        postgres_see(sim, host);
+                break;
+        case EVENT_POSTGRES_DONE:
+                postgres_done(sim, host, event->generation);
+                break;
+        case EVENT_POSTGRES_STREAM:
+                postgres_streamed(sim, event->a, event->b, event->generation);
+                break;
+        case EVENT_POSTGRES_ACK:
+                postgres_acked(sim, event->a, event->b, event->generation);
                 break;
         }
 }

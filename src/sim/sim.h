@@ -53,6 +53,10 @@
         X(COVER_FIVE_REGIONS, "five regions ran")                                                  \
         X(COVER_WITNESS, "a witness region voted")                                                 \
         X(COVER_REGION_OF_THREE, "a region had three nodes")                                       \
+        X(COVER_POSTGRES_TAKEOVER, "a PostgreSQL standby was promoted")                            \
+        X(COVER_POSTGRES_TAIL, "a PostgreSQL server lost what it had not flushed")                 \
+        X(COVER_POSTGRES_ASIDE, "a former primary kept aside what only it had")                    \
+        X(COVER_POSTGRES_LOSS, "an asynchronous commit was lost in a takeover")                    \
         X(COVER_CALM, "a run had no fault but light packet loss")
 
 enum sim_cover {

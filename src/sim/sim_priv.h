@@ -36,6 +36,7 @@ enum sim_stream {
         STREAM_LOCKS,
         STREAM_REDIS,
         STREAM_DATA,
+        STREAM_POSTGRES,
         STREAM_COUNT,
 };
 
@@ -58,6 +59,11 @@ enum event_kind {
         EVENT_FAULT,
         EVENT_HEAL_LINKS,
         EVENT_CHECK,
+        EVENT_POSTGRES_BEAT,   /* flushes, streams, clients */
+        EVENT_POSTGRES_SEE,    /* a node looks at its server */
+        EVENT_POSTGRES_DONE,   /* an action ends */
+        EVENT_POSTGRES_STREAM, /* records arrive at a standby */
+        EVENT_POSTGRES_ACK,
 };
 
 /* A world event on its way, with the bytes that it points at. */
@@ -285,6 +291,41 @@ struct lock_key {
         int holder;     /* client that believes to hold; -1: none */
 };
 
+/* ---- PostgreSQL ---- */
+
+#define POSTGRES_RECORDS_MAX 1024
+
+struct sim_record {
+        uint32_t host; /* where it was written, */
+        uint16_t life; /* and in which of its lives */
+        bool acked;    /* the client was told */
+        bool aside;    /* a server that lost it in a rewind kept it */
+};
+
+enum {
+        SIM_POSTGRES_NO_GATE = 1,  /* the gate does not look at the time */
+        SIM_POSTGRES_NO_ASIDE = 2, /* nothing is kept aside */
+};
+
+struct sim_postgres {
+        bool exists;
+        uint8_t state; /* enum primary_server, without FENCED: that is an open one's closed gate */
+        uint16_t life; /* another whenever the log does not simply grow */
+        uint32_t log[POSTGRES_RECORDS_MAX];
+        uint32_t count, flushed;
+        uint32_t acked[HOSTS_MAX];
+        uint32_t timeline;
+        uint64_t epoch;
+        uint8_t line_count;
+        bool lines_cut;
+        struct world_postgres_line lines[WORLD_POSTGRES_LINES_MAX];
+        node_id upstream;
+        uint64_t gate_epoch, gate_until_us; /* by the host's clock */
+        unsigned action;                    /* enum primary_action under way */
+        uint64_t action_id, action_number, action_epoch, action_generation;
+        node_id action_upstream;
+};
+
 /* What this seed does. */
 struct swarm {
         uint32_t region_count;
@@ -307,6 +348,8 @@ struct swarm {
         uint64_t faults_end_us, load_end_us, end_us;
         uint32_t lock_clients;
         uint64_t data_every_us;
+        bool postgres;
+        unsigned postgres_sync; /* commits wait for so many standbys */
 };
 
 struct sim {
@@ -326,6 +369,11 @@ struct sim {
         uint32_t host_count;
         struct sim_link links[HOSTS_MAX][HOSTS_MAX]; /* [low][high] */
         struct sim_redis redis[REGIONS_MAX];
+        struct sim_postgres postgres[HOSTS_MAX];
+        struct sim_record records[POSTGRES_RECORDS_MAX];
+        uint32_t record_count;
+        uint64_t postgres_epoch; /* the newest that took writes */
+        unsigned postgres_bugs;
         struct lock_client clients[LOCK_CLIENTS];
         struct lock_key keys[LOCK_KEYS];
         uint32_t key_count;
@@ -415,6 +463,19 @@ void clients_reply(struct sim *sim, struct host *host, uint64_t request, struct 
 void clients_host_down(struct sim *sim, struct host *host);
 uint64_t clients_ask(struct sim *sim, struct host *host, const struct request *request);
 
+/* postgres.c */
+void postgres_init(struct sim *sim);
+void postgres_host_up(struct sim *sim, struct host *host);
+void postgres_crash(struct sim *sim, struct host *host);
+void postgres_see(struct sim *sim, struct host *host);
+void postgres_fill(struct sim *sim, struct host *host, struct world_postgres *ret);
+void postgres_effect(struct sim *sim, struct host *host, const struct world_effect *effect);
+void postgres_done(struct sim *sim, struct host *host, uint64_t id);
+void postgres_streamed(struct sim *sim, uint32_t from, uint32_t to, uint64_t word);
+void postgres_acked(struct sim *sim, uint32_t primary, uint32_t standby, uint64_t word);
+void postgres_beat(struct sim *sim);
+bool postgres_converged(struct sim *sim, char *why, size_t size);
+
 /* faults.c */
 void swarm_draw(struct sim *sim);
 void faults_step(struct sim *sim);
@@ -432,5 +493,6 @@ bool check_converged(struct sim *sim, char *why, size_t size);
 
 /* bugs.c */
 void bug_apply(const struct sim *sim, struct node_config *config);
+void bug_postgres(struct sim *sim);
 
 #endif
