@@ -59,13 +59,14 @@ static uint64_t lease_us(const struct node *node)
         return 1000ull * node->topology->postgres.lease_ms;
 }
 
-static void ask(struct node *node, enum request_kind kind, uint64_t token)
+/* False: too many are under way. */
+static bool ask(struct node *node, enum request_kind kind, uint64_t token)
 {
         struct postgres *postgres = &node->postgres;
         struct postgres_ask *place = ask_of(postgres, 0);
         char key[64];
         if (place == NULL)
-                return;
+                return false;
         *place = (struct postgres_ask){++postgres->ask_last, kind, node->now_us, token};
         struct request request = {.kind = kind};
         request.lock.key = lease_key(node, key);
@@ -73,6 +74,7 @@ static void ask(struct node *node, enum request_kind kind, uint64_t token)
         request.lock.token = token;
         request.lock.ttl_ms = node->topology->postgres.lease_ms;
         request_lock_own(node, place->id, &request);
+        return true;
 }
 
 void postgres_lease_claim(struct node *node)
@@ -83,7 +85,15 @@ void postgres_lease_claim(struct node *node)
         owner_make(node, postgres->owner);
         postgres->claiming = true;
         postgres->claim_next_us = node->now_us + CLAIM_AGAIN_US;
-        ask(node, REQUEST_LOCK_ACQUIRE, 0);
+        if (!ask(node, REQUEST_LOCK_ACQUIRE, 0))
+                postgres->claiming = false;
+}
+
+/* Where the word is lost the lease ends by itself. */
+static void give_back(struct node *node, uint64_t token)
+{
+        node->postgres.claim_next_us = node->now_us + CLAIM_AGAIN_US;
+        (void)ask(node, REQUEST_LOCK_RELEASE, token);
 }
 
 void postgres_lease_release(struct node *node)
@@ -93,8 +103,7 @@ void postgres_lease_release(struct node *node)
         if (token > postgres->released)
                 postgres->released = token;
         primary_lease_lost(&postgres->lease);
-        postgres->claim_next_us = node->now_us + CLAIM_AGAIN_US;
-        ask(node, REQUEST_LOCK_RELEASE, token);
+        give_back(node, token);
 }
 
 void postgres_lease_renew(struct node *node)
@@ -104,15 +113,18 @@ void postgres_lease_renew(struct node *node)
             node->now_us < postgres->renew_next_us)
                 return;
         postgres->renew_next_us = node->now_us + 1000ull * node->topology->postgres.renew_ms;
-        ask(node, REQUEST_LOCK_RENEW, postgres->lease.token);
+        (void)ask(node, REQUEST_LOCK_RENEW, postgres->lease.token);
 }
 
 static void granted(struct node *node, const struct postgres_ask *ask, uint64_t token)
 {
         struct postgres *postgres = &node->postgres;
         uint64_t sent_us = node->config.bugs & NODE_BUG_LEASE_ANSWER ? node->now_us : ask->sent_us;
-        if (token <= postgres->released)
+        if (token <= postgres->released) {
+                /* The word that gave it back is lost, or still on its way. */
+                give_back(node, token);
                 return;
+        }
         if (token != postgres->lease.token) {
                 postgres->claimed_us = node->now_us;
                 postgres->renew_next_us =
