@@ -24,16 +24,14 @@ struct topology;
 /* Planted bugs of this room; those of other rooms are passed on in their own fields. */
 enum node_bug {
         NODE_BUG_NONE = 0,
-        NODE_BUG_EARLY_RETURN = 2,   /* a region returns before its data has caught up */
-        NODE_BUG_NO_QUORUM = 4,      /* one observer is enough to take a region out */
-        NODE_BUG_NEVER_RETURN = 8,   /* a recovered region stays out */
-        NODE_BUG_EARLY_ANSWER = 16,  /* answers before the entry is committed */
-        NODE_BUG_LOCAL_CLOCK = 32,   /* the lock clock is each leader's own uptime */
-        NODE_BUG_NO_EXPIRY = 64,     /* the leader proposes no time: leases of the dead stay */
-        NODE_BUG_KEEP_FAILED = 128,  /* goes on after a failed journal */
-        NODE_BUG_LEASE_ANSWER = 256, /* PostgreSQL's lease counts from the answer */
-        NODE_BUG_LEASE_MARGIN = 512, /* and up to its very end */
-        NODE_BUG_CLAIM_ANY = 1024,   /* who does not have most claims it, and promotes */
+        NODE_BUG_EARLY_RETURN = 2,  /* a region returns before its data has caught up */
+        NODE_BUG_NO_QUORUM = 4,     /* one observer is enough to take a region out */
+        NODE_BUG_NEVER_RETURN = 8,  /* a recovered region stays out */
+        NODE_BUG_EARLY_ANSWER = 16, /* answers before the entry is committed */
+        NODE_BUG_LOCAL_CLOCK = 32,  /* the lock clock is each leader's own uptime */
+        NODE_BUG_NO_EXPIRY = 64,    /* the leader proposes no time: leases of the dead stay */
+        NODE_BUG_KEEP_FAILED = 128, /* goes on after a failed journal */
+        NODE_BUG_CLAIM_ANY = 256,   /* who has not most claims PostgreSQL's lease, and promotes */
 };
 
 struct node_config {

@@ -49,8 +49,6 @@ static node_id owner_node(struct bytes owner)
 
 uint64_t postgres_margin_us(const struct node *node)
 {
-        if (node->config.bugs & NODE_BUG_LEASE_MARGIN)
-                return 0;
         return 1000ull * node->topology->postgres.margin_ms;
 }
 
@@ -119,7 +117,6 @@ void postgres_lease_renew(struct node *node)
 static void granted(struct node *node, const struct postgres_ask *ask, uint64_t token)
 {
         struct postgres *postgres = &node->postgres;
-        uint64_t sent_us = node->config.bugs & NODE_BUG_LEASE_ANSWER ? node->now_us : ask->sent_us;
         if (token <= postgres->released) {
                 /* The word that gave it back is lost, or still on its way. */
                 give_back(node, token);
@@ -130,7 +127,7 @@ static void granted(struct node *node, const struct postgres_ask *ask, uint64_t 
                 postgres->renew_next_us =
                         node->now_us + 1000ull * node->topology->postgres.renew_ms;
         }
-        primary_lease_granted(&postgres->lease, token, sent_us, lease_us(node));
+        primary_lease_granted(&postgres->lease, token, ask->sent_us, lease_us(node));
         if (token > postgres->grant) {
                 postgres->grant = token;
                 postgres->grant_node = node->config.self;

@@ -92,9 +92,13 @@ void faults_crash(struct sim *sim, struct host *host)
         host_crash(sim, host);
         if (sim_chance(sim, STREAM_POSTGRES, 400))
                 postgres_crash(sim, host);
+        /* Sometimes the daemon alone is away for longer than a lease. */
+        bool long_away = sim->swarm.postgres && sim_chance(sim, STREAM_POSTGRES, 150);
         uint64_t after_us = sim_chance(sim, STREAM_FAULTS, 300)
                                     ? SECOND + sim_below(sim, STREAM_FAULTS, 3 * SECOND)
                                     : 10 * MS + sim_below(sim, STREAM_FAULTS, 600 * MS);
+        if (long_away)
+                after_us += 4 * SECOND;
         sim_at(sim, after_us, EVENT_RESTART, host->index, 0, host->generation);
 }
 

@@ -45,8 +45,6 @@ static bool gate_open(const struct sim *sim, const struct host *host)
         const struct sim_postgres *server = &sim->postgres[host->index];
         if (server->state != PRIMARY_OPEN)
                 return false;
-        if (sim->postgres_bugs & SIM_POSTGRES_NO_GATE)
-                return server->gate_until_us > 0;
         return host_mono_us(sim, host) < server->gate_until_us;
 }
 

@@ -303,8 +303,7 @@ struct sim_record {
 };
 
 enum {
-        SIM_POSTGRES_NO_GATE = 1,  /* the gate does not look at the time */
-        SIM_POSTGRES_NO_ASIDE = 2, /* nothing is kept aside */
+        SIM_POSTGRES_NO_ASIDE = 1, /* nothing is kept aside */
 };
 
 struct sim_postgres {
