@@ -2,6 +2,7 @@
  * call, until an answer is of a good size or has taken a while. Each call is short, so what the
  * connection else carries does not wait. A connection that breaks ends the walk: the asker begins
  * again. */
+#include "base/check.h"
 #include "engine/cluster_priv.h"
 
 #include <stdio.h>
@@ -33,6 +34,7 @@ static struct verifying **verifying_find(struct engine *engine, uint64_t ticket)
 static void verifying_free(struct engine *engine, struct verifying **at)
 {
         struct verifying *gone = *at;
+        CHECK(gone != NULL);
         *at = gone->next;
         buffer_fini(&gone->payload);
         heap_free(engine->config.heap, gone);
