@@ -187,7 +187,11 @@ static void driver_open(void)
                 .incarnation = 3,
                 .seed = 5,
                 .node = {&node, node_step},
-                .ports = {NULL, port_send, port_reply, port_publish, port_note, port_redis, NULL},
+                .ports = {.send = port_send,
+                          .reply = port_reply,
+                          .publish = port_publish,
+                          .note = port_note,
+                          .redis = port_redis},
         };
         memset(&node, 0, sizeof node);
         sent[0] = '\0';
