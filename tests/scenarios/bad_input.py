@@ -1,6 +1,7 @@
 """Wrong words, wrong files, garbage on every port: clear errors, and nobody falls over."""
 import os
 import random
+import re
 import socket
 import subprocess
 import tempfile
@@ -54,7 +55,8 @@ def scenario_a_topology_is_planned_then_applied(lab):
         with open(path, "w", encoding="utf-8") as file:
             file.write(good)
         expect(lab.meridian("plan", path).strip(), "no change", "the plan of the same document")
-        changed = good.replace("continent = EU", "continent = EU\n    capacity = 90", 1)
+        changed = re.sub(r"\n\s*capacity = [^\n]*", "", good)  # 100, the default, where it is
+        changed = changed.replace("continent = EU", "continent = EU;\n    capacity = 90", 1)
         expect_true(changed != good, f"the document has a place for a capacity: {good}")
         with open(path, "w", encoding="utf-8") as file:
             file.write(changed)
