@@ -3,8 +3,7 @@
 #include "failover/failover.h"
 
 #include "base/check.h"
-
-#include <stdio.h>
+#include "base/sentence.h"
 
 #define S(name)  (1u << REGION_##name)
 #define STATES   ((1u << REGION_STATE_COUNT) - 1)
@@ -152,45 +151,17 @@ bool failover_routable(enum region_state state, enum health_verdict verdict, enu
         return region_state_serves(state) && verdict != HEALTH_DOWN && self != HEALTH_SELF_FAILED;
 }
 
-/* The value of the placeholder at the begin of `at`, and its length; NULL when there is none. */
-static const char *placeholder(const char *at, const char *const values[3], size_t *ret_len)
-{
-        static const struct bytes names[] = {
-                BYTES_INIT("{region}"),
-                BYTES_INIT("{evidence}"),
-                BYTES_INIT("{parts}"),
-        };
-        for (size_t i = 0; i < COUNT_OF(names); i++) {
-                if (bytes_starts_with(bytes_of_str(at), names[i])) {
-                        *ret_len = names[i].len;
-                        return values[i] != NULL && values[i][0] != 0 ? values[i] : "unknown";
-                }
-        }
-        return NULL;
-}
-
 const char *failover_sentence(const struct failover_row *row, const char *region,
                               const char *evidence, const char *parts,
                               char text[static FAILOVER_SENTENCE_SIZE])
 {
-        const char *const values[3] = {region, evidence, parts};
-        size_t used = 0;
-        const char *at = row->sentence;
-        while (*at != 0 && used < FAILOVER_SENTENCE_SIZE - 1) {
-                size_t len = 0;
-                const char *value = placeholder(at, values, &len);
-                if (value == NULL) {
-                        text[used++] = *at++;
-                        continue;
-                }
-                size_t left = FAILOVER_SENTENCE_SIZE - 1 - used;
-                size_t take = strlen(value) < left ? strlen(value) : left;
-                memcpy(text + used, value, take);
-                used += take;
-                at += len;
-        }
-        text[used] = 0;
-        return text;
+        const struct sentence_word words[] = {
+                {"{region}", region},
+                {"{evidence}", evidence},
+                {"{parts}", parts},
+        };
+        return sentence_fill(row->sentence, words, COUNT_OF(words), "unknown", text,
+                             FAILOVER_SENTENCE_SIZE);
 }
 
 static const char *const wish_names[FAILOVER_WISH_COUNT] = {

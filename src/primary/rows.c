@@ -3,9 +3,9 @@
 #include "primary/primary.h"
 
 #include "base/check.h"
+#include "base/sentence.h"
 
 #include <stdio.h>
-#include <string.h>
 
 #define V(name)  (1u << PRIMARY_##name)
 #define WRITER   (V(OPEN) | V(HELD))
@@ -172,30 +172,15 @@ static void loss_text(uint64_t loss, char text[static 48])
 const char *primary_sentence(const struct primary_row *row, const char *node, const char *other,
                              uint64_t loss, char text[static PRIMARY_SENTENCE_SIZE])
 {
-        static const char *const names[] = {"{node}", "{other}", "{loss}"};
         char bytes[48];
         loss_text(loss, bytes);
-        const char *const values[] = {node, other, bytes};
-        size_t used = 0;
-        const char *at = row->sentence == NULL ? "" : row->sentence;
-        while (*at != 0 && used < PRIMARY_SENTENCE_SIZE - 1) {
-                const char *value = NULL;
-                size_t skip = 1;
-                for (size_t i = 0; i < COUNT_OF(names) && value == NULL; i++) {
-                        if (strncmp(at, names[i], strlen(names[i])) != 0)
-                                continue;
-                        value = values[i] != NULL && values[i][0] != 0 ? values[i] : "another";
-                        skip = strlen(names[i]);
-                }
-                size_t len = value == NULL ? 1 : strlen(value);
-                size_t left = PRIMARY_SENTENCE_SIZE - 1 - used;
-                len = len < left ? len : left;
-                memcpy(text + used, value == NULL ? at : value, len);
-                used += len;
-                at += skip;
-        }
-        text[used] = 0;
-        return text;
+        const struct sentence_word words[] = {
+                {"{node}", node},
+                {"{other}", other},
+                {"{loss}", bytes},
+        };
+        return sentence_fill(row->sentence == NULL ? "" : row->sentence, words, COUNT_OF(words),
+                             "another", text, PRIMARY_SENTENCE_SIZE);
 }
 
 /* ---- names and the page */
