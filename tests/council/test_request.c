@@ -2,10 +2,9 @@
 #include "council/request.h"
 
 #include "../cmocka_all.h"
+#include "../heap_group.h"
 
 #include <ctype.h>
-
-static struct heap heap;
 
 static struct request request_example(enum request_kind kind)
 {
@@ -216,19 +215,6 @@ static void test_codes(void **state)
         assert_int_equal(reply_code_http(REPLY_CODE_COUNT), 500);
 }
 
-static int setup(void **state)
-{
-        (void)state;
-        heap_init(&heap, 0);
-        return 0;
-}
-
-static int teardown(void **state)
-{
-        (void)state;
-        return heap.used_bytes == 0 ? 0 : 1;
-}
-
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -237,5 +223,5 @@ int main(void)
                 cmocka_unit_test(test_replies),
                 cmocka_unit_test(test_codes),
         };
-        return cmocka_run_group_tests(tests, setup, teardown);
+        return cmocka_run_group_tests(tests, heap_group_setup, heap_group_teardown);
 }

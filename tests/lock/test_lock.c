@@ -2,10 +2,9 @@
 #include "lock/lock.h"
 
 #include "../cmocka_all.h"
+#include "../heap_group.h"
 
 #include <stdio.h>
-
-static struct heap heap;
 
 /* One step: at `now`, a command; then the results as text: kind, origin's sequence, token, ttl. */
 struct step {
@@ -291,19 +290,6 @@ static void test_commands(void **state)
         buffer_fini(&again);
 }
 
-static int setup(void **state)
-{
-        (void)state;
-        heap_init(&heap, 0);
-        return 0;
-}
-
-static int teardown(void **state)
-{
-        (void)state;
-        return heap.used_bytes == 0 ? 0 : 1;
-}
-
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -313,5 +299,5 @@ int main(void)
                 cmocka_unit_test(test_clock),
                 cmocka_unit_test(test_commands),
         };
-        return cmocka_run_group_tests(tests, setup, teardown);
+        return cmocka_run_group_tests(tests, heap_group_setup, heap_group_teardown);
 }

@@ -5,6 +5,7 @@
 #include "base/rng.h"
 
 #include "../cmocka_all.h"
+#include "../heap_group.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,8 +17,6 @@ enum {
         SESSIONS = 64,
         STEPS = 500,
 };
-
-static struct heap heap;
 
 struct claim {
         bool used;
@@ -854,19 +853,6 @@ static void test_old_snapshot(void **state)
         lock_table_free(table);
 }
 
-static int setup(void **state)
-{
-        (void)state;
-        heap_init(&heap, 0);
-        return 0;
-}
-
-static int teardown(void **state)
-{
-        (void)state;
-        return heap.used_bytes == 0 ? 0 : 1;
-}
-
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -875,5 +861,5 @@ int main(void)
                 cmocka_unit_test(test_deadlocks),    cmocka_unit_test(test_events),
                 cmocka_unit_test(test_old_snapshot), cmocka_unit_test(test_model),
         };
-        return cmocka_run_group_tests(tests, setup, teardown);
+        return cmocka_run_group_tests(tests, heap_group_setup, heap_group_teardown);
 }

@@ -4,6 +4,7 @@
 #include "base/rng.h"
 
 #include "../cmocka_all.h"
+#include "../heap_group.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,8 +14,6 @@ enum {
         OWNERS = 5,
         STEPS = 600,
 };
-
-static struct heap heap;
 
 /* The model: arrays, searched from end to end. */
 struct model_wait {
@@ -386,19 +385,6 @@ static void test_many(void **state)
         lock_table_free(table);
 }
 
-static int setup(void **state)
-{
-        (void)state;
-        heap_init(&heap, 0);
-        return 0;
-}
-
-static int teardown(void **state)
-{
-        (void)state;
-        return heap.used_bytes == 0 ? 0 : 1;
-}
-
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -407,5 +393,5 @@ int main(void)
                 cmocka_unit_test(test_memory),
                 cmocka_unit_test(test_many),
         };
-        return cmocka_run_group_tests(tests, setup, teardown);
+        return cmocka_run_group_tests(tests, heap_group_setup, heap_group_teardown);
 }

@@ -11,8 +11,7 @@
 #include "raft/message.h"
 
 #include "../cmocka_all.h"
-
-static struct heap heap;
+#include "../heap_group.h"
 
 static const uint32_t alone[] = {7};
 static const uint32_t three[] = {7, 8, 9};
@@ -611,19 +610,6 @@ static void test_amnesiac(void **state)
         consensus_free(consensus);
 }
 
-static int setup(void **state)
-{
-        (void)state;
-        heap_init(&heap, 0);
-        return 0;
-}
-
-static int teardown(void **state)
-{
-        (void)state;
-        return heap.used_bytes == 0 ? 0 : 1;
-}
-
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -633,5 +619,5 @@ int main(void)
                 cmocka_unit_test(test_memory),          cmocka_unit_test(test_reads_and_members),
                 cmocka_unit_test(test_amnesiac),
         };
-        return cmocka_run_group_tests(tests, setup, teardown);
+        return cmocka_run_group_tests(tests, heap_group_setup, heap_group_teardown);
 }

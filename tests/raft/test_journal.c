@@ -8,8 +8,7 @@
 #include "raft/library.h"
 
 #include "../cmocka_all.h"
-
-static struct heap heap;
+#include "../heap_group.h"
 
 static const uint32_t alone[] = {7};
 static const uint32_t three[] = {7, 8, 9};
@@ -368,19 +367,6 @@ static void test_memory(void **state)
         buffer_fini(&journal);
 }
 
-static int setup(void **state)
-{
-        (void)state;
-        heap_init(&heap, 0);
-        return 0;
-}
-
-static int teardown(void **state)
-{
-        (void)state;
-        return heap.used_bytes == 0 ? 0 : 1;
-}
-
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -389,5 +375,5 @@ int main(void)
                 cmocka_unit_test(test_config),        cmocka_unit_test(test_sense),
                 cmocka_unit_test(test_configuration), cmocka_unit_test(test_memory),
         };
-        return cmocka_run_group_tests(tests, setup, teardown);
+        return cmocka_run_group_tests(tests, heap_group_setup, heap_group_teardown);
 }

@@ -6,8 +6,7 @@
 #include "raft/library.h"
 
 #include "../cmocka_all.h"
-
-static struct heap heap;
+#include "../heap_group.h"
 
 static uint8_t configuration[] = {1, 1, 0, 0, 0, 0,   0, 0, 0, 8, 0, 0,
                                   0, 0, 0, 0, 0, '8', 0, 1, 0, 0, 0, 0};
@@ -343,19 +342,6 @@ static void test_strangers(void **state)
         entries_fini(&entries);
 }
 
-static int setup(void **state)
-{
-        (void)state;
-        heap_init(&heap, 0);
-        return 0;
-}
-
-static int teardown(void **state)
-{
-        (void)state;
-        return heap.used_bytes == 0 ? 0 : 1;
-}
-
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -363,5 +349,5 @@ int main(void)
                 cmocka_unit_test(test_refused),    cmocka_unit_test(test_mad_peers),
                 cmocka_unit_test(test_strangers),
         };
-        return cmocka_run_group_tests(tests, setup, teardown);
+        return cmocka_run_group_tests(tests, heap_group_setup, heap_group_teardown);
 }
