@@ -12,17 +12,18 @@ import json
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import pairs  # noqa: E402
+
 SOURCE = os.path.realpath(os.path.join(os.path.dirname(__file__), "../.."))
 BUILD = os.path.realpath(os.environ.get("MERIDIAN_BUILD", os.path.join(SOURCE, "build")))
 ADDRESS = os.environ.get("MERIDIAN_ADDRESS", "127.96.0.1")
 PORTS = {"stock": 16353, "meridian": 16354}
-TICK = os.sysconf("SC_CLK_TCK")
 
 TOPOLOGY = """
 cluster = bench; epoch = 1;
@@ -105,19 +106,13 @@ def start(folder, kind):
                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def cpu_seconds(pid):
-    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
-        fields = file.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
-
-
 def load(folder, kind, server, options, seconds):
     """One run of dnsperf: queries a second, and the server's CPU microseconds a query."""
-    before = cpu_seconds(server.pid)
+    before = pairs.cpu_seconds(server.pid)
     done = subprocess.run(["dnsperf", "-s", ADDRESS, "-p", str(PORTS[kind]), "-d",
                            f"{folder}/queries", "-l", str(seconds), "-c", "8", "-q", "64", "-t",
                            "2", *options], capture_output=True, text=True, check=False)
-    used = cpu_seconds(server.pid) - before
+    used = pairs.cpu_seconds(server.pid) - before
     good = re.search(r"NOERROR (\d+) \(100\.00%\)", done.stdout)
     rate = re.search(r"Queries per second:\s+([\d.]+)", done.stdout)
     if good is None or rate is None:
@@ -136,23 +131,6 @@ def wait_ready(folder, kind, server):
             break
         time.sleep(0.05)
     sys.exit(f"bench/dns: {kind} knotd does not start: see {folder}/{kind}.log")
-
-
-def measure(folder, servers, options, seconds, rounds):
-    runs = {kind: [] for kind in PORTS}
-    for number in range(rounds):
-        order = list(PORTS) if number % 2 == 0 else list(PORTS)[::-1]
-        for kind in order:
-            runs[kind].append(load(folder, kind, servers[kind], options, seconds))
-    pairs = list(zip(runs["meridian"], runs["stock"]))
-    return {
-        "stock_qps": statistics.median(rate for rate, _ in runs["stock"]),
-        "meridian_qps": statistics.median(rate for rate, _ in runs["meridian"]),
-        "ratio_qps": statistics.median(ours[0] / stock[0] for ours, stock in pairs),
-        "stock_cpu_us": statistics.median(cpu for _, cpu in runs["stock"]),
-        "meridian_cpu_us": statistics.median(cpu for _, cpu in runs["meridian"]),
-        "ratio_cpu": statistics.median(stock[1] / ours[1] for ours, stock in pairs),
-    }
 
 
 def main():
@@ -174,7 +152,8 @@ def main():
             write(f"{folder}/queries", queries)
             for kind in PORTS:
                 wait_ready(folder, kind, servers[kind])
-            results[mode] = measure(folder, servers, options, arguments.seconds, arguments.rounds)
+            results[mode] = pairs.compare(arguments.rounds, lambda kind, options=options: load(
+                folder, kind, servers[kind], options, arguments.seconds))
     finally:
         for server in servers.values():
             server.terminate()
@@ -183,12 +162,7 @@ def main():
     if arguments.json:
         print(json.dumps(results))
         return
-    print(f"{'DNS, knotd 1 UDP worker':24} {'stock q/s':>10} {'with module':>12} {'ratio':>6}"
-          f"   {'CPU µs/query':>14} {'ratio':>6}")
-    for mode, row in results.items():
-        cpu = f"{row['stock_cpu_us']:.2f} / {row['meridian_cpu_us']:.2f}"
-        print(f"{mode:24} {row['stock_qps']:10.0f} {row['meridian_qps']:12.0f}"
-              f" {row['ratio_qps']:6.3f}   {cpu:>14} {row['ratio_cpu']:6.3f}")
+    pairs.show("DNS, knotd 1 UDP worker", "query", results)
 
 
 if __name__ == "__main__":

@@ -13,19 +13,20 @@ import json
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import pairs  # noqa: E402
+
 SOURCE = os.path.realpath(os.path.join(os.path.dirname(__file__), "../.."))
 BUILD = os.path.realpath(os.environ.get("MERIDIAN_BUILD", os.path.join(SOURCE, "build")))
 ADDRESS = os.environ.get("MERIDIAN_ADDRESS", "127.96.0.1")
 PORTS = {"stock": 16080, "meridian": 16081}
 BACKENDS = (16090, 16091)
-TICK = os.sysconf("SC_CLK_TCK")
 CONNECTIONS = 32
 
 TOPOLOGY = f"""
@@ -85,22 +86,13 @@ def workers_of(server):
         return [int(word) for word in file.read().split()]
 
 
-def cpu_seconds(server):
-    total = 0
-    for pid in workers_of(server):
-        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
-            fields = file.read().rsplit(")", 1)[1].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / TICK
-
-
 def load(kind, server, seconds):
     """One run of wrk: requests a second, and the workers' CPU microseconds a request."""
-    before = cpu_seconds(server)
+    before = pairs.cpu_seconds(*workers_of(server))
     done = subprocess.run(["wrk", "-t", "1", "-c", str(CONNECTIONS), "-d", f"{seconds}s",
                            f"http://{ADDRESS}:{PORTS[kind]}/"], capture_output=True, text=True,
                           check=False)
-    used = cpu_seconds(server) - before
+    used = pairs.cpu_seconds(*workers_of(server)) - before
     count = re.search(r"(\d+) requests in", done.stdout)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
     if count is None or rate is None or "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
@@ -131,7 +123,6 @@ def main():
             sys.exit(f"bench/edge: {program} is missing: apt-get install wrk nginx")
     folder = tempfile.mkdtemp(prefix="meridian-bench-edge-")
     servers = {}
-    runs = {kind: [] for kind in PORTS}
     try:
         tool = os.path.join(BUILD, "tests/view/view-tool")
         with open(f"{folder}/topology", "w", encoding="utf-8") as file:
@@ -144,32 +135,17 @@ def main():
             servers[kind] = start(folder, kind)
             wait_ready(port, kind)
             load(kind, servers[kind], 1)
-        for number in range(arguments.rounds):
-            order = list(PORTS) if number % 2 == 0 else list(PORTS)[::-1]
-            for kind in order:
-                runs[kind].append(load(kind, servers[kind], arguments.seconds))
+        row = pairs.compare(arguments.rounds,
+                            lambda kind: load(kind, servers[kind], arguments.seconds))
     finally:
         for server in servers.values():
             server.terminate()
             server.wait()
         shutil.rmtree(folder, ignore_errors=True)
-    pairs = list(zip(runs["meridian"], runs["stock"]))
-    row = {
-        "stock_rps": statistics.median(rate for rate, _ in runs["stock"]),
-        "meridian_rps": statistics.median(rate for rate, _ in runs["meridian"]),
-        "ratio_rps": statistics.median(ours[0] / stock[0] for ours, stock in pairs),
-        "stock_cpu_us": statistics.median(cpu for _, cpu in runs["stock"]),
-        "meridian_cpu_us": statistics.median(cpu for _, cpu in runs["meridian"]),
-        "ratio_cpu": statistics.median(stock[1] / ours[1] for ours, stock in pairs),
-    }
     if arguments.json:
         print(json.dumps(row))
         return
-    cpu = f"{row['stock_cpu_us']:.2f} / {row['meridian_cpu_us']:.2f}"
-    print(f"{'Edge, nginx 1 worker':24} {'stock r/s':>10} {'with module':>12} {'ratio':>6}"
-          f"   {'CPU µs/request':>16} {'ratio':>6}")
-    print(f"{'keepalive both sides':24} {row['stock_rps']:10.0f} {row['meridian_rps']:12.0f}"
-          f" {row['ratio_rps']:6.3f}   {cpu:>16} {row['ratio_cpu']:6.3f}")
+    pairs.show("Edge, nginx 1 worker", "request", {"keepalive both sides": row})
 
 
 if __name__ == "__main__":

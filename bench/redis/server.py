@@ -6,9 +6,11 @@ import sys
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "bench"))
+import pairs  # noqa: E402
+
 MODULE = os.path.join(ROOT, "build/plugins/redis/meridian.so")
 ADDRESS = "127.92.0.9"
-TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Server:
@@ -43,9 +45,7 @@ class Server:
         sys.exit(f"the server does not start: {open(self.folder + '/log').read()}")
 
     def cpu_seconds(self):
-        with open(f"/proc/{self.process.pid}/stat") as file:
-            fields = file.read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / TICK
+        return pairs.cpu_seconds(self.process.pid)
 
     def stop(self):
         self.process.terminate()

@@ -30,6 +30,9 @@ except ImportError:
         os.execv("/usr/bin/python3", ["/usr/bin/python3"] + sys.argv)
     sys.exit("python3-dnspython is missing")
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from fixture import Publisher, end_process, equal, wait_for  # noqa: E402
+
 SOURCE = os.path.realpath(os.path.join(os.path.dirname(__file__), "../../.."))
 BUILD = os.path.realpath(os.environ.get("MERIDIAN_BUILD", os.path.join(SOURCE, "build")))
 ADDRESS = os.environ.get("MERIDIAN_ADDRESS", "127.96.0.1")
@@ -88,7 +91,8 @@ class Knot:
         self.view = os.path.join(self.folder, "view")
         self.geo = os.path.join(self.folder, "geo.mmdb")
         self.tool = os.path.join(BUILD, "tests/view/view-tool")
-        self.publisher = None
+        self.publisher = Publisher(self.tool, self.view, f"{self.folder}/topology")
+        self.publish = self.publisher.publish
         self.server = None
         self.write("topology", TOPOLOGY)
         self.write("example.test.zone", ZONE)
@@ -142,48 +146,14 @@ zone:
         except OSError:
             return ""
 
-    def publish(self, *settings, own="us-east"):
-        if self.publisher is None:
-            self.publisher = subprocess.Popen(
-                [self.tool, "serve", self.view, f"{self.folder}/topology"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.publisher.stdin.write(" ".join((own,) + settings) + "\n")
-        self.publisher.stdin.flush()
-        assert self.publisher.stdout.readline().strip().isdigit()
-
-    def publisher_kill(self):
-        if self.publisher is not None:
-            self.publisher.kill()
-            self.publisher.wait()
-            self.publisher = None
-
     def alive(self):
         return self.server.poll() is None
 
     def stop(self):
-        self.publisher_kill()
-        if self.server is not None and self.alive():
-            self.server.terminate()
-            try:
-                self.server.wait(10)
-            except subprocess.TimeoutExpired:
-                self.server.kill()
-                self.server.wait()
-        code = None if self.server is None else self.server.returncode
+        self.publisher.kill()
+        code = end_process(self.server)
         shutil.rmtree(self.folder, ignore_errors=True)
         return code
-
-
-def wait_for(condition, seconds, complaint):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            if condition():
-                return
-        except Exception:  # pylint: disable=broad-except
-            pass
-        time.sleep(0.05)
-    raise AssertionError(complaint)
 
 
 def ecs(text):
@@ -215,11 +185,6 @@ def scope(answer):
         if isinstance(option, dns.edns.ECSOption):
             return option.scopelen
     return None
-
-
-def equal(got, wanted, about=""):
-    if got != wanted:
-        raise AssertionError(f"{about}: got {got!r}, wanted {wanted!r}")
 
 
 def no_data(answer):
@@ -486,7 +451,7 @@ def test_garbage(knot):
 
 def test_storm_of_views(knot):
     """Views come as fast as they can be written, several clients ask: every answer is whole."""
-    knot.publisher_kill()
+    knot.publisher.kill()
     storm = subprocess.Popen([knot.tool, "storm", knot.view, f"{knot.folder}/topology", "us-east",
                               "2000"], stdout=subprocess.PIPE, text=True)
     wrong = []
@@ -509,7 +474,7 @@ def test_storm_of_views(knot):
 def test_view_goes_away(knot):
     knot.publish("eu-west=down")
     equal(addresses(ask("www", client="81.2.69.142/32")), [US])
-    knot.publisher_kill()
+    knot.publisher.kill()
     equal(addresses(ask("www", client="81.2.69.142/32")), [US], "the daemon is dead")
     os.unlink(knot.view)
     time.sleep(1.3)

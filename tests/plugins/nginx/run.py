@@ -21,6 +21,9 @@ import threading
 import time
 import traceback
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from fixture import Publisher, end_process, equal, wait_for  # noqa: E402
+
 SOURCE = os.path.realpath(os.path.join(os.path.dirname(__file__), "../../.."))
 BUILD = os.path.realpath(os.environ.get("MERIDIAN_BUILD", os.path.join(SOURCE, "build")))
 ADDRESS = os.environ.get("MERIDIAN_ADDRESS", "127.96.0.1")
@@ -141,7 +144,8 @@ class Nginx:
         os.chmod(self.folder, 0o755)
         self.view = f"{self.folder}/view"
         self.tool = os.path.join(BUILD, "tests/view/view-tool")
-        self.publisher = None
+        self.publisher = Publisher(self.tool, self.view, f"{self.folder}/topology")
+        self.publish = self.publisher.publish
         self.server = None
         self.backends = {(region, index): Backend(region, index)
                          for region, index in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0))}
@@ -207,7 +211,7 @@ http {{
 
     def restart(self):
         """New workers, which have no marks of failed backends."""
-        self.stop_server()
+        end_process(self.server)
         self.start()
 
     def reload(self):
@@ -217,36 +221,9 @@ http {{
         with open(f"{self.folder}/error.log", encoding="utf-8") as file:
             return file.read()
 
-    def publish(self, *settings, own="us-east"):
-        if self.publisher is None:
-            self.publisher = subprocess.Popen(
-                [self.tool, "serve", self.view, f"{self.folder}/topology"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.publisher.stdin.write(" ".join((own,) + settings) + "\n")
-        self.publisher.stdin.flush()
-        assert self.publisher.stdout.readline().strip().isdigit()
-
-    def publisher_kill(self):
-        if self.publisher is not None:
-            self.publisher.kill()
-            self.publisher.wait()
-            self.publisher = None
-
-    def stop_server(self):
-        if self.server is None:
-            return None
-        if self.server.poll() is None:
-            self.server.terminate()
-            try:
-                self.server.wait(10)
-            except subprocess.TimeoutExpired:
-                self.server.kill()
-                self.server.wait()
-        return self.server.returncode
-
     def stop(self):
-        self.publisher_kill()
-        code = self.stop_server()
+        self.publisher.kill()
+        code = end_process(self.server)
         for backend in self.backends.values():
             backend.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -283,23 +260,6 @@ def tally(count, path="/"):
         equal(answer.headers["Meridian-Region"], answer.body["region"])
         result[answer.body["region"], answer.body["index"]] += 1
     return dict(result)
-
-
-def wait_for(condition, seconds, complaint):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            if condition():
-                return
-        except OSError:
-            pass
-        time.sleep(0.05)
-    raise AssertionError(complaint)
-
-
-def equal(got, wanted, about=""):
-    if got != wanted:
-        raise AssertionError(f"{about}: got {got!r}, wanted {wanted!r}")
 
 
 def only(tallied):
@@ -458,13 +418,13 @@ def test_websocket(nginx):
 def test_new_backends_without_reload(nginx):
     six = Backend(0, 5, "::1")
     third = Backend(0, 2)
-    nginx.publisher_kill()
+    nginx.publisher.kill()
     nginx.write("topology", topology(2, [endpoint(0, 2), f"[::1]:{BASE + 5}"]))
     nginx.publish()
     tallied = tally(20)
     equal(set(tallied), {("us-east", 2), ("us-east", 5)})
     assert f"[::1]:{BASE + 5}" in {get().headers["Upstream"] for _ in range(10)}
-    nginx.publisher_kill()
+    nginx.publisher.kill()
     nginx.write("topology", topology(3))
     nginx.publish()
     equal(set(tally(20)), {("us-east", 0), ("us-east", 1)})
@@ -550,14 +510,14 @@ def test_storm_of_views(nginx):
                                "us-east", "1500"], capture_output=True, text=True)
         assert int(done.stdout) > 1000, done
 
-    nginx.publisher_kill()
+    nginx.publisher.kill()
     hammer(nginx, 1.5, storm)
 
 
 def test_view_goes_away(nginx):
     nginx.publish("us-east=down", "eu-west=rtt=70", "ap-southeast=rtt=220")
     equal(only(tally(5)), {"eu-west"})
-    nginx.publisher_kill()
+    nginx.publisher.kill()
     os.unlink(nginx.view)
     time.sleep(1.3)
     equal(only(tally(5)), {"eu-west"})
