@@ -2,7 +2,7 @@
  * with expiry, in arrays that are searched from the front, since a run has some dozen keys. */
 #include "sim/sim_priv.h"
 
-static void copy_to(struct sim_redis *redis, uint8_t **to, size_t *to_len, struct bytes from)
+void model_copy(struct sim_redis *redis, uint8_t **to, size_t *to_len, struct bytes from)
 {
         heap_free(&redis->sim->heap, *to);
         *to = NULL;
@@ -42,8 +42,7 @@ static void key_empty(struct sim_redis *redis, struct model_key *key)
         key->text_len = 0;
 }
 
-static struct model_key *key_make(struct sim_redis *redis, struct crdt_name name,
-                                  enum crdt_type type)
+struct model_key *model_make(struct sim_redis *redis, struct crdt_name name, enum crdt_type type)
 {
         struct model_key *key = model_find(redis, name);
         if (key != NULL) {
@@ -105,8 +104,8 @@ static void native_string_set(void *context, struct crdt_name name, struct bytes
                               uint64_t expire_at_ms)
 {
         struct sim_redis *redis = context;
-        struct model_key *key = key_make(redis, name, CRDT_STRING);
-        copy_to(redis, &key->text, &key->text_len, value);
+        struct model_key *key = model_make(redis, name, CRDT_STRING);
+        model_copy(redis, &key->text, &key->text_len, value);
         key->expire_at_ms = expire_at_ms;
 }
 
@@ -117,7 +116,7 @@ static void native_expire_set(void *context, struct crdt_name name, uint64_t exp
                 key->expire_at_ms = expire_at_ms;
 }
 
-static struct model_item *item_find(struct model_key *key, struct bytes field)
+struct model_item *model_item(struct model_key *key, struct bytes field)
 {
         for (size_t i = 0; i < key->item_count; i++)
                 if (bytes_equal(bytes_of(key->items[i].field, key->items[i].field_len), field))
@@ -135,24 +134,24 @@ static void items_room(struct sim_redis *redis, struct model_key *key)
         CHECK(key->items != NULL);
 }
 
-static struct model_item *item_make(struct sim_redis *redis, struct model_key *key,
-                                    struct bytes field)
+struct model_item *model_item_make(struct sim_redis *redis, struct model_key *key,
+                                   struct bytes field)
 {
-        struct model_item *item = item_find(key, field);
+        struct model_item *item = model_item(key, field);
         if (item != NULL)
                 return item;
         items_room(redis, key);
         item = &key->items[key->item_count++];
         memset(item, 0, sizeof *item);
-        copy_to(redis, &item->field, &item->field_len, field);
+        model_copy(redis, &item->field, &item->field_len, field);
         return item;
 }
 
-static void item_remove(struct sim_redis *redis, struct crdt_name name, enum crdt_type type,
-                        struct bytes field)
+void model_item_remove(struct sim_redis *redis, struct crdt_name name, enum crdt_type type,
+                       struct bytes field)
 {
         struct model_key *key = model_find(redis, name);
-        struct model_item *item = key != NULL && key->type == type ? item_find(key, field) : NULL;
+        struct model_item *item = key != NULL && key->type == type ? model_item(key, field) : NULL;
         if (item == NULL)
                 return;
         heap_free(&redis->sim->heap, item->field);
@@ -165,14 +164,14 @@ static void item_remove(struct sim_redis *redis, struct crdt_name name, enum crd
 static void native_hash_set(void *context, struct crdt_name name, struct bytes field,
                             struct bytes value)
 {
-        struct model_key *key = key_make(context, name, CRDT_HASH);
-        struct model_item *item = item_make(context, key, field);
-        copy_to(context, &item->value, &item->value_len, value);
+        struct model_key *key = model_make(context, name, CRDT_HASH);
+        struct model_item *item = model_item_make(context, key, field);
+        model_copy(context, &item->value, &item->value_len, value);
 }
 
 static void native_hash_delete(void *context, struct crdt_name name, struct bytes field)
 {
-        item_remove(context, name, CRDT_HASH, field);
+        model_item_remove(context, name, CRDT_HASH, field);
 }
 
 static bool native_hash_get(void *context, struct crdt_name name, struct bytes field,
@@ -180,7 +179,7 @@ static bool native_hash_get(void *context, struct crdt_name name, struct bytes f
 {
         struct model_key *key = model_find(context, name);
         struct model_item *item =
-                key != NULL && key->type == CRDT_HASH ? item_find(key, field) : NULL;
+                key != NULL && key->type == CRDT_HASH ? model_item(key, field) : NULL;
         if (item == NULL)
                 return false;
         *ret_value = bytes_of(item->value, item->value_len);
@@ -189,12 +188,12 @@ static bool native_hash_get(void *context, struct crdt_name name, struct bytes f
 
 static void native_set_add(void *context, struct crdt_name name, struct bytes member)
 {
-        (void)item_make(context, key_make(context, name, CRDT_SET), member);
+        (void)model_item_make(context, model_make(context, name, CRDT_SET), member);
 }
 
 static void native_set_remove(void *context, struct crdt_name name, struct bytes member)
 {
-        item_remove(context, name, CRDT_SET, member);
+        model_item_remove(context, name, CRDT_SET, member);
 }
 
 /* A list's elements are the fields of its items, in order. */
@@ -202,14 +201,14 @@ static void native_list_insert(void *context, struct crdt_name name, uint64_t in
                                struct bytes value)
 {
         struct sim_redis *redis = context;
-        struct model_key *key = key_make(redis, name, CRDT_LIST);
+        struct model_key *key = model_make(redis, name, CRDT_LIST);
         CHECK(index <= key->item_count);
         items_room(redis, key);
         memmove(&key->items[index + 1], &key->items[index],
                 (key->item_count - index) * sizeof key->items[0]);
         key->item_count++;
         memset(&key->items[index], 0, sizeof key->items[0]);
-        copy_to(redis, &key->items[index].field, &key->items[index].field_len, value);
+        model_copy(redis, &key->items[index].field, &key->items[index].field_len, value);
 }
 
 static struct model_key *list_find(struct sim_redis *redis, struct crdt_name name, uint64_t index)
@@ -238,7 +237,7 @@ static void native_list_set(void *context, struct crdt_name name, uint64_t index
 {
         struct model_key *key = list_find(context, name, index);
         CHECK(key != NULL);
-        copy_to(context, &key->items[index].field, &key->items[index].field_len, value);
+        model_copy(context, &key->items[index].field, &key->items[index].field_len, value);
 }
 
 static bool native_list_get(void *context, struct crdt_name name, uint64_t index,
@@ -264,8 +263,8 @@ static void native_opaque_set(void *context, struct crdt_name name, struct bytes
                               uint64_t expire_at_ms)
 {
         struct sim_redis *redis = context;
-        struct model_key *key = key_make(redis, name, CRDT_OPAQUE);
-        copy_to(redis, &key->text, &key->text_len, value);
+        struct model_key *key = model_make(redis, name, CRDT_OPAQUE);
+        model_copy(redis, &key->text, &key->text_len, value);
         key->expire_at_ms = expire_at_ms;
 }
 
@@ -292,7 +291,7 @@ void model_native(struct sim_redis *redis)
 bool model_has_member(struct sim_redis *redis, struct crdt_name name, struct bytes member)
 {
         struct model_key *key = model_find(redis, name);
-        return key != NULL && key->type == CRDT_SET && item_find(key, member) != NULL;
+        return key != NULL && key->type == CRDT_SET && model_item(key, member) != NULL;
 }
 
 /* Sums over keys and items, so the order of the arrays does not count. */

@@ -244,6 +244,16 @@ void model_native(struct sim_redis *redis);
 uint64_t model_digest(struct sim_redis *redis);
 bool model_has_member(struct sim_redis *redis, struct crdt_name name, struct bytes member);
 struct bytes model_text(const struct model_key *key);
+/* The key, made where it is absent and emptied where it is of another type. */
+struct model_key *model_make(struct sim_redis *redis, struct crdt_name name, enum crdt_type type);
+/* Its item of this field, NULL: none; made where it is absent; gone, and the key with the last. */
+struct model_item *model_item(struct model_key *key, struct bytes field);
+struct model_item *model_item_make(struct sim_redis *redis, struct model_key *key,
+                                   struct bytes field);
+void model_item_remove(struct sim_redis *redis, struct crdt_name name, enum crdt_type type,
+                       struct bytes field);
+/* Takes a copy in place of what was there (`*to` NULL: nothing). */
+void model_copy(struct sim_redis *redis, uint8_t **to, size_t *to_len, struct bytes from);
 
 /* A change that a client was told of, to be found again at the end. */
 struct witness {
