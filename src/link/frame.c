@@ -7,12 +7,14 @@
 const size_t link_message_max[WORLD_CLASS_COUNT] = {
         [WORLD_CLASS_CONTROL] = LINK_MESSAGE_CONTROL,
         [WORLD_CLASS_DATA] = LINK_MESSAGE_DATA,
+        [WORLD_CLASS_TUNNEL] = LINK_MESSAGE_TUNNEL,
         [WORLD_CLASS_BULK] = LINK_MESSAGE_BULK,
 };
 
 const size_t link_queue_max[WORLD_CLASS_COUNT] = {
         [WORLD_CLASS_CONTROL] = LINK_QUEUE_CONTROL,
         [WORLD_CLASS_DATA] = LINK_QUEUE_DATA,
+        [WORLD_CLASS_TUNNEL] = LINK_QUEUE_TUNNEL,
         [WORLD_CLASS_BULK] = LINK_QUEUE_BULK,
 };
 
@@ -22,6 +24,7 @@ const size_t link_queue_max[WORLD_CLASS_COUNT] = {
 _Static_assert(LINK_MESSAGE_CONTROL < (size_t)1 << HEAD_BITS_MAX, "a length fits its varint");
 _Static_assert(LINK_MESSAGE_CONTROL + HEAD_BYTES_MAX <= LINK_QUEUE_CONTROL, "the queue holds one");
 _Static_assert(LINK_MESSAGE_DATA + HEAD_BYTES_MAX <= LINK_QUEUE_DATA, "the queue holds one");
+_Static_assert(LINK_MESSAGE_TUNNEL + HEAD_BYTES_MAX <= LINK_QUEUE_TUNNEL, "the queue holds one");
 _Static_assert(LINK_MESSAGE_BULK + HEAD_BYTES_MAX <= LINK_QUEUE_BULK, "the queue holds one");
 
 /* A body buffer that has grown beyond this is given back after its message. */

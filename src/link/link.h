@@ -29,11 +29,13 @@
  * arrives is a reason to close. */
 #define LINK_MESSAGE_CONTROL ((size_t)64 << 20) /* a snapshot is one message */
 #define LINK_MESSAGE_DATA    ((size_t)16 << 20)
+#define LINK_MESSAGE_TUNNEL  ((size_t)128 << 10)
 #define LINK_MESSAGE_BULK    ((size_t)16 << 20)
 
 /* The most that waits in a queue; a message that does not fit is refused with ERR_LIMIT. */
 #define LINK_QUEUE_CONTROL   ((size_t)160 << 20)
 #define LINK_QUEUE_DATA      ((size_t)64 << 20)
+#define LINK_QUEUE_TUNNEL    ((size_t)2 << 20)
 #define LINK_QUEUE_BULK      ((size_t)32 << 20)
 
 /* What may lie in the socket before the network takes it, and what an impaired way may hold. */

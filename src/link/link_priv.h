@@ -2,7 +2,7 @@
  *
  *   link.c     the mesh: peers, listening, dialling, timers, the public calls
  *   conn.c     one connection: TCP and TLS, what is read and written
- *   session.c  HTTP/2 on it: three streams, the order of what is sent, PING
+ *   session.c  HTTP/2 on it: a stream for each class, the order of what is sent, PING
  *   frame.c    messages in a stream of bytes, and the queue of those to send
  *   pipe.c     the wide area that the lab pretends: delay and loss, in order
  *
@@ -186,7 +186,7 @@ void conn_pump(struct conn *conn);
 /* Puts the delayed bytes that are due on their way. */
 void conn_release(struct conn *conn, uint64_t now_us);
 
-/* All three streams stand. */
+/* All streams stand. */
 void conn_opened(struct conn *conn);
 
 /* ---- link.c ---- */

@@ -1,9 +1,9 @@
-/* HTTP/2 on a connection. The dialler opens three streams, one for each class:
+/* HTTP/2 on a connection. The dialler opens four streams, one for each class:
  *
  *         dialler: HEADERS POST /meridian/control ...         acceptor: HEADERS 200
  *         DATA: messages of the dialler                       DATA: messages of the acceptor
  *
- * and both stay open. The connection stands when all three do: the acceptor sends nothing before,
+ * and both stay open. The connection stands when all of them do: the acceptor sends nothing before,
  * so the answers come before any DATA. The end of any stream, an unknown path, a GOAWAY, a
  * malformed message: the connection is broken with the reason.
  *
@@ -18,13 +18,15 @@
 
 struct class_row {
         struct bytes path;
+        unsigned rank;  /* a smaller one goes first; equals take turns, by nghttp2 */
         int32_t window; /* what we allow to be on its way to us: 220 ms at some hundred MB/s */
 };
 
 static const struct class_row class_rows[WORLD_CLASS_COUNT] = {
-        [WORLD_CLASS_CONTROL] = {BYTES_INIT("/meridian/control"), 64 << 20},
-        [WORLD_CLASS_DATA] = {BYTES_INIT("/meridian/data"), 32 << 20},
-        [WORLD_CLASS_BULK] = {BYTES_INIT("/meridian/bulk"), 16 << 20},
+        [WORLD_CLASS_CONTROL] = {BYTES_INIT("/meridian/control"), 0, 64 << 20},
+        [WORLD_CLASS_DATA] = {BYTES_INIT("/meridian/data"), 1, 32 << 20},
+        [WORLD_CLASS_TUNNEL] = {BYTES_INIT("/meridian/tunnel"), 2, 64 << 20},
+        [WORLD_CLASS_BULK] = {BYTES_INIT("/meridian/bulk"), 2, 16 << 20},
 };
 
 #define WINDOW_CONNECTION 0x7fffffff
@@ -46,7 +48,7 @@ static bool more_urgent_ready(const struct stream *stream)
 {
         const struct stream *all = stream->conn->session.streams;
         for (unsigned i = 0; i < (unsigned)stream->class; i++) {
-                if (stream_ready(&all[i]))
+                if (class_rows[i].rank < class_rows[stream->class].rank && stream_ready(&all[i]))
                         return true;
         }
         return false;
@@ -345,19 +347,22 @@ void session_feed(struct conn *conn, struct bytes data)
                 conn_break(conn, "HTTP/2 has come to its end");
 }
 
-/* Lets nghttp2 ask for the most urgent class that can go; false when none was waiting to. */
+/* Lets nghttp2 ask for the most urgent classes that can go; false when none was waiting to. */
 static bool streams_resume(struct session *session)
 {
+        bool resumed = false;
         for (unsigned i = 0; i < WORLD_CLASS_COUNT; i++) {
                 struct stream *stream = &session->streams[i];
                 if (!stream_ready(stream))
                         continue;
+                if (more_urgent_ready(stream))
+                        break;
                 if (!stream->deferred)
-                        return false;
+                        continue;
                 stream->deferred = false;
-                return nghttp2_session_resume_data(session->h2, stream->id) == 0;
+                resumed = nghttp2_session_resume_data(session->h2, stream->id) == 0 || resumed;
         }
-        return false;
+        return resumed;
 }
 
 size_t session_pull(struct conn *conn, uint8_t *buffer)

@@ -38,13 +38,15 @@ enum key_kind {
         KEY_ADDRESSES, /* may be given several times */
         KEY_LEVEL,
         KEY_SWITCH,
+        KEY_NUMBER, /* 1 to the row's max */
 };
 
 struct section_row {
         const char *name;
 };
 
-static const struct section_row section_rows[] = {{""}, {"pki"}, {"listen"}, {"redis"}, {"lab"}};
+static const struct section_row section_rows[] = {{""},      {"pki"},      {"listen"},
+                                                  {"redis"}, {"postgres"}, {"lab"}};
 
 struct key_row {
         const char *section;
@@ -52,11 +54,16 @@ struct key_row {
         enum key_kind kind;
         bool required;
         size_t offset;
+        uint32_t max; /* KEY_NUMBER */
 };
 
 #define ROW(section, key, kind, required, field)                                                   \
         {                                                                                          \
-                section, key, kind, required, offsetof(struct config, field)                       \
+                section, key, kind, required, offsetof(struct config, field), 0                    \
+        }
+#define ROW_NUMBER(section, key, max, field)                                                       \
+        {                                                                                          \
+                section, key, KEY_NUMBER, false, offsetof(struct config, field), max               \
         }
 
 static const struct key_row key_rows[] = {
@@ -77,6 +84,13 @@ static const struct key_row key_rows[] = {
         ROW("redis", "node", KEY_ADDRESSES, false, redis_nodes),
         ROW("redis", "cluster", KEY_SWITCH, false, redis_cluster),
         ROW("redis", "master", KEY_NAME, false, redis_master),
+        ROW("postgres", "server", KEY_ADDRESS, false, postgres),
+        ROW("postgres", "write", KEY_ADDRESS, false, postgres_write),
+        ROW("postgres", "read", KEY_ADDRESS, false, postgres_read),
+        ROW("postgres", "follow", KEY_ADDRESS, false, postgres_follow),
+        ROW_NUMBER("postgres", "connections", 10000, postgres_connections),
+        ROW_NUMBER("postgres", "wait", 600000, postgres_wait_ms),
+        ROW_NUMBER("postgres", "read_lag", 86400000, postgres_read_lag_ms),
         ROW("", "dns", KEY_ADDRESS, false, dns),
         ROW("", "edge", KEY_ADDRESS, false, edge),
         ROW("", "geo", KEY_PATH, false, geo),
@@ -144,10 +158,10 @@ static bool number_parse(struct bytes text, uint64_t max, uint64_t *ret_value)
         return value > 0 && value <= max;
 }
 
-static bool node_set(uint32_t *field, struct bytes text)
+static bool number_set(uint32_t *field, struct bytes text, uint32_t max)
 {
         uint64_t value;
-        if (!number_parse(text, UINT32_MAX, &value))
+        if (!number_parse(text, max, &value))
                 return false;
         *field = (uint32_t)value;
         return true;
@@ -244,6 +258,8 @@ static const char *kind_help(enum key_kind kind)
                 return "use error, warn, info or debug";
         case KEY_SWITCH:
                 return "use on or off";
+        case KEY_NUMBER:
+                return "use a whole number, 1 or more, in the range that its key allows";
         }
         UNREACHABLE("a kind that the table does not know");
 }
@@ -255,7 +271,7 @@ static bool value_set(struct parser *parser, const struct key_row *row, struct b
         case KEY_NAME:
                 return name_set(field, text);
         case KEY_NODE:
-                return node_set(field, text);
+                return number_set(field, text, UINT32_MAX);
         case KEY_PATH:
                 return text.len > 0 && path_set(field, text, parser->path);
         case KEY_ADDRESS:
@@ -266,6 +282,8 @@ static bool value_set(struct parser *parser, const struct key_row *row, struct b
                 return level_set(field, text);
         case KEY_SWITCH:
                 return switch_set(field, text);
+        case KEY_NUMBER:
+                return number_set(field, text, row->max);
         }
         UNREACHABLE("a kind that the table does not know");
 }
@@ -357,7 +375,7 @@ static enum err section_open(struct parser *parser, struct token name)
                             parser->section->name);
         if (section == NULL)
                 return fail(parser, name.line,
-                            "unknown section '%.*s'; there are: pki, listen, redis, lab",
+                            "unknown section '%.*s'; there are: pki, listen, redis, postgres, lab",
                             name.text.len > 64 ? 64 : (int)name.text.len,
                             (const char *)name.text.ptr);
         parser->section = section;
@@ -409,6 +427,19 @@ static enum err missing_check(struct parser *parser)
         return ERR_NONE;
 }
 
+static enum err postgres_check(struct parser *parser)
+{
+        const struct config *config = parser->config;
+        bool doors = config->postgres_write.host[0] != '\0' ||
+                     config->postgres_read.host[0] != '\0' ||
+                     config->postgres_follow.host[0] != '\0';
+        if (doors && config->postgres.host[0] == '\0')
+                return fail(parser, parser->token.line,
+                            "the key 'postgres server' is missing; say where this node's server "
+                            "listens");
+        return ERR_NONE;
+}
+
 static enum err redis_check(struct parser *parser)
 {
         const struct config *config = parser->config;
@@ -444,6 +475,8 @@ enum err config_parse(struct bytes text, const char *path, struct config *ret_co
                 err = missing_check(&parser);
         if (err == ERR_NONE)
                 err = redis_check(&parser);
+        if (err == ERR_NONE)
+                err = postgres_check(&parser);
         if (err == ERR_NONE)
                 *ret_config = config;
         return err;

@@ -27,6 +27,15 @@
  *       cluster on;                   they are a Redis Cluster
  *       master mymaster;              the name by which the sentinels know the primary
  *   }
+ *   postgres {                        optional: this node's server of the PostgreSQL cluster
+ *       server  127.10.0.1:5434;      where it listens
+ *       write   127.10.0.1:5432;      the door to whichever server takes writes; optional
+ *       read    127.10.0.1:5433;      the door to the nearest one that may be read; optional
+ *       follow  127.10.0.1:5435;      the door to the server that this one follows; optional
+ *       connections 500;              at most so many by each door, 1 to 10000
+ *       wait    10000;                ms that a connection waits for a server, 1 to 600000
+ *       read_lag 10000;               ms that a server may lag behind to be read, 1 to 86400000
+ *   }
  *   dns         127.10.0.1:5353;
  *   edge        127.10.0.1:8080;
  *   geo         /path/geo.mmdb;       optional
@@ -77,6 +86,13 @@ struct config {
         struct config_nodes redis_nodes; /* count 0: none */
         char redis_master[64];           /* empty: none */
         bool redis_cluster;
+        struct config_address postgres; /* empty: none */
+        struct config_address postgres_write;
+        struct config_address postgres_read;
+        struct config_address postgres_follow;
+        uint32_t postgres_connections; /* 0 here and below: not given */
+        uint32_t postgres_wait_ms;
+        uint32_t postgres_read_lag_ms;
         struct config_address dns;
         struct config_address edge;
         enum log_level log_level;

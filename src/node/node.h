@@ -71,6 +71,9 @@ enum err node_failed(const struct node *node);
 void node_status(const struct node *node, uint64_t now_us, uint64_t wall_us,
                  struct node_status *ret_status);
 
+/* The part of node_status that is about PostgreSQL. */
+void node_postgres(const struct node *node, uint64_t now_us, struct node_status_postgres *ret);
+
 /* The light part of node_status: may traffic go to that region now, as far as this node knows?
  * False for an unknown id. */
 bool node_routable(const struct node *node, region_id region, uint64_t now_us);

@@ -311,6 +311,7 @@ static void status_server(const struct node *node, node_id id, const struct prim
         }
         ret->known = true;
         ret->server = primary_server_name(report.server);
+        ret->server_value = (int)report.server;
         ret->eligible = report.eligible && postgres_eligible(node, id);
         ret->following = report.following;
         ret->timeline = report.timeline;
@@ -333,6 +334,11 @@ void postgres_status(const struct node *node, uint64_t now_us, struct node_statu
         ret->hold = primary_hold_name(postgres->hold);
         ret->holder = postgres->holder;
         ret->grant = postgres->grant;
+        ret->grantee = postgres->grant_node;
+        ret->may_write = postgres->hold == PRIMARY_MINE &&
+                         postgres->lease.token == postgres->grant &&
+                         primary_lease_hold(&postgres->lease, now_us, postgres_margin_us(node)) ==
+                                 PRIMARY_MINE;
         ret->wish = primary_wish_name(postgres->wish);
         ret->designated = postgres->designated;
         ret->row = postgres->row != NULL ? postgres->row->id : NULL;

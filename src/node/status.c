@@ -155,6 +155,12 @@ void node_status(const struct node *node, uint64_t now_us, uint64_t wall_us,
         postgres_status(node, now_us, &ret_status->postgres);
 }
 
+void node_postgres(const struct node *node, uint64_t now_us, struct node_status_postgres *ret)
+{
+        memset(ret, 0, sizeof *ret);
+        postgres_status(node, now_us, ret);
+}
+
 bool node_routable(const struct node *node, region_id region, uint64_t now_us)
 {
         for (size_t i = 0; i < node->region_count; i++)

@@ -57,6 +57,7 @@ struct node_status_server {
         region_id region;
         bool known;         /* false: nothing below counts */
         const char *server; /* "open", "standby", ...: primary/primary.h; static */
+        int server_value;   /* enum primary_server */
         bool eligible;      /* may become primary */
         bool following;     /* streams from the lease's holder */
         uint32_t timeline;
@@ -72,7 +73,9 @@ struct node_status_postgres {
         bool present;     /* the topology has such a cluster */
         const char *hold; /* this node's lease: "mine", "another's", "unknown", ...; static */
         node_id holder;   /* of the lease; 0: nobody, or not known */
+        bool may_write;   /* this node's lease has not run out, and is the newest known */
         uint64_t grant;   /* token of the newest lease known; 0: none */
+        node_id grantee;  /* whom that was given to; 0: none, or not known */
         bool left_known;
         uint64_t left_us; /* own lease: writes are allowed for so long without a renewal */
         const char *wish; /* "none", "away", "here", "force"; static */

@@ -43,11 +43,13 @@ enum world_group {
         WORLD_GROUP_COUNT,
 };
 
-/* Classes of traffic on the link, most urgent first. A lower class never delays a higher one. */
+/* Classes of traffic on the link, most urgent first. A lower class never delays a higher one, but
+ * for the last two, which are equals. */
 enum world_class {
         WORLD_CLASS_CONTROL, /* Raft, health, forwarded requests */
         WORLD_CLASS_DATA,    /* deltas and their acknowledgements */
-        WORLD_CLASS_BULK,    /* state transfer, tunnels */
+        WORLD_CLASS_TUNNEL,  /* roads to PostgreSQL: never reaches a node */
+        WORLD_CLASS_BULK,    /* state transfer; shares the way with tunnels, as equals */
         WORLD_CLASS_COUNT,
 };
 
