@@ -34,7 +34,7 @@ sim: build ## runs the simulator: SEEDS=n, SEED=first
 sim-bugs: build ## plants every known bug and checks that the simulator finds it
 	@$(BUILD)/src/sim/meridian-sim bugs
 
-bench: build ## measures, each figure beside its rival's: BENCH='redis dns edge replication failover'
+bench: build ## measures, each figure beside its rival's: BENCH='redis dns edge locks replication failover'
 	@bench/run $(BENCH)
 
 check: build ## format, house rules, static analysis
