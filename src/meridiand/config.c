@@ -94,6 +94,16 @@ static const struct key_row key_rows[] = {
         ROW("", "dns", KEY_ADDRESS, false, dns),
         ROW("", "edge", KEY_ADDRESS, false, edge),
         ROW("", "geo", KEY_PATH, false, geo),
+        ROW("postgres", "bin", KEY_PATH, false, postgres.bin),
+        ROW("postgres", "home", KEY_PATH, false, postgres.home),
+        ROW("postgres", "listen", KEY_ADDRESS, false, postgres.listen),
+        ROW("postgres", "password", KEY_PATH, false, postgres.password),
+        ROW("postgres", "data", KEY_PATH, false, postgres.data),
+        ROW("postgres", "user", KEY_NAME, false, postgres.user),
+        ROW("postgres", "library", KEY_PATH, false, postgres.library),
+        ROW("postgres", "init", KEY_PATH, false, postgres.init),
+        ROW("postgres", "settings", KEY_PATH, false, postgres.settings),
+        ROW("postgres", "archive", KEY_PATH, false, postgres.archive),
         ROW("", "log_level", KEY_LEVEL, false, log_level),
         ROW("lab", "impairments", KEY_SWITCH, false, impairments),
 };
@@ -454,6 +464,24 @@ static enum err redis_check(struct parser *parser)
                 return fail(parser, parser->token.line,
                             "'redis cluster on' and 'redis master' exclude each other; a Redis "
                             "Cluster needs no sentinels");
+        return ERR_NONE;
+}
+
+/* The keys that a section of PostgreSQL cannot do without. */
+static enum err postgres_check(struct parser *parser)
+{
+        static const char *const needed[] = {"bin", "home", "listen", "password"};
+        bool any = false;
+        for (size_t i = 0; i < COUNT_OF(key_rows); i++)
+                any = any || (strcmp(key_rows[i].section, "postgres") == 0 &&
+                              (parser->seen & (uint64_t)1 << i) != 0);
+        for (size_t i = 0; any && i < COUNT_OF(needed); i++) {
+                const struct key_row *row = key_find("postgres", bytes_of_str(needed[i]));
+                if ((parser->seen & (uint64_t)1 << (row - key_rows)) == 0)
+                        return fail(parser, parser->token.line,
+                                    "the key 'postgres %s' is missing; %s", row->key,
+                                    kind_help(row->kind));
+        }
         return ERR_NONE;
 }
 

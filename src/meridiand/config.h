@@ -39,6 +39,18 @@
  *   dns         127.10.0.1:5353;
  *   edge        127.10.0.1:8080;
  *   geo         /path/geo.mmdb;       optional
+ *   postgres {                        optional: this node's PostgreSQL server (warden/warden.h)
+ *       bin      /usr/lib/postgresql/15/bin;   the folder of its programs
+ *       home     /path/postgres;      what the daemon keeps for it; created where missing
+ *       listen   127.10.0.1:5434;     where the server listens
+ *       password /path/file;          of the role meridian_replication, the same on all nodes
+ *       data     /path/pgdata;        its data; optional: home/data
+ *       user     postgres;            its user, where the daemon is root
+ *       library  /path/meridian.so;   the extension; optional: as PostgreSQL finds it
+ *       init     /path/init.sql;      optional: run once in a new cluster
+ *       settings /path/more.conf;     optional: settings for the server
+ *       archive  /path/archive;       optional: where finished WAL is kept
+ *   }
  *   log_level   info;                 error, warn, info or debug; optional
  *   lab {
  *       impairments on;               allow delay, loss and cuts by the admin door; optional, off
@@ -65,6 +77,20 @@ struct config_address {
 struct config_nodes {
         struct config_address items[CONFIG_NODES_MAX];
         size_t count;
+};
+
+/* As in warden/warden.h; `home` empty: there is no server. */
+struct config_postgres {
+        char bin[CONFIG_TEXT_MAX];
+        char home[CONFIG_TEXT_MAX];
+        char password[CONFIG_TEXT_MAX];
+        char data[CONFIG_TEXT_MAX];
+        char user[64];
+        char library[CONFIG_TEXT_MAX];
+        char init[CONFIG_TEXT_MAX];
+        char settings[CONFIG_TEXT_MAX];
+        char archive[CONFIG_TEXT_MAX];
+        struct config_address listen;
 };
 
 struct config {
@@ -95,6 +121,7 @@ struct config {
         uint32_t postgres_read_lag_ms;
         struct config_address dns;
         struct config_address edge;
+        struct config_postgres postgres;
         enum log_level log_level;
         bool impairments;
 };
