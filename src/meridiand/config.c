@@ -9,6 +9,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <uv.h>
 
 #define CONFIG_BYTES_MAX ((size_t)1 << 20)
@@ -94,16 +95,15 @@ static const struct key_row key_rows[] = {
         ROW("", "dns", KEY_ADDRESS, false, dns),
         ROW("", "edge", KEY_ADDRESS, false, edge),
         ROW("", "geo", KEY_PATH, false, geo),
-        ROW("postgres", "bin", KEY_PATH, false, postgres.bin),
-        ROW("postgres", "home", KEY_PATH, false, postgres.home),
-        ROW("postgres", "listen", KEY_ADDRESS, false, postgres.listen),
-        ROW("postgres", "password", KEY_PATH, false, postgres.password),
-        ROW("postgres", "data", KEY_PATH, false, postgres.data),
-        ROW("postgres", "user", KEY_NAME, false, postgres.user),
-        ROW("postgres", "library", KEY_PATH, false, postgres.library),
-        ROW("postgres", "init", KEY_PATH, false, postgres.init),
-        ROW("postgres", "settings", KEY_PATH, false, postgres.settings),
-        ROW("postgres", "archive", KEY_PATH, false, postgres.archive),
+        ROW("postgres", "bin", KEY_PATH, false, warden.bin),
+        ROW("postgres", "home", KEY_PATH, false, warden.home),
+        ROW("postgres", "password", KEY_PATH, false, warden.password),
+        ROW("postgres", "data", KEY_PATH, false, warden.data),
+        ROW("postgres", "user", KEY_NAME, false, warden.user),
+        ROW("postgres", "library", KEY_PATH, false, warden.library),
+        ROW("postgres", "init", KEY_PATH, false, warden.init),
+        ROW("postgres", "settings", KEY_PATH, false, warden.settings),
+        ROW("postgres", "archive", KEY_PATH, false, warden.archive),
         ROW("", "log_level", KEY_LEVEL, false, log_level),
         ROW("lab", "impairments", KEY_SWITCH, false, impairments),
 };
@@ -437,6 +437,32 @@ static enum err missing_check(struct parser *parser)
         return ERR_NONE;
 }
 
+static bool key_given(const struct parser *parser, const struct key_row *row)
+{
+        return (parser->seen & (uint64_t)1 << (row - key_rows)) != 0;
+}
+
+/* The keys without which the daemon cannot look after a server. */
+static enum err warden_check(struct parser *parser)
+{
+        static const char *const needed[] = {"home", "bin", "server", "password"};
+        bool any = false;
+        for (size_t i = 0; i < COUNT_OF(key_rows); i++) {
+                size_t at = key_rows[i].offset;
+                any = any || (at >= offsetof(struct config, warden) &&
+                              at < offsetof(struct config, warden) + sizeof(struct config_warden) &&
+                              key_given(parser, &key_rows[i]));
+        }
+        for (size_t i = 0; any && i < COUNT_OF(needed); i++) {
+                const struct key_row *row = key_find("postgres", bytes_of_str(needed[i]));
+                if (!key_given(parser, row))
+                        return fail(parser, parser->token.line,
+                                    "the key 'postgres %s' is missing; %s", row->key,
+                                    kind_help(row->kind));
+        }
+        return ERR_NONE;
+}
+
 static enum err postgres_check(struct parser *parser)
 {
         const struct config *config = parser->config;
@@ -447,7 +473,7 @@ static enum err postgres_check(struct parser *parser)
                 return fail(parser, parser->token.line,
                             "the key 'postgres server' is missing; say where this node's server "
                             "listens");
-        return ERR_NONE;
+        return warden_check(parser);
 }
 
 static enum err redis_check(struct parser *parser)
@@ -467,46 +493,39 @@ static enum err redis_check(struct parser *parser)
         return ERR_NONE;
 }
 
-/* The keys that a section of PostgreSQL cannot do without. */
-static enum err postgres_check(struct parser *parser)
+static enum err document_parse(struct parser *parser, struct bytes text)
 {
-        static const char *const needed[] = {"bin", "home", "listen", "password"};
-        bool any = false;
-        for (size_t i = 0; i < COUNT_OF(key_rows); i++)
-                any = any || (strcmp(key_rows[i].section, "postgres") == 0 &&
-                              (parser->seen & (uint64_t)1 << i) != 0);
-        for (size_t i = 0; any && i < COUNT_OF(needed); i++) {
-                const struct key_row *row = key_find("postgres", bytes_of_str(needed[i]));
-                if ((parser->seen & (uint64_t)1 << (row - key_rows)) == 0)
-                        return fail(parser, parser->token.line,
-                                    "the key 'postgres %s' is missing; %s", row->key,
-                                    kind_help(row->kind));
-        }
-        return ERR_NONE;
+        enum err err = ERR_NONE;
+        lexer_init(&parser->lexer, text);
+        token_next(parser);
+        while (err == ERR_NONE && parser->token.kind != TOKEN_END)
+                err = entry_parse(parser);
+        if (err == ERR_NONE && parser->section != &section_rows[0])
+                err = fail(parser, parser->token.line, "the section '%s' has no end; add '}'",
+                           parser->section->name);
+        if (err == ERR_NONE)
+                err = missing_check(parser);
+        if (err == ERR_NONE)
+                err = redis_check(parser);
+        if (err == ERR_NONE)
+                err = postgres_check(parser);
+        return err;
 }
 
 enum err config_parse(struct bytes text, const char *path, struct config *ret_config,
                       struct config_error *error)
 {
-        struct config config = {.log_level = LOG_LEVEL_INFO};
+        struct config *config = calloc(1, sizeof *config);
         struct parser parser = {
-                .path = path, .config = &config, .error = error, .section = &section_rows[0]};
-        enum err err = ERR_NONE;
-        lexer_init(&parser.lexer, text);
-        token_next(&parser);
-        while (err == ERR_NONE && parser.token.kind != TOKEN_END)
-                err = entry_parse(&parser);
-        if (err == ERR_NONE && parser.section != &section_rows[0])
-                err = fail(&parser, parser.token.line, "the section '%s' has no end; add '}'",
-                           parser.section->name);
+                .path = path, .config = config, .error = error, .section = &section_rows[0]};
+        snprintf(error->text, sizeof error->text, "no memory for the configuration");
+        if (config == NULL)
+                return ERR_NOMEM;
+        config->log_level = LOG_LEVEL_INFO;
+        enum err err = document_parse(&parser, text);
         if (err == ERR_NONE)
-                err = missing_check(&parser);
-        if (err == ERR_NONE)
-                err = redis_check(&parser);
-        if (err == ERR_NONE)
-                err = postgres_check(&parser);
-        if (err == ERR_NONE)
-                *ret_config = config;
+                *ret_config = *config;
+        free(config);
         return err;
 }
 

@@ -35,22 +35,21 @@
  *       connections 500;              at most so many by each door, 1 to 10000
  *       wait    10000;                ms that a connection waits for a server, 1 to 600000
  *       read_lag 10000;               ms that a server may lag behind to be read, 1 to 86400000
- *   }
- *   dns         127.10.0.1:5353;
- *   edge        127.10.0.1:8080;
- *   geo         /path/geo.mmdb;       optional
- *   postgres {                        optional: this node's PostgreSQL server (warden/warden.h)
- *       bin      /usr/lib/postgresql/15/bin;   the folder of its programs
- *       home     /path/postgres;      what the daemon keeps for it; created where missing
- *       listen   127.10.0.1:5434;     where the server listens
- *       password /path/file;          of the role meridian_replication, the same on all nodes
- *       data     /path/pgdata;        its data; optional: home/data
- *       user     postgres;            its user, where the daemon is root
+ *       home     /path/postgres;      given: the daemon starts the server and looks after it
+ *                                     (warden/warden.h), and keeps there what it needs for that
+ *       bin      /usr/lib/postgresql/15/bin;   with home: the folder of PostgreSQL's programs
+ *       password /path/file;          with home: of the role meridian_replication, the same on
+ *                                     all nodes
+ *       data     /path/pgdata;        the server's data; optional: home/data
+ *       user     postgres;            the server's user, where the daemon is root
  *       library  /path/meridian.so;   the extension; optional: as PostgreSQL finds it
  *       init     /path/init.sql;      optional: run once in a new cluster
  *       settings /path/more.conf;     optional: settings for the server
  *       archive  /path/archive;       optional: where finished WAL is kept
  *   }
+ *   dns         127.10.0.1:5353;
+ *   edge        127.10.0.1:8080;
+ *   geo         /path/geo.mmdb;       optional
  *   log_level   info;                 error, warn, info or debug; optional
  *   lab {
  *       impairments on;               allow delay, loss and cuts by the admin door; optional, off
@@ -79,8 +78,8 @@ struct config_nodes {
         size_t count;
 };
 
-/* As in warden/warden.h; `home` empty: there is no server. */
-struct config_postgres {
+/* As in warden/warden.h; `home` empty: somebody else looks after the server, or there is none. */
+struct config_warden {
         char bin[CONFIG_TEXT_MAX];
         char home[CONFIG_TEXT_MAX];
         char password[CONFIG_TEXT_MAX];
@@ -90,7 +89,6 @@ struct config_postgres {
         char init[CONFIG_TEXT_MAX];
         char settings[CONFIG_TEXT_MAX];
         char archive[CONFIG_TEXT_MAX];
-        struct config_address listen;
 };
 
 struct config {
@@ -121,7 +119,7 @@ struct config {
         uint32_t postgres_read_lag_ms;
         struct config_address dns;
         struct config_address edge;
-        struct config_postgres postgres;
+        struct config_warden warden;
         enum log_level log_level;
         bool impairments;
 };
