@@ -32,6 +32,9 @@ enum node_bug {
         NODE_BUG_NO_EXPIRY = 64,    /* the leader proposes no time: leases of the dead stay */
         NODE_BUG_KEEP_FAILED = 128, /* goes on after a failed journal */
         NODE_BUG_CLAIM_ANY = 256,   /* who has not most claims PostgreSQL's lease, and promotes */
+        NODE_BUG_LEASE_FROM_ANSWER =
+                512,               /* a lease counts from the answer, not from the question */
+        NODE_BUG_NO_MARGIN = 1024, /* the holder goes on up to its lease's end */
 };
 
 struct node_config {

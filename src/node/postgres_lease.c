@@ -49,6 +49,8 @@ static node_id owner_node(struct bytes owner)
 
 uint64_t postgres_margin_us(const struct node *node)
 {
+        if ((node->config.bugs & NODE_BUG_NO_MARGIN) != 0)
+                return 0;
         return 1000ull * node->topology->postgres.margin_ms;
 }
 
@@ -127,7 +129,9 @@ static void granted(struct node *node, const struct postgres_ask *ask, uint64_t 
                 postgres->renew_next_us =
                         node->now_us + 1000ull * node->topology->postgres.renew_ms;
         }
-        primary_lease_granted(&postgres->lease, token, ask->sent_us, lease_us(node));
+        bool late = (node->config.bugs & NODE_BUG_LEASE_FROM_ANSWER) != 0;
+        primary_lease_granted(&postgres->lease, token, late ? node->now_us : ask->sent_us,
+                              lease_us(node));
         if (token > postgres->grant) {
                 postgres->grant = token;
                 postgres->grant_node = node->config.self;

@@ -66,6 +66,8 @@ void swarm_draw(struct sim *sim)
                            sim_chance(sim, STREAM_SETUP, 400);
         if (swarm->tail_loss)
                 swarm->redis_crashes = 5 + (unsigned)sim_below(sim, STREAM_SETUP, 20);
+        postgres_draw(sim);
+        chase_draw(sim);
         if (swarm->calm)
                 sim_cover(sim, COVER_CALM);
         else if (swarm->deaths_only)
@@ -129,9 +131,8 @@ static void fault_cut(struct sim *sim, bool one_way)
         sim_at(sim, heal_us, EVENT_HEAL_LINKS, a, b, 0);
 }
 
-static void fault_isolate(struct sim *sim)
+void faults_isolate(struct sim *sim, struct host *host, uint64_t for_us)
 {
-        struct host *host = draw_host(sim);
         if (sim->isolated >= 0)
                 return;
         sim->isolated = (int)host->index;
@@ -142,8 +143,7 @@ static void fault_isolate(struct sim *sim)
         for (uint32_t i = 0; i < sim->host_count; i++)
                 if (i != host->index)
                         network_cut(sim, host->index, i, true, true);
-        sim_at(sim, SECOND + sim_below(sim, STREAM_FAULTS, 6 * SECOND), EVENT_HEAL_LINKS,
-               host->index, host->index, 0);
+        sim_at(sim, for_us, EVENT_HEAL_LINKS, host->index, host->index, 0);
 }
 
 static void fault_reset(struct sim *sim)
@@ -159,16 +159,14 @@ static void fault_reset(struct sim *sim)
         network_break(sim, a, b);
 }
 
-static void fault_pause(struct sim *sim)
+void faults_pause(struct sim *sim, struct host *host, uint64_t for_us)
 {
-        struct host *host = draw_host(sim);
         if (host->node == NULL || host->paused_until_us > sim->now_us)
                 return;
-        uint64_t pause_us = 50 * MS + sim_below(sim, STREAM_FAULTS, 3 * SECOND);
-        host->paused_until_us = sim->now_us + pause_us;
+        host->paused_until_us = sim->now_us + for_us;
         sim_trace(sim, "node %u is paused for %llu ms", host->id,
-                  (unsigned long long)(pause_us / MS));
-        if (pause_us > 2 * SECOND)
+                  (unsigned long long)(for_us / MS));
+        if (for_us > 2 * SECOND)
                 sim_cover(sim, COVER_PAUSE);
 }
 
@@ -308,7 +306,8 @@ void faults_step(struct sim *sim)
                 fault_reset(sim);
                 break;
         case 4:
-                fault_pause(sim);
+                faults_pause(sim, draw_host(sim),
+                             50 * MS + sim_below(sim, STREAM_FAULTS, 3 * SECOND));
                 break;
         case 5:
                 fault_jump(sim);
@@ -323,7 +322,8 @@ void faults_step(struct sim *sim)
                 fault_disk(sim);
                 break;
         case 9:
-                fault_isolate(sim);
+                faults_isolate(sim, draw_host(sim),
+                               SECOND + sim_below(sim, STREAM_FAULTS, 6 * SECOND));
                 break;
         case 10:
                 fault_death(sim);

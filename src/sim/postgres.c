@@ -45,7 +45,14 @@ static bool gate_open(const struct sim *sim, const struct host *host)
         const struct sim_postgres *server = &sim->postgres[host->index];
         if (server->state != PRIMARY_OPEN)
                 return false;
+        if ((sim->postgres_bugs & SIM_POSTGRES_NO_GATE) != 0)
+                return server->gate_until_us != 0;
         return host_mono_us(sim, host) < server->gate_until_us;
+}
+
+bool postgres_takes_writes(const struct sim *sim, const struct host *host)
+{
+        return sim->postgres[host->index].exists && !host->dead && gate_open(sim, host);
 }
 
 static bool reachable(struct sim *sim, uint32_t from, uint32_t to)
@@ -188,7 +195,7 @@ static uint64_t action_us(struct sim *sim, enum primary_action action)
                 [PRIMARY_DO_PROMOTE] = 300 * MS, [PRIMARY_DO_OPEN] = 100 * MS,
                 [PRIMARY_DO_HOLD] = 20 * MS,     [PRIMARY_DO_FENCE] = 50 * MS,
         };
-        return MS + sim_below(sim, STREAM_POSTGRES, most_us[action] + 1);
+        return sim->swarm.chase ? MS : MS + sim_below(sim, STREAM_POSTGRES, most_us[action] + 1);
 }
 
 void postgres_effect(struct sim *sim, struct host *host, const struct world_effect *effect)
@@ -401,7 +408,7 @@ static void check_writers(struct sim *sim)
         const struct host *first = NULL;
         for (uint32_t i = 0; i < sim->host_count; i++) {
                 const struct host *host = &sim->hosts[i];
-                if (!sim->postgres[i].exists || host->dead || !gate_open(sim, host))
+                if (!postgres_takes_writes(sim, host))
                         continue;
                 if (first != NULL)
                         sim_violation(sim, "postgres: nodes %u and %u take writes at once",
@@ -465,11 +472,14 @@ void postgres_beat(struct sim *sim)
         sim_at(sim, BEAT_US, EVENT_POSTGRES_BEAT, 0, 0, 0);
 }
 
-void postgres_init(struct sim *sim)
+void postgres_draw(struct sim *sim)
 {
-        bug_postgres(sim);
         sim->swarm.postgres = sim_chance(sim, STREAM_POSTGRES, 500);
         sim->swarm.postgres_sync = sim_chance(sim, STREAM_POSTGRES, 500) ? 1 : 0;
+}
+
+void postgres_init(struct sim *sim)
+{
         if (!sim->swarm.postgres)
                 return;
         size_t at = strlen(sim->topology);

@@ -104,6 +104,7 @@ static void build(struct sim *sim)
         for (unsigned i = 0; i < STREAM_COUNT; i++)
                 rng_init(&sim->rng[i], sim->options.seed, i);
         sim->isolated = -1;
+        bug_postgres(sim);
         swarm_draw(sim);
         write_topology(sim);
         postgres_init(sim);
@@ -272,7 +273,10 @@ static void take(struct sim *sim, struct sim_event *event)
                 redis_client(sim);
                 break;
         case EVENT_FAULT:
-                faults_step(sim);
+                if (sim->swarm.chase)
+                        chase_step(sim);
+                else
+                        faults_step(sim);
                 break;
         case EVENT_HEAL_LINKS:
                 faults_heal_link(sim, event->a, event->b);

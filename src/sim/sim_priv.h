@@ -122,6 +122,7 @@ struct host {
         uint64_t wake_at_us;
         uint64_t wake_id;
         uint64_t paused_until_us;
+        bool slowed; /* by a chase */
         bool disk_broken;
         bool dead;         /* the whole region is gone: nothing restarts it until the faults end */
         uint64_t rate_ppm; /* of the monotonic clock; 1,000,000 is true */
@@ -314,6 +315,7 @@ struct sim_record {
 
 enum {
         SIM_POSTGRES_NO_ASIDE = 1, /* nothing is kept aside */
+        SIM_POSTGRES_NO_GATE = 2,  /* an open server takes writes whatever its gate says */
 };
 
 struct sim_postgres {
@@ -358,6 +360,7 @@ struct swarm {
         uint32_t lock_clients;
         uint64_t data_every_us;
         bool postgres;
+        bool chase; /* PostgreSQL's writer is cut off or stopped, for longer than its lease */
         unsigned postgres_sync; /* commits wait for so many standbys */
 };
 
@@ -473,7 +476,9 @@ void clients_host_down(struct sim *sim, struct host *host);
 uint64_t clients_ask(struct sim *sim, struct host *host, const struct request *request);
 
 /* postgres.c */
+void postgres_draw(struct sim *sim);
 void postgres_init(struct sim *sim);
+bool postgres_takes_writes(const struct sim *sim, const struct host *host);
 void postgres_host_up(struct sim *sim, struct host *host);
 void postgres_crash(struct sim *sim, struct host *host);
 void postgres_see(struct sim *sim, struct host *host);
@@ -489,9 +494,16 @@ bool postgres_converged(struct sim *sim, char *why, size_t size);
 void swarm_draw(struct sim *sim);
 void faults_step(struct sim *sim);
 void faults_crash(struct sim *sim, struct host *host);
+void faults_isolate(struct sim *sim, struct host *host, uint64_t for_us);
+void faults_pause(struct sim *sim, struct host *host, uint64_t for_us);
 /* A write has begun: the most interesting moment for a crash. */
 void faults_while_writing(struct sim *sim, struct host *host, bool replacing);
 void faults_end(struct sim *sim);
+
+/* chase.c */
+void chase_draw(struct sim *sim);
+uint64_t chase_rate_ppm(struct sim *sim);
+void chase_step(struct sim *sim);
 void faults_heal_link(struct sim *sim, uint32_t a, uint32_t b);
 
 /* check.c */
