@@ -3,6 +3,7 @@
 BUILD ?= build
 SEEDS ?= 2000
 SEED ?= 1
+MINUTES ?= 10
 PREFIX ?= /usr/local
 
 all: build
@@ -34,6 +35,9 @@ sim: build ## runs the simulator: SEEDS=n, SEED=first
 sim-bugs: build ## plants every known bug and checks that the simulator finds it
 	@$(BUILD)/src/sim/meridian-sim bugs
 
+soak: build ## uses three regions while everything fails: MINUTES=n, SEED=n
+	@MERIDIAN_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -u tests/soak/run.py --seconds $$(( $(MINUTES) * 60 )) --seed $(SEED)
+
 bench: build ## measures, each figure beside its rival's: BENCH='redis dns edge locks replication failover'
 	@bench/run $(BENCH)
 
@@ -49,4 +53,4 @@ clean: ## removes what was built; a running lab must be down
 		echo "make clean: the lab is running; stop it first: make lab-down" >&2; exit 1; fi
 	@rm -rf $(BUILD) .lab
 
-.PHONY: all help deps build lab lab-down test sim sim-bugs bench check install clean
+.PHONY: all help deps build lab lab-down test sim sim-bugs soak bench check install clean

@@ -13,7 +13,6 @@ import importlib
 import inspect
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
-from lab import ADDRESSES, BUILD, MERIDIAN, Failure, Lab  # noqa: E402
+from lab import ADDRESSES, BUILD, MERIDIAN, Failure, Lab, own_network  # noqa: E402
 
 THEMES = ["first_minutes", "traffic", "data", "verify", "policies", "together", "locks",
           "lock_clients", "process_kills", "kill_region", "partition", "flapping", "bad_input",
@@ -35,23 +34,6 @@ def scenarios(theme):
              if name.startswith("scenario_") and function.__module__ == theme]
     return [(f"{theme}: {name[len('scenario_'):].replace('_', ' ')}", function)
             for _, name, function in sorted(found)]
-
-
-def lab_in_the_way():
-    """Whoever answers at the lab's addresses already, as a text, or None."""
-    for region, address in ADDRESSES.items():
-        for port in (7400, 6379, 8080):
-            with socket.socket() as probe:
-                probe.settimeout(1)
-                if probe.connect_ex((address, port)) == 0:
-                    return f"{address}:{port} ({region})"
-    return None
-
-
-def own_network():
-    """May this user have a network namespace, in which the lab's addresses are free again."""
-    return subprocess.run(["unshare", "--net", "ip", "link", "set", "lo", "up"], check=False,
-                          capture_output=True).returncode == 0
 
 
 def show_logs(lab):
@@ -120,15 +102,7 @@ def main():
     parser.add_argument("--only", default="", help="scenarios whose name holds this")
     parser.add_argument("--keep", action="store_true", help="leave the lab running at the end")
     args = parser.parse_args()
-    who = lab_in_the_way()
-    if who is not None and own_network():
-        print("scenarios: a lab runs already; these run in a network of their own", flush=True)
-        os.execvp("unshare", ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh",
-                              sys.executable, "-u", *sys.argv])
-    if who is not None:
-        print(f"scenarios: {who} answers already: a lab runs. Stop it first: make lab-down")
-        print("0 passed, 1 failed")
-        return 1
+    own_network("scenarios")
     folder = os.path.join(BUILD, "scenario-lab")
     shutil.rmtree(folder, ignore_errors=True)
     lab = Lab(folder)

@@ -1,0 +1,87 @@
+"""What happens to the regions while they are used. Each fault ends by itself; `mend` ends them all."""
+import os
+import signal
+import time
+
+from lab import REGIONS, Failure
+
+
+class Faults:
+    def __init__(self, lab, rng, wait):
+        self.lab, self.rng, self.wait = lab, rng, wait
+        self.counts = {}
+        self.began = time.monotonic()
+
+    def note(self, text):
+        print(f"  {time.monotonic() - self.began:6.1f} s  {text}", flush=True)
+
+    def region(self):
+        return self.rng.choice(REGIONS)
+
+    def pair(self):
+        return self.rng.sample(REGIONS, 2)
+
+    def kill_region(self):
+        region, seconds = self.region(), self.rng.uniform(0.5, 6)
+        self.note(f"kill {region} for {seconds:.1f} s")
+        self.lab.kill(region)
+        self.wait(seconds)
+        self.lab.start(region)
+
+    def kill_part(self):
+        region, part = self.region(), self.rng.choice(("redis", "meridiand"))
+        seconds = self.rng.uniform(0, 3)
+        self.note(f"kill -9 of {part} in {region} for {seconds:.1f} s")
+        self.lab.kill_part(region, part)
+        self.wait(seconds)
+        self.lab.start(region)
+
+    def stop_part(self):
+        region, part = self.region(), self.rng.choice(("redis", "meridiand"))
+        seconds = self.rng.uniform(0.2, 5)
+        self.note(f"stop {part} in {region} for {seconds:.1f} s")
+        pid = self.lab.pid(region, part)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            self.wait(seconds)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def partition(self):
+        one, other = self.pair()
+        seconds = self.rng.uniform(0.5, 8)
+        self.note(f"partition {one} {other} for {seconds:.1f} s")
+        self.lab.meridian("lab", "partition", one, other)
+        self.wait(seconds)
+        self.lab.meridian("lab", "heal", one, other)
+
+    def cut_off(self):
+        region, seconds = self.region(), self.rng.uniform(0.5, 8)
+        self.note(f"cut {region} off for {seconds:.1f} s")
+        self.lab.cut_off(region)
+        self.wait(seconds)
+        self.lab.heal()
+
+    def slow(self):
+        one, other = self.pair()
+        self.note(f"slow {one} {other}, and lose packets")
+        self.lab.meridian("lab", "slow", one, other, f"{self.rng.randrange(50, 600)}ms")
+        self.lab.meridian("lab", "lose", one, other, f"{self.rng.randrange(1, 10)}%")
+        self.wait(self.rng.uniform(1, 5))
+        self.lab.heal()
+
+    KINDS = (kill_region, kill_part, kill_part, stop_part, partition, cut_off, slow)
+
+    def one(self):
+        kind = self.rng.choice(self.KINDS)
+        self.counts[kind.__name__] = self.counts.get(kind.__name__, 0) + 1
+        try:
+            kind(self)
+        except (Failure, FileNotFoundError, ProcessLookupError) as error:
+            # A part that is not up yet after the fault before.
+            self.note(f"not done: {str(error).splitlines()[0]}")
+
+    def mend(self):
+        self.lab.heal()
+        for region in REGIONS:
+            self.lab.start(region)
