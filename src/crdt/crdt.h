@@ -205,7 +205,8 @@ struct crdt_native {
  *          is 0-0; id: varint milliseconds, varint sequence
  * STREAM_REMOVE  varint count > 0, (id low, id high, version vector) each
  * EVENT    the rest is a message for the channel that `key` names; no key of the store is meant
- * SEEN     version vector; key and database are empty
+ * SEEN     version vector, [GONE: u64 a bit for each member, then a vector of marks of the origins
+ *          that are none, as keyspace/removed.c makes them]; key and database are empty
  * LIFE     u8 enum crdt_life, u64 low, u64 high; key and database are empty
  *
  * elements: (slice field, cuts) each, to the end.
@@ -255,6 +256,7 @@ enum crdt_flag {
         CRDT_FLAG_CUTS = 0x20,   /* observed totals follow */
         CRDT_FLAG_REGISTERS = 0x20,
         CRDT_FLAG_SHARD = 0x20,    /* EVENT: to the subscribers of one shard */
+        CRDT_FLAG_GONE = 0x10,     /* SEEN: members, and what is had of regions that are none */
         CRDT_FLAG_CREATED = 0x40,  /* the key was absent: an older expiry does not count any more */
         CRDT_FLAG_REMOVED = 0x40,  /* SIBLING: a delete or expiry of what was seen */
         CRDT_FLAG_BASE = 0x10,     /* HCOUNT: what was added to follows */
@@ -290,6 +292,7 @@ struct crdt_delta {
         uint64_t list_count;
         struct bytes holes;  /* FLUSH: encoded, with their count */
         struct vector seen;  /* SEEN, FLUSH */
+        struct bytes gone;   /* SEEN: encoded, see crdt_gone_read; len 0: it is not told */
         enum crdt_life life; /* LIFE */
         uint64_t low;
         uint64_t high;
@@ -421,6 +424,16 @@ bool crdt_seen_covers(const struct crdt_seen *seen, struct stamp stamp);
 /* Holes, then the vector. A failed read leaves *ret alone. */
 void crdt_seen_encode(const struct crdt_seen *seen, struct buffer *buffer);
 void crdt_seen_decode(struct cursor *cursor, region_id self, struct crdt_seen *ret);
+
+/* Who writes, as a store was told, and what it has of those who do no more. */
+struct crdt_gone {
+        uint64_t members;    /* a bit for each region; 0: not told */
+        struct vector marks; /* equal marks of an origin: equal parts of its stream; 0: nothing */
+};
+
+void crdt_gone_write(const struct crdt_gone *gone, struct buffer *buffer);
+/* `gone` was checked when its delta was decoded. */
+void crdt_gone_read(struct bytes gone, struct crdt_gone *ret);
 
 /* Why of two writes, neither of which had seen the other, one is lost or hidden. */
 enum crdt_conflict_kind {

@@ -325,6 +325,29 @@ static void decode_seen(struct cursor *cursor, struct crdt_delta *delta)
         vector_decode(cursor, &delta->seen);
         if (delta->name.db != 0 || delta->name.key.len != 0)
                 cursor_fail(cursor, ERR_MALFORMED);
+        if ((delta->flags & CRDT_FLAG_GONE) == 0)
+                return;
+        const uint8_t *from = cursor->at;
+        struct vector marks;
+        if (cursor_u64(cursor) == 0)
+                cursor_fail(cursor, ERR_MALFORMED);
+        vector_decode(cursor, &marks);
+        delta->gone = cursor_since(cursor, from);
+}
+
+void crdt_gone_write(const struct crdt_gone *gone, struct buffer *buffer)
+{
+        CHECK(gone->members != 0);
+        buffer_u64(buffer, gone->members);
+        vector_encode(&gone->marks, buffer);
+}
+
+void crdt_gone_read(struct bytes gone, struct crdt_gone *ret)
+{
+        struct cursor cursor = cursor_of(gone);
+        *ret = (struct crdt_gone){.members = cursor_u64(&cursor)};
+        vector_decode(&cursor, &ret->marks);
+        CHECK(!cursor_failed(&cursor));
 }
 
 static void decode_hll(struct cursor *cursor, struct crdt_delta *delta)
@@ -409,7 +432,7 @@ static const struct {
         [CRDT_OP_OPAQUE] = {decode_value, CRDT_FLAG_EXPIRY | CRDT_FLAG_KNOWN},
         [CRDT_OP_SIBLING] = {decode_sibling,
                              CRDT_FLAG_EXPIRY | CRDT_FLAG_REMOVED | CRDT_FLAG_KNOWN},
-        [CRDT_OP_SEEN] = {decode_seen, 0},
+        [CRDT_OP_SEEN] = {decode_seen, CRDT_FLAG_GONE},
         [CRDT_OP_LIST_INSERT] = {decode_insert, CRDT_FLAG_CREATED},
         [CRDT_OP_LIST_REMOVE] = {decode_runs, 0},
         [CRDT_OP_HLL] = {decode_hll, CRDT_FLAG_CREATED | CRDT_FLAG_REGISTERS},

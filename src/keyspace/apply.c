@@ -51,6 +51,8 @@ enum err keyspace_merge(struct keyspace *keyspace, const struct crdt_native *nat
 {
         if (delta->op == CRDT_OP_SEEN) {
                 vector_merge(&keyspace->known[delta->stamp.origin], &delta->seen);
+                if (delta->gone.len > 0)
+                        crdt_gone_read(delta->gone, &keyspace->gone[delta->stamp.origin]);
                 return ERR_NONE;
         }
         if (delta->op == CRDT_OP_FLUSH)
@@ -182,12 +184,19 @@ static bool origin_foreign(const struct keyspace *keyspace, region_id origin)
         return region_valid(origin) && origin != keyspace->config.origin;
 }
 
+/* A region that was removed is heard no more: nothing waits for what it has seen. */
+static bool origin_heard(const struct keyspace *keyspace, region_id origin)
+{
+        return origin_foreign(keyspace, origin) &&
+               (keyspace->members == 0 || member_is(keyspace, origin));
+}
+
 enum err keyspace_apply(struct keyspace *keyspace, const struct crdt_native *native,
                         uint64_t wall_ms, region_id origin, uint64_t after, uint64_t last,
                         struct bytes deltas, struct keyspace_result *ret)
 {
         *ret = (struct keyspace_result){.position = vector_get(&keyspace->seen.vector, origin)};
-        if (!origin_foreign(keyspace, origin) || last < after)
+        if (!origin_heard(keyspace, origin) || last < after)
                 return ERR_INVALID;
         if (after > ret->position) {
                 ret->gap = true;

@@ -377,7 +377,7 @@ void keyspace_acked(struct keyspace *keyspace, region_id region, uint64_t positi
                 vector_advance(&keyspace->known[region], keyspace->config.origin, position);
 }
 
-static bool member_is(const struct keyspace *keyspace, unsigned region)
+bool member_is(const struct keyspace *keyspace, unsigned region)
 {
         return (keyspace->members >> (region - 1) & 1) != 0;
 }
@@ -393,11 +393,11 @@ uint64_t keyspace_stable(const struct keyspace *keyspace)
 {
         uint64_t stable =
                 keyspace->members == 0 ? 0 : seen_solid(&keyspace->seen, keyspace->config.origin);
-        for (unsigned member = 1; member <= CLOCK_REGIONS_MAX; member++) {
-                if (!member_is(keyspace, member))
+        for (unsigned origin = 1; origin <= CLOCK_REGIONS_MAX && stable > 0; origin++) {
+                if (!member_is(keyspace, origin) && removed_settled(keyspace, (region_id)origin))
                         continue;
-                for (unsigned origin = 1; origin <= CLOCK_REGIONS_MAX; origin++) {
-                        if (!member_is(keyspace, origin))
+                for (unsigned member = 1; member <= CLOCK_REGIONS_MAX; member++) {
+                        if (!member_is(keyspace, member))
                                 continue;
                         uint64_t known =
                                 member_knows(keyspace, (region_id)member, (region_id)origin);

@@ -338,7 +338,8 @@ struct keyspace_result {
 /* Merges a batch of `origin`'s stream: all its deltas with clocks in (after, last]. Idempotent.
  * ERR_NONE also for a gap (see ret->gap). ERR_REFUSED: a clock is beyond the drift bound; what came
  * before it is applied, and ret->position says how far. ERR_MALFORMED, ERR_TRUNCATED: as before, up
- * to the bad delta. ERR_INVALID: origin is this region or out of range. *ret is always set. */
+ * to the bad delta. ERR_INVALID: origin is this region, out of range, or no member
+ * (keyspace_members). *ret is always set. */
 MUST_USE enum err keyspace_apply(struct keyspace *keyspace, const struct crdt_native *native,
                                  uint64_t wall_ms, region_id origin, uint64_t after, uint64_t last,
                                  struct bytes deltas, struct keyspace_result *ret);
@@ -462,7 +463,8 @@ MUST_USE enum err keyspace_scan(struct keyspace *keyspace, const struct crdt_nat
                                 uint64_t *cursor, size_t bytes_max, struct buffer *buffer);
 
 /* Merges one part. Parts that are malformed are refused up to the bad key: ERR_MALFORMED,
- * ERR_TRUNCATED, ERR_VERSION. ERR_REFUSED: a clock beyond the drift bound. */
+ * ERR_TRUNCATED, ERR_VERSION. ERR_REFUSED: a clock beyond the drift bound. ERR_INVALID: the sender
+ * is this region, or no member. */
 MUST_USE enum err keyspace_merge_state(struct keyspace *keyspace, const struct crdt_native *native,
                                        uint64_t wall_ms, struct bytes state,
                                        struct keyspace_result *ret);
@@ -512,7 +514,9 @@ MUST_USE enum err keyspace_clock_observe(struct keyspace *keyspace, uint64_t wal
 /* ---- tombstones ------------------------------------------------------------------------------ */
 
 /* All regions that may write, this one included: tombstones wait for each of them. Before the first
- * call nothing is collected. ERR_INVALID: an id is out of range. */
+ * call nothing is collected. A region that is left out is removed: nothing of it is taken any more
+ * but by way of the others, and tombstones wait until all of these have the same of its stream.
+ * ERR_INVALID: an id is out of range. */
 MUST_USE enum err keyspace_members(struct keyspace *keyspace, const region_id *regions,
                                    size_t count);
 

@@ -65,6 +65,8 @@ struct keyspace {
         uint64_t reserved;  /* no stamp is beyond it, as the log knows */
         uint64_t told_ms;   /* when we last told what we know */
         struct vector told; /* and what it was */
+        struct crdt_gone told_gone;
+        struct crdt_gone gone[CLOCK_REGIONS_MAX + 1]; /* as the others told it last */
         struct transfer transfer;
         uint64_t collect_cursor;
         struct flush *flushes;
@@ -146,6 +148,13 @@ void relay_fini(struct keyspace *keyspace);
 
 /* Up to here every member has everything. */
 uint64_t keyspace_stable(const struct keyspace *keyspace);
+
+bool member_is(const struct keyspace *keyspace, unsigned region);
+
+/* removed.c: what is told of the origins that are no members; whether all members are known to have
+ * the same of that origin, which is none, and can get no more of it. */
+void removed_tell(const struct keyspace *keyspace, struct crdt_gone *ret);
+bool removed_settled(const struct keyspace *keyspace, region_id origin);
 
 /* flush.c: others' flushes; what is remembered of them, applied again to a key after a change. */
 enum err flush_merge(struct keyspace *keyspace, const struct crdt_native *native,

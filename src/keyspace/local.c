@@ -570,18 +570,25 @@ static void tell_seen(struct keyspace *keyspace, uint64_t wall_ms, struct keyspa
                 now.hlc[i] = seen_solid(&keyspace->seen, (region_id)i);
         uint64_t own = now.hlc[self];
         now.hlc[self] = keyspace->told.hlc[self];
-        if (keyspace->members == 0 || wall_ms - keyspace->told_ms < TELL_MS ||
-            vector_includes(&keyspace->told, &now))
+        if (keyspace->members == 0 || wall_ms - keyspace->told_ms < TELL_MS)
+                return;
+        struct crdt_gone gone;
+        removed_tell(keyspace, &gone);
+        if (vector_includes(&keyspace->told, &now) &&
+            memcmp(&keyspace->told_gone, &gone, sizeof gone) == 0)
                 return;
         struct stamp stamp = keyspace_issue(keyspace, wall_ms);
-        struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_SEEN, 0, (struct crdt_name){0});
+        struct buffer *delta =
+                delta_begin(keyspace, stamp, CRDT_OP_SEEN, CRDT_FLAG_GONE, (struct crdt_name){0});
         struct vector tell = now;
         tell.hlc[self] = own;
         vector_encode(&tell, delta);
+        crdt_gone_write(&gone, delta);
         if (delta->err != ERR_NONE)
                 return; /* told another time */
         change_publish(keyspace, stamp, ret);
         keyspace->told = now;
+        keyspace->told_gone = gone;
         keyspace->told_ms = wall_ms;
 }
 

@@ -120,13 +120,25 @@ static enum err reader_next(struct reader *reader, uint64_t after)
         }
 }
 
+/* A member is who is one to any of the shards; of the others only what all have alike is told. */
+static void gone_least(struct crdt_gone *least, const struct crdt_gone *other)
+{
+        least->members =
+                other->members == 0 || least->members == 0 ? 0 : least->members | other->members;
+        for (unsigned origin = 1; origin <= CLOCK_REGIONS_MAX; origin++)
+                if (least->marks.hlc[origin] != other->marks.hlc[origin])
+                        least->marks.hlc[origin] = 0;
+}
+
 static void seen_write(const struct shards_seen *seen, unsigned count, uint64_t hlc,
                        struct buffer *scratch, struct buffer *buffer)
 {
         struct vector least = seen->of[0];
+        struct crdt_gone gone = seen->gone[0];
         bool all = true;
         for (unsigned i = 0; i < count; i++) {
                 all = all && seen->told[i];
+                gone_least(&gone, &seen->gone[i]);
                 for (unsigned origin = 1; origin <= CLOCK_REGIONS_MAX; origin++) {
                         if (seen->of[i].hlc[origin] < least.hlc[origin])
                                 least.hlc[origin] = seen->of[i].hlc[origin];
@@ -135,8 +147,12 @@ static void seen_write(const struct shards_seen *seen, unsigned count, uint64_t 
         if (!all)
                 least = (struct vector){{0}};
         buffer_reset(scratch);
-        crdt_delta_head(scratch, hlc, CRDT_OP_SEEN, 0, (struct crdt_name){0});
+        bool known = all && gone.members != 0;
+        crdt_delta_head(scratch, hlc, CRDT_OP_SEEN, known ? CRDT_FLAG_GONE : 0,
+                        (struct crdt_name){0});
         vector_encode(&least, scratch);
+        if (known)
+                crdt_gone_write(&gone, scratch);
         buffer_slice(buffer, buffer_view(scratch));
         if (scratch->err != ERR_NONE)
                 buffer->err = scratch->err;
@@ -150,6 +166,9 @@ static enum err seen_take(struct shards_seen *seen, unsigned shard, struct bytes
                 return err;
         seen->of[shard] = decoded.seen;
         seen->told[shard] = true;
+        seen->gone[shard] = (struct crdt_gone){0};
+        if (decoded.gone.len > 0)
+                crdt_gone_read(decoded.gone, &seen->gone[shard]);
         return ERR_NONE;
 }
 

@@ -51,6 +51,7 @@ struct shards_stream {
  * of a stream, and kept by the caller from batch to batch. */
 struct shards_seen {
         struct vector of[SHARDS_MAX];
+        struct crdt_gone gone[SHARDS_MAX];
         bool told[SHARDS_MAX];
 };
 

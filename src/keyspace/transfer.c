@@ -227,7 +227,8 @@ enum err keyspace_merge_state(struct keyspace *keyspace, const struct crdt_nativ
         enum err err = part_decode(&cursor, &part);
         if (err != ERR_NONE)
                 return err;
-        if (part.sender.self == keyspace->config.origin)
+        if (part.sender.self == keyspace->config.origin ||
+            (keyspace->members != 0 && !member_is(keyspace, part.sender.self)))
                 return ERR_INVALID;
         err = hlc_observe(&keyspace->hlc, part.hlc, wall_ms, keyspace->config.drift_max_ms);
         if (err != ERR_NONE) {

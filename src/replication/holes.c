@@ -60,6 +60,20 @@ bool holes_mixed(struct holdings other, struct holdings holder)
         return false;
 }
 
+bool holes_hinted(struct holdings other, struct holdings holder)
+{
+        uint64_t top = other.position + 1;
+        for (size_t i = 0; i < other.hole_count; i++)
+                if (other.holes[i].origin == other.origin && other.holes[i].mixed &&
+                    other.holes[i].high > top)
+                        top = other.holes[i].high;
+        for (size_t i = 0; i < holder.hole_count; i++)
+                if (holder.holes[i].origin == other.origin && holder.holes[i].mixed &&
+                    holder.holes[i].high > top)
+                        return true;
+        return false;
+}
+
 struct holdings replication_own(const struct replication *r, region_id origin)
 {
         struct holdings own = {origin, r->own_position, r->holes, r->hole_count};

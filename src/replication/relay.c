@@ -12,9 +12,9 @@
  * round is bounded by one batch; positions make duplicates harmless, and whoever has nothing more
  * sends nothing, so nothing goes to and fro. As soon as A is heard again nobody is asked.
  *
- * Of a region that was removed the others have different ends of its stream. Tombstones no longer
- * wait for it, so what one of them holds more comes as a state only: a delta could bring back what
- * its reader has forgotten that it died. */
+ * Of a region that was removed the others have different ends of its stream. What one of them holds
+ * more, or may hold by parts of a state that broke off, comes as a state only, until all have the
+ * same: their tombstones wait for that (keyspace/removed.c). */
 #include "base/check.h"
 #include "replication/replication_priv.h"
 
@@ -137,8 +137,10 @@ void relay_answered(struct replication *r, struct peer *from,
                 receiver->relayed_us = r->now_us;
         struct holdings theirs = {message->origin, message->last, message->holes,
                                   message->hole_count};
-        bool more = peer->standing != PEER_MEMBER && message->last > receiver->position;
-        if (message->gap || more || holes_fillable(replication_own(r, message->origin), theirs)) {
+        struct holdings own = replication_own(r, message->origin);
+        bool more = peer->standing != PEER_MEMBER &&
+                    (message->last > receiver->position || holes_hinted(own, theirs));
+        if (message->gap || more || holes_fillable(own, theirs)) {
                 relay_pull(r, peer, from);
                 return;
         }

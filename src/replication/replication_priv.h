@@ -212,6 +212,9 @@ struct holdings {
 bool holes_fillable(struct holdings other, struct holdings holder);
 /* True where `holder` may have something there that it does not claim. */
 bool holes_mixed(struct holdings other, struct holdings holder);
+
+/* Whether `holder` may have more of a stream than it claims, beyond all that `other` may have. */
+bool holes_hinted(struct holdings other, struct holdings holder);
 struct holdings replication_own(const struct replication *r, region_id origin);
 
 /* relay.c */

@@ -1,5 +1,5 @@
-/* redis_link.c - the connection between a simulated Redis and its node: what the module answers to the
- * daemon. It answers after a little while, and breaks with either of the two. */
+/* redis_link.c - the connection between a simulated Redis and its node: what the module answers to
+ * the daemon. It answers after a little while, and breaks with either of the two. */
 #include "sim/redis_priv.h"
 
 void redis_forget_link(struct sim_redis *redis)

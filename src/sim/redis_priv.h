@@ -1,6 +1,6 @@
-/* redis_priv.h - what the files of the simulated Redis share: redis.c (its log and lives), redis_link.c
- * (the node's side of it), redis_clients.c (who changes keys), redis_check.c, and one file for each
- * group of types, which is a row in the table of redis_clients.c. */
+/* redis_priv.h - what the files of the simulated Redis share: redis.c (its log and lives),
+ * redis_link.c (the node's side of it), redis_clients.c (who changes keys), redis_check.c, and one
+ * file for each group of types, which is a row in the table of redis_clients.c. */
 #ifndef MERIDIAN_SIM_REDIS_PRIV_H
 #define MERIDIAN_SIM_REDIS_PRIV_H
 

@@ -1,5 +1,6 @@
-/* redis_witness.c - changes that a client was told of, and that are looked for at the end: increments
- * of one counter, members of one set. What a crash took before anybody had it is at risk. */
+/* redis_witness.c - changes that a client was told of, and that are looked for at the end:
+ * increments of one counter, members of one set. What a crash took before anybody had it is at
+ * risk. */
 #include "sim/redis_priv.h"
 
 #include <stdio.h>

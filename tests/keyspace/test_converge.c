@@ -26,7 +26,8 @@ enum fault {
         FAULT_CRASH = 32, /* back to an older save: the end of the own stream is lost */
         FAULT_TYPES = 64, /* several types at one key */
         FAULT_FLUSH = 128,
-        FAULT_OFTEN = 512, /* so many crashes that there are more holes than can be kept */
+        FAULT_OFTEN = 512,   /* so many crashes that there are more holes than can be kept */
+        FAULT_REMOVE = 1024, /* one replica is removed, and noticed so by each at another time */
         FAULT_LOSE = 256, /* the same, the wall clock goes back too, and others read on meanwhile */
 };
 
@@ -40,6 +41,7 @@ struct replica {
         uint64_t incarnation;
         uint8_t reserved[64]; /* the last reservation of the clock: what a log would hold */
         size_t reserved_len;
+        bool alone; /* it knows that the last replica is no member any more */
 };
 
 /* A batch that was sent and comes late, or twice. */
@@ -675,6 +677,14 @@ static void flush(struct world *world, struct replica *replica)
 
 static void transfer(struct world *world, unsigned from, unsigned to, bool busy);
 
+/* The last replica is removed, and one of the two knows. */
+static bool apart(const struct world *world, unsigned from, unsigned to)
+{
+        unsigned last = world->count - 1;
+        return (from == last && world->replicas[to].alone) ||
+               (to == last && world->replicas[from].alone);
+}
+
 static void hand_over(struct world *world, const struct batch *batch)
 {
         struct replica *to = &world->replicas[batch->to];
@@ -698,6 +708,8 @@ static void ship(struct world *world, unsigned from, unsigned to)
 {
         struct keyspace_batch read;
         struct keyspace *source = world->replicas[from].keyspace;
+        if (apart(world, from, to))
+                return;
         const struct vector *positions = keyspace_positions(world->replicas[to].keyspace);
         uint64_t after = vector_get(positions, (region_id)(from + 1));
         size_t bytes_max = rng_between(&world->rng, 1, 400);
@@ -724,7 +736,7 @@ static void ship(struct world *world, unsigned from, unsigned to)
 static void ship_late(struct world *world)
 {
         struct batch *batch = &world->stash[rng_below(&world->rng, STASH)];
-        if (batch->from != batch->to)
+        if (batch->from != batch->to && !apart(world, batch->from, batch->to))
                 hand_over(world, batch);
 }
 
@@ -734,6 +746,8 @@ static void transfer(struct world *world, unsigned from, unsigned to, bool busy)
         struct replica *target = &world->replicas[to];
         struct keyspace_result result;
         uint64_t cursor = 0;
+        if (apart(world, from, to))
+                return;
         do {
                 struct buffer part;
                 buffer_init(&part, &world->heap);
@@ -760,6 +774,8 @@ static void transfer(struct world *world, unsigned from, unsigned to, bool busy)
 
 /* ---- faults */
 
+static void removal_heard(struct world *world, struct replica *replica);
+
 static void load(struct world *world, unsigned index, struct bytes saved)
 {
         struct replica *replica = &world->replicas[index];
@@ -767,6 +783,8 @@ static void load(struct world *world, unsigned index, struct bytes saved)
         replica->incarnation++;
         replica->keyspace = keyspace_made(world, index);
         DEMAND(world, keyspace_load(replica->keyspace, saved) == ERR_NONE);
+        if (replica->alone)
+                removal_heard(world, replica);
         struct keyspace_change change;
         struct keyspace_result result;
         if (replica->reserved_len > 0)
@@ -775,6 +793,23 @@ static void load(struct world *world, unsigned index, struct bytes saved)
                                               (struct bytes){0}, &result) == ERR_NONE);
         DEMAND(world, keyspace_begin(replica->keyspace, wall(world, replica), &change) == ERR_NONE);
         agree(world, replica);
+}
+
+/* One that knows of the removal waits for the others only. */
+static void removal_heard(struct world *world, struct replica *replica)
+{
+        region_id members[REPLICAS_MAX];
+        for (unsigned i = 0; i + 1 < world->count; i++)
+                members[i] = (region_id)(i + 1);
+        replica->alone = true;
+        CHECK(keyspace_members(replica->keyspace, members, world->count - 1) == ERR_NONE);
+}
+
+static void removal_goes_on(struct world *world)
+{
+        unsigned which = (unsigned)rng_below(&world->rng, world->count - 1);
+        if (world->count > 2 && rng_chance(&world->rng, 30))
+                removal_heard(world, &world->replicas[which]);
 }
 
 /* What was lost is nowhere, or has come back. */
@@ -892,6 +927,8 @@ static void refill(struct world *world)
 static void step(struct world *world)
 {
         reserve_all(world);
+        if ((world->faults & FAULT_REMOVE) != 0)
+                removal_goes_on(world);
         unsigned a = (unsigned)rng_below(&world->rng, world->count);
         unsigned b = (a + 1 + (unsigned)rng_below(&world->rng, world->count - 1)) % world->count;
         struct replica *replica = &world->replicas[a];
@@ -928,16 +965,23 @@ static void step(struct world *world)
 
 /* ---- the end */
 
+/* Those that count at the end. */
+static unsigned left(const struct world *world)
+{
+        bool removed = (world->faults & FAULT_REMOVE) != 0 && world->count > 2;
+        return removed ? world->count - 1 : world->count;
+}
+
 static bool all_shipped(struct world *world)
 {
         struct vector sum = {0};
         bool done = true;
-        for (unsigned from = 0; from < world->count; from++) {
+        for (unsigned from = 0; from < left(world); from++) {
                 uint64_t position = vector_get(keyspace_positions(world->replicas[from].keyspace),
                                                (region_id)(from + 1));
                 vector_advance(&sum, (region_id)(from + 1), position);
         }
-        for (unsigned to = 0; to < world->count; to++)
+        for (unsigned to = 0; to < left(world); to++)
                 done = done &&
                        vector_includes(keyspace_positions(world->replicas[to].keyspace), &sum);
         return done;
@@ -953,14 +997,37 @@ static void beat_over(struct world *world, unsigned from, unsigned to)
                 hand_over(world, &(struct batch){from, to, after, position, {0}});
 }
 
+/* What each has of the removed one's stream goes round as state. */
+static void exchange(struct world *world)
+{
+        for (unsigned from = 0; from < left(world); from++)
+                for (unsigned to = 0; to < left(world); to++)
+                        if (from != to)
+                                transfer(world, from, to, false);
+}
+
+/* Those of a stream that ended stay. */
+static bool has_holes(const struct world *world, const struct replica *replica)
+{
+        const struct crdt_seen *seen = keyspace_seen(replica->keyspace);
+        for (unsigned i = 0; i < seen->hole_count; i++)
+                if (seen->holes[i].origin <= left(world))
+                        return true;
+        return false;
+}
+
 static void settle(struct world *world)
 {
         world->settling = true;
+        for (unsigned i = 0; i < left(world) && left(world) < world->count; i++)
+                removal_heard(world, &world->replicas[i]);
         if ((world->faults & FAULT_LOSE) != 0)
                 refill(world);
+        if (left(world) < world->count)
+                exchange(world);
         for (unsigned round = 0; round < 400 && !all_shipped(world); round++) {
-                for (unsigned from = 0; from < world->count; from++) {
-                        for (unsigned to = 0; to < world->count; to++) {
+                for (unsigned from = 0; from < left(world); from++) {
+                        for (unsigned to = 0; to < left(world); to++) {
                                 if (from == to)
                                         continue;
                                 ship(world, from, to);
@@ -969,8 +1036,8 @@ static void settle(struct world *world)
                 }
         }
         DEMAND(world, all_shipped(world));
-        for (unsigned i = 0; i < world->count && (world->faults & FAULT_LOSE) != 0; i++)
-                DEMAND(world, keyspace_seen(world->replicas[i].keyspace)->hole_count == 0);
+        for (unsigned i = 0; i < left(world) && (world->faults & FAULT_LOSE) != 0; i++)
+                DEMAND(world, !has_holes(world, &world->replicas[i]));
 }
 
 static uint64_t digest_all(struct keyspace *keyspace)
@@ -990,21 +1057,21 @@ static void compare(struct world *world)
 {
         struct replica *first = &world->replicas[0];
         bool same = true;
-        for (unsigned i = 1; i < world->count; i++) {
+        for (unsigned i = 1; i < left(world); i++) {
                 struct replica *other = &world->replicas[i];
                 same = same && model_digest(&first->model) == model_digest(&other->model) &&
                        keyspace_digest(first->keyspace) == keyspace_digest(other->keyspace);
                 if ((world->faults & ~(unsigned)(FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART)) == 0)
                         same = same && digest_all(first->keyspace) == digest_all(other->keyspace);
         }
-        for (unsigned i = 0; !same && i < world->count; i++) {
+        for (unsigned i = 0; !same && i < left(world); i++) {
                 printf("# replica %u: content %016llx metadata %016llx\n", i + 1,
                        (unsigned long long)model_digest(&world->replicas[i].model),
                        (unsigned long long)keyspace_digest(world->replicas[i].keyspace));
                 model_print(&world->replicas[i].model);
         }
         DEMAND(world, same);
-        if ((world->faults & FAULT_CRASH) != 0)
+        if ((world->faults & (FAULT_CRASH | FAULT_REMOVE)) != 0)
                 return;
         long long value = 0;
         struct model_key *key = model_find(&first->model, (struct crdt_name){0, BYTES("counter")});
@@ -1086,6 +1153,12 @@ int main(int argc, char **argv)
                         FAULT_TRANSFER | FAULT_SMALL_RING,
                 FAULT_CRASH | FAULT_LOSE | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY |
                         FAULT_RESTART | FAULT_TRANSFER | FAULT_SMALL_RING,
+                FAULT_REMOVE | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY,
+                FAULT_REMOVE | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART |
+                        FAULT_TRANSFER | FAULT_SMALL_RING,
+                FAULT_REMOVE | FAULT_COLLECT | FAULT_FLUSH | FAULT_CRASH | FAULT_LOSE |
+                        FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART | FAULT_TRANSFER |
+                        FAULT_SMALL_RING,
                 FAULT_CRASH | FAULT_LOSE | FAULT_OFTEN,
                 FAULT_CRASH | FAULT_LOSE | FAULT_OFTEN | FAULT_COLLECT | FAULT_TYPES |
                         FAULT_EXPIRY | FAULT_TRANSFER | FAULT_RESTART | FAULT_SMALL_RING,

@@ -286,6 +286,33 @@ static void test_what_a_removed_region_left_comes_as_a_state(void **state)
         assert_int_equal(answer.data.len, 0);
 }
 
+/* The same of what 2 may have by parts of a state that broke off; once we have that, no more. */
+static void test_what_a_removed_region_left_in_parts(void **state)
+{
+        (void)state;
+        static const struct {
+                uint64_t high;
+                bool mixed, pulls;
+        } rows[] = {{60, false, false}, {1, true, false}, {60, true, true}};
+        remove_3();
+        for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+                uint64_t before = sub_of[2];
+                now_us += REPLICATION_RELAY_US;
+                static struct replication_message answer;
+                fetch_sub = 0;
+                said(2, &(struct replication_message){.kind = REPLICATION_BEAT, .sub = sub_of[2]});
+                assert_true(fetch_sub != 0);
+                answer = (struct replication_message){.kind = REPLICATION_RELAYED,
+                                                      .sub = fetch_sub,
+                                                      .origin = 3,
+                                                      .hole_count = 1};
+                answer.holes[0] = (struct hole){3, rows[i].mixed, 0, rows[i].high};
+                said(2, &answer);
+                assert_int_equal(sub_of[2] != before, rows[i].pulls);
+                now_us += 5000000; /* until 2 is asked again */
+        }
+}
+
 static void redis_comes(const struct hole *hole)
 {
         struct buffer holes;
@@ -354,6 +381,7 @@ int main(void)
                 CASE(test_what_goes_round_does_not_come_between),
                 CASE(test_a_removed_region_is_not_heard),
                 CASE(test_what_a_removed_region_left_comes_as_a_state),
+                CASE(test_what_a_removed_region_left_in_parts),
                 CASE(test_holes_close_without_a_removed_region),
                 CASE(test_a_new_region_is_read_at_once),
         };
