@@ -1,5 +1,6 @@
 /* Each block carries its size in a header of eight bytes, so that what is alive can be counted and
- * limited; what is left of them tells a block from other memory. */
+ * limited; what is left of them tells a block from other memory. Blocks that are taken have none:
+ * their owner tells the size. */
 #include "base/heap.h"
 
 #include "base/check.h"
@@ -106,6 +107,41 @@ void heap_free(struct heap *heap, void *ptr)
                 free(block);
         else
                 heap->source->free(block);
+}
+
+void *heap_take(struct heap *heap, size_t size)
+{
+        CHECK(size > 0);
+        if (heap_refuses(heap, size))
+                return NULL;
+        void *ptr = heap->source == NULL ? calloc(1, size) : heap->source->alloc(1, size);
+        if (ptr != NULL)
+                heap_count(heap, 0, size);
+        return ptr;
+}
+
+void *heap_retake(struct heap *heap, void *ptr, size_t size_before, size_t size)
+{
+        CHECK(size > 0);
+        CHECK(heap->used_bytes >= size_before);
+        if (heap_refuses(heap, size > size_before ? size - size_before : 0))
+                return NULL;
+        void *grown = heap->source == NULL ? realloc(ptr, size) : heap->source->resize(ptr, size);
+        if (grown != NULL)
+                heap_count(heap, size_before, size);
+        return grown;
+}
+
+void heap_give(struct heap *heap, void *ptr, size_t size)
+{
+        if (ptr == NULL)
+                return;
+        CHECK(heap->used_bytes >= size);
+        heap->used_bytes -= size;
+        if (heap->source == NULL)
+                free(ptr);
+        else
+                heap->source->free(ptr);
 }
 
 void heap_free_bytes(struct heap *heap, struct bytes data)

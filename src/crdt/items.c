@@ -13,13 +13,18 @@ enum {
         ITEM_SPACE = 0,
 };
 
+static size_t item_size(size_t key_len)
+{
+        return offsetof(struct item, key) + key_len;
+}
+
 bool item_free(const struct table_env *env, struct item *item)
 {
         if (item->node.kind == ITEM_TALLY)
                 tally_free(env, item);
         else
                 heap_free(env->heap, item->many);
-        heap_free(env->heap, item);
+        heap_give(env->heap, item, item_size(item->node.key_len));
         return true;
 }
 
@@ -64,9 +69,7 @@ struct item *items_add(struct crdt_env *env, struct crdt_items **slot, struct by
 {
         if (*slot == NULL)
                 *slot = heap_alloc(env->table.heap, sizeof **slot);
-        struct item *item =
-                *slot == NULL ? NULL
-                              : heap_alloc(env->table.heap, offsetof(struct item, key) + name.len);
+        struct item *item = *slot == NULL ? NULL : heap_take(env->table.heap, item_size(name.len));
         if (item == NULL) {
                 env->err = ERR_NOMEM;
                 return NULL;

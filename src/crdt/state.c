@@ -504,8 +504,7 @@ static bool collect_field(void *context, struct node *node)
         if (!field_collect(collect->env, collect->crdt, item_of(node), collect->stable))
                 return false;
         collect->count++;
-        heap_free(collect->env->table.heap, node);
-        return true;
+        return item_free(&collect->env->table, item_of(node));
 }
 
 static bool member_collect(void *context, struct node *node)
@@ -519,9 +518,7 @@ static bool member_collect(void *context, struct node *node)
                         return false;
         }
         collect->count++;
-        heap_free(collect->env->table.heap, item->many);
-        heap_free(collect->env->table.heap, item);
-        return true;
+        return item_free(&collect->env->table, item);
 }
 
 static void items_collect(struct collect *collect, struct crdt_items **slot,

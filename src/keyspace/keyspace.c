@@ -32,13 +32,18 @@ struct keyspace *keyspace_new(struct heap *heap, const struct keyspace_config *c
         return keyspace;
 }
 
+static size_t entry_size(size_t key_len)
+{
+        return offsetof(struct entry, key) + key_len;
+}
+
 static void entry_fini(struct keyspace *keyspace, struct entry *entry)
 {
         if (entry->node.kind == ENTRY_FULL) {
                 crdt_fini(&keyspace->env, entry->crdt);
                 heap_free(keyspace->heap, entry->crdt);
         }
-        heap_free(keyspace->heap, entry);
+        heap_give(keyspace->heap, entry, entry_size(entry->node.key_len));
 }
 
 static bool entry_drop(void *context, struct node *node)
@@ -87,8 +92,7 @@ struct entry *entry_get_hashed(struct keyspace *keyspace, struct crdt_name name,
                                               (uint16_t)name.db, name.key);
         if (node != NULL)
                 return entry_of(node);
-        struct entry *entry =
-                heap_alloc(keyspace->heap, offsetof(struct entry, key) + name.key.len);
+        struct entry *entry = heap_take(keyspace->heap, entry_size(name.key.len));
         if (entry == NULL)
                 return NULL;
         entry->node.key_len = (uint32_t)name.key.len;
@@ -98,7 +102,7 @@ struct entry *entry_get_hashed(struct keyspace *keyspace, struct crdt_name name,
         if (name.key.len > 0)
                 memcpy(entry->key, name.key.ptr, name.key.len);
         if (!table_insert_hashed(&keyspace->env, &keyspace->table, hash, &entry->node)) {
-                heap_free(keyspace->heap, entry);
+                heap_give(keyspace->heap, entry, entry_size(name.key.len));
                 return NULL;
         }
         keyspace->stats.tombstones++;

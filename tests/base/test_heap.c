@@ -23,6 +23,27 @@ static void test_counts_what_is_alive(void **state)
         assert_int_equal(heap.used_bytes, 0);
 }
 
+static void test_taken_has_no_header(void **state)
+{
+        (void)state;
+        struct heap heap;
+        heap_init(&heap, 100);
+        uint8_t *a = heap_take(&heap, 40);
+        assert_non_null(a);
+        for (int i = 0; i < 40; i++)
+                assert_int_equal(a[i], 0);
+        assert_null(heap_take(&heap, 61));
+        assert_null(heap_retake(&heap, a, 40, 101));
+        a = heap_retake(&heap, a, 40, 100);
+        assert_non_null(a);
+        assert_int_equal(heap.used_bytes, 100);
+        heap_give(&heap, a, 100);
+        heap_give(&heap, NULL, 0);
+        assert_int_equal(heap.used_bytes, 0);
+        heap.fail_at = heap.calls + 1;
+        assert_null(heap_take(&heap, 1));
+}
+
 static void test_limit(void **state)
 {
         (void)state;
@@ -129,6 +150,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_counts_what_is_alive),
+                cmocka_unit_test(test_taken_has_no_header),
                 cmocka_unit_test(test_limit),
                 cmocka_unit_test(test_sizes_that_overflow),
                 cmocka_unit_test(test_the_nth_call_fails_once),
