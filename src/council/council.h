@@ -23,7 +23,7 @@
 #include "lock/lock.h"
 #include "world/world.h"
 
-#define COUNCIL_REPEATS_MAX        1024
+#define COUNCIL_REPEATS_MAX        16384
 #define COUNCIL_NODES_MAX          256
 #define COUNCIL_AUDIT_MAX          256
 #define COUNCIL_TEXT_BYTES_MAX     512

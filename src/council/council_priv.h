@@ -4,7 +4,10 @@
 
 #include "council/council.h"
 
-#define REGION_IDS 256
+#define REGION_IDS    256
+#define REPEATS_PAGE  1024 /* answers */
+#define REPEATS_PAGES (COUNCIL_REPEATS_MAX / REPEATS_PAGE)
+_Static_assert(COUNCIL_REPEATS_MAX % REPEATS_PAGE == 0, "pages are whole");
 
 /* The answer to one command, small enough to be kept for all repeats. */
 struct answer {
@@ -26,8 +29,8 @@ struct asker {
         uint32_t node;
         uint64_t incarnation;
         uint64_t highest;
-        uint64_t index;         /* of its last command */
-        struct answer *answers; /* COUNCIL_REPEATS_MAX */
+        uint64_t index;                      /* of its last command */
+        struct answer *pages[REPEATS_PAGES]; /* made when they are needed */
 };
 
 struct repeats {
@@ -51,6 +54,10 @@ void repeats_keep(struct repeats *repeats, const struct lock_origin *origin,
                   const struct answer *answer);
 /* An asker of that node, made where there is none. NULL: memory ran out. */
 struct asker *repeats_asker(struct repeats *repeats, uint32_t node);
+/* The place of a sequence's answer, made where there is none. NULL: memory ran out. */
+struct answer *repeats_place(struct repeats *repeats, struct asker *asker, uint64_t sequence);
+/* The answer itself; NULL: not remembered. */
+const struct answer *repeats_answer(const struct asker *asker, uint64_t sequence);
 void repeats_fini(struct repeats *repeats);
 
 struct region {

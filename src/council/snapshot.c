@@ -68,12 +68,6 @@ static uint64_t asker_oldest(const struct asker *asker)
         return asker->highest < COUNCIL_REPEATS_MAX ? 1 : asker->highest - COUNCIL_REPEATS_MAX + 1;
 }
 
-static const struct answer *asker_answer(const struct asker *asker, uint64_t sequence)
-{
-        const struct answer *answer = &asker->answers[sequence % COUNCIL_REPEATS_MAX];
-        return answer->sequence == sequence ? answer : NULL;
-}
-
 static void asker_encode(const struct asker *asker, struct buffer *out)
 {
         buffer_varint(out, asker->node);
@@ -82,11 +76,11 @@ static void asker_encode(const struct asker *asker, struct buffer *out)
         buffer_varint(out, asker->index);
         uint64_t count = 0;
         for (uint64_t s = asker_oldest(asker); s <= asker->highest; s++)
-                count += asker_answer(asker, s) != NULL;
+                count += repeats_answer(asker, s) != NULL;
         buffer_varint(out, count);
         for (uint64_t s = asker_oldest(asker); s <= asker->highest; s++) {
-                if (asker_answer(asker, s) != NULL)
-                        answer_encode(asker_answer(asker, s), out);
+                if (repeats_answer(asker, s) != NULL)
+                        answer_encode(repeats_answer(asker, s), out);
         }
 }
 
@@ -192,10 +186,14 @@ static void asker_decode(struct cursor *cursor, struct council *council, uint32_
         uint64_t before = asker_oldest(asker) - 1;
         for (uint64_t i = 0; i < count && !cursor_failed(cursor); i++) {
                 struct answer answer = answer_decode(cursor);
-                if (answer.sequence <= before || answer.sequence > asker->highest)
-                        cursor_fail(cursor, ERR_MALFORMED);
+                bool sound = answer.sequence > before && answer.sequence <= asker->highest;
+                struct answer *place = NULL;
+                if (sound)
+                        place = repeats_place(&council->repeats, asker, answer.sequence);
+                if (place != NULL)
+                        *place = answer;
                 else
-                        asker->answers[answer.sequence % COUNCIL_REPEATS_MAX] = answer;
+                        cursor_fail(cursor, sound ? ERR_NOMEM : ERR_MALFORMED);
                 before = answer.sequence;
         }
 }

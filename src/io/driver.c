@@ -7,6 +7,10 @@
  * another. After ROUND_MAX queued events the rest waits for the next turn of the loop, so that
  * sockets get their share.
  *
+ * Messages and requests wait in the queue until all sockets have been read (uv_check), and the node
+ * is told of each whether more follow: what a hundred clients ask at once becomes one entry of the
+ * log, one message to each peer and one write.
+ *
  * Journals are written at the end of the turn (uv_prepare): one write for
  * all that was asked in it. */
 #include "base/check.h"
@@ -42,6 +46,8 @@ struct io_driver {
         uv_timer_t wake;
         uv_timer_t resume;
         uv_prepare_t prepare;
+        uv_check_t check;
+        uv_idle_t idle; /* runs while something waits: the loop must not sleep then */
         unsigned handles;
         void (*closed)(void *user);
         void *closed_user;
@@ -149,6 +155,12 @@ static void step_one(struct io_driver *driver, struct world_event *event)
                 effect_run(driver, &effects.items[i]);
 }
 
+/* Many of these come at once, and nothing is lost when they wait for the end of a turn. */
+static bool may_wait(enum world_event_kind kind)
+{
+        return kind == WORLD_MESSAGE || kind == WORLD_REQUEST || kind == WORLD_REQUEST_GONE;
+}
+
 /* Works the queue off, up to a bound. */
 static void queue_run(struct io_driver *driver)
 {
@@ -157,6 +169,8 @@ static void queue_run(struct io_driver *driver)
                 driver->first = queued->next;
                 if (driver->first == NULL)
                         driver->last = NULL;
+                queued->event.more =
+                        driver->first != NULL && i + 1 < ROUND_MAX && may_wait(queued->event.kind);
                 step_one(driver, &queued->event);
                 heap_free(driver->heap, queued);
         }
@@ -296,6 +310,20 @@ static enum err queue_push(struct io_driver *driver, const struct world_event *e
         return ERR_NONE;
 }
 
+static void on_idle(uv_idle_t *idle)
+{
+        (void)idle;
+}
+
+/* All sockets have been read. */
+static void on_check(uv_check_t *check)
+{
+        struct io_driver *driver = check->data;
+        uv_idle_stop(&driver->idle);
+        if (driver->first != NULL && !driver->closing)
+                turn(driver, NULL);
+}
+
 _Static_assert(offsetof(struct queued, data) % _Alignof(struct world_position) == 0,
                "positions may lie behind a queued event");
 
@@ -306,6 +334,10 @@ enum err io_driver_event(struct io_driver *driver, const struct world_event *eve
         /* What is queued came first. */
         if (driver->stepping || driver->first != NULL)
                 return queue_push(driver, event);
+        if (may_wait(event->kind)) {
+                uv_idle_start(&driver->idle, on_idle);
+                return queue_push(driver, event);
+        }
         turn(driver, event);
         return ERR_NONE;
 }
@@ -362,6 +394,8 @@ static void handles_close(struct io_driver *driver)
         uv_close((uv_handle_t *)&driver->wake, on_handle_closed);
         uv_close((uv_handle_t *)&driver->resume, on_handle_closed);
         uv_close((uv_handle_t *)&driver->prepare, on_handle_closed);
+        uv_close((uv_handle_t *)&driver->check, on_handle_closed);
+        uv_close((uv_handle_t *)&driver->idle, on_handle_closed);
 }
 
 /* The end of a turn. */
@@ -391,13 +425,17 @@ static void driver_free_parts(struct io_driver *driver)
 
 static void handles_init(struct io_driver *driver)
 {
-        /* None of the three can fail. */
+        /* None of them can fail. */
         uv_timer_init(driver->loop, &driver->wake);
         uv_timer_init(driver->loop, &driver->resume);
         uv_prepare_init(driver->loop, &driver->prepare);
+        uv_check_init(driver->loop, &driver->check);
+        uv_idle_init(driver->loop, &driver->idle);
         driver->wake.data = driver->resume.data = driver->prepare.data = driver;
-        driver->handles = 3;
+        driver->check.data = driver->idle.data = driver;
+        driver->handles = 5;
         uv_prepare_start(&driver->prepare, on_prepare);
+        uv_check_start(&driver->check, on_check);
 }
 
 /* Opens both journals; their bytes are to be freed by the caller in every case. */
@@ -453,7 +491,10 @@ enum err io_driver_new(const struct io_config *config, struct io_driver **ret_dr
 void io_driver_close(struct io_driver *driver, void (*closed)(void *user), void *user)
 {
         CHECK(!driver->closing);
+        if (!driver->stepping)
+                turn(driver, NULL); /* what came before is heard */
         driver->closing = true;
+        uv_idle_stop(&driver->idle);
         driver->closed = closed;
         driver->closed_user = user;
         uv_timer_stop(&driver->wake);

@@ -185,9 +185,8 @@ static enum err node_open(struct node *node, struct bytes document)
         node->topology = heap_alloc(node->heap, sizeof *node->topology);
         node->spare = heap_alloc(node->heap, sizeof *node->spare);
         node->health = heap_alloc(node->heap, sizeof *node->health);
-        node->pending = heap_alloc_array(node->heap, NODE_PENDING_MAX, sizeof *node->pending);
         if (node->topology == NULL || node->spare == NULL || node->health == NULL ||
-            node->pending == NULL || !heap_copy(node->heap, document, &node->document))
+            !pendings_open(node) || !heap_copy(node->heap, document, &node->document))
                 return ERR_NOMEM;
         if (!topology_parse(document, node->topology, &error))
                 return ERR_MALFORMED;
@@ -230,8 +229,7 @@ void node_free(struct node *node)
         if (node == NULL)
                 return;
         struct heap *heap = node->heap;
-        if (node->pending != NULL)
-                pending_drop_all(node);
+        pending_drop_all(node);
         for (int i = 0; i < WORLD_GROUP_COUNT; i++)
                 group_close(&node->groups[i]);
         replication_free(node->replication);
@@ -243,7 +241,6 @@ void node_free(struct node *node)
                 uint8_t *out;
         } document = {.in = node->document.ptr};
         heap_free(heap, document.out);
-        heap_free(heap, node->pending);
         heap_free(heap, node->peers);
         heap_free(heap, node->health);
         heap_free(heap, node->spare);
@@ -498,8 +495,10 @@ void node_step(struct node *node, const struct world_event *event,
                 dispatch(node, &seen);
                 if (node->failed == ERR_NONE) {
                         replication_step(node->replication, &seen, &node->outbox);
-                        turn(node);
-                        outbox_wake(&node->outbox, turn_next_us(node));
+                        if (!event->more) {
+                                turn(node);
+                                outbox_wake(&node->outbox, turn_next_us(node));
+                        }
                 }
                 if (node->outbox.err != ERR_NONE)
                         node->failed = node->outbox.err;

@@ -15,13 +15,14 @@
 #include "topology/topology.h"
 #include "world/outbox.h"
 
-#define NODE_PENDING_MAX 1000 /* below COUNCIL_REPEATS_MAX, so that repeats are always known */
+#define NODE_PENDING_MAX    16000 /* below COUNCIL_REPEATS_MAX, so that repeats are always known */
+#define NODE_PENDING_CHAINS 4096
 /* Of these for requests that may wait for a lock: what ends a wait (a release, a renewal that
  * fails, the cancel of a client that left) finds room beside them. */
-#define NODE_WAITING_MAX (NODE_PENDING_MAX / 2)
+#define NODE_WAITING_MAX    12000
 
 /* Kept free for what the node asks on its own behalf. */
-#define NODE_PENDING_OWN 24
+#define NODE_PENDING_OWN    24
 
 /* Messages of WORLD_CLASS_CONTROL: u8 version, u8 kind, then the kind's body. */
 enum envelope_kind {
@@ -180,7 +181,10 @@ struct postgres {
 
 /* A request that waits for its decision. */
 struct pending {
-        bool used;
+        struct pending *next; /* all, as they came */
+        struct pending *before;
+        struct pending *sequence_next; /* chains of the two tables */
+        struct pending *request_next;
         uint64_t sequence;
         uint64_t request; /* the world's name; 0: nobody waits for the answer */
         node_id from;     /* asked on behalf of that node; 0: by our own client */
@@ -191,8 +195,9 @@ struct pending {
         enum world_group group;
         struct bytes command; /* owned: encoded command, or the request when elsewhere */
         bool submitted;
-        bool waits;  /* may wait for a lock: counted in waiting_count */
-        bool queued; /* waits for a lock */
+        uint64_t term; /* this node put it into its own log, as the leader of that term; 0: no */
+        bool waits;    /* may wait for a lock: counted in waiting_count */
+        bool queued;   /* waits for a lock */
         region_id region;
         uint64_t arrived_us;
         uint64_t retry_us;
@@ -231,10 +236,13 @@ struct node {
         size_t peer_count;
         struct node_region regions[TOPOLOGY_REGIONS_MAX];
         size_t region_count;
-        struct pending *pending;
-        size_t pending_count; /* used */
-        size_t waiting_count; /* of these, those that may wait for a lock */
-        size_t pending_high;  /* slots ever used */
+        struct pending *pending_first;
+        struct pending *pending_last;
+        struct pending **pending_by_sequence;
+        struct pending **pending_by_request;
+        size_t pending_count;
+        size_t waiting_count;     /* of these, those that may wait for a lock */
+        uint64_t pending_next_us; /* before it no deadline or retry is due */
         uint64_t sequence;
         uint64_t incarnation;
         uint64_t seed; /* from the world, another at each start and on each node */
@@ -278,6 +286,18 @@ void group_tick(struct node *node, struct node_group *group);
 void group_fail(struct node *node, struct node_group *group, const char *why);
 uint64_t group_wake_us(const struct node *node, const struct node_group *group);
 
+/* pending.c */
+MUST_USE bool pendings_open(struct node *node);
+/* NULL: too many, or no memory. Deadline and retry are to be set, and told by pending_times. */
+struct pending *pending_new(struct node *node, struct asker asker);
+void pending_drop(struct node *node, struct pending *pending);
+void pending_drop_all(struct node *node);
+struct pending *pending_of_sequence(struct node *node, uint64_t sequence);
+struct pending *pending_of_request(struct node *node, uint64_t request);
+void pending_forget_request(struct node *node, struct pending *pending);
+/* Its deadline or retry is new, or earlier than before. */
+void pending_times(struct node *node, const struct pending *pending);
+
 /* requests.c */
 void request_came(struct node *node, uint64_t request, node_id from, uint64_t from_id,
                   struct bytes data);
@@ -292,7 +312,6 @@ void request_outcome(struct node *node, const struct node_group *group,
 void request_tick(struct node *node);
 uint64_t request_wake_us(const struct node *node);
 void propose_came(struct node *node, node_id from, const struct envelope *envelope);
-void pending_drop_all(struct node *node);
 
 void request_answer(struct node *node, struct asker asker, const struct reply *reply);
 void request_forward(struct node *node, struct asker asker, const struct request *request,

@@ -64,56 +64,6 @@ static struct asker asker_of(const struct pending *pending)
         return (struct asker){pending->request, pending->from, pending->from_id};
 }
 
-/* ---- the table of what is pending ---- */
-
-static struct pending *pending_new(struct node *node)
-{
-        if (node->pending_count == NODE_PENDING_MAX)
-                return NULL;
-        for (size_t i = 0; i < NODE_PENDING_MAX; i++) {
-                struct pending *pending = &node->pending[i];
-                if (pending->used)
-                        continue;
-                memset(pending, 0, sizeof *pending);
-                pending->used = true;
-                node->pending_count++;
-                if (i >= node->pending_high)
-                        node->pending_high = i + 1;
-                pending->sequence = ++node->sequence;
-                pending->arrived_us = node->now_us;
-                return pending;
-        }
-        UNREACHABLE("the count says that one is free");
-}
-
-static void pending_drop(struct node *node, struct pending *pending)
-{
-        CHECK(pending->used && node->pending_count > 0);
-        heap_free_bytes(node->heap, pending->command);
-        pending->command = bytes_of(NULL, 0);
-        pending->used = false;
-        node->pending_count--;
-        if (pending->waits)
-                node->waiting_count--;
-        while (node->pending_high > 0 && !node->pending[node->pending_high - 1].used)
-                node->pending_high--;
-}
-
-void pending_drop_all(struct node *node)
-{
-        for (size_t i = 0; i < node->pending_high; i++)
-                if (node->pending[i].used)
-                        pending_drop(node, &node->pending[i]);
-}
-
-static struct pending *pending_by_sequence(struct node *node, uint64_t sequence)
-{
-        for (size_t i = 0; i < node->pending_high; i++)
-                if (node->pending[i].used && node->pending[i].sequence == sequence)
-                        return &node->pending[i];
-        return NULL;
-}
-
 static void pending_answer(struct node *node, struct pending *pending, const struct reply *reply)
 {
         answer(node, asker_of(pending), reply);
@@ -129,12 +79,22 @@ static void pending_refuse(struct node *node, struct pending *pending, enum repl
 
 /* ---- proposing ---- */
 
+/* What this node put into its log as the leader stays there for as long as it leads. */
+static bool logged_here(const struct pending *pending, const struct node_group *group)
+{
+        return pending->term != 0 && group->leading && group->status.term == pending->term;
+}
+
 static bool propose_here(struct node *node, struct pending *pending, struct node_group *group)
 {
         struct council_command command;
-        if (council_command_decode(pending->command, &command) != ERR_NONE)
+        if (logged_here(pending, group))
+                return true;
+        if (council_command_decode(pending->command, &command) != ERR_NONE ||
+            !group_propose(node, group, &command))
                 return false;
-        return group_propose(node, group, &command);
+        pending->term = group->status.term;
+        return true;
 }
 
 static bool propose_there(struct node *node, struct pending *pending, struct node_group *group)
@@ -154,12 +114,14 @@ static void pending_propose(struct node *node, struct pending *pending)
 {
         struct node_group *group = &node->groups[pending->group];
         pending->retry_us = node->now_us + RETRY_US;
+        pending_times(node, pending);
         if (group->failed || group->consensus == NULL)
                 return;
         if (propose_here(node, pending, group) || propose_there(node, pending, group))
                 pending->submitted = true;
         else
                 pending->retry_us = node->now_us + RETRY_US / 8;
+        pending_times(node, pending);
 }
 
 /* Takes over a command for a group: `pending` is complete but for the command's bytes. */
@@ -202,7 +164,7 @@ static struct pending *pending_for(struct node *node, struct asker asker, enum r
         }
         bool own = asker.from == node->config.self;
         bool full = node->pending_count >= NODE_PENDING_MAX - NODE_PENDING_OWN;
-        struct pending *pending = full && !own ? NULL : pending_new(node);
+        struct pending *pending = full && !own ? NULL : pending_new(node, asker);
         if (pending == NULL) {
                 refuse(node, asker, kind, REPLY_LIMIT, "Too many requests wait for a decision.");
                 return NULL;
@@ -210,9 +172,6 @@ static struct pending *pending_for(struct node *node, struct asker asker, enum r
         pending->waits = wait_ms > 0;
         if (pending->waits)
                 node->waiting_count++;
-        pending->request = asker.request;
-        pending->from = asker.from;
-        pending->from_id = asker.from_id;
         pending->kind = kind;
         pending->group = group;
         if (wait_ms > LOCK_WAIT_MS_MAX)
@@ -232,6 +191,7 @@ static void forward_to(struct node *node, struct asker asker, const struct reque
         pending->target = target;
         pending->deadline_us += FORWARD_SLACK_US;
         pending->retry_us = UINT64_MAX;
+        pending_times(node, pending);
         struct envelope envelope = {.kind = ENVELOPE_FORWARD, .id = pending->sequence};
         envelope.body = data;
         node_send(node, target, &envelope);
@@ -434,7 +394,7 @@ static void lock_came(struct node *node, struct asker asker, const struct reques
             request->kind == REQUEST_LOCK_RELEASE) {
                 struct reply reply = {.kind = request->kind, .code = REPLY_OK};
                 answer(node, asker, &reply);
-                pending->request = 0;
+                pending_forget_request(node, pending);
                 pending->from = 0;
         }
         pending_begin(node, pending, &command);
@@ -574,7 +534,7 @@ void request_came(struct node *node, uint64_t request_id, node_id from, uint64_t
 
 void request_answered(struct node *node, node_id from, uint64_t id, struct bytes reply)
 {
-        struct pending *pending = pending_by_sequence(node, id);
+        struct pending *pending = pending_of_sequence(node, id);
         if (pending == NULL || !pending->elsewhere || pending->target != from)
                 return;
         if (pending->request != 0)
@@ -584,10 +544,9 @@ void request_answered(struct node *node, node_id from, uint64_t id, struct bytes
 
 void request_peer_down(struct node *node, node_id peer)
 {
-        for (size_t i = 0; i < node->pending_high; i++) {
-                struct pending *pending = &node->pending[i];
-                if (!pending->used)
-                        continue;
+        struct pending *next;
+        for (struct pending *pending = node->pending_first; pending != NULL; pending = next) {
+                next = pending->next;
                 if (pending->elsewhere && pending->target == peer)
                         pending_refuse(node, pending, REPLY_TIMEOUT,
                                        "The region that decides went away; ask again.");
@@ -674,7 +633,7 @@ void request_result_send(struct node *node, const struct council_outcome *outcom
 
 void request_result_came(struct node *node, node_id from, const struct envelope *envelope)
 {
-        struct pending *pending = pending_by_sequence(node, envelope->id);
+        struct pending *pending = pending_of_sequence(node, envelope->id);
         if (envelope->incarnation != node->incarnation || pending == NULL || pending->elsewhere ||
             node->groups[pending->group].status.leader != from)
                 return;
@@ -691,7 +650,7 @@ void request_result_came(struct node *node, node_id from, const struct envelope 
 void request_outcome(struct node *node, const struct node_group *group,
                      const struct council_outcome *outcome)
 {
-        struct pending *pending = pending_by_sequence(node, outcome->origin.sequence);
+        struct pending *pending = pending_of_sequence(node, outcome->origin.sequence);
         if (pending == NULL || pending->elsewhere || pending->group != group->group)
                 return;
         struct reply reply = {.kind = pending->kind, .code = REPLY_OK};
@@ -725,7 +684,7 @@ static void pending_cancel(struct node *node, const struct pending *waiting)
         struct pending *pending;
         if (council_command_decode(waiting->command, &old) != ERR_NONE || old.kind != COUNCIL_LOCK)
                 return;
-        pending = pending_new(node);
+        pending = pending_new(node, (struct asker){0});
         if (pending == NULL)
                 return;
         pending->kind = waiting->kind;
@@ -741,20 +700,16 @@ static void pending_cancel(struct node *node, const struct pending *waiting)
 
 void request_gone(struct node *node, uint64_t request)
 {
-        for (size_t i = 0; i < node->pending_high; i++) {
-                struct pending *pending = &node->pending[i];
-                if (!pending->used || pending->request != request || pending->from != 0)
-                        continue;
-                pending->request = 0;
-                if (pending->queued)
-                        pending_cancel(node, pending);
+        struct pending *pending = pending_of_request(node, request);
+        if (pending == NULL)
                 return;
-        }
+        pending_forget_request(node, pending);
+        if (pending->queued)
+                pending_cancel(node, pending);
 }
 
-static void pending_tick(struct node *node, struct pending *pending)
+static void pending_tick(struct node *node, struct pending *pending, bool alone)
 {
-        const struct node_group *group = &node->groups[pending->group];
         const struct topology_timing *timing = &node->topology->timing;
         uint64_t election_us =
                 1000ull * (pending->group == WORLD_GROUP_GLOBAL ? timing->election_ms
@@ -768,8 +723,6 @@ static void pending_tick(struct node *node, struct pending *pending)
         }
         if (pending->elsewhere || pending->queued)
                 return;
-        bool alone = group->failed || group->consensus == NULL ||
-                     !consensus_has_majority(group->consensus, node->now_us / 1000);
         if (alone && node->now_us >= pending->arrived_us + election_us) {
                 pending_refuse(node, pending, REPLY_NO_MAJORITY,
                                pending->submitted
@@ -781,24 +734,38 @@ static void pending_tick(struct node *node, struct pending *pending)
                 pending_propose(node, pending);
 }
 
+static bool group_alone(const struct node *node, const struct node_group *group)
+{
+        return group->failed || group->consensus == NULL ||
+               !consensus_has_majority(group->consensus, node->now_us / 1000);
+}
+
 void request_tick(struct node *node)
 {
-        for (size_t i = 0; i < node->pending_high; i++)
-                if (node->pending[i].used)
-                        pending_tick(node, &node->pending[i]);
+        bool alone[WORLD_GROUP_COUNT];
+        bool any = false;
+        if (node->pending_first == NULL)
+                return;
+        for (int i = 0; i < WORLD_GROUP_COUNT; i++) {
+                alone[i] = group_alone(node, &node->groups[i]);
+                any = any || alone[i];
+        }
+        if (!any && node->now_us < node->pending_next_us)
+                return;
+        /* Whatever is made meanwhile goes to the end, and nothing but the one in hand is dropped. */
+        struct pending *next;
+        node->pending_next_us = UINT64_MAX;
+        for (struct pending *pending = node->pending_first; pending != NULL; pending = next) {
+                next = pending->next;
+                pending_tick(node, pending, alone[pending->group]);
+        }
+        for (struct pending *pending = node->pending_first; pending != NULL; pending = next) {
+                next = pending->next;
+                pending_times(node, pending);
+        }
 }
 
 uint64_t request_wake_us(const struct node *node)
 {
-        uint64_t wake_us = UINT64_MAX;
-        for (size_t i = 0; i < node->pending_high; i++) {
-                const struct pending *pending = &node->pending[i];
-                if (!pending->used)
-                        continue;
-                if (pending->deadline_us < wake_us)
-                        wake_us = pending->deadline_us;
-                if (pending->retry_us < wake_us)
-                        wake_us = pending->retry_us;
-        }
-        return wake_us;
+        return node->pending_first == NULL ? UINT64_MAX : node->pending_next_us;
 }

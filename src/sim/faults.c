@@ -24,6 +24,7 @@ static void draw_shape(struct sim *sim, struct swarm *swarm)
         swarm->sync_jitter_us = sim_below(sim, STREAM_SETUP, 20 * MS);
         swarm->small_snapshots = sim_chance(sim, STREAM_SETUP, 500);
         swarm->small_windows = sim_chance(sim, STREAM_SETUP, 300);
+        swarm->batches = sim_chance(sim, STREAM_SETUP, 500);
         swarm->small_ring = sim_chance(sim, STREAM_SETUP, 300);
         swarm->lock_clients = 2 + (uint32_t)sim_below(sim, STREAM_SETUP, LOCK_CLIENTS - 1);
         swarm->data_every_us = (5 + sim_below(sim, STREAM_SETUP, 60)) * MS;

@@ -157,15 +157,27 @@ static void carry_out(struct sim *sim, struct host *host, const struct world_eff
         }
 }
 
+/* Some messages and requests are told as the first of several; what follows is at the least a timer
+ * in the next microsecond, and whatever comes before it. */
+static bool more_follows(struct sim *sim, const struct world_event *event)
+{
+        bool may = event->kind == WORLD_MESSAGE || event->kind == WORLD_REQUEST ||
+                   event->kind == WORLD_REQUEST_GONE;
+        return may && sim->swarm.batches && sim_chance(sim, STREAM_CLOCK, 300);
+}
+
 void host_step(struct sim *sim, struct host *host, struct world_event *event)
 {
         struct world_effects effects;
         event->now_us = host_mono_us(sim, host);
         event->wall_us = host_wall_us(sim, host);
+        event->more = more_follows(sim, event);
         sim_mix(sim, sim->now_us ^ ((uint64_t)host->index << 56) ^ ((uint64_t)event->kind << 48));
         node_step(host->node, event, &effects);
         for (size_t i = 0; i < effects.count && !sim->over; i++)
                 carry_out(sim, host, &effects.items[i]);
+        if (event->more)
+                set_wake(sim, host, 0);
         if (node_failed(host->node) != ERR_NONE)
                 sim_violation(sim, "node %u cannot go on: %s", host->id,
                               err_text(node_failed(host->node)));

@@ -350,6 +350,7 @@ struct swarm {
         uint64_t sync_us, sync_jitter_us;
         bool small_snapshots;
         bool small_windows;
+        bool batches; /* several events come in one turn of a node */
         bool small_ring;
         bool rates;
         bool deaths_only;

@@ -129,6 +129,8 @@ struct world_postgres {
 
 struct world_event {
         enum world_event_kind kind;
+        bool more; /* MESSAGE, REQUEST, REQUEST_GONE: another event follows at once, to which the
+                    * node may leave whatever can be done for both together */
         uint64_t now_us;
         uint64_t wall_us;
         union {

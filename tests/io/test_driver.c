@@ -30,6 +30,7 @@ static enum world_group group_watched;
 static struct {
         bool inside;
         enum world_event_kind kinds[EVENTS_MAX];
+        bool more[EVENTS_MAX];
         uint64_t now_us[EVENTS_MAX];
         size_t count;
         char text[256]; /* of all messages, one behind the other */
@@ -59,6 +60,7 @@ static void node_step(void *user, const struct world_event *event, struct world_
         assert_false(node.inside);
         assert_true(node.count < EVENTS_MAX);
         node.now_us[node.count] = event->now_us;
+        node.more[node.count] = event->more;
         node.kinds[node.count++] = event->kind;
         if (event->kind == WORLD_START)
                 start_seen(event);
@@ -101,6 +103,13 @@ static void message(const char *text)
         struct world_event event = {.kind = WORLD_MESSAGE,
                                     .message = {2, WORLD_CLASS_DATA, bytes_of_str(text)}};
         assert_int_equal(io_driver_event(driver, &event), ERR_NONE);
+}
+
+/* Messages wait for the end of the loop's turn. */
+static void message_now(const char *text)
+{
+        message(text);
+        uv_run(&loop, UV_RUN_NOWAIT);
 }
 
 /* ---- the ports: an echo, to see that nothing is entered twice ---- */
@@ -345,7 +354,7 @@ static void test_effects_before_events(void **state)
         echo_left = 2;
         ask((struct world_effect){.kind = WORLD_SEND, .send = {2, WORLD_CLASS_DATA, BYTES("a")}});
         ask((struct world_effect){.kind = WORLD_SEND, .send = {2, WORLD_CLASS_DATA, BYTES("b")}});
-        message("go");
+        message_now("go");
         assert_string_equal(sent, "a b ");
         assert_string_equal(node.text, "go a b ");
 }
@@ -357,7 +366,7 @@ static void test_cascade_is_bounded(void **state)
         driver_open();
         echo_left = 3000;
         ask((struct world_effect){.kind = WORLD_PUBLISH});
-        message("go");
+        message_now("go");
         assert_true(node.count < 1100);
         message("later");
         offset_wanted = 0;
@@ -379,9 +388,9 @@ static void test_wake(void **state)
         driver_open();
         uint64_t now_us = io_driver_now_us(driver);
         ask((struct world_effect){.kind = WORLD_WAKE, .wake = {now_us + 3600000000u}});
-        message("far");
+        message_now("far");
         ask((struct world_effect){.kind = WORLD_WAKE, .wake = {now_us + 20000}});
-        message("near");
+        message_now("near");
         size_t before = node.count;
         assert_true(run_until(timer_seen));
         assert_true(node.now_us[node.count - 1] >= now_us + 20000);
@@ -395,11 +404,27 @@ static void test_one_time_a_turn(void **state)
         driver_open();
         message("a");
         usleep(2000);
-        message("b");
+        message_now("b");
         assert_int_equal(node.now_us[1], node.now_us[2]);
-        uv_run(&loop, UV_RUN_NOWAIT);
-        message("c");
+        usleep(2000);
+        message_now("c");
         assert_true(node.now_us[3] >= node.now_us[2] + 2000);
+}
+
+/* The node is told that more follows, but for the last of a turn and whatever never waits. */
+static void test_more(void **state)
+{
+        (void)state;
+        driver_open();
+        message("a");
+        message("b");
+        struct world_event event = {.kind = WORLD_PEER_UP, .peer = {2}};
+        assert_int_equal(io_driver_event(driver, &event), ERR_NONE);
+        message_now("c");
+        assert_int_equal(node.count, 5);
+        const bool more[] = {false, true, true, false, false};
+        for (size_t i = 0; i < COUNT_OF(more); i++)
+                assert_int_equal(node.more[i], more[i]);
 }
 
 /* The file may not grow: the node is told once, and nothing is written any more. */
@@ -475,6 +500,7 @@ int main(void)
                 IO_TEST(test_cascade_is_bounded),
                 IO_TEST(test_wake),
                 IO_TEST(test_one_time_a_turn),
+                IO_TEST(test_more),
                 IO_TEST(test_failure),
                 IO_TEST(test_no_folder),
         };
