@@ -1,6 +1,7 @@
-/* Commands as bytes: u8 version (1), u8 kind, varints node, incarnation, sequence and wall clock,
+/* Commands as bytes: u8 version (1, or 2, see topology), u8 kind, varints node, incarnation, sequence and wall clock,
  * slice actor, then by kind
- *   2 topology      varint epoch expected, slice document
+ *   2 topology      varint epoch expected, slice document; in version 2, where regions were removed,
+ *                   varints regions and removed
  *   3 region state  u8 region, u8 from, u8 to, varint row, slice evidence
  *   4 lock          slice: a lock command (lock/command.c) */
 #include "base/cursor.h"
@@ -8,6 +9,7 @@
 
 enum {
         COMMAND_VERSION = 1,
+        COMMAND_VERSION_REGIONS = 2,
 };
 
 /* Its origin is the command's, which is written already. */
@@ -20,7 +22,8 @@ static void lock_encode(const struct lock_command *command, struct buffer *out)
 
 void council_command_encode(const struct council_command *command, struct buffer *out)
 {
-        buffer_u8(out, COMMAND_VERSION);
+        bool regions = command->kind == COUNCIL_SET_TOPOLOGY && command->topology.regions != 0;
+        buffer_u8(out, regions ? COMMAND_VERSION_REGIONS : COMMAND_VERSION);
         buffer_u8(out, (uint8_t)command->kind);
         buffer_varint(out, command->origin.node);
         buffer_varint(out, command->origin.incarnation);
@@ -31,6 +34,10 @@ void council_command_encode(const struct council_command *command, struct buffer
         case COUNCIL_SET_TOPOLOGY:
                 buffer_varint(out, command->topology.epoch_expected);
                 buffer_slice(out, command->topology.document);
+                if (regions) {
+                        buffer_varint(out, command->topology.regions);
+                        buffer_varint(out, command->topology.removed);
+                }
                 return;
         case COUNCIL_SET_REGION_STATE:
                 buffer_u8(out, command->region.region);
@@ -56,11 +63,17 @@ static struct bytes text_decode(struct cursor *cursor, size_t max)
         return text;
 }
 
-static void topology_decode(struct cursor *cursor, struct council_command *ret)
+static void topology_decode(struct cursor *cursor, uint8_t version, struct council_command *ret)
 {
         ret->topology.epoch_expected = cursor_varint(cursor);
         ret->topology.document = text_decode(cursor, COUNCIL_TOPOLOGY_BYTES_MAX);
         if (ret->topology.document.len == 0)
+                cursor_fail(cursor, ERR_MALFORMED);
+        if (version < COMMAND_VERSION_REGIONS)
+                return;
+        ret->topology.regions = cursor_varint(cursor);
+        ret->topology.removed = cursor_varint(cursor);
+        if (ret->topology.regions == 0 || (ret->topology.regions & ret->topology.removed) != 0)
                 cursor_fail(cursor, ERR_MALFORMED);
 }
 
@@ -84,11 +97,11 @@ static void lock_decode(struct cursor *cursor, struct council_command *ret)
         ret->lock.origin = ret->origin;
 }
 
-static void body_decode(struct cursor *cursor, struct council_command *ret)
+static void body_decode(struct cursor *cursor, uint8_t version, struct council_command *ret)
 {
         switch (ret->kind) {
         case COUNCIL_SET_TOPOLOGY:
-                topology_decode(cursor, ret);
+                topology_decode(cursor, version, ret);
                 return;
         case COUNCIL_SET_REGION_STATE:
                 region_decode(cursor, ret);
@@ -109,7 +122,8 @@ enum err council_command_decode(struct bytes data, struct council_command *ret)
         uint8_t kind = cursor_u8(&cursor);
         if (cursor_failed(&cursor))
                 return ERR_TRUNCATED;
-        if (version != COMMAND_VERSION)
+        if (version != COMMAND_VERSION &&
+            (version != COMMAND_VERSION_REGIONS || kind != COUNCIL_SET_TOPOLOGY))
                 return ERR_VERSION;
         if (kind < COUNCIL_NOOP || kind >= COUNCIL_COMMAND_COUNT)
                 return ERR_MALFORMED;
@@ -122,7 +136,7 @@ enum err council_command_decode(struct bytes data, struct council_command *ret)
         if ((command.origin.node == 0) != (command.origin.sequence == 0))
                 cursor_fail(&cursor, ERR_MALFORMED);
         if (!cursor_failed(&cursor))
-                body_decode(&cursor, &command);
+                body_decode(&cursor, version, &command);
         enum err err = cursor_done(&cursor);
         if (err == ERR_NONE)
                 *ret = command;

@@ -155,11 +155,32 @@ static void apply_noop(struct council *council, const struct council_command *co
         (void)outcome_answer(council, command, COUNCIL_DONE, ERR_NONE);
 }
 
+region_id council_region_least(uint64_t regions)
+{
+        region_id id = 0;
+        for (; regions != 0 && (id == 0 || (regions >> (id - 1) & 1) == 0);)
+                id++;
+        return id;
+}
+
+uint64_t council_removed(const struct council *council)
+{
+        return council->removed;
+}
+
 static void apply_topology(struct council *council, const struct council_command *command,
                            uint64_t index)
 {
         if (command->topology.epoch_expected != council->epoch) {
                 (void)outcome_answer(council, command, COUNCIL_REFUSED, ERR_BUSY);
+                return;
+        }
+        region_id again = council_region_least(command->topology.regions & council->removed);
+        if (again != 0) {
+                struct council_outcome *refused =
+                        outcome_answer(council, command, COUNCIL_REFUSED, ERR_REFUSED);
+                if (refused != NULL)
+                        refused->region = again;
                 return;
         }
         struct bytes document;
@@ -169,6 +190,7 @@ static void apply_topology(struct council *council, const struct council_command
         }
         owned_free(council->heap, &council->document);
         council->document = document;
+        council->removed |= command->topology.removed;
         council->epoch++;
         struct buffer what;
         buffer_init(&what, council->heap);

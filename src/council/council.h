@@ -48,6 +48,8 @@ struct council_command {
                 struct {
                         uint64_t epoch_expected; /* 0: there is none yet */
                         struct bytes document;   /* opaque here; checked by the proposer */
+                        uint64_t regions; /* in the document, a bit for each id; 0: not told */
+                        uint64_t removed; /* in the one before, and not in this one */
                 } topology;
                 struct {
                         region_id region;
@@ -64,7 +66,8 @@ struct council_command {
 enum council_outcome_kind {
         COUNCIL_DONE = 1,       /* topology or region state changed: `epoch` is the new one */
         COUNCIL_REFUSED,        /* not applied: `err` says why; `epoch`, `from` what is there.
-                                 * ERR_BUSY: it changed meanwhile; ERR_REFUSED: no such move;
+                                 * ERR_BUSY: it changed meanwhile; ERR_REFUSED: no such move, or
+                                 * the document uses the id `region` of one that was removed;
                                  * ERR_EXISTS: a repeat too old to be known */
         COUNCIL_LOCK_RESULT,    /* lock */
         COUNCIL_TOPOLOGY_EVENT, /* the document changed (every replica; read it anew) */
@@ -129,6 +132,10 @@ MUST_USE enum err council_apply(struct council *council, uint64_t index, uint64_
 /* What the state holds. Slices are borrowed until the next apply or restore. */
 uint64_t council_applied_index(const struct council *council);
 struct bytes council_topology(const struct council *council, uint64_t *ret_epoch);
+/* The ids of regions that were removed, a bit for each: no document may name them again. */
+uint64_t council_removed(const struct council *council);
+/* The least of some ids, given as bits; 0: none. */
+region_id council_region_least(uint64_t regions);
 struct council_region council_region(const struct council *council, region_id region);
 /* The i-th region ever spoken of, by rising id. False at the end. */
 bool council_region_at(const struct council *council, size_t i, struct council_region *ret);

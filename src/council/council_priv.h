@@ -84,6 +84,7 @@ struct council {
         uint64_t applied;
         uint64_t epoch;
         struct bytes document; /* owned */
+        uint64_t removed;      /* ids of regions that were in an earlier one, a bit for each */
         struct region regions[REGION_IDS];
         struct audit audit[COUNCIL_AUDIT_MAX]; /* a ring */
         size_t audit_first;

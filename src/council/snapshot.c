@@ -1,6 +1,7 @@
 /* The whole state as bytes, in an order that only the state decides.
  *
- *   u8 version (1), varints applied index, epoch, slice document
+ *   u8 version (1, or 2 where regions were removed), varints applied index, epoch, slice document,
+ *     in version 2 varint ids of removed regions, a bit for each
  *   varint count of regions; each: u8 id, u8 state, varints row, index, wall clock, slice text
  *   varint count of audit lines; each: varints index, wall clock, row, slices actor, what, why
  *   varint count of askers; each: varints node, incarnation, highest sequence, index, count of
@@ -13,6 +14,7 @@
 
 enum {
         SNAPSHOT_VERSION = 1,
+        SNAPSHOT_VERSION_REMOVED = 2,
 };
 
 static void regions_encode(const struct council *council, struct buffer *out)
@@ -86,10 +88,12 @@ static void asker_encode(const struct asker *asker, struct buffer *out)
 
 void council_snapshot(const struct council *council, struct buffer *out)
 {
-        buffer_u8(out, SNAPSHOT_VERSION);
+        buffer_u8(out, council->removed != 0 ? SNAPSHOT_VERSION_REMOVED : SNAPSHOT_VERSION);
         buffer_varint(out, council->applied);
         buffer_varint(out, council->epoch);
         buffer_slice(out, council->document);
+        if (council->removed != 0)
+                buffer_varint(out, council->removed);
         regions_encode(council, out);
         audit_encode(council, out);
         buffer_varint(out, council->repeats.count);
@@ -212,10 +216,16 @@ static enum err council_decode(struct council *council, struct bytes state)
 {
         struct cursor cursor = cursor_of(state);
         uint8_t version = cursor_u8(&cursor);
-        if (!cursor_failed(&cursor) && version != SNAPSHOT_VERSION)
+        if (!cursor_failed(&cursor) && version != SNAPSHOT_VERSION &&
+            version != SNAPSHOT_VERSION_REMOVED)
                 return ERR_VERSION;
         council->applied = cursor_varint(&cursor);
         document_decode(&cursor, council);
+        if (version == SNAPSHOT_VERSION_REMOVED) {
+                council->removed = cursor_varint(&cursor);
+                if (council->removed == 0)
+                        cursor_fail(&cursor, ERR_MALFORMED);
+        }
         regions_decode(&cursor, council);
         audit_decode(&cursor, council);
         uint64_t askers = cursor_varint_max(&cursor, COUNCIL_NODES_MAX);

@@ -16,6 +16,8 @@
 #include "base/cursor.h"
 #include "node/node_priv.h"
 
+#include <stdio.h>
+
 #define RETRY_US           200000
 #define REQUEST_TIMEOUT_US 3000000
 #define FORWARD_SLACK_US   500000
@@ -406,6 +408,54 @@ void request_lock_own(struct node *node, uint64_t id, const struct request *requ
         lock_came(node, asker, request, bytes_of(NULL, 0));
 }
 
+static uint64_t region_bits(const struct topology *topology)
+{
+        uint64_t bits = 0;
+        for (uint32_t i = 0; i < topology->region_count; i++)
+                bits |= 1ull << (topology->regions[i].id - 1);
+        return bits;
+}
+
+/* What the others hold of the removed region would be taken for what the new one has seen. */
+static const char *removed_text(region_id id, char *text, size_t size)
+{
+        (void)snprintf(
+                text, size,
+                "a region that was removed had the id %u: an id is never used again; give the "
+                "region another one, 1 to %d",
+                id, TOPOLOGY_REGION_ID_MAX);
+        return text;
+}
+
+static void topology_set(struct node *node, struct asker asker, const struct request *request)
+{
+        struct node_group *group = &node->groups[WORLD_GROUP_GLOBAL];
+        uint64_t epoch;
+        char text[160];
+        (void)council_topology(group->council, &epoch);
+        if (epoch != request->topology.epoch) { /* what was removed is judged by the present one */
+                refuse(node, asker, request->kind, REPLY_CONFLICT, err_text(ERR_BUSY));
+                return;
+        }
+        uint64_t removed = council_removed(group->council);
+        struct council_command command = {.kind = COUNCIL_SET_TOPOLOGY};
+        command.actor = request->topology.actor;
+        command.topology.epoch_expected = request->topology.epoch;
+        command.topology.document = request->topology.document;
+        command.topology.removed = region_bits(node->topology) & ~region_bits(node->spare);
+        if (command.topology.removed != 0 || removed != 0)
+                command.topology.regions = region_bits(node->spare);
+        region_id again = council_region_least(command.topology.regions & removed);
+        if (again != 0) {
+                refuse(node, asker, request->kind, REPLY_BAD_REQUEST,
+                       removed_text(again, text, sizeof text));
+                return;
+        }
+        struct pending *pending = pending_for(node, asker, request->kind, WORLD_GROUP_GLOBAL, 0);
+        if (pending != NULL)
+                pending_begin(node, pending, &command);
+}
+
 static void topology_came(struct node *node, struct asker asker, const struct request *request)
 {
         struct node_group *group = &node->groups[WORLD_GROUP_GLOBAL];
@@ -427,14 +477,7 @@ static void topology_came(struct node *node, struct asker asker, const struct re
         }
         if (no_majority(node, asker, request->kind, group))
                 return;
-        struct pending *pending = pending_for(node, asker, request->kind, WORLD_GROUP_GLOBAL, 0);
-        if (pending == NULL)
-                return;
-        struct council_command command = {.kind = COUNCIL_SET_TOPOLOGY};
-        command.actor = request->topology.actor;
-        command.topology.epoch_expected = request->topology.epoch;
-        command.topology.document = request->topology.document;
-        pending_begin(node, pending, &command);
+        topology_set(node, asker, request);
 }
 
 static uint16_t row_number(const struct failover_row *row)
@@ -654,6 +697,7 @@ void request_outcome(struct node *node, const struct node_group *group,
         if (pending == NULL || pending->elsewhere || pending->group != group->group)
                 return;
         struct reply reply = {.kind = pending->kind, .code = REPLY_OK};
+        char text[160];
         switch (outcome->kind) {
         case COUNCIL_LOCK_RESULT:
                 lock_outcome(node, pending, outcome);
@@ -666,9 +710,13 @@ void request_outcome(struct node *node, const struct node_group *group,
                 pending_answer(node, pending, &reply);
                 break;
         case COUNCIL_REFUSED:
-                pending_refuse(node, pending,
-                               outcome->err == ERR_EXISTS ? REPLY_TIMEOUT : REPLY_CONFLICT,
-                               err_text(outcome->err));
+                if (pending->kind == REQUEST_TOPOLOGY_APPLY && outcome->region != 0)
+                        pending_refuse(node, pending, REPLY_BAD_REQUEST,
+                                       removed_text(outcome->region, text, sizeof text));
+                else
+                        pending_refuse(node, pending,
+                                       outcome->err == ERR_EXISTS ? REPLY_TIMEOUT : REPLY_CONFLICT,
+                                       err_text(outcome->err));
                 break;
         case COUNCIL_TOPOLOGY_EVENT:
         case COUNCIL_REGION_EVENT:

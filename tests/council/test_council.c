@@ -124,6 +124,59 @@ static void test_topology(void **state)
         council_free(council);
 }
 
+/* Regions as bits: 1 is region 1, 2 region 2, 4 region 3. */
+static enum err topology_of(struct council *council, uint64_t regions, uint64_t removed,
+                            region_id *ret_again)
+{
+        uint64_t epoch;
+        uint64_t index = council_applied_index(council) + 1;
+        const struct council_outcome *o;
+        (void)council_topology(council, &epoch);
+        struct council_command command = set_topology(index, epoch, BYTES("document"));
+        command.topology.regions = regions;
+        command.topology.removed = removed;
+        (void)apply(council, index, &command, &o);
+        *ret_again = o[0].kind == COUNCIL_REFUSED ? o[0].region : 0;
+        return o[0].kind == COUNCIL_REFUSED ? o[0].err : ERR_NONE;
+}
+
+static struct council *restored(struct council *council)
+{
+        struct buffer out;
+        buffer_init(&out, &heap);
+        struct council *fresh = council_open(1001);
+        council_snapshot(council, &out);
+        assert_int_equal(council_restore(fresh, buffer_view(&out)), ERR_NONE);
+        council_free(council);
+        buffer_fini(&out);
+        return fresh;
+}
+
+static void test_removed_ids(void **state)
+{
+        (void)state;
+        struct council *council = council_open(1);
+        region_id again;
+        assert_int_equal(topology_of(council, 0, 0, &again), ERR_NONE); /* nothing was told */
+        council = restored(council);
+        assert_int_equal(council_removed(council), 0);
+        assert_int_equal(topology_of(council, 3, 4, &again), ERR_NONE);
+        assert_int_equal(council_removed(council), 4);
+        for (unsigned i = 0; i < 2; i++) {
+                assert_int_equal(topology_of(council, 7, 0, &again), ERR_REFUSED);
+                assert_int_equal(again, 3);
+                assert_int_equal(topology_of(council, 3 | 8, 0, &again), ERR_NONE);
+                council = restored(council);
+                assert_int_equal(council_removed(council), 4);
+        }
+        assert_int_equal(topology_of(council, 1, 2, &again), ERR_NONE);
+        assert_int_equal(topology_of(council, 7, 0, &again), ERR_REFUSED);
+        assert_int_equal(again, 2); /* the least */
+        council_free(council);
+        assert_int_equal(council_region_least(0), 0);
+        assert_int_equal(council_region_least(1ull << 63), 64);
+}
+
 static void test_regions(void **state)
 {
         (void)state;
@@ -278,7 +331,10 @@ static void test_commands(void **state)
         (void)state;
         struct council *council = council_open(1);
         struct council_command commands[] = {set_topology(1, 0, BYTES("document")),
-                                             set_region(2, 2, 1, 2), acquire(3, "a", 5, 9)};
+                                             set_region(2, 2, 1, 2), acquire(3, "a", 5, 9),
+                                             set_topology(4, 0, BYTES("document"))};
+        commands[3].topology.regions = 5;
+        commands[3].topology.removed = 2;
         for (size_t i = 0; i < COUNT_OF(commands); i++) {
                 struct buffer out;
                 struct buffer again;
@@ -535,11 +591,17 @@ static int teardown(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_topology),         cmocka_unit_test(test_regions),
-                cmocka_unit_test(test_audit_is_bounded), cmocka_unit_test(test_repeats),
-                cmocka_unit_test(test_repeat_of_a_wait), cmocka_unit_test(test_commands),
-                cmocka_unit_test(test_replicas),         cmocka_unit_test(test_damaged_snapshots),
-                cmocka_unit_test(test_places),           cmocka_unit_test(test_memory),
+                cmocka_unit_test(test_topology),
+                cmocka_unit_test(test_regions),
+                cmocka_unit_test(test_audit_is_bounded),
+                cmocka_unit_test(test_repeats),
+                cmocka_unit_test(test_repeat_of_a_wait),
+                cmocka_unit_test(test_commands),
+                cmocka_unit_test(test_removed_ids),
+                cmocka_unit_test(test_replicas),
+                cmocka_unit_test(test_damaged_snapshots),
+                cmocka_unit_test(test_places),
+                cmocka_unit_test(test_memory),
         };
         return cmocka_run_group_tests(tests, setup, teardown);
 }

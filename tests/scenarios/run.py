@@ -24,7 +24,7 @@ from lab import ADDRESSES, BUILD, MERIDIAN, Failure, Lab, own_network  # noqa: E
 
 THEMES = ["first_minutes", "traffic", "data", "verify", "policies", "together", "locks",
           "lock_clients", "process_kills", "kill_region", "partition", "flapping", "bad_input",
-          "ports_taken", "restart"]
+          "ports_taken", "restart", "removal"]
 
 
 def scenarios(theme):
