@@ -1,8 +1,8 @@
 /* chase.c - seeds whose only faults are those that a lease has to outlive, aimed at its holder.
  *
  * A lease is safe while the holder's count of it ends before the council's: whatever the clocks'
- * rates, however late an answer was, and also where the holder's daemon is not there to count. Three
- * faults that must come together, at the one node that matters, come together in few random
+ * rates, however late an answer was, and also where the holder's daemon is not there to count.
+ * Three faults that must come together, at the one node that matters, do so in few random
  * histories. So here each clock is as fast or as slow as may be, the servers do what they are asked
  * at once, and PostgreSQL's primary is cut off, or its daemon stopped, again and again, each time
  * for longer than a lease, its links slow before. */

@@ -1,5 +1,5 @@
-/* parse_priv.h - the parser's state, shared by parse.c (syntax, values) and check.c (what
- * values mean together). */
+/* parse_priv.h - the parser's state, shared by parse.c (syntax), value.c (single values) and
+ * check.c (what values mean together). */
 #ifndef MERIDIAN_TOPOLOGY_PARSE_PRIV_H
 #define MERIDIAN_TOPOLOGY_PARSE_PRIV_H
 
@@ -43,7 +43,20 @@ struct parser {
 bool fail_at(struct parser *parser, uint32_t line, uint32_t column, const char *todo,
              const char *format, ...) PRINTF_LIKE(5, 6);
 
+#define FAIL(parser, token, todo, ...)                                                             \
+        fail_at((parser), (token)->line, (token)->column, (todo), __VA_ARGS__)
+
+/* The text of a token for a message, cut: arguments of "%.*s". */
+#define SHOWN(token) (int)((token)->text.len < 64 ? (token)->text.len : 64), (token)->text.ptr
+
 bool name_valid(struct bytes text);
+
+/* value.c: stores one value, or one element of a list, in the field of `row`. False: it does not
+ * fit, and the error says so. */
+bool value_store(struct parser *parser, const struct field_row *row, void *base,
+                 const struct token *token);
+bool value_is_list(enum field_kind kind);
+void value_put_number(const struct field_row *row, void *base, int64_t value);
 
 /* data.c: policies of key prefixes and merge functions. The openers return the struct that the
  * section fills, or NULL with the error. */
@@ -66,7 +79,7 @@ bool store_node(struct parser *parser, const struct field_row *row, void *base,
 bool check_postgres(struct parser *parser, const struct frame *frame);
 bool check_postgres_nodes(struct parser *parser);
 
-/* parse.c: the count of a list and one more, where there is room; else the error. */
+/* value.c: the count of a list and one more, where there is room; else the error. */
 bool list_grow(struct parser *parser, const struct field_row *row, void *base,
                const struct token *token, uint32_t *ret_index);
 bool endpoint_equal(const struct topology_endpoint *a, const struct topology_endpoint *b);

@@ -3,12 +3,6 @@
  * parser does: with the place, the reason, what to do. */
 #include "topology/parse_priv.h"
 
-#define FAIL(parser, token, todo, ...)                                                             \
-        fail_at((parser), (token)->line, (token)->column, (todo), __VA_ARGS__)
-
-/* The text of a token for a message, cut: arguments of "%.*s". */
-#define SHOWN(token) (int)((token)->text.len < 64 ? (token)->text.len : 64), (token)->text.ptr
-
 bool store_switch(struct parser *parser, const struct field_row *row, void *base,
                   const struct token *token)
 {
