@@ -1,6 +1,6 @@
-/* What a change costs as regions grow: all of them write to all keys in turn, and one of them merges
- * what the others say. Shown: bytes of a change on its way, processor time of a merge, and bytes that
- * the merging region remembers of a key. For a person to look at, never asserted. */
+/* What a change costs as regions grow: all of them write to all keys in turn, and one of them
+ * merges what the others say. Shown: bytes of a change on its way, processor time of a merge, and
+ * bytes that the merging region remembers of a key. For a person to look at, never asserted. */
 #include "base/check.h"
 #include "base/hash.h"
 #include "keyspace/keyspace.h"
