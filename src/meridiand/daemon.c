@@ -294,7 +294,7 @@ static bool daemon_open(struct daemon *daemon)
         }
         daemon->loop_open = true;
         return folders_open(daemon) && node_open(daemon) && view_open(daemon) && geo_open(daemon) &&
-               link_open(daemon) && api_open(daemon) && engine_open(daemon) &&
+               link_open(daemon) && roads_open(daemon) && api_open(daemon) && engine_open(daemon) &&
                driver_open(daemon) && handles_open(daemon);
 }
 
@@ -310,6 +310,12 @@ static void on_link_closed(void *user)
 {
         struct daemon *daemon = user;
         daemon->link_closed = true;
+}
+
+static void on_road_closed(void *user)
+{
+        struct daemon *daemon = user;
+        daemon->road_closed = true;
 }
 
 static void on_engine_closed(void *user)
@@ -341,6 +347,8 @@ static void parts_close(struct daemon *daemon)
         system_notify("STOPPING=1");
         if (daemon->driver != NULL)
                 io_driver_close(daemon->driver, on_driver_closed, daemon);
+        if (daemon->road != NULL)
+                road_close(daemon->road, on_road_closed, daemon);
         if (daemon->link != NULL)
                 link_close(daemon->link, on_link_closed, daemon);
         if (daemon->engine_started)
@@ -373,8 +381,10 @@ static void daemon_close(struct daemon *daemon)
         }
         CHECK(IMPLIES(daemon->driver != NULL, daemon->driver_closed));
         CHECK(IMPLIES(daemon->link != NULL, daemon->link_closed));
+        CHECK(IMPLIES(daemon->road != NULL, daemon->road_closed));
         CHECK(IMPLIES(daemon->engine_started, daemon->engine_closed));
         io_driver_free(daemon->driver);
+        road_free(daemon->road);
         link_free(daemon->link);
         engine_free(daemon->engine);
         geo_free(daemon->geo);

@@ -9,8 +9,9 @@
  *                             v  |
  *                            node
  *
- * wire.c carries events and effects between the parts; daemon.c starts and stops them; system.c is
- * what concerns the process alone. All run on one loop, in one thread. */
+ * wire.c carries events and effects between the parts; roads.c tells the doors to PostgreSQL who
+ * is what; daemon.c starts and stops the parts; system.c is what concerns the process alone. All
+ * run on one loop, in one thread. */
 #ifndef MERIDIAN_MERIDIAND_DAEMON_H
 #define MERIDIAN_MERIDIAND_DAEMON_H
 
@@ -22,6 +23,7 @@
 #include "link/link.h"
 #include "meridiand/config.h"
 #include "node/node.h"
+#include "road/road.h"
 #include "topology/topology.h"
 #include "view/view.h"
 
@@ -41,6 +43,7 @@ struct daemon {
         struct view_writer *view;
         struct api *api;
         struct engine *engine;
+        struct road *road;
         struct geo *geo;
         uv_timer_t second;
         uv_signal_t signals[2];
@@ -52,12 +55,14 @@ struct daemon {
         bool link_closed;
         bool engine_started;
         bool engine_closed;
+        bool road_closed;
         int exit_status;
         bool publish_due;
         bool published_failed;               /* said so already */
         const struct topology *topology_set; /* the one that the link was told */
         uint64_t topology_epoch;
         struct node_status status; /* rendered on demand */
+        struct node_status_postgres postgres;
         struct view_region_now regions[TOPOLOGY_REGIONS_MAX];
         struct link_peer peers[TOPOLOGY_NODES_MAX];
         char peer_hosts[TOPOLOGY_NODES_MAX][TOPOLOGY_ADDRESS_TEXT];
@@ -90,6 +95,17 @@ size_t wire_peers(struct daemon *daemon, const struct topology *topology);
 
 /* Renders the view anew. */
 void wire_publish(struct daemon *daemon);
+
+/* ---- roads.c ---- */
+
+/* Opens the doors to PostgreSQL. */
+bool roads_open(struct daemon *daemon);
+
+/* Tells them what the node knows now. */
+void roads_look(struct daemon *daemon);
+
+/* From another node's roads. */
+void roads_message(struct daemon *daemon, node_id peer, struct bytes data);
 
 /* ---- system.c ---- */
 

@@ -40,6 +40,8 @@ static void link_up(void *user, node_id peer)
                  region_name_of(daemon, peer));
         LOG_INFO("peer-up", "%s", text);
         note(daemon, "peer-up", text);
+        if (daemon->road != NULL)
+                road_peer_up(daemon->road, peer);
         if (!event_give(daemon, &event))
                 link_drop(daemon->link, peer, "no memory");
 }
@@ -53,6 +55,8 @@ static void link_down(void *user, node_id peer, const char *why)
                  region_name_of(daemon, peer), why);
         LOG_WARN("peer-down", "%s", text);
         note(daemon, "peer-down", text);
+        if (daemon->road != NULL)
+                road_peer_down(daemon->road, peer);
         /* Without this the node would wait for answers that never come. */
         if (!event_give(daemon, &event))
                 daemon_stop(daemon, 1);
@@ -61,6 +65,10 @@ static void link_down(void *user, node_id peer, const char *why)
 static void link_message(void *user, node_id peer, enum world_class class, struct bytes data)
 {
         struct daemon *daemon = user;
+        if (class == WORLD_CLASS_TUNNEL) {
+                roads_message(daemon, peer, data);
+                return;
+        }
         struct world_event event = {.kind = WORLD_MESSAGE, .message = {peer, class, data}};
         if (!event_give(daemon, &event))
                 link_drop(daemon->link, peer, "no memory for a message");
@@ -75,9 +83,10 @@ static void link_rtt(void *user, node_id peer, uint64_t rtt_us)
 
 static void link_drained(void *user, node_id peer, enum world_class class)
 {
-        (void)user;
-        (void)peer;
-        (void)class; /* a full queue breaks its connection: nobody waits */
+        struct daemon *daemon = user;
+        /* A full queue of another class breaks its connection: nobody waits. */
+        if (class == WORLD_CLASS_TUNNEL && daemon->road != NULL)
+                road_drained(daemon->road, peer);
 }
 
 static void link_refused(void *user, const char *who, const char *why)
@@ -380,6 +389,7 @@ static void port_turned(void *user)
         if (daemon->stopping || daemon->driver == NULL)
                 return;
         topology_follow(daemon);
+        roads_look(daemon);
         if (daemon->publish_due)
                 wire_publish(daemon);
 }

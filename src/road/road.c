@@ -1,6 +1,6 @@
-/* The doors and the clock. A client that comes is a way of its own from then on (guest.c). A timer
- * looks after all limits of time, and is stopped while there is no way at all. When the roles
- * change, ways that lead to the wrong server are cut and those that wait try again, in this call. */
+/* The doors and the clock. A client that comes is a way of its own from then on (guest.c). A
+ * timer looks after all limits of time, and is stopped while there is no way at all. When the roles
+ * change, ways that lead to the wrong server are cut and those that wait try again, at once. */
 #include "road/road_priv.h"
 
 #include <arpa/inet.h>
