@@ -115,6 +115,8 @@ static void api_free(struct api *api)
 {
         api_conflicts_fini(api);
         buffer_fini(&api->scratch);
+        buffer_fini(&api->txn);
+        buffer_fini(&api->bytes);
         heap_free(&api->heap, api->pending);
         heap_free(&api->heap, api->events);
         free(api);
@@ -151,6 +153,8 @@ enum err api_new(uv_loop_t *loop, const struct api_config *config, struct api **
         api->pending_free = API_REQUESTS_MAX;
         heap_init(&api->heap, 0);
         buffer_init(&api->scratch, &api->heap);
+        buffer_init(&api->txn, &api->heap);
+        buffer_init(&api->bytes, &api->heap);
         api->pending = heap_alloc_array(&api->heap, API_REQUESTS_MAX, sizeof *api->pending);
         api->events = heap_alloc_array(&api->heap, API_EVENTS_MAX, sizeof *api->events);
         enum err err = api->pending == NULL || api->events == NULL ? ERR_NOMEM : ERR_NONE;

@@ -136,8 +136,13 @@ static void ask_resume(struct ask *ask)
 static void ask_answer(void *who, const struct reply *reply)
 {
         struct ask *ask = who;
+        unsigned status = (unsigned)reply_code_http(reply->code);
+        bool kv = ask->kind == REQUEST_KV || ask->kind == REQUEST_KV_WATCH;
+        json_t *json = kv && reply->code == REPLY_OK
+                               ? api_http_kv_reply(ask->path, ask->post, reply, &status)
+                               : json_reply(ask, reply);
         ask->number = 0;
-        answer_json(ask, (unsigned)reply_code_http(reply->code), json_reply(ask, reply));
+        answer_json(ask, status, json);
         ask_resume(ask);
 }
 
@@ -383,6 +388,35 @@ static void post_lock(struct ask *ask)
         json_decref(body);
 }
 
+static const char *kv_query(const void *who, const char *key)
+{
+        return query(who, key);
+}
+
+static void ask_kv(struct ask *ask)
+{
+        struct api *api = ask->admin->api;
+        struct request request;
+        struct api_http_kv http = {
+                .path = ask->path,
+                .post = ask->post,
+                .body = buffer_view(&ask->body),
+                .actor = actor(ask),
+                .query = kv_query,
+                .who = ask,
+                .txn = &api->txn,
+                .bytes = &api->bytes,
+                .request = &request,
+        };
+        if (http.actor.len > REQUEST_NAME_BYTES_MAX)
+                http.actor.len = REQUEST_NAME_BYTES_MAX;
+        if (api_http_kv_request(&http))
+                node_ask(ask, &request);
+        else
+                answer_error(ask, MHD_HTTP_BAD_REQUEST, "BADREQUEST", http.problem);
+        json_decref(http.json);
+}
+
 static void post_lab_link(struct ask *ask)
 {
         const struct api *api = ask->admin->api;
@@ -443,6 +477,12 @@ static const struct route routes[] = {
         {"/metrics", false, get_metrics, "for Prometheus"},
         {"/locks/", false, get_lock, "KEY: who holds it"},
         {"/locks/", true, post_lock, "KEY/acquire, renew, release"},
+        {"/kv/", false, ask_kv, "KEY?revision=N&stale=1: a value"},
+        {"/kv/", true, ask_kv, "KEY/put, delete"},
+        {"/kv", false, ask_kv, "?prefix=P&after=KEY&limit=N&stale=1: values"},
+        {"/kv", true, ask_kv, "a transaction of several keys"},
+        {"/kv-history", false, ask_kv, "?key=KEY: its versions, newest first"},
+        {"/kv-watch", false, ask_kv, "?prefix=P&after=REVISION&wait_ms=N: changes"},
         {"/lab/link", true, post_lab_link, "delay, loss and cuts; only in a lab"},
         {"/index", false, get_index, "this list; also at /"},
 };

@@ -184,6 +184,24 @@ static bool request_evalsha(struct command *command, struct request *request)
         return request_idiom(command, request, api_redis_evalsha);
 }
 
+static bool request_kv(struct command *command, struct request *request)
+{
+        const struct client *client = command->client;
+        struct api_kv kv = {
+                .reader = command->reader,
+                .input = command->input,
+                .actor = bytes_of_str(client->name[0] == '\0' ? "resp" : client->name),
+                .out = command->out,
+                .txn = &client->locks->api->txn,
+                .request = request,
+        };
+        if (kv.actor.len > REQUEST_NAME_BYTES_MAX)
+                kv.actor.len = REQUEST_NAME_BYTES_MAX;
+        bool filled = api_kv_request(&kv);
+        command->form = kv.form;
+        return filled;
+}
+
 static void answer_script(const struct command *command)
 {
         struct api_idiom idiom = idiom_of(command, NULL);
@@ -191,6 +209,8 @@ static void answer_script(const struct command *command)
 }
 
 static void answer_command(const struct command *command);
+
+#define KV_WRITE_USAGE " [SESSION id OWNER name] [ID text] [KEEP] [ACTOR name]"
 
 static const struct command_row command_rows[] = {
         {"LOCK.ACQUIRE", 4, 16, ACQUIRE_USAGE, REQUEST_LOCK_ACQUIRE, request_acquire, NULL},
@@ -204,6 +224,17 @@ static const struct command_row command_rows[] = {
         {"SESSION.KEEP", 4, 4, "prefix owner session", REQUEST_SESSION_KEEP, request_session, NULL},
         {"SESSION.CLOSE", 4, 4, "prefix owner session", REQUEST_SESSION_CLOSE, request_session,
          NULL},
+        {"KV.GET", 2, 5, "key [REVISION n] [STALE]", REQUEST_KV, request_kv, NULL},
+        {"KV.PUT", 3, 12, "key value" KV_WRITE_USAGE, REQUEST_KV, request_kv, NULL},
+        {"KV.CAS", 4, 13, "key revision value" KV_WRITE_USAGE, REQUEST_KV, request_kv, NULL},
+        {"KV.DEL", 2, 7, "key [PREFIX] [ID text] [ACTOR name]", REQUEST_KV, request_kv, NULL},
+        {"KV.RANGE", 2, 10, "prefix [AFTER key] [LIMIT n] [REVISION n] [KEYS] [STALE]", REQUEST_KV,
+         request_kv, NULL},
+        {"KV.HISTORY", 2, 5, "key [LIMIT n] [STALE]", REQUEST_KV, request_kv, NULL},
+        {"KV.WATCH", 3, 5, "prefix revision [WAIT ms]", REQUEST_KV_WATCH, request_kv, NULL},
+        {"KV.TXN", 2, RESP_ARGS_MAX, "[IF key what op operand]... [THEN step...] [ELSE step...]",
+         REQUEST_KV, request_kv, NULL},
+        {"KV.COMPACT", 3, 5, "prefix revision [ACTOR name]", REQUEST_KV, request_kv, NULL},
         {"SET", 3, 8, "key value NX PX ms", REQUEST_LOCK_ACQUIRE, request_set, NULL},
         {"GET", 2, 2, "key", REQUEST_LOCK_LOOK, request_get, NULL},
         {"EVAL", 4, 7, "script 1 key owner [ttl-ms [0|1]]", REQUEST_LOCK_RELEASE, request_eval,

@@ -50,6 +50,8 @@ static void write_done_reply(struct buffer *out, int protocol, const struct repl
         case REQUEST_TOPOLOGY_APPLY:
         case REQUEST_REGION:
         case REQUEST_POSTGRES:
+        case REQUEST_KV:
+        case REQUEST_KV_WATCH:
         case REQUEST_KIND_COUNT:
                 break;
         }

@@ -163,7 +163,8 @@ void slot_answer(void *who, const struct reply *reply)
         struct buffer *out = client->slots == slot ? &client->output : &slot->reply;
         slot->number = 0;
         slot->done = true;
-        if (!api_redis_write(out, client->protocol, slot->form, reply))
+        if (!api_redis_write(out, client->protocol, slot->form, reply) &&
+            !api_kv_write(out, client->protocol, slot->form, reply))
                 lock_reply_write(out, client->protocol, slot->kind, reply);
         if (out->err != ERR_NONE)
                 client->last = true;

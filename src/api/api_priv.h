@@ -7,6 +7,7 @@
 #include "base/buffer.h"
 #include "base/heap.h"
 #include "council/request.h"
+#include "kv/kv.h"
 #include "lock/lock.h"
 
 #include <jansson.h>
@@ -52,6 +53,8 @@ struct api {
         uint32_t pending_free; /* head of the free ones, API_REQUESTS_MAX: none */
         uint32_t pending_count;
         struct buffer scratch; /* a request in the making */
+        struct buffer txn;     /* a transaction in it, */
+        struct buffer bytes;   /* and a value in that */
         struct api_event *events;
         uint64_t event_count; /* ever */
         json_t *conflicts[API_CONFLICTS_MAX];
@@ -100,6 +103,14 @@ enum api_form {
         API_FORM_SET,  /* OK or nil */
         API_FORM_GET,  /* the owner or nil */
         API_FORM_ONE,  /* 1 or 0 */
+        API_FORM_KV_GET,
+        API_FORM_KV_REVISION,
+        API_FORM_KV_TOTAL,
+        API_FORM_KV_RANGE,
+        API_FORM_KV_HISTORY,
+        API_FORM_KV_CHANGES,
+        API_FORM_KV_TXN,
+        API_FORM_COUNT,
 };
 
 /* A command by which a client of Redis locks, and what becomes of it. */
@@ -123,6 +134,23 @@ void api_redis_script(const struct api_idiom *idiom);
 bool api_redis_write(struct buffer *out, int protocol, enum api_form form,
                      const struct reply *reply);
 
+/* ---- api_kv.c ---- */
+/* A KV.* command, and what becomes of it. */
+struct api_kv {
+        const struct resp_reader *reader;
+        struct bytes input;
+        struct bytes actor; /* where the command names nobody */
+        struct buffer *out; /* for what is refused at once */
+        struct buffer *txn; /* what the request borrows from */
+        struct request *request;
+        enum api_form form;
+};
+
+/* Fills the request and the form; false: answered. */
+bool api_kv_request(struct api_kv *kv);
+/* False where the answer is an error, or of another form. */
+bool api_kv_write(struct buffer *out, int protocol, enum api_form form, const struct reply *reply);
+
 /* ---- api_http_locks.c ---- */
 /* Fills a request from the path, which it borrows. */
 void api_http_lock_get(const char *path, struct request *request);
@@ -132,6 +160,28 @@ json_t *api_http_lock_post(const char *path, struct bytes text, struct request *
                            const char **ret_problem);
 /* Owner, token, ttl_ms of an answer that is no refusal; a new reference. */
 json_t *api_http_lock_reply(const struct reply *reply);
+
+/* ---- api_http_kv.c ---- */
+/* A request to /kv..., and what becomes of it. */
+struct api_http_kv {
+        const char *path;
+        bool post;
+        struct bytes body;
+        struct bytes actor;
+        const char *(*query)(const void *who, const char *key);
+        const void *who;
+        struct buffer *txn; /* what the request borrows from, as from the path, */
+        struct buffer *bytes;
+        struct request *request;
+        json_t *json;        /* and from this: the caller releases it */
+        const char *problem; /* a sentence, where it is refused */
+};
+
+bool api_http_kv_request(struct api_http_kv *http);
+/* What an answer that is no refusal says; a new reference. `*ret_status` changes where that is not
+ * 200. */
+json_t *api_http_kv_reply(const char *path, bool post, const struct reply *reply,
+                          unsigned *ret_status);
 
 /* ---- api_admin.c ---- */
 MUST_USE enum err api_admin_new(struct api *api, const char *host, uint16_t port,

@@ -293,6 +293,14 @@ bool api_redis_write(struct buffer *out, int protocol, enum api_form form,
                         resp_write_integer(out, code == REPLY_OK);
                 return code == REPLY_OK || not_owner;
         case API_FORM_LOCK:
+        case API_FORM_KV_GET:
+        case API_FORM_KV_REVISION:
+        case API_FORM_KV_TOTAL:
+        case API_FORM_KV_RANGE:
+        case API_FORM_KV_HISTORY:
+        case API_FORM_KV_CHANGES:
+        case API_FORM_KV_TXN:
+        case API_FORM_COUNT:
                 break;
         }
         return false;

@@ -10,10 +10,10 @@
 #include "base/buffer.h"
 #include "base/bytes.h"
 
-#define RESP_ARGS_MAX    64
-#define RESP_BULK_MAX    4096
+#define RESP_ARGS_MAX    256
+#define RESP_BULK_MAX    65536
 #define RESP_LINE_MAX    4096
-#define RESP_COMMAND_MAX ((size_t)64 * 1024)
+#define RESP_COMMAND_MAX ((size_t)256 * 1024)
 
 enum resp_result {
         RESP_MORE,    /* not yet whole */

@@ -3,7 +3,8 @@
  *   2 topology      varint epoch expected, slice document; in version 2, where regions were removed,
  *                   varints regions and removed
  *   3 region state  u8 region, u8 from, u8 to, varint row, slice evidence
- *   4 lock          slice: a lock command (lock/command.c) */
+ *   4 lock          a lock command (lock/command.c) up to the end
+ *   5 kv            a transaction (kv/txn.c) up to the end */
 #include "base/cursor.h"
 #include "council/council.h"
 
@@ -48,6 +49,9 @@ void council_command_encode(const struct council_command *command, struct buffer
                 return;
         case COUNCIL_LOCK:
                 lock_encode(&command->lock, out);
+                return;
+        case COUNCIL_KV:
+                buffer_bytes(out, command->kv);
                 return;
         case COUNCIL_NOOP:
         case COUNCIL_COMMAND_COUNT:
@@ -97,6 +101,16 @@ static void lock_decode(struct cursor *cursor, struct council_command *ret)
         ret->lock.origin = ret->origin;
 }
 
+static void kv_command_decode(struct cursor *cursor, struct council_command *ret)
+{
+        struct kv_txn txn;
+        ret->kv = cursor_bytes(cursor, cursor_left(cursor));
+        enum err err =
+                ret->kv.len > KV_TXN_BYTES_MAX ? ERR_MALFORMED : kv_txn_decode(ret->kv, &txn);
+        if (err != ERR_NONE)
+                cursor_fail(cursor, err);
+}
+
 static void body_decode(struct cursor *cursor, uint8_t version, struct council_command *ret)
 {
         switch (ret->kind) {
@@ -108,6 +122,9 @@ static void body_decode(struct cursor *cursor, uint8_t version, struct council_c
                 return;
         case COUNCIL_LOCK:
                 lock_decode(cursor, ret);
+                return;
+        case COUNCIL_KV:
+                kv_command_decode(cursor, ret);
                 return;
         case COUNCIL_NOOP:
         case COUNCIL_COMMAND_COUNT:

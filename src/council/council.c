@@ -22,7 +22,10 @@ enum err council_new(struct heap *heap, const struct council_config *config,
         council->config = *config;
         council->repeats.heap = heap;
         enum err err = lock_table_new(heap, config->seed, &council->locks);
+        if (err == ERR_NONE)
+                err = kv_new(heap, config->seed, &council->kv);
         if (err != ERR_NONE) {
+                lock_table_free(council->locks);
                 heap_free(heap, council);
                 return err;
         }
@@ -54,6 +57,7 @@ void council_free(struct council *council)
                 audit_free(council->heap, &council->audit[i]);
         repeats_fini(&council->repeats);
         lock_table_free(council->locks);
+        kv_free(council->kv);
         heap_free(council->heap, council->outcomes);
         heap_free(council->heap, council);
 }
@@ -299,6 +303,16 @@ static void apply_lock(struct council *council, const struct council_command *co
                 if (results[i].kind == LOCK_BROKEN)
                         audit_break(council, command, index, &results[i]);
         }
+        council_sessions_ended(council, index);
+}
+
+static void apply_kv(struct council *council, const struct council_command *command, uint64_t index)
+{
+        const struct kv_result *result = council_kv_apply(council, command, index);
+        struct council_outcome *outcome =
+                outcome_answer(council, command, COUNCIL_KV_RESULT, ERR_NONE);
+        if (outcome != NULL)
+                outcome->kv = result;
 }
 
 static void (*const appliers[COUNCIL_COMMAND_COUNT])(struct council *council,
@@ -308,6 +322,7 @@ static void (*const appliers[COUNCIL_COMMAND_COUNT])(struct council *council,
         [COUNCIL_SET_TOPOLOGY] = apply_topology,
         [COUNCIL_SET_REGION_STATE] = apply_region,
         [COUNCIL_LOCK] = apply_lock,
+        [COUNCIL_KV] = apply_kv,
 };
 
 static void answers_keep(struct council *council)
@@ -327,6 +342,11 @@ static void answers_keep(struct council *council)
                         .from = outcome->from,
                         .to = outcome->to,
                 };
+                if (outcome->kind == COUNCIL_KV_RESULT) {
+                        answer.kv = outcome->kv->kind;
+                        answer.kv_succeeded = outcome->kv->succeeded;
+                        answer.token = outcome->kv->revision;
+                }
                 repeats_keep(&council->repeats, &outcome->origin, &answer);
         }
 }
@@ -343,6 +363,14 @@ static void answer_again(struct council *council, const struct council_command *
         outcome->region = answer->region;
         outcome->from = answer->from;
         outcome->to = answer->to;
+        if (answer->kind == COUNCIL_KV_RESULT) {
+                council->kv_repeat = (struct kv_result){.kind = answer->kv,
+                                                        .succeeded = answer->kv_succeeded,
+                                                        .repeat = true,
+                                                        .revision = answer->token};
+                outcome->kv = &council->kv_repeat;
+                return;
+        }
         outcome->lock.kind = answer->lock;
         outcome->lock.origin = command->origin;
         outcome->lock.token.value = answer->token;
@@ -359,7 +387,8 @@ static void apply_once(struct council *council, const struct council_command *co
         struct answer answer;
         enum repeat repeat = REPEAT_NEW;
         /* To look changes nothing, so a repeat may look again: it sees the holder's name, too. */
-        bool looks = command->kind == COUNCIL_LOCK && command->lock.op == LOCK_LOOK;
+        bool looks = (command->kind == COUNCIL_LOCK && command->lock.op == LOCK_LOOK) ||
+                     (command->kind == COUNCIL_KV && council_kv_reads(command));
         if (command->origin.node != 0 && !looks)
                 repeat = repeats_look(&council->repeats, &command->origin, index, &answer);
         switch (repeat) {

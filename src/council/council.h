@@ -1,6 +1,6 @@
 /* council.h - the replicated state of a Raft group: what its log adds up to. The global group holds
- * the topology document, the state of each region and the global locks; a regional group holds the
- * regional locks. Both keep an audit of their last changes.
+ * the topology document, the state of each region and the global locks and values; a regional group
+ * holds the regional locks and values. Both keep an audit of their last changes.
  *
  * council_apply is given each committed command in log order, and says who is to be told what. As
  * every replica applies every command, the node that a client asked answers by itself when the
@@ -20,6 +20,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/heap.h"
+#include "kv/kv.h"
 #include "lock/lock.h"
 #include "world/world.h"
 
@@ -35,6 +36,7 @@ enum council_command_kind {
         COUNCIL_SET_TOPOLOGY,     /* where `epoch_expected` is the current epoch */
         COUNCIL_SET_REGION_STATE, /* where the region's state is `from` */
         COUNCIL_LOCK,             /* any lock command, LOCK_TIME included */
+        COUNCIL_KV,               /* a transaction */
         COUNCIL_COMMAND_COUNT,
 };
 
@@ -59,6 +61,7 @@ struct council_command {
                         struct bytes evidence; /* a sentence; <= COUNCIL_TEXT_BYTES_MAX */
                 } region;
                 struct lock_command lock; /* its `origin` is taken from the command's */
+                struct bytes kv;          /* made by kv_build_end; <= KV_TXN_BYTES_MAX */
         };
 };
 
@@ -72,6 +75,7 @@ enum council_outcome_kind {
         COUNCIL_LOCK_RESULT,    /* lock */
         COUNCIL_TOPOLOGY_EVENT, /* the document changed (every replica; read it anew) */
         COUNCIL_REGION_EVENT,   /* a region's state changed: region, from, to, text */
+        COUNCIL_KV_RESULT,      /* kv */
 };
 
 struct council_outcome {
@@ -85,7 +89,8 @@ struct council_outcome {
         uint8_t to;
         uint16_t row;
         struct bytes text;
-        struct lock_result lock; /* on a repeat: kind, token and ttl_ms only */
+        struct lock_result lock;    /* on a repeat: kind, token and ttl_ms only */
+        const struct kv_result *kv; /* on a repeat: kind, revision and whether it succeeded */
 };
 
 struct council_region {
@@ -142,6 +147,13 @@ bool council_region_at(const struct council *council, size_t i, struct council_r
 size_t council_audit_count(const struct council *council);
 struct council_audit council_audit_at(const struct council *council, size_t i);
 const struct lock_table *council_locks(const struct council *council);
+const struct kv *council_kv(const struct council *council);
+
+/* Reads as of what this replica has applied: see kv_read and kv_changes. Borrowed until the next
+ * call of these, apply or restore. NULL: memory ran out; nothing has changed. */
+const struct kv_result *council_kv_read(struct council *council, const struct kv_txn *txn);
+const struct kv_result *council_kv_changes(struct council *council, struct bytes prefix,
+                                           uint64_t after);
 
 /* The whole state as bytes, the same on every replica at the same index; versioned. */
 void council_snapshot(const struct council *council, struct buffer *out);
@@ -159,7 +171,7 @@ uint64_t council_digest(const struct council *council);
 void council_command_encode(const struct council_command *command, struct buffer *out);
 MUST_USE enum err council_command_decode(struct bytes data, struct council_command *ret);
 
-/* Which group decides about a lock. */
+/* Which group decides about a lock or a value. */
 enum council_place {
         COUNCIL_PLACE_GLOBAL,    /* "global:..." */
         COUNCIL_PLACE_HERE,      /* "<own region>:..." */

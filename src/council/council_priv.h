@@ -21,6 +21,8 @@ struct answer {
         region_id region;
         uint8_t from;
         uint8_t to;
+        enum kv_result_kind kv; /* the token is its revision */
+        bool kv_succeeded;
 };
 
 /* What one node has asked since its last start. Sequence s is remembered at s % MAX, as long as
@@ -90,12 +92,24 @@ struct council {
         size_t audit_first;
         size_t audit_count;
         struct lock_table *locks;
+        struct kv *kv;
+        bool kv_used;               /* a transaction came by: a snapshot has it from then on */
+        struct kv_result kv_repeat; /* the answer to a repeat */
         struct repeats repeats;
         struct council_outcome *outcomes;
         size_t outcome_count;
         size_t outcome_size;
         bool fatal; /* memory ran out in the middle of a change */
 };
+
+/* ---- values.c ---- */
+/* Applies a transaction. Sets `fatal` when memory runs out. */
+const struct kv_result *council_kv_apply(struct council *council,
+                                         const struct council_command *command, uint64_t index);
+/* Deletes the keys of sessions that the last lock command ended. */
+void council_sessions_ended(struct council *council, uint64_t index);
+/* Does the transaction only read? */
+bool council_kv_reads(const struct council_command *command);
 
 /* Adds a line; takes nothing over. False when memory runs out. */
 MUST_USE bool council_audit_add(struct council *council, const struct council_audit *line);

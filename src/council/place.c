@@ -1,4 +1,4 @@
-/* Which group decides about a lock: the part of its key before the first colon says so. */
+/* Which group decides about a lock or a value: the part of its key before the first colon says so. */
 #include "council/council.h"
 
 static bool name_byte(uint8_t byte)
@@ -24,7 +24,7 @@ enum council_place council_group_of(struct bytes key, struct bytes own_region,
 
 const char *council_place_help(void)
 {
-        return "a lock's key begins with \"global:\" (decided by a majority of regions) or with a "
+        return "a key begins with \"global:\" (decided by a majority of regions) or with a "
                "region's name and a colon (decided in that region), e.g. \"global:config\" or "
                "\"us-east:order:12345\"";
 }

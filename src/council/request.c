@@ -2,6 +2,7 @@
 #include "council/request.h"
 
 #include "base/cursor.h"
+#include "kv/kv.h"
 #include "lock/lock.h"
 
 enum {
@@ -211,6 +212,43 @@ static void postgres_reply_decode(struct cursor *cursor, struct reply *ret,
         ret->postgres.node = (uint32_t)cursor_varint_max(cursor, UINT32_MAX);
 }
 
+static void kv_request_encode(const struct request *request, struct buffer *out)
+{
+        buffer_slice(out, request->kv.key);
+        buffer_slice(out, request->kv.txn);
+        buffer_slice(out, request->kv.actor);
+        buffer_varint(out, request->kv.after);
+        buffer_varint(out, request->kv.wait_ms);
+        buffer_u8(out, request->kv.stale);
+}
+
+static void kv_request_decode(struct cursor *cursor, struct request *ret)
+{
+        ret->kv.key = name_decode(cursor);
+        ret->kv.txn = text_decode(cursor, KV_TXN_BYTES_MAX);
+        ret->kv.actor = text_decode(cursor, REQUEST_NAME_BYTES_MAX);
+        ret->kv.after = cursor_varint(cursor);
+        ret->kv.wait_ms = cursor_varint(cursor);
+        uint8_t stale = cursor_u8(cursor);
+        if (stale > 1)
+                cursor_fail(cursor, ERR_MALFORMED);
+        ret->kv.stale = stale == 1;
+}
+
+static void kv_reply_encode(const struct reply *reply, struct buffer *out)
+{
+        buffer_slice(out, reply->kv.result);
+}
+
+static void kv_reply_decode(struct cursor *cursor, struct reply *ret, const struct list_room *room)
+{
+        struct kv_reading reading;
+        (void)room;
+        ret->kv.result = cursor_slice(cursor);
+        if (!cursor_failed(cursor) && kv_result_open(ret->kv.result, &reading) != ERR_NONE)
+                cursor_fail(cursor, ERR_MALFORMED);
+}
+
 static void nothing_encode(const struct request *request, struct buffer *out)
 {
         (void)request;
@@ -226,6 +264,11 @@ static void nothing_decode(struct cursor *cursor, struct request *ret)
 #define LOCK_FORMAT                                                                                \
         {                                                                                          \
                 lock_request_encode, lock_request_decode, lock_reply_encode, lock_reply_decode     \
+        }
+
+#define KV_FORMAT                                                                                  \
+        {                                                                                          \
+                kv_request_encode, kv_request_decode, kv_reply_encode, kv_reply_decode             \
         }
 
 static const struct format {
@@ -245,6 +288,8 @@ static const struct format {
         [REQUEST_SESSION_OPEN] = LOCK_FORMAT,
         [REQUEST_SESSION_KEEP] = LOCK_FORMAT,
         [REQUEST_SESSION_CLOSE] = LOCK_FORMAT,
+        [REQUEST_KV] = KV_FORMAT,
+        [REQUEST_KV_WATCH] = KV_FORMAT,
         [REQUEST_LOCK_LIST] = {list_request_encode, list_request_decode, list_reply_encode,
                                list_reply_decode},
         [REQUEST_TOPOLOGY_GET] = {nothing_encode, nothing_decode, topology_reply_encode,
@@ -262,8 +307,15 @@ static bool is_lock(enum request_kind kind)
         return formats[kind].request_encode == lock_request_encode;
 }
 
+static bool is_kv(enum request_kind kind)
+{
+        return formats[kind].request_encode == kv_request_encode;
+}
+
 static bool is_old(const struct request *request)
 {
+        if (is_kv(request->kind))
+                return false;
         if (!is_lock(request->kind))
                 return true;
         return request->kind <= REQUEST_REGION && request->lock.slots == 0 &&
@@ -277,7 +329,7 @@ void request_encode(const struct request *request, struct buffer *out)
         buffer_u8(out, old ? REQUEST_VERSION : REQUEST_VERSION_MODES);
         buffer_u8(out, (uint8_t)request->kind);
         formats[request->kind].request_encode(request, out);
-        if (old)
+        if (!is_lock(request->kind) || old)
                 return;
         buffer_varint(out, request->lock.slots);
         buffer_varint(out, request->lock.flags);
@@ -296,11 +348,12 @@ enum err request_decode(struct bytes data, struct request *ret)
         if (!old && version != REQUEST_VERSION_MODES)
                 return ERR_VERSION;
         if (kind < REQUEST_LOCK_ACQUIRE || kind >= REQUEST_KIND_COUNT ||
-            (old ? kind > REQUEST_POSTGRES : !is_lock((enum request_kind)kind)))
+            (old ? kind > REQUEST_POSTGRES
+                 : !is_lock((enum request_kind)kind) && !is_kv((enum request_kind)kind)))
                 return ERR_MALFORMED;
         struct request request = {.kind = (enum request_kind)kind};
         formats[kind].request_decode(&cursor, &request);
-        if (!old) {
+        if (!old && is_lock(request.kind)) {
                 request.lock.slots = (uint32_t)cursor_varint_max(&cursor, UINT32_MAX);
                 request.lock.flags = (uint32_t)cursor_varint_max(&cursor, UINT32_MAX);
                 request.lock.delay_ms = cursor_varint(&cursor);

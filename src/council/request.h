@@ -4,7 +4,8 @@
  *
  * Layout of both: u8 version (1), u8 kind, then the fields of the kind in the order of the struct,
  * integers as varints, slices as varint length and bytes. A request has version 2, and slots,
- * flags, delay_ms, session at its end, where one of these or its kind is not of version 1. */
+ * flags, delay_ms, session at its end, where one of these or its kind is not of version 1; those of
+ * values have version 2 without them. */
 #ifndef MERIDIAN_COUNCIL_REQUEST_H
 #define MERIDIAN_COUNCIL_REQUEST_H
 
@@ -34,6 +35,8 @@ enum request_kind {
                                  * token is the session */
         REQUEST_SESSION_KEEP,   /* key: prefix, owner session */
         REQUEST_SESSION_CLOSE,  /* the same */
+        REQUEST_KV,             /* key txn actor stale: a transaction (kv/kv.h) */
+        REQUEST_KV_WATCH,       /* key: prefix, after wait_ms: changes, as soon as there are some */
         REQUEST_KIND_COUNT,
 };
 
@@ -74,6 +77,14 @@ struct request {
                         uint64_t after;
                         uint64_t limit; /* 1 .. REQUEST_LIST_MAX */
                 } list;
+                struct {
+                        struct bytes key; /* "global:" or "<region>:" at least: who decides */
+                        struct bytes txn; /* made by kv_build_end; all its keys begin alike */
+                        struct bytes actor;
+                        uint64_t after; /* revision */
+                        uint64_t wait_ms;
+                        bool stale; /* of reads: as this node knows it, without asking anybody */
+                } kv;
                 struct {
                         uint64_t epoch;
                         struct bytes document;
@@ -149,6 +160,9 @@ struct reply {
                         size_t count;
                         uint64_t next; /* `after` of the next request; 0: that was all */
                 } list;
+                struct {
+                        struct bytes result; /* by kv_result_encode */
+                } kv;
                 struct {
                         uint64_t epoch;
                         struct bytes document; /* GET */

@@ -1,12 +1,13 @@
 /* The whole state as bytes, in an order that only the state decides.
  *
- *   u8 version (1, or 2 where regions were removed), varints applied index, epoch, slice document,
- *     in version 2 varint ids of removed regions, a bit for each
+ *   u8 version (1; 2 where regions were removed; 3 where values were ever used), varints applied
+ *     index, epoch, slice document; from version 2 on varint ids of removed regions, a bit for each
  *   varint count of regions; each: u8 id, u8 state, varints row, index, wall clock, slice text
  *   varint count of audit lines; each: varints index, wall clock, row, slices actor, what, why
  *   varint count of askers; each: varints node, incarnation, highest sequence, index, count of
  *     answers; each: varint sequence, u8 kind, u8 lock result, u8 error, u8 region, from, to,
- *     varints epoch, token, ttl
+ *     varints epoch, token, ttl; version 3: u8 result of a transaction, u8 whether it succeeded
+ *   version 3: slice: the values (kv/snapshot.c)
  *   the lock table (lock/snapshot.c) up to the end */
 #include "base/check.h"
 #include "base/cursor.h"
@@ -15,6 +16,7 @@
 enum {
         SNAPSHOT_VERSION = 1,
         SNAPSHOT_VERSION_REMOVED = 2,
+        SNAPSHOT_VERSION_KV = 3,
 };
 
 static void regions_encode(const struct council *council, struct buffer *out)
@@ -50,7 +52,7 @@ static void audit_encode(const struct council *council, struct buffer *out)
         }
 }
 
-static void answer_encode(const struct answer *answer, struct buffer *out)
+static void answer_encode(const struct answer *answer, bool kv, struct buffer *out)
 {
         buffer_varint(out, answer->sequence);
         buffer_u8(out, (uint8_t)answer->kind);
@@ -62,6 +64,10 @@ static void answer_encode(const struct answer *answer, struct buffer *out)
         buffer_varint(out, answer->epoch);
         buffer_varint(out, answer->token);
         buffer_varint(out, answer->ttl_ms);
+        if (kv) {
+                buffer_u8(out, (uint8_t)answer->kv);
+                buffer_u8(out, answer->kv_succeeded);
+        }
 }
 
 /* The oldest sequence that may still be remembered. */
@@ -70,7 +76,7 @@ static uint64_t asker_oldest(const struct asker *asker)
         return asker->highest < COUNCIL_REPEATS_MAX ? 1 : asker->highest - COUNCIL_REPEATS_MAX + 1;
 }
 
-static void asker_encode(const struct asker *asker, struct buffer *out)
+static void asker_encode(const struct asker *asker, bool kv, struct buffer *out)
 {
         buffer_varint(out, asker->node);
         buffer_varint(out, asker->incarnation);
@@ -82,23 +88,37 @@ static void asker_encode(const struct asker *asker, struct buffer *out)
         buffer_varint(out, count);
         for (uint64_t s = asker_oldest(asker); s <= asker->highest; s++) {
                 if (repeats_answer(asker, s) != NULL)
-                        answer_encode(repeats_answer(asker, s), out);
+                        answer_encode(repeats_answer(asker, s), kv, out);
         }
+}
+
+static void values_encode(const struct council *council, struct buffer *out)
+{
+        struct buffer values;
+        buffer_init(&values, out->heap);
+        kv_encode(council->kv, &values);
+        buffer_slice(out, buffer_view(&values));
+        if (values.err != ERR_NONE)
+                out->err = values.err;
+        buffer_fini(&values);
 }
 
 void council_snapshot(const struct council *council, struct buffer *out)
 {
-        buffer_u8(out, council->removed != 0 ? SNAPSHOT_VERSION_REMOVED : SNAPSHOT_VERSION);
+        uint8_t version = council->removed != 0 ? SNAPSHOT_VERSION_REMOVED : SNAPSHOT_VERSION;
+        buffer_u8(out, council->kv_used ? SNAPSHOT_VERSION_KV : version);
         buffer_varint(out, council->applied);
         buffer_varint(out, council->epoch);
         buffer_slice(out, council->document);
-        if (council->removed != 0)
+        if (council->removed != 0 || council->kv_used)
                 buffer_varint(out, council->removed);
         regions_encode(council, out);
         audit_encode(council, out);
         buffer_varint(out, council->repeats.count);
         for (size_t i = 0; i < council->repeats.count; i++)
-                asker_encode(&council->repeats.askers[i], out);
+                asker_encode(&council->repeats.askers[i], council->kv_used, out);
+        if (council->kv_used)
+                values_encode(council, out);
         lock_table_encode(council->locks, out);
 }
 
@@ -147,7 +167,7 @@ static void audit_decode(struct cursor *cursor, struct council *council)
         }
 }
 
-static struct answer answer_decode(struct cursor *cursor)
+static struct answer answer_decode(struct cursor *cursor, bool has_kv)
 {
         struct answer answer = {.sequence = cursor_varint(cursor)};
         uint8_t kind = cursor_u8(cursor);
@@ -159,7 +179,11 @@ static struct answer answer_decode(struct cursor *cursor)
         answer.epoch = cursor_varint(cursor);
         answer.token = cursor_varint(cursor);
         answer.ttl_ms = cursor_varint(cursor);
-        if (kind < COUNCIL_DONE || kind > COUNCIL_LOCK_RESULT || lock >= LOCK_RESULT_COUNT ||
+        uint8_t kv = has_kv ? cursor_u8(cursor) : 0;
+        uint8_t kv_succeeded = has_kv ? cursor_u8(cursor) : 0;
+        bool known = (kind >= COUNCIL_DONE && kind <= COUNCIL_LOCK_RESULT) ||
+                     (kind == COUNCIL_KV_RESULT && kv != 0);
+        if (!known || kv >= KV_RESULT_COUNT || kv_succeeded > 1 || lock >= LOCK_RESULT_COUNT ||
             err >= ERR_COUNT || (kind == COUNCIL_LOCK_RESULT && lock == 0))
                 cursor_fail(cursor, ERR_MALFORMED);
         if (cursor_failed(cursor))
@@ -167,6 +191,8 @@ static struct answer answer_decode(struct cursor *cursor)
         answer.kind = (enum council_outcome_kind)kind;
         answer.lock = (enum lock_result_kind)lock;
         answer.err = (enum err)err;
+        answer.kv = (enum kv_result_kind)kv;
+        answer.kv_succeeded = kv_succeeded == 1;
         return answer;
 }
 
@@ -189,7 +215,7 @@ static void asker_decode(struct cursor *cursor, struct council *council, uint32_
         uint64_t count = cursor_varint_max(cursor, COUNCIL_REPEATS_MAX);
         uint64_t before = asker_oldest(asker) - 1;
         for (uint64_t i = 0; i < count && !cursor_failed(cursor); i++) {
-                struct answer answer = answer_decode(cursor);
+                struct answer answer = answer_decode(cursor, council->kv_used);
                 bool sound = answer.sequence > before && answer.sequence <= asker->highest;
                 struct answer *place = NULL;
                 if (sound)
@@ -217,13 +243,14 @@ static enum err council_decode(struct council *council, struct bytes state)
         struct cursor cursor = cursor_of(state);
         uint8_t version = cursor_u8(&cursor);
         if (!cursor_failed(&cursor) && version != SNAPSHOT_VERSION &&
-            version != SNAPSHOT_VERSION_REMOVED)
+            version != SNAPSHOT_VERSION_REMOVED && version != SNAPSHOT_VERSION_KV)
                 return ERR_VERSION;
+        council->kv_used = version == SNAPSHOT_VERSION_KV;
         council->applied = cursor_varint(&cursor);
         document_decode(&cursor, council);
-        if (version == SNAPSHOT_VERSION_REMOVED) {
+        if (version >= SNAPSHOT_VERSION_REMOVED) {
                 council->removed = cursor_varint(&cursor);
-                if (council->removed == 0)
+                if (council->removed == 0 && version == SNAPSHOT_VERSION_REMOVED)
                         cursor_fail(&cursor, ERR_MALFORMED);
         }
         regions_decode(&cursor, council);
@@ -232,8 +259,12 @@ static enum err council_decode(struct council *council, struct bytes state)
         uint32_t node_before = 0;
         for (uint64_t i = 0; i < askers && !cursor_failed(&cursor); i++)
                 asker_decode(&cursor, council, &node_before);
+        struct bytes values = council->kv_used ? cursor_slice(&cursor) : bytes_of(NULL, 0);
         if (cursor_failed(&cursor))
                 return cursor.err;
+        enum err err = council->kv_used ? kv_decode(council->kv, values) : ERR_NONE;
+        if (err != ERR_NONE)
+                return err;
         return lock_table_decode(council->locks, cursor_bytes(&cursor, cursor_left(&cursor)));
 }
 

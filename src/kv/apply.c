@@ -23,7 +23,7 @@ void kv_free(struct kv *kv)
 {
         if (kv == NULL)
                 return;
-        store_clear(kv);
+        kv_store_clear(kv);
         heap_free(kv->heap, kv->items);
         heap_free(kv->heap, kv);
 }
@@ -77,7 +77,7 @@ static bool value_holds(const struct version *version, const struct kv_condition
 
 static bool condition_holds(const struct kv *kv, const struct kv_condition *condition)
 {
-        const struct version *version = store_live(kv, condition->key);
+        const struct version *version = kv_store_live(kv, condition->key);
         uint64_t have = 0;
         switch (condition->what) {
         case KV_VALUE:
@@ -183,7 +183,7 @@ static enum kv_result_kind judge_put(struct judging *judging, const struct kv_st
         if (step->value.len > KV_VALUE_BYTES_MAX || (step->flags & ~(uint32_t)KV_KEEP) != 0)
                 return KV_INVALID;
         judging->bytes += step->key.len + step->value.len;
-        if (tree_find(kv, step->key) == NULL)
+        if (kv_tree_find(kv, step->key) == NULL)
                 judging->keys++;
         if (kv->entry_count + judging->keys > KV_KEYS_MAX ||
             kv->bytes + judging->bytes > KV_BYTES_MAX)
@@ -193,7 +193,7 @@ static enum kv_result_kind judge_put(struct judging *judging, const struct kv_st
         if (call->session_alive == NULL ||
             !call->session_alive(call->context, step->session, judging->txn->owner))
                 return KV_NO_SESSION;
-        const struct bond *bond = store_bond(kv, step->session);
+        const struct bond *bond = kv_store_bond(kv, step->session);
         judging->bound++;
         return (bond == NULL ? 0 : bond->count) + judging->bound > KV_CHANGES_MAX ? KV_LIMIT
                                                                                   : KV_DONE;
@@ -205,22 +205,23 @@ static enum kv_result_kind judge_delete(struct judging *judging, const struct kv
                 return KV_INVALID;
         if ((step->flags & KV_PREFIX) == 0)
                 return KV_DONE;
-        const struct entry *entry = tree_from(judging->kv, step->key, false);
+        const struct entry *entry = kv_tree_from(judging->kv, step->key, false);
         while (entry != NULL && bytes_starts_with(entry->key, step->key)) {
                 judging->deleted += entry->newest->count > 0;
                 if (judging->deleted > KV_CHANGES_MAX)
                         return KV_LIMIT;
-                entry = tree_next(entry);
+                entry = kv_tree_next(entry);
         }
         return KV_DONE;
 }
 
 static enum kv_result_kind judge_get(struct judging *judging, const struct kv_step *step)
 {
-        const struct entry *entry = tree_find(judging->kv, step->key);
+        const struct entry *entry = kv_tree_find(judging->kv, step->key);
         const struct version *version =
-                entry == NULL ? NULL
-                              : store_at(entry, step->revision == 0 ? UINT64_MAX : step->revision);
+                entry == NULL
+                        ? NULL
+                        : kv_store_at(entry, step->revision == 0 ? UINT64_MAX : step->revision);
         judging->get_bytes += version == NULL ? 0 : version->value.len;
         if (judging->get_bytes > KV_ITEMS_BYTES_MAX)
                 return KV_LIMIT;
@@ -273,14 +274,15 @@ static enum kv_result_kind judge(struct judging *judging)
 
 /* ---- results ---- */
 
-void items_begin(struct kv *kv)
+static void items_begin(struct kv *kv)
 {
         kv->item_count = 0;
         kv->item_bytes = 0;
         kv->result = (struct kv_result){.kind = KV_DONE};
 }
 
-bool items_add(struct kv *kv, const struct kv_item *item)
+/* False: memory ran out. */
+static bool items_add(struct kv *kv, const struct kv_item *item)
 {
         if (kv->item_count == kv->item_size) {
                 size_t size = kv->item_size == 0 ? 64 : kv->item_size * 2;
@@ -338,7 +340,7 @@ static struct bytes actor_of(const struct kv_call *call)
 
 static void put(struct kv *kv, const struct kv_call *call, const struct kv_step *step)
 {
-        const struct version *old = store_live(kv, step->key);
+        const struct version *old = kv_store_live(kv, step->key);
         uint64_t revision = change_revision(kv, call);
         struct kv_item item = {
                 .key = step->key,
@@ -350,7 +352,7 @@ static void put(struct kv *kv, const struct kv_call *call, const struct kv_step 
                 .session = step->session,
                 .wall_us = call->wall_us,
         };
-        if (store_add(kv, &item, (step->flags & KV_KEEP) != 0) == NULL)
+        if (kv_store_add(kv, &item, (step->flags & KV_KEEP) != 0) == NULL)
                 kv->fatal = true;
 }
 
@@ -363,7 +365,7 @@ static void delete_one(struct kv *kv, const struct kv_call *call, const struct v
                 .revision = change_revision(kv, call),
                 .wall_us = call->wall_us,
         };
-        if (store_add(kv, &item, old->keep) == NULL)
+        if (kv_store_add(kv, &item, old->keep) == NULL)
                 kv->fatal = true;
 }
 
@@ -372,13 +374,13 @@ static void run_delete(struct kv *kv, const struct kv_call *call, const struct k
 {
         bool prefix = (step->flags & KV_PREFIX) != 0;
         const struct entry *entry =
-                prefix ? tree_from(kv, step->key, false) : tree_find(kv, step->key);
+                prefix ? kv_tree_from(kv, step->key, false) : kv_tree_find(kv, step->key);
         while (entry != NULL && !kv->fatal && bytes_starts_with(entry->key, step->key)) {
                 if (entry->newest->count > 0) {
                         delete_one(kv, call, entry->newest);
                         answer->total++;
                 }
-                entry = prefix ? tree_next(entry) : NULL;
+                entry = prefix ? kv_tree_next(entry) : NULL;
         }
 }
 
@@ -393,8 +395,8 @@ static const struct entry *range_first(const struct kv *kv, const struct kv_step
 {
         bool prefix = (step->flags & KV_PREFIX) != 0;
         if (prefix && bytes_compare(step->end, step->key) >= 0 && step->end.len > 0)
-                return tree_from(kv, step->end, true);
-        return tree_from(kv, step->key, false);
+                return kv_tree_from(kv, step->end, true);
+        return kv_tree_from(kv, step->key, false);
 }
 
 static uint64_t limit_of(const struct kv_step *step)
@@ -407,7 +409,7 @@ static bool tell(struct kv *kv, const struct kv_step *step, struct kv_answer_ste
                  const struct version *version)
 {
         struct kv_item item;
-        store_item(version, &item);
+        kv_store_item(version, &item);
         if ((step->flags & KV_KEYS_ONLY) != 0)
                 item.value = bytes_of(NULL, 0);
         size_t size = item.key.len + item.value.len;
@@ -426,8 +428,8 @@ static void run_range(struct kv *kv, const struct kv_step *step, struct kv_answe
         uint64_t revision = step->revision == 0 ? UINT64_MAX : step->revision;
         bool count_only = (step->flags & KV_COUNT_ONLY) != 0;
         const struct entry *entry = range_first(kv, step);
-        for (; entry != NULL && within(step, entry->key); entry = tree_next(entry)) {
-                const struct version *version = store_at(entry, revision);
+        for (; entry != NULL && within(step, entry->key); entry = kv_tree_next(entry)) {
+                const struct version *version = kv_store_at(entry, revision);
                 if (version == NULL)
                         continue;
                 if (!count_only && !tell(kv, step, answer, version))
@@ -439,13 +441,14 @@ static void run_range(struct kv *kv, const struct kv_step *step, struct kv_answe
 static void run_get(struct kv *kv, const struct kv_step *step, struct kv_answer_step *answer)
 {
         struct kv_item item;
-        const struct entry *entry = tree_find(kv, step->key);
+        const struct entry *entry = kv_tree_find(kv, step->key);
         const struct version *version =
-                entry == NULL ? NULL
-                              : store_at(entry, step->revision == 0 ? UINT64_MAX : step->revision);
+                entry == NULL
+                        ? NULL
+                        : kv_store_at(entry, step->revision == 0 ? UINT64_MAX : step->revision);
         if (version == NULL)
                 return;
-        store_item(version, &item);
+        kv_store_item(version, &item);
         if (!items_add(kv, &item))
                 return;
         answer->count = 1;
@@ -454,7 +457,7 @@ static void run_get(struct kv *kv, const struct kv_step *step, struct kv_answer_
 
 static void run_history(struct kv *kv, const struct kv_step *step, struct kv_answer_step *answer)
 {
-        const struct entry *entry = tree_find(kv, step->key);
+        const struct entry *entry = kv_tree_find(kv, step->key);
         const struct version *version = entry == NULL ? NULL : entry->newest;
         for (; version != NULL; version = version->older) {
                 if (!tell(kv, step, answer, version))
@@ -483,7 +486,7 @@ static void run_step(struct kv *kv, const struct kv_call *call, const struct kv_
                 run_history(kv, step, answer);
                 return;
         case KV_COMPACT:
-                store_compact(kv, step->revision);
+                kv_store_compact(kv, step->revision);
                 return;
         case KV_CHANGES:
         case KV_OP_COUNT:
@@ -498,7 +501,7 @@ static void run(struct kv *kv, const struct kv_call *call, const struct kv_txn *
         while (!kv->fatal && kv_walk_step(&walk, &step))
                 run_step(kv, call, &step);
         while (kv->dead_count > KV_HISTORY_MAX || kv->dead_bytes > KV_HISTORY_BYTES_MAX)
-                store_compact(kv, kv->dead->dead_at);
+                kv_store_compact(kv, kv->dead->dead_at);
 }
 
 static bool txn_fits(const struct kv_txn *txn)
@@ -512,7 +515,7 @@ static enum kv_result_kind apply(struct kv *kv, const struct kv_call *call,
 {
         if (!txn_fits(txn))
                 return KV_INVALID;
-        const struct seen *seen = txn->id.len > 0 ? seen_find(kv, txn->id) : NULL;
+        const struct seen *seen = txn->id.len > 0 ? kv_seen_find(kv, txn->id) : NULL;
         if (seen != NULL) {
                 kv->result.repeat = true;
                 kv->result.succeeded = seen->succeeded;
@@ -528,7 +531,7 @@ static enum kv_result_kind apply(struct kv *kv, const struct kv_call *call,
         run(kv, call, txn, judging.otherwise);
         kv->result.revision = kv->changing != 0 ? kv->changing : kv->revision;
         if (call != NULL && txn->id.len > 0 && !kv->fatal &&
-            !seen_add(kv, txn->id, kv->result.revision, kv->result.succeeded))
+            !kv_seen_add(kv, txn->id, kv->result.revision, kv->result.succeeded))
                 kv->fatal = true;
         return KV_DONE;
 }
@@ -538,7 +541,7 @@ const struct kv_result *kv_apply(struct kv *kv, const struct kv_call *call, stru
 {
         struct kv_txn decoded;
         enum kv_result_kind kind = KV_INVALID;
-        store_garbage_free(kv);
+        kv_store_garbage_free(kv);
         items_begin(kv);
         kv->changing = 0;
         if (txn.len <= KV_TXN_BYTES_MAX && kv_txn_decode(txn, &decoded) == ERR_NONE)
@@ -562,9 +565,9 @@ const struct kv_result *kv_read(struct kv *kv, const struct kv_txn *txn, bool *r
 void kv_session_ended(struct kv *kv, const struct kv_call *call, uint64_t session, bool *ret_fatal)
 {
         kv->changing = 0;
-        const struct bond *bond = store_bond(kv, session);
+        const struct bond *bond = kv_store_bond(kv, session);
         for (size_t left = bond == NULL ? 0 : bond->count; left > 0 && !kv->fatal; left--)
-                delete_one(kv, call, store_bond(kv, session)->first);
+                delete_one(kv, call, kv_store_bond(kv, session)->first);
         *ret_fatal = kv->fatal;
 }
 
@@ -572,23 +575,23 @@ void kv_session_ended(struct kv *kv, const struct kv_call *call, uint64_t sessio
 
 bool kv_find(const struct kv *kv, struct bytes key, struct kv_item *ret)
 {
-        const struct version *version = store_live(kv, key);
+        const struct version *version = kv_store_live(kv, key);
         if (version != NULL)
-                store_item(version, ret);
+                kv_store_item(version, ret);
         return version != NULL;
 }
 
 bool kv_next(const struct kv *kv, struct bytes prefix, struct bytes after, struct kv_item *ret)
 {
         const struct entry *entry = after.len > 0 && bytes_compare(after, prefix) >= 0
-                                            ? tree_from(kv, after, true)
-                                            : tree_from(kv, prefix, false);
+                                            ? kv_tree_from(kv, after, true)
+                                            : kv_tree_from(kv, prefix, false);
         while (entry != NULL && bytes_starts_with(entry->key, prefix)) {
                 if (entry->newest->count > 0) {
-                        store_item(entry->newest, ret);
+                        kv_store_item(entry->newest, ret);
                         return true;
                 }
-                entry = tree_next(entry);
+                entry = kv_tree_next(entry);
         }
         return false;
 }
@@ -622,7 +625,7 @@ const struct kv_result *kv_changes(struct kv *kv, struct bytes prefix, uint64_t 
                 if (answer->more)
                         break;
                 told = version->revision;
-                store_item(version, &item);
+                kv_store_item(version, &item);
                 if (!bytes_starts_with(item.key, prefix))
                         continue;
                 kv->item_bytes += item.key.len + item.value.len;

@@ -47,7 +47,8 @@ static void check_tree(const struct kv *kv)
         size_t count = 0;
         size_t live = 0;
         size_t bytes = 0;
-        for (const struct entry *entry = tree_first(kv); entry != NULL; entry = tree_next(entry)) {
+        for (const struct entry *entry = kv_tree_first(kv); entry != NULL;
+             entry = kv_tree_next(entry)) {
                 CHECK(before == NULL || bytes_compare(before->key, entry->key) < 0);
                 CHECK(entry->parent == NULL || entry->parent->priority >= entry->priority);
                 check_entry(kv, entry, &bytes);

@@ -106,41 +106,36 @@ struct kv {
 };
 
 /* ---- tree.c ---- */
-struct entry *tree_find(const struct kv *kv, struct bytes key);
+struct entry *kv_tree_find(const struct kv *kv, struct bytes key);
 /* The first with a key at or after (`strictly`: after) this one. */
-struct entry *tree_from(const struct kv *kv, struct bytes key, bool strictly);
-struct entry *tree_next(const struct entry *entry);
-struct entry *tree_first(const struct kv *kv);
+struct entry *kv_tree_from(const struct kv *kv, struct bytes key, bool strictly);
+struct entry *kv_tree_next(const struct entry *entry);
+struct entry *kv_tree_first(const struct kv *kv);
 /* Takes an entry whose key is not there yet. */
-void tree_insert(struct kv *kv, struct entry *entry);
-void tree_remove(struct kv *kv, struct entry *entry);
+void kv_tree_insert(struct kv *kv, struct entry *entry);
+void kv_tree_remove(struct kv *kv, struct entry *entry);
 
 /* ---- store.c ---- */
 /* The version that was current at `revision`; NULL: none, or deleted. */
-const struct version *store_at(const struct entry *entry, uint64_t revision);
+const struct version *kv_store_at(const struct entry *entry, uint64_t revision);
 /* The current version, not one that deletes; NULL: none. */
-const struct version *store_live(const struct kv *kv, struct bytes key);
+const struct version *kv_store_live(const struct kv *kv, struct bytes key);
 /* Adds a version at the end of all. `item->version` 0 deletes. NULL: memory ran out, and nothing
  * has changed. */
-struct version *store_add(struct kv *kv, const struct kv_item *item, bool keep);
+struct version *kv_store_add(struct kv *kv, const struct kv_item *item, bool keep);
 /* Forgets what was dead at `revision` or before. */
-void store_compact(struct kv *kv, uint64_t revision);
+void kv_store_compact(struct kv *kv, uint64_t revision);
 /* Frees what the last results borrowed. */
-void store_garbage_free(struct kv *kv);
-struct bond *store_bond(const struct kv *kv, uint64_t session);
+void kv_store_garbage_free(struct kv *kv);
+struct bond *kv_store_bond(const struct kv *kv, uint64_t session);
 /* Frees all content, and forgets ids. */
-void store_clear(struct kv *kv);
-void store_item(const struct version *version, struct kv_item *ret);
+void kv_store_clear(struct kv *kv);
+void kv_store_item(const struct version *version, struct kv_item *ret);
 
 /* ---- seen.c ---- */
-const struct seen *seen_find(const struct kv *kv, struct bytes id);
+const struct seen *kv_seen_find(const struct kv *kv, struct bytes id);
 /* Remembers it; false: memory ran out. */
-MUST_USE bool seen_add(struct kv *kv, struct bytes id, uint64_t revision, bool succeeded);
-void seen_clear(struct kv *kv);
-
-/* ---- apply.c ---- */
-void items_begin(struct kv *kv);
-/* False: memory ran out (kv->fatal). */
-bool items_add(struct kv *kv, const struct kv_item *item);
+MUST_USE bool kv_seen_add(struct kv *kv, struct bytes id, uint64_t revision, bool succeeded);
+void kv_seen_clear(struct kv *kv);
 
 #endif

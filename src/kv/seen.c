@@ -10,7 +10,7 @@ static uint32_t *head_of(const struct kv *kv, struct bytes id)
         return &kv->seen_heads[hash_sip(secret, id) % ID_CHAINS];
 }
 
-const struct seen *seen_find(const struct kv *kv, struct bytes id)
+const struct seen *kv_seen_find(const struct kv *kv, struct bytes id)
 {
         if (kv->seen == NULL)
                 return NULL;
@@ -51,7 +51,7 @@ static bool seen_open(struct kv *kv)
         return false;
 }
 
-bool seen_add(struct kv *kv, struct bytes id, uint64_t revision, bool succeeded)
+bool kv_seen_add(struct kv *kv, struct bytes id, uint64_t revision, bool succeeded)
 {
         struct bytes copy;
         if (!seen_open(kv) || !heap_copy(kv->heap, id, &copy))
@@ -66,7 +66,7 @@ bool seen_add(struct kv *kv, struct bytes id, uint64_t revision, bool succeeded)
         return true;
 }
 
-void seen_clear(struct kv *kv)
+void kv_seen_clear(struct kv *kv)
 {
         while (kv->seen_count > 0)
                 seen_forget_first(kv);

@@ -65,9 +65,9 @@ static void ids_decode(struct cursor *cursor, struct kv *kv)
                 struct bytes id = text_decode(cursor, 1, KV_NAME_BYTES_MAX);
                 uint64_t revision = cursor_varint_max(cursor, kv->revision);
                 uint8_t succeeded = cursor_u8(cursor);
-                if (succeeded > 1 || (!cursor_failed(cursor) && seen_find(kv, id) != NULL))
+                if (succeeded > 1 || (!cursor_failed(cursor) && kv_seen_find(kv, id) != NULL))
                         cursor_fail(cursor, ERR_MALFORMED);
-                if (!cursor_failed(cursor) && !seen_add(kv, id, revision, succeeded == 1))
+                if (!cursor_failed(cursor) && !kv_seen_add(kv, id, revision, succeeded == 1))
                         cursor_fail(cursor, ERR_NOMEM);
         }
 }
@@ -75,7 +75,7 @@ static void ids_decode(struct cursor *cursor, struct kv *kv)
 /* Is this a version that may follow what was read? */
 static bool version_fits(const struct kv *kv, const struct kv_item *item, bool deletes)
 {
-        const struct entry *entry = tree_find(kv, item->key);
+        const struct entry *entry = kv_tree_find(kv, item->key);
         const struct version *before = entry == NULL ? NULL : entry->newest;
         if (item->revision == 0 || item->revision > kv->revision ||
             item->created > item->revision || (item->version == 0) != deletes)
@@ -103,7 +103,7 @@ static void version_decode(struct cursor *cursor, struct kv *kv)
                 return;
         if (bits > 3 || !version_fits(kv, &item, (bits & 2) != 0))
                 cursor_fail(cursor, ERR_MALFORMED);
-        else if (store_add(kv, &item, (bits & 1) != 0) == NULL)
+        else if (kv_store_add(kv, &item, (bits & 1) != 0) == NULL)
                 cursor_fail(cursor, ERR_NOMEM);
 }
 
@@ -137,7 +137,7 @@ static enum err content_decode(struct kv *kv, struct bytes data)
         if (!kept_valid(kv))
                 return ERR_MALFORMED;
         size_t versions = kv->version_count;
-        store_compact(kv, compacted);
+        kv_store_compact(kv, compacted);
         return kv->version_count == versions ? ERR_NONE : ERR_MALFORMED;
 }
 

@@ -8,7 +8,7 @@
 #include "base/check.h"
 #include "kv/kv_priv.h"
 
-void store_item(const struct version *version, struct kv_item *ret)
+void kv_store_item(const struct version *version, struct kv_item *ret)
 {
         *ret = (struct kv_item){
                 .key = version->entry->key,
@@ -22,7 +22,7 @@ void store_item(const struct version *version, struct kv_item *ret)
         };
 }
 
-const struct version *store_at(const struct entry *entry, uint64_t revision)
+const struct version *kv_store_at(const struct entry *entry, uint64_t revision)
 {
         const struct version *version = entry->newest;
         while (version != NULL && version->revision > revision)
@@ -30,9 +30,9 @@ const struct version *store_at(const struct entry *entry, uint64_t revision)
         return version != NULL && version->count > 0 ? version : NULL;
 }
 
-const struct version *store_live(const struct kv *kv, struct bytes key)
+const struct version *kv_store_live(const struct kv *kv, struct bytes key)
 {
-        const struct entry *entry = tree_find(kv, key);
+        const struct entry *entry = kv_tree_find(kv, key);
         if (entry == NULL || entry->newest->count == 0)
                 return NULL;
         return entry->newest;
@@ -40,7 +40,7 @@ const struct version *store_live(const struct kv *kv, struct bytes key)
 
 /* ---- bonds ---- */
 
-struct bond *store_bond(const struct kv *kv, uint64_t session)
+struct bond *kv_store_bond(const struct kv *kv, uint64_t session)
 {
         struct bond *bond = kv->bonds[session % BOND_CHAINS];
         while (bond != NULL && bond->session != session)
@@ -50,7 +50,7 @@ struct bond *store_bond(const struct kv *kv, uint64_t session)
 
 static struct bond *bond_make(struct kv *kv, uint64_t session)
 {
-        struct bond *bond = store_bond(kv, session);
+        struct bond *bond = kv_store_bond(kv, session);
         if (bond != NULL)
                 return bond;
         bond = heap_alloc(kv->heap, sizeof *bond);
@@ -148,7 +148,7 @@ static struct version *version_make(struct kv *kv, const struct kv_item *item)
 
 static struct entry *entry_make(struct kv *kv, struct bytes key)
 {
-        struct entry *entry = tree_find(kv, key);
+        struct entry *entry = kv_tree_find(kv, key);
         if (entry != NULL)
                 return entry;
         uint8_t *memory = heap_alloc(kv->heap, sizeof(struct entry) + key.len);
@@ -157,7 +157,7 @@ static struct entry *entry_make(struct kv *kv, struct bytes key)
         entry = (struct entry *)(void *)memory;
         entry->key = bytes_of(memory + sizeof *entry, key.len);
         memcpy(memory + sizeof *entry, key.ptr, key.len);
-        tree_insert(kv, entry);
+        kv_tree_insert(kv, entry);
         kv->bytes += key.len;
         return entry;
 }
@@ -166,7 +166,7 @@ static void entry_drop_empty(struct kv *kv, struct entry *entry)
 {
         if (entry->newest != NULL)
                 return;
-        tree_remove(kv, entry);
+        kv_tree_remove(kv, entry);
         kv->bytes -= entry->key.len;
         entry->parent = kv->garbage_entries;
         kv->garbage_entries = entry;
@@ -201,7 +201,7 @@ static void version_link(struct kv *kv, struct entry *entry, struct version *ver
         kv->version_count++;
 }
 
-struct version *store_add(struct kv *kv, const struct kv_item *item, bool keep)
+struct version *kv_store_add(struct kv *kv, const struct kv_item *item, bool keep)
 {
         struct entry *entry = entry_make(kv, item->key);
         if (entry == NULL)
@@ -278,7 +278,7 @@ static void version_leave(struct kv *kv, struct version *version)
         }
 }
 
-void store_compact(struct kv *kv, uint64_t revision)
+void kv_store_compact(struct kv *kv, uint64_t revision)
 {
         if (revision > kv->compacted)
                 kv->compacted = revision;
@@ -293,7 +293,7 @@ void store_compact(struct kv *kv, uint64_t revision)
         }
 }
 
-void store_garbage_free(struct kv *kv)
+void kv_store_garbage_free(struct kv *kv)
 {
         while (kv->garbage != NULL) {
                 struct version *version = kv->garbage;
@@ -307,15 +307,15 @@ void store_garbage_free(struct kv *kv)
         }
 }
 
-void store_clear(struct kv *kv)
+void kv_store_clear(struct kv *kv)
 {
         while (kv->first != NULL) {
                 struct version *version = kv->first;
                 bond_untie(kv, version);
                 version_forget(kv, version);
         }
-        store_garbage_free(kv);
-        seen_clear(kv);
+        kv_store_garbage_free(kv);
+        kv_seen_clear(kv);
         kv->dead = kv->dead_last = NULL;
         kv->dead_count = kv->dead_bytes = kv->bytes = kv->live_count = 0;
 }

@@ -4,7 +4,7 @@
 #include "base/hash.h"
 #include "kv/kv_priv.h"
 
-struct entry *tree_find(const struct kv *kv, struct bytes key)
+struct entry *kv_tree_find(const struct kv *kv, struct bytes key)
 {
         struct entry *entry = kv->root;
         while (entry != NULL) {
@@ -16,7 +16,7 @@ struct entry *tree_find(const struct kv *kv, struct bytes key)
         return NULL;
 }
 
-struct entry *tree_from(const struct kv *kv, struct bytes key, bool strictly)
+struct entry *kv_tree_from(const struct kv *kv, struct bytes key, bool strictly)
 {
         struct entry *entry = kv->root;
         struct entry *best = NULL;
@@ -32,7 +32,7 @@ struct entry *tree_from(const struct kv *kv, struct bytes key, bool strictly)
         return best;
 }
 
-struct entry *tree_first(const struct kv *kv)
+struct entry *kv_tree_first(const struct kv *kv)
 {
         struct entry *entry = kv->root;
         while (entry != NULL && entry->left != NULL)
@@ -40,7 +40,7 @@ struct entry *tree_first(const struct kv *kv)
         return entry;
 }
 
-struct entry *tree_next(const struct entry *entry)
+struct entry *kv_tree_next(const struct entry *entry)
 {
         struct entry *next = entry->right;
         if (next != NULL) {
@@ -87,7 +87,7 @@ static void rotate_up(struct kv *kv, struct entry *entry)
         *link = entry;
 }
 
-void tree_insert(struct kv *kv, struct entry *entry)
+void kv_tree_insert(struct kv *kv, struct entry *entry)
 {
         struct hash_key secret = {kv->seed, 0x6b76};
         struct entry **link = &kv->root;
@@ -104,7 +104,7 @@ void tree_insert(struct kv *kv, struct entry *entry)
         kv->entry_count++;
 }
 
-void tree_remove(struct kv *kv, struct entry *entry)
+void kv_tree_remove(struct kv *kv, struct entry *entry)
 {
         while (entry->left != NULL || entry->right != NULL) {
                 bool left =

@@ -44,6 +44,7 @@ void lock_table_free(struct lock_table *table)
         garbage_free(table);
         heap_free(table->heap, table->garbage);
         heap_free(table->heap, table->results);
+        heap_free(table->heap, table->ended);
         heap_free(table->heap, table->cursor);
         heap_free(table->heap, table);
 }
@@ -400,6 +401,7 @@ const struct lock_result *lock_apply(struct lock_table *table, uint64_t index,
         CHECK(command->op >= LOCK_TIME && command->op < LOCK_OP_COUNT);
         garbage_free(table);
         table->result_count = 0;
+        table->ended_count = 0;
         table->index = index;
         table_advance(table, command->now_ms);
         const struct operation *operation = &operations[command->op];

@@ -182,6 +182,12 @@ const struct lock_result *lock_apply(struct lock_table *table, uint64_t index,
                                      const struct lock_command *command, size_t *ret_count,
                                      bool *ret_fatal);
 
+/* The sessions that the last lock_apply ended, in order. Borrowed until the next call. */
+const uint64_t *lock_sessions_ended(const struct lock_table *table, size_t *ret_count);
+
+/* Is there such a session of that owner? */
+bool lock_session_alive(const struct lock_table *table, uint64_t session, struct bytes owner);
+
 /* The table's time and what it holds. */
 uint64_t lock_table_time(const struct lock_table *table);
 size_t lock_table_count(const struct lock_table *table);

@@ -59,8 +59,36 @@ void lock_session_close(struct lock_table *table, const struct lock_command *com
         lock_session_end(table, session, LOCK_RELEASED);
 }
 
+static void session_ended_add(struct lock_table *table, uint64_t session)
+{
+        if (table->ended_count == table->ended_size) {
+                size_t size = table->ended_size == 0 ? 16 : table->ended_size * 2;
+                uint64_t *ended = heap_resize(table->heap, table->ended, size * sizeof *ended);
+                if (ended == NULL) {
+                        table->fatal = true;
+                        return;
+                }
+                table->ended = ended;
+                table->ended_size = size;
+        }
+        table->ended[table->ended_count++] = session;
+}
+
+const uint64_t *lock_sessions_ended(const struct lock_table *table, size_t *ret_count)
+{
+        *ret_count = table->ended_count;
+        return table->ended;
+}
+
+bool lock_session_alive(const struct lock_table *table, uint64_t session, struct bytes owner)
+{
+        const struct session *found = table_session_find(table, session);
+        return found != NULL && bytes_equal(found->owner, owner);
+}
+
 void lock_session_end(struct lock_table *table, struct session *session, enum lock_result_kind kind)
 {
+        session_ended_add(table, session->timer.number);
         while (session->held.first != NULL)
                 lock_hold_end(table, session->held.first, kind, (struct lock_origin){0});
         while (session->waits.first != NULL)

@@ -124,6 +124,9 @@ struct lock_table {
         struct bytes *garbage; /* keys and owners that results borrow; freed at the next call */
         size_t garbage_count;
         size_t garbage_size;
+        uint64_t *ended; /* sessions, by the command being applied */
+        size_t ended_count;
+        size_t ended_size;
         uint64_t index; /* of the log entry being applied */
         bool fatal;
         struct lock_event

@@ -270,6 +270,8 @@ void group_pump(struct node *node, struct node_group *group)
                 pump_messages(node, group, &output);
                 pump_restore(node, group, &output);
                 pump_commands(node, group, &output);
+                if (output.restore || output.command_count > 0)
+                        values_changed(node, group);
                 if (output.restore || output.command_count > 0 || output.changed)
                         node->look = true;
                 bool more = output.write_count > 0 || output.message_count > 0 || output.restore ||

@@ -198,6 +198,7 @@ struct pending {
         uint64_t term; /* this node put it into its own log, as the leader of that term; 0: no */
         bool waits;    /* may wait for a lock: counted in waiting_count */
         bool queued;   /* waits for a lock */
+        bool watch;    /* waits for changes of values: `command` is the request */
         region_id region;
         uint64_t arrived_us;
         uint64_t retry_us;
@@ -216,6 +217,8 @@ struct node_group {
         struct lock_clock clock;
         struct consensus_status status;
         uint64_t wake_ms;
+        uint64_t kv_seen;   /* revision up to which those who watch were told */
+        size_t watch_count; /* of them */
 };
 
 struct node {
@@ -318,6 +321,37 @@ void request_forward(struct node *node, struct asker asker, const struct request
                      struct bytes data, node_id target);
 /* Asks for a global lock on behalf of this node: postgres_answered comes, maybe at once. */
 void request_lock_own(struct node *node, uint64_t id, const struct request *request);
+
+void request_refuse(struct node *node, struct asker asker, enum request_kind kind,
+                    enum reply_code code, const char *text);
+/* A place for a request that waits; NULL: refused. */
+struct pending *pending_for(struct node *node, struct asker asker, enum request_kind kind,
+                            enum world_group group, uint64_t wait_ms);
+void pending_begin(struct node *node, struct pending *pending, struct council_command *command);
+void pending_answer(struct node *node, struct pending *pending, const struct reply *reply);
+void pending_refuse(struct node *node, struct pending *pending, enum reply_code code,
+                    const char *text);
+/* Refuses at once where no decision can come: true when it did. */
+bool request_no_majority(struct node *node, struct asker asker, enum request_kind kind,
+                         const struct node_group *group);
+/* Which group decides; `list`: by what keys begin with. */
+enum council_place request_place(const struct node *node, bool list, struct bytes key,
+                                 struct bytes *ret_region);
+/* To a node of the region that decides. */
+void request_forward_region(struct node *node, struct asker asker, const struct request *request,
+                            struct bytes data, struct bytes region_name, uint64_t wait_ms);
+
+/* values.c */
+void values_came(struct node *node, struct asker asker, const struct request *request,
+                 struct bytes data);
+void values_outcome(struct node *node, struct pending *pending, const struct kv_result *result);
+/* Fills an answer; its bytes are borrowed until the next use of node->scratch. */
+void values_reply(struct node *node, enum request_kind kind, const struct kv_result *result,
+                  struct reply *ret);
+/* Something of a group's values has changed: those who watch are told. */
+void values_changed(struct node *node, struct node_group *group);
+/* The time of one who watches is over: it is told that nothing happened. */
+void values_watch_end(struct node *node, struct pending *pending);
 
 /* postgres.c */
 void postgres_event(struct node *node, const struct world_event *event);

@@ -21,6 +21,7 @@
 #define RETRY_US           200000
 #define REQUEST_TIMEOUT_US 3000000
 #define FORWARD_SLACK_US   500000
+#define RESULT_BYTES_MAX   65536 /* larger ones come with the log only */
 
 static uint64_t request_timeout_us(const struct node *node)
 {
@@ -49,8 +50,8 @@ static void answer(struct node *node, struct asker asker, const struct reply *re
                 node->counters.requests_refused++;
 }
 
-static void refuse(struct node *node, struct asker asker, enum request_kind kind,
-                   enum reply_code code, const char *text)
+void request_refuse(struct node *node, struct asker asker, enum request_kind kind,
+                    enum reply_code code, const char *text)
 {
         struct reply reply = {.kind = kind, .code = code, .text = bytes_of_str(text)};
         answer(node, asker, &reply);
@@ -66,16 +67,16 @@ static struct asker asker_of(const struct pending *pending)
         return (struct asker){pending->request, pending->from, pending->from_id};
 }
 
-static void pending_answer(struct node *node, struct pending *pending, const struct reply *reply)
+void pending_answer(struct node *node, struct pending *pending, const struct reply *reply)
 {
         answer(node, asker_of(pending), reply);
         pending_drop(node, pending);
 }
 
-static void pending_refuse(struct node *node, struct pending *pending, enum reply_code code,
-                           const char *text)
+void pending_refuse(struct node *node, struct pending *pending, enum reply_code code,
+                    const char *text)
 {
-        refuse(node, asker_of(pending), pending->kind, code, text);
+        request_refuse(node, asker_of(pending), pending->kind, code, text);
         pending_drop(node, pending);
 }
 
@@ -127,8 +128,7 @@ static void pending_propose(struct node *node, struct pending *pending)
 }
 
 /* Takes over a command for a group: `pending` is complete but for the command's bytes. */
-static void pending_begin(struct node *node, struct pending *pending,
-                          struct council_command *command)
+void pending_begin(struct node *node, struct pending *pending, struct council_command *command)
 {
         command->origin = (struct lock_origin){.node = node->config.self,
                                                .incarnation = node->incarnation,
@@ -157,18 +157,19 @@ void propose_came(struct node *node, node_id from, const struct envelope *envelo
 
 /* ---- arrival ---- */
 
-static struct pending *pending_for(struct node *node, struct asker asker, enum request_kind kind,
-                                   enum world_group group, uint64_t wait_ms)
+struct pending *pending_for(struct node *node, struct asker asker, enum request_kind kind,
+                            enum world_group group, uint64_t wait_ms)
 {
         if (wait_ms > 0 && node->waiting_count >= NODE_WAITING_MAX) {
-                refuse(node, asker, kind, REPLY_LIMIT, "Too many requests wait for locks.");
+                request_refuse(node, asker, kind, REPLY_LIMIT, "Too many requests wait for locks.");
                 return NULL;
         }
         bool own = asker.from == node->config.self;
         bool full = node->pending_count >= NODE_PENDING_MAX - NODE_PENDING_OWN;
         struct pending *pending = full && !own ? NULL : pending_new(node, asker);
         if (pending == NULL) {
-                refuse(node, asker, kind, REPLY_LIMIT, "Too many requests wait for a decision.");
+                request_refuse(node, asker, kind, REPLY_LIMIT,
+                               "Too many requests wait for a decision.");
                 return NULL;
         }
         pending->waits = wait_ms > 0;
@@ -206,13 +207,13 @@ void request_forward(struct node *node, struct asker asker, const struct request
         forward_to(node, asker, request, data, target, 0);
 }
 
-static void forward(struct node *node, struct asker asker, const struct request *request,
-                    struct bytes data, struct bytes region_name, uint64_t wait_ms)
+void request_forward_region(struct node *node, struct asker asker, const struct request *request,
+                            struct bytes data, struct bytes region_name, uint64_t wait_ms)
 {
         const struct topology_region *region = topology_region_by_name(node->topology, region_name);
         if (region == NULL) {
-                refuse(node, asker, request->kind, REPLY_UNKNOWN_REGION,
-                       "There is no such region.");
+                request_refuse(node, asker, request->kind, REPLY_UNKNOWN_REGION,
+                               "There is no such region.");
                 return;
         }
         node_id target = 0;
@@ -220,8 +221,8 @@ static void forward(struct node *node, struct asker asker, const struct request 
                 if (node->peers[i].region == region->id && node->peers[i].up)
                         target = node->peers[i].id;
         if (target == 0 || asker.from != 0) {
-                refuse(node, asker, request->kind, REPLY_UNREACHABLE,
-                       "The region that decides about this lock cannot be reached.");
+                request_refuse(node, asker, request->kind, REPLY_UNREACHABLE,
+                               "The region that decides about this lock cannot be reached.");
                 return;
         }
         forward_to(node, asker, request, data, target, wait_ms);
@@ -263,7 +264,8 @@ static void lock_list(struct node *node, struct asker asker, struct node_group *
         struct reply reply = {.kind = REQUEST_LOCK_LIST, .code = REPLY_OK};
         struct reply_lock *items = heap_alloc_array(node->heap, REQUEST_LIST_MAX, sizeof *items);
         if (items == NULL) {
-                refuse(node, asker, request->kind, REPLY_LIMIT, "This node is out of memory.");
+                request_refuse(node, asker, request->kind, REPLY_LIMIT,
+                               "This node is out of memory.");
                 return;
         }
         uint64_t limit = request->list.limit;
@@ -311,8 +313,8 @@ static void lock_command_of(const struct request *request, struct lock_command *
 }
 
 /* Answers at once where no decision can come: true when it did. */
-static bool no_majority(struct node *node, struct asker asker, enum request_kind kind,
-                        const struct node_group *group)
+bool request_no_majority(struct node *node, struct asker asker, enum request_kind kind,
+                         const struct node_group *group)
 {
         const struct topology_timing *timing = &node->topology->timing;
         uint64_t election_us =
@@ -322,9 +324,9 @@ static bool no_majority(struct node *node, struct asker asker, enum request_kind
                 group->leaderless_us != 0 && node->now_us >= group->leaderless_us + 2 * election_us;
         if (!group->failed && !leaderless)
                 return false;
-        refuse(node, asker, kind, REPLY_NO_MAJORITY,
-               group->failed ? "This node takes no part in agreement; ask another."
-                             : "No majority can be reached.");
+        request_refuse(node, asker, kind, REPLY_NO_MAJORITY,
+                       group->failed ? "This node takes no part in agreement; ask another."
+                                     : "No majority can be reached.");
         return true;
 }
 
@@ -335,8 +337,8 @@ static bool is_session(enum request_kind kind)
 }
 
 /* A list or a session is asked for by what keys begin with, "us-east:" at least. */
-static enum council_place place_of(const struct node *node, bool list, struct bytes key,
-                                   struct bytes *ret_region)
+enum council_place request_place(const struct node *node, bool list, struct bytes key,
+                                 struct bytes *ret_region)
 {
         struct bytes own = bytes_of_str(node->region->name);
         uint8_t whole[REQUEST_NAME_BYTES_MAX + 1];
@@ -357,14 +359,15 @@ static void lock_came(struct node *node, struct asker asker, const struct reques
         bool list = request->kind == REQUEST_LOCK_LIST;
         struct bytes key = list ? request->list.key : request->lock.key;
         struct bytes region;
-        enum council_place place = place_of(node, list || is_session(request->kind), key, &region);
+        enum council_place place =
+                request_place(node, list || is_session(request->kind), key, &region);
         uint64_t wait_ms = request->kind == REQUEST_LOCK_ACQUIRE ? request->lock.wait_ms : 0;
         if (place == COUNCIL_PLACE_INVALID) {
-                refuse(node, asker, request->kind, REPLY_BAD_REQUEST, council_place_help());
+                request_refuse(node, asker, request->kind, REPLY_BAD_REQUEST, council_place_help());
                 return;
         }
         if (place == COUNCIL_PLACE_ELSEWHERE) {
-                forward(node, asker, request, data, region, wait_ms);
+                request_forward_region(node, asker, request, data, region, wait_ms);
                 return;
         }
         enum world_group which =
@@ -374,7 +377,7 @@ static void lock_came(struct node *node, struct asker asker, const struct reques
                 lock_list(node, asker, group, request);
                 return;
         }
-        if (no_majority(node, asker, request->kind, group))
+        if (request_no_majority(node, asker, request->kind, group))
                 return;
         if (request->kind == REQUEST_LOCK_INFO) {
                 /* The leader has applied what it has answered; this node may be behind it. */
@@ -471,11 +474,11 @@ static void topology_came(struct node *node, struct asker asker, const struct re
         char text[480];
         if (!topology_parse(request->topology.document, node->spare, &error) ||
             !topology_may_follow(node->topology, node->spare, &error)) {
-                refuse(node, asker, request->kind, REPLY_BAD_REQUEST,
-                       topology_error_text(&error, text, sizeof text));
+                request_refuse(node, asker, request->kind, REPLY_BAD_REQUEST,
+                               topology_error_text(&error, text, sizeof text));
                 return;
         }
-        if (no_majority(node, asker, request->kind, group))
+        if (request_no_majority(node, asker, request->kind, group))
                 return;
         topology_set(node, asker, request);
 }
@@ -497,8 +500,8 @@ static void region_came(struct node *node, struct asker asker, const struct requ
                 topology_region_by_name(node->topology, request->region.region);
         struct node_region *known = region != NULL ? node_region_of(node, region->id) : NULL;
         if (known == NULL) {
-                refuse(node, asker, request->kind, REPLY_UNKNOWN_REGION,
-                       "There is no such region.");
+                request_refuse(node, asker, request->kind, REPLY_UNKNOWN_REGION,
+                               "There is no such region.");
                 return;
         }
         struct failover_input input;
@@ -507,12 +510,13 @@ static void region_came(struct node *node, struct asker asker, const struct requ
         input.wish = wishes[request->region.action];
         const struct failover_row *row = failover_decide(&input);
         if (row == NULL || row->refuses) {
-                refuse(node, asker, request->kind, REPLY_CONFLICT,
-                       row == NULL ? "Nothing is to be done."
-                                   : failover_sentence(row, region->name, NULL, NULL, sentence));
+                request_refuse(
+                        node, asker, request->kind, REPLY_CONFLICT,
+                        row == NULL ? "Nothing is to be done."
+                                    : failover_sentence(row, region->name, NULL, NULL, sentence));
                 return;
         }
-        if (no_majority(node, asker, request->kind, &node->groups[WORLD_GROUP_GLOBAL]))
+        if (request_no_majority(node, asker, request->kind, &node->groups[WORLD_GROUP_GLOBAL]))
                 return;
         struct pending *pending = pending_for(node, asker, request->kind, WORLD_GROUP_GLOBAL, 0);
         if (pending == NULL)
@@ -540,8 +544,8 @@ void request_came(struct node *node, uint64_t request_id, node_id from, uint64_t
         struct request request;
         node->counters.requests++;
         if (request_decode(data, &request) != ERR_NONE) {
-                refuse(node, asker, REQUEST_LOCK_INFO, REPLY_BAD_REQUEST,
-                       "The request cannot be read.");
+                request_refuse(node, asker, REQUEST_LOCK_INFO, REPLY_BAD_REQUEST,
+                               "The request cannot be read.");
                 return;
         }
         switch (request.kind) {
@@ -567,6 +571,10 @@ void request_came(struct node *node, uint64_t request_id, node_id from, uint64_t
                 break;
         case REQUEST_POSTGRES:
                 postgres_request(node, asker, &request, data);
+                break;
+        case REQUEST_KV:
+        case REQUEST_KV_WATCH:
+                values_came(node, asker, &request, data);
                 break;
         case REQUEST_KIND_COUNT:
                 break;
@@ -659,10 +667,16 @@ static void lock_outcome(struct node *node, struct pending *pending,
 void request_result_send(struct node *node, const struct council_outcome *outcome)
 {
         const struct node_peer *peer = node_peer_of(node, outcome->origin.node);
-        if (outcome->kind != COUNCIL_LOCK_RESULT || outcome->lock.kind == LOCK_QUEUED ||
-            peer == NULL || !peer->up)
+        bool lock = outcome->kind == COUNCIL_LOCK_RESULT && outcome->lock.kind != LOCK_QUEUED;
+        if ((!lock && outcome->kind != COUNCIL_KV_RESULT) || peer == NULL || !peer->up)
                 return;
-        struct reply reply = lock_reply_of(REQUEST_LOCK_ACQUIRE, outcome);
+        struct reply reply = {0};
+        if (lock)
+                reply = lock_reply_of(REQUEST_LOCK_ACQUIRE, outcome);
+        else
+                values_reply(node, REQUEST_KV, outcome->kv, &reply);
+        if (!lock && reply.kv.result.len > RESULT_BYTES_MAX)
+                return;
         buffer_reset(&node->scratch2);
         reply_encode(&reply, &node->scratch2);
         if (node->scratch2.err != ERR_NONE)
@@ -682,7 +696,8 @@ void request_result_came(struct node *node, node_id from, const struct envelope 
                 return;
         struct reply reply;
         if (reply_decode(envelope->body, &reply, NULL, 0) != ERR_NONE ||
-            reply.kind != REQUEST_LOCK_ACQUIRE) {
+            (reply.kind == REQUEST_KV) != (pending->kind == REQUEST_KV) ||
+            (reply.kind != REQUEST_LOCK_ACQUIRE && reply.kind != REQUEST_KV)) {
                 node->counters.messages_malformed++;
                 return;
         }
@@ -701,6 +716,9 @@ void request_outcome(struct node *node, const struct node_group *group,
         switch (outcome->kind) {
         case COUNCIL_LOCK_RESULT:
                 lock_outcome(node, pending, outcome);
+                break;
+        case COUNCIL_KV_RESULT:
+                values_outcome(node, pending, outcome->kv);
                 break;
         case COUNCIL_DONE:
                 if (pending->kind == REQUEST_REGION)
@@ -754,6 +772,8 @@ void request_gone(struct node *node, uint64_t request)
         pending_forget_request(node, pending);
         if (pending->queued)
                 pending_cancel(node, pending);
+        else if (pending->watch)
+                pending_drop(node, pending);
 }
 
 static void pending_tick(struct node *node, struct pending *pending, bool alone)
@@ -762,6 +782,10 @@ static void pending_tick(struct node *node, struct pending *pending, bool alone)
         uint64_t election_us =
                 1000ull * (pending->group == WORLD_GROUP_GLOBAL ? timing->election_ms
                                                                 : timing->region_election_ms);
+        if (node->now_us >= pending->deadline_us && pending->watch) {
+                values_watch_end(node, pending);
+                return;
+        }
         if (node->now_us >= pending->deadline_us) {
                 if (pending->queued)
                         pending_cancel(node, pending);
@@ -769,7 +793,7 @@ static void pending_tick(struct node *node, struct pending *pending, bool alone)
                                "No answer in time; it may or may not have happened.");
                 return;
         }
-        if (pending->elsewhere || pending->queued)
+        if (pending->elsewhere || pending->queued || pending->watch)
                 return;
         if (alone && node->now_us >= pending->arrived_us + election_us) {
                 pending_refuse(node, pending, REPLY_NO_MAJORITY,

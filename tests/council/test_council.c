@@ -3,6 +3,7 @@
 #include "council/council.h"
 
 #include "base/rng.h"
+#include "kv/kv.h"
 
 #include "../cmocka_all.h"
 
@@ -588,6 +589,93 @@ static int teardown(void **state)
         return heap.used_bytes == 0 ? 0 : 1;
 }
 
+/* ---- values ---- */
+
+static size_t apply_put(struct council *council, uint64_t index, uint64_t sequence,
+                        const struct kv_step *step, const struct council_outcome **ret)
+{
+        struct kv_build build;
+        struct buffer txn;
+        buffer_init(&txn, &heap);
+        kv_build_init(&build, &heap);
+        build.owner = BYTES("me");
+        kv_build_step(&build, false, step);
+        assert_int_equal(kv_build_end(&build, &txn), ERR_NONE);
+        kv_build_fini(&build);
+        struct council_command command = {.kind = COUNCIL_KV,
+                                          .actor = BYTES("ann"),
+                                          .wall_us = 77,
+                                          .origin = origin_of(sequence),
+                                          .kv = buffer_view(&txn)};
+        size_t count = apply(council, index, &command, ret);
+        buffer_fini(&txn);
+        return count;
+}
+
+static void restore_into(struct council *from, struct council *into, uint8_t version)
+{
+        struct buffer out;
+        buffer_init(&out, &heap);
+        council_snapshot(from, &out);
+        assert_int_equal(out.ptr[0], version);
+        assert_int_equal(council_restore(into, buffer_view(&out)), ERR_NONE);
+        assert_true(council_digest(into) == council_digest(from));
+        buffer_fini(&out);
+}
+
+static void test_values(void **state)
+{
+        struct council *council = council_open(1);
+        struct council *other = council_open(2);
+        const struct council_outcome *outcomes = NULL;
+        struct kv_item item;
+        (void)state;
+        restore_into(council, other, 1); /* what older nodes read, while values are not used */
+        struct lock_command open = {.op = LOCK_SESSION_OPEN,
+                                    .key = BYTES("global:"),
+                                    .owner = BYTES("me"),
+                                    .ttl_ms = 100,
+                                    .now_ms = 10};
+        struct council_command command = {.kind = COUNCIL_LOCK, .origin = origin_of(1)};
+        command.lock = open;
+        assert_int_equal(apply(council, 5, &command, &outcomes), 1);
+        uint64_t session = outcomes[0].lock.token.value;
+
+        struct kv_step step = {.op = KV_PUT, .key = BYTES("global:s"), .session = session + 1};
+        assert_int_equal(apply_put(council, 6, 2, &step, &outcomes), 1);
+        assert_int_equal(outcomes[0].kv->kind, KV_NO_SESSION);
+        step.session = session;
+        assert_int_equal(apply_put(council, 7, 3, &step, &outcomes), 1);
+        assert_int_equal(outcomes[0].kind, COUNCIL_KV_RESULT);
+        assert_int_equal(outcomes[0].kv->revision, 7);
+        assert_true(kv_find(council_kv(council), BYTES("global:s"), &item));
+        assert_true(bytes_equal(item.actor, BYTES("ann")));
+        assert_int_equal(item.wall_us, 77);
+
+        /* the same again is not applied again, on this replica and on a restored one */
+        restore_into(council, other, 3);
+        step.value = BYTES("another");
+        struct council *replicas[] = {council, other};
+        for (size_t i = 0; i < COUNT_OF(replicas); i++) {
+                assert_int_equal(apply_put(replicas[i], 8, 3, &step, &outcomes), 1);
+                assert_true(outcomes[0].repeat);
+                assert_int_equal(outcomes[0].kv->revision, 7);
+                assert_true(outcomes[0].kv->succeeded);
+                assert_true(kv_find(council_kv(replicas[i]), BYTES("global:s"), &item));
+                assert_int_equal(item.value.len, 0);
+        }
+        /* the session's end takes the key along, wherever it is applied */
+        command = (struct council_command){.kind = COUNCIL_LOCK};
+        command.lock = (struct lock_command){.op = LOCK_TIME, .now_ms = 110};
+        for (size_t i = 0; i < COUNT_OF(replicas); i++) {
+                (void)apply(replicas[i], 9, &command, &outcomes);
+                assert_false(kv_find(council_kv(replicas[i]), BYTES("global:s"), &item));
+        }
+        assert_true(council_digest(council) == council_digest(other));
+        council_free(council);
+        council_free(other);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -601,6 +689,7 @@ int main(void)
                 cmocka_unit_test(test_replicas),
                 cmocka_unit_test(test_damaged_snapshots),
                 cmocka_unit_test(test_places),
+                cmocka_unit_test(test_values),
                 cmocka_unit_test(test_memory),
         };
         return cmocka_run_group_tests(tests, setup, teardown);

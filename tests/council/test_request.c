@@ -56,6 +56,15 @@ static struct request request_example(enum request_kind kind)
                 request.postgres.target = BYTES("eu-west");
                 request.postgres.actor = BYTES("operator");
                 break;
+        case REQUEST_KV:
+        case REQUEST_KV_WATCH:
+                request.kv.key = BYTES("global:a");
+                request.kv.txn = BYTES("opaque here");
+                request.kv.actor = BYTES("operator");
+                request.kv.after = 12345678901;
+                request.kv.wait_ms = 300;
+                request.kv.stale = true;
+                break;
         case REQUEST_TOPOLOGY_GET:
         case REQUEST_KIND_COUNT:
                 break;
@@ -146,6 +155,9 @@ static void reply_damage(struct buffer *out, struct reply_lock *items, size_t si
 
 static void test_replies(void **state)
 {
+        /* version 1, done, succeeded, revision 9, compacted 2, one step: put, nothing told */
+        static const uint8_t result[] = {1, 1, 1, 9, 2, 1, 2, 0, 0, 0};
+        struct bytes result_bytes = bytes_of(result, sizeof result);
         (void)state;
         struct reply_lock listed[3] = {
                 {BYTES("global:a"), BYTES("o1"), 7, 100, 0},
@@ -166,6 +178,8 @@ static void test_replies(void **state)
                                 reply.topology.epoch = 5;
                                 if (kind != REQUEST_REGION)
                                         reply.topology.document = BYTES("doc");
+                        } else if (kind == REQUEST_KV || kind == REQUEST_KV_WATCH) {
+                                reply.kv.result = result_bytes;
                         } else {
                                 reply.lock = listed[1];
                         }

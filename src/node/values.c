@@ -1,0 +1,204 @@
+/* values.c - what clients ask of the key-value space.
+ *
+ *   arrive -> reads that may be stale: answered from this node's copy, with no majority
+ *         |-> changes to follow: answered from this node's copy, now or when there are some
+ *         |-> everything else: a transaction in the log of the group that its keys name
+ *         `-> of another region: forwarded to a node there
+ *
+ * A transaction that only reads goes through the log like one that writes, so it is linearizable.
+ * Changes come in the order of revisions and without gaps, but a node that is cut off tells them
+ * late. */
+#include "base/check.h"
+#include "node/node_priv.h"
+
+/* All keys of a transaction begin with the name of one group. */
+static bool key_fits(void *context, struct bytes key)
+{
+        const struct bytes *group = context;
+        return bytes_starts_with(key, *group);
+}
+
+static struct bytes group_name(struct bytes key)
+{
+        size_t len = 0;
+        while (len < key.len && key.ptr[len] != ':')
+                len++;
+        return bytes_of(key.ptr, len < key.len ? len + 1 : len);
+}
+
+static const struct {
+        enum reply_code code;
+        const char *text;
+} said[KV_RESULT_COUNT] = {
+        [KV_DONE] = {REPLY_OK, ""},
+        [KV_INVALID] = {REPLY_BAD_REQUEST, "A key, a value or a step is out of range, or a key is "
+                                           "written twice."},
+        [KV_LIMIT] = {REPLY_LIMIT, "Too many keys or bytes."},
+        [KV_COMPACTED] = {REPLY_COMPACTED, "That revision is forgotten; read the present state."},
+        [KV_FUTURE] = {REPLY_BAD_REQUEST, "That revision is not there yet."},
+        [KV_NO_SESSION] = {REPLY_NO_SESSION, "This owner's session has ended."},
+};
+
+void values_reply(struct node *node, enum request_kind kind, const struct kv_result *result,
+                  struct reply *ret)
+{
+        *ret = (struct reply){.kind = kind, .code = REPLY_LIMIT};
+        ret->text = BYTES("This node is out of memory.");
+        buffer_reset(&node->scratch);
+        if (result != NULL)
+                kv_result_encode(result, &node->scratch);
+        if (result == NULL || node->scratch.err != ERR_NONE)
+                return;
+        CHECK((unsigned)result->kind < KV_RESULT_COUNT && said[result->kind].text != NULL);
+        ret->code = said[result->kind].code;
+        ret->text = bytes_of_str(said[result->kind].text);
+        ret->kv.result = buffer_view(&node->scratch);
+}
+
+void values_outcome(struct node *node, struct pending *pending, const struct kv_result *result)
+{
+        struct reply reply;
+        values_reply(node, pending->kind, result, &reply);
+        pending_answer(node, pending, &reply);
+}
+
+/* ---- watching ---- */
+
+/* Answers where there is something to tell, or where it is `due` anyway. */
+static void watch_look(struct node *node, struct pending *pending, bool due)
+{
+        struct request request;
+        struct reply reply;
+        if (request_decode(pending->command, &request) != ERR_NONE) {
+                pending_refuse(node, pending, REPLY_INTERNAL, "The request was lost.");
+                return;
+        }
+        const struct kv_result *result = council_kv_changes(node->groups[pending->group].council,
+                                                            request.kv.key, request.kv.after);
+        bool nothing = result != NULL && ((result->kind == KV_DONE && result->item_count == 0) ||
+                                          result->kind == KV_FUTURE);
+        if (nothing && !due)
+                return;
+        values_reply(node, pending->kind, result, &reply);
+        pending_answer(node, pending, &reply);
+}
+
+void values_watch_end(struct node *node, struct pending *pending)
+{
+        watch_look(node, pending, true);
+}
+
+void values_changed(struct node *node, struct node_group *group)
+{
+        uint64_t revision = kv_revision(council_kv(group->council));
+        if (group->kv_seen == revision)
+                return;
+        group->kv_seen = revision;
+        size_t left = group->watch_count;
+        struct pending *next;
+        for (struct pending *pending = node->pending_first; pending != NULL && left > 0;
+             pending = next) {
+                next = pending->next;
+                if (!pending->watch || pending->group != group->group)
+                        continue;
+                left--;
+                watch_look(node, pending, false);
+        }
+}
+
+static void watch_came(struct node *node, struct asker asker, const struct request *request,
+                       struct bytes data, struct node_group *group)
+{
+        const struct kv_result *result =
+                council_kv_changes(group->council, request->kv.key, request->kv.after);
+        bool ready = result == NULL || result->kind != KV_DONE || result->item_count > 0;
+        /* What is ahead of this node's copy is ahead of what it has heard so far, no more. */
+        bool behind = result != NULL && result->kind == KV_FUTURE && request->kv.wait_ms > 0;
+        if ((ready && !behind) || request->kv.wait_ms == 0) {
+                struct reply reply;
+                values_reply(node, request->kind, result, &reply);
+                request_answer(node, asker, &reply);
+                return;
+        }
+        uint64_t wait_ms =
+                request->kv.wait_ms > LOCK_WAIT_MS_MAX ? LOCK_WAIT_MS_MAX : request->kv.wait_ms;
+        struct pending *pending = pending_for(node, asker, request->kind, group->group, wait_ms);
+        if (pending == NULL)
+                return;
+        pending->watch = true;
+        group->watch_count++;
+        pending->retry_us = UINT64_MAX;
+        pending->deadline_us = node->now_us + wait_ms * 1000;
+        pending_times(node, pending);
+        if (!heap_copy(node->heap, data, &pending->command))
+                pending_refuse(node, pending, REPLY_LIMIT, "This node is out of memory.");
+}
+
+/* ---- transactions ---- */
+
+static void stale_came(struct node *node, struct asker asker, const struct request *request,
+                       const struct kv_txn *txn, struct node_group *group)
+{
+        struct reply reply;
+        if (txn->writes) {
+                request_refuse(node, asker, request->kind, REPLY_BAD_REQUEST,
+                               "Only reads may be stale.");
+                return;
+        }
+        values_reply(node, request->kind, council_kv_read(group->council, txn), &reply);
+        request_answer(node, asker, &reply);
+}
+
+static void txn_came(struct node *node, struct asker asker, const struct request *request,
+                     struct node_group *group)
+{
+        struct bytes name = group_name(request->kv.key);
+        struct kv_txn txn;
+        if (kv_txn_decode(request->kv.txn, &txn) != ERR_NONE) {
+                request_refuse(node, asker, request->kind, REPLY_BAD_REQUEST,
+                               "The transaction cannot be read.");
+                return;
+        }
+        if (!kv_txn_keys(&txn, key_fits, &name)) {
+                request_refuse(node, asker, request->kind, REPLY_BAD_REQUEST,
+                               "All keys of a transaction belong to one group: they begin with "
+                               "the same name and a colon.");
+                return;
+        }
+        if (request->kv.stale) {
+                stale_came(node, asker, request, &txn, group);
+                return;
+        }
+        if (request_no_majority(node, asker, request->kind, group))
+                return;
+        struct pending *pending = pending_for(node, asker, request->kind, group->group, 0);
+        if (pending == NULL)
+                return;
+        struct council_command command = {.kind = COUNCIL_KV, .actor = request->kv.actor};
+        command.kv = request->kv.txn;
+        pending_begin(node, pending, &command);
+}
+
+void values_came(struct node *node, struct asker asker, const struct request *request,
+                 struct bytes data)
+{
+        struct bytes region;
+        bool watch = request->kind == REQUEST_KV_WATCH;
+        enum council_place place = request_place(node, true, request->kv.key, &region);
+        if (place == COUNCIL_PLACE_INVALID) {
+                request_refuse(node, asker, request->kind, REPLY_BAD_REQUEST, council_place_help());
+                return;
+        }
+        if (place == COUNCIL_PLACE_ELSEWHERE) {
+                request_forward_region(node, asker, request, data, region,
+                                       watch ? request->kv.wait_ms : 0);
+                return;
+        }
+        struct node_group *group =
+                &node->groups[place == COUNCIL_PLACE_GLOBAL ? WORLD_GROUP_GLOBAL
+                                                            : WORLD_GROUP_REGION];
+        if (watch)
+                watch_came(node, asker, request, data, group);
+        else
+                txn_came(node, asker, request, group);
+}
