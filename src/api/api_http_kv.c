@@ -5,8 +5,8 @@
  *   GET  /kv-history?key=K&limit=N&stale=1 the versions of a key, newest first
  *   GET  /kv-watch?prefix=P&after=N&wait_ms=N   changes after a revision, as soon as there are some
  *   POST /kv/KEY/put      {"value" or "base64", "revision", "session", "owner", "id", "keep"};
- *                         with a revision: only where the key's is that one (0: there is none), else
- *                         409
+ *                         with a revision: only where the key's is that one (0: there is none),
+ *                         else 409
  *   POST /kv/KEY/delete   {"prefix", "id"}; may be empty
  *   POST /kv              {"if": [{"key", "what", "is", "number" or "value"}], "then": [step],
  *                         "else": [step], "id"}; step: {"op", "key", "value", "prefix"}

@@ -1,4 +1,4 @@
-/* Which group decides about a lock or a value: the part of its key before the first colon says so. */
+/* Which group decides about a lock or a value: what its key has before the first colon. */
 #include "council/council.h"
 
 static bool name_byte(uint8_t byte)

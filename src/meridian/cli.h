@@ -61,6 +61,7 @@ int cli_events(struct cli *cli);
 int cli_conflicts(struct cli *cli);
 int cli_verify(struct cli *cli);
 int cli_lock(struct cli *cli);
+int cli_kv(struct cli *cli);
 int cli_drain(struct cli *cli);
 int cli_undrain(struct cli *cli);
 int cli_isolate(struct cli *cli);

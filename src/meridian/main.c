@@ -40,6 +40,13 @@ static const struct command commands[] = {
         {"lock", "release KEY OWNER TOKEN", "give it back", 1, 8, cli_lock},
         {"lock", "info KEY", "who holds it", 1, 8, cli_lock},
         {"lock", "list PREFIX", "all that are held, e.g. of global:", 1, 8, cli_lock},
+        {"kv", "get KEY [--stale]", "a value", 1, 3, cli_kv},
+        {"kv", "put KEY VALUE [--revision N]", "write it; only where its revision is N", 1, 5,
+         cli_kv},
+        {"kv", "del KEY", "delete it", 1, 2, cli_kv},
+        {"kv", "list PREFIX [--stale]", "all that begin so, e.g. with global:", 1, 3, cli_kv},
+        {"kv", "history KEY", "its versions, newest first: who, when", 1, 2, cli_kv},
+        {"kv", "watch PREFIX", "changes as they come", 1, 2, cli_kv},
         {"doctor", "", "look for what is missing or wrong on this machine", 0, 0, cli_doctor},
         {"lab", "COMMAND", "three regions on this machine: `meridian lab help`", 0, 0, NULL},
         {"completion", "bash", "a script for the shell: eval \"$(meridian completion bash)\"", 1, 1,
@@ -89,6 +96,7 @@ static int command_completion(struct cli *cli)
                         printf("%s ", commands[i].name);
         }
         printf("' ;;\n        2:lock) words='acquire renew release info list' ;;\n"
+               "        2:kv) words='get put del list history watch' ;;\n"
                "        2:lab) words='");
         for (size_t i = 0; lab_commands[i].name != NULL; i++)
                 printf("%s ", lab_commands[i].name);

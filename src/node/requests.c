@@ -437,7 +437,7 @@ static void topology_set(struct node *node, struct asker asker, const struct req
         char text[160];
         (void)council_topology(group->council, &epoch);
         if (epoch != request->topology.epoch) { /* what was removed is judged by the present one */
-                refuse(node, asker, request->kind, REPLY_CONFLICT, err_text(ERR_BUSY));
+                request_refuse(node, asker, request->kind, REPLY_CONFLICT, err_text(ERR_BUSY));
                 return;
         }
         uint64_t removed = council_removed(group->council);
@@ -450,8 +450,8 @@ static void topology_set(struct node *node, struct asker asker, const struct req
                 command.topology.regions = region_bits(node->spare);
         region_id again = council_region_least(command.topology.regions & removed);
         if (again != 0) {
-                refuse(node, asker, request->kind, REPLY_BAD_REQUEST,
-                       removed_text(again, text, sizeof text));
+                request_refuse(node, asker, request->kind, REPLY_BAD_REQUEST,
+                               removed_text(again, text, sizeof text));
                 return;
         }
         struct pending *pending = pending_for(node, asker, request->kind, WORLD_GROUP_GLOBAL, 0);
