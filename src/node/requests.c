@@ -824,7 +824,7 @@ void request_tick(struct node *node)
         }
         if (!any && node->now_us < node->pending_next_us)
                 return;
-        /* Whatever is made meanwhile goes to the end, and nothing but the one in hand is dropped. */
+        /* Whatever is made meanwhile goes to the end; nothing but the one in hand is dropped. */
         struct pending *next;
         node->pending_next_us = UINT64_MAX;
         for (struct pending *pending = node->pending_first; pending != NULL; pending = next) {
