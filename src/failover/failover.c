@@ -3,7 +3,7 @@
 #include "failover/failover.h"
 
 #include "base/check.h"
-#include "base/sentence.h"
+#include "base/row.h"
 
 #define S(name)  (1u << REGION_##name)
 #define STATES   ((1u << REGION_STATE_COUNT) - 1)
@@ -17,9 +17,9 @@
 #define W(name)  (1u << FAILOVER_WISH_##name)
 
 enum {
-        NO = 1,
-        YES = 2,
-        ANY = 3,
+        NO = ROW_NO,
+        YES = ROW_YES,
+        ANY = ROW_ANY,
 };
 
 #define AUTOMATIC REGION_ACTOR_AUTOMATIC
@@ -103,19 +103,16 @@ static const struct failover_row rows[] = {
          true, REGION_ISOLATED, OPERATOR, "{region} is isolated already"},
 };
 
-static bool flag_fits(uint8_t mask, bool value)
-{
-        return (mask & (value ? YES : NO)) != 0;
-}
-
 static bool row_fits(const struct failover_row *row, const struct failover_input *input)
 {
-        return (row->states & (1u << input->state)) != 0 &&
-               (row->verdicts & (1u << input->verdict)) != 0 &&
-               (row->selves & (1u << input->self)) != 0 &&
-               (row->wishes & (1u << input->wish)) != 0 &&
-               flag_fits(row->caught_up, input->caught_up) && flag_fits(row->held, input->held) &&
-               flag_fits(row->emptied, input->emptied) && flag_fits(row->last, input->last);
+        return row_mask_holds(row->states, input->state) &&
+               row_mask_holds(row->verdicts, input->verdict) &&
+               row_mask_holds(row->selves, input->self) &&
+               row_mask_holds(row->wishes, input->wish) &&
+               row_flag_holds(row->caught_up, input->caught_up) &&
+               row_flag_holds(row->held, input->held) &&
+               row_flag_holds(row->emptied, input->emptied) &&
+               row_flag_holds(row->last, input->last);
 }
 
 const struct failover_row *failover_decide(const struct failover_input *input)
@@ -176,63 +173,19 @@ const char *failover_wish_name(enum failover_wish wish)
         return (unsigned)wish < FAILOVER_WISH_COUNT ? wish_names[wish] : "unknown";
 }
 
-static const char *state_name(unsigned value)
-{
-        return region_state_name((enum region_state)value);
-}
-
-static const char *verdict_name(unsigned value)
-{
-        return health_verdict_name((enum health_verdict)value);
-}
-
-static const char *self_name(unsigned value)
-{
-        return health_self_name((enum health_self)value);
-}
-
-static const char *wish_name(unsigned value)
-{
-        return failover_wish_name((enum failover_wish)value);
-}
-
-/* "a, b" of a mask of `count` bits; "any" when all are set. */
-static void markdown_mask(struct buffer *buffer, unsigned mask, unsigned count,
-                          const char *(*name)(unsigned value))
-{
-        bool first = true;
-        if (mask == (1u << count) - 1) {
-                buffer_format(buffer, "any");
-                return;
-        }
-        for (unsigned i = 0; i < count; i++) {
-                if ((mask & (1u << i)) == 0)
-                        continue;
-                buffer_format(buffer, "%s%s", first ? "" : ", ", name(i));
-                first = false;
-        }
-}
-
-static void markdown_flag(struct buffer *buffer, uint8_t mask, const char *yes, const char *no)
-{
-        if (mask != ANY)
-                buffer_format(buffer, ", %s", mask == YES ? yes : no);
-}
-
 static void markdown_row(struct buffer *buffer, const struct failover_row *row)
 {
+        bool first = true;
         buffer_format(buffer, "| `%s` | ", row->id);
-        markdown_mask(buffer, row->states, REGION_STATE_COUNT, state_name);
-        buffer_format(buffer, " | ");
-        markdown_mask(buffer, row->wishes, FAILOVER_WISH_COUNT, wish_name);
-        buffer_format(buffer, " | ");
-        markdown_mask(buffer, row->verdicts, HEALTH_VERDICT_COUNT, verdict_name);
-        buffer_format(buffer, " | ");
-        markdown_mask(buffer, row->selves, HEALTH_SELF_COUNT, self_name);
-        markdown_flag(buffer, row->caught_up, "caught up", "not caught up");
-        markdown_flag(buffer, row->held, "hold-down passed", "hold-down runs");
-        markdown_flag(buffer, row->emptied, "drain time passed", "drain time runs");
-        markdown_flag(buffer, row->last, "no other region serves", "another region serves");
+        row_mask_markdown(buffer, row->states, REGION_STATE_COUNT, region_state_name);
+        row_mask_markdown(buffer, row->wishes, FAILOVER_WISH_COUNT, failover_wish_name);
+        row_mask_markdown(buffer, row->verdicts, HEALTH_VERDICT_COUNT, health_verdict_name);
+        row_mask_markdown(buffer, row->selves, HEALTH_SELF_COUNT, health_self_name);
+        row_flag_markdown(buffer, row->caught_up, "caught up", "not caught up", &first);
+        row_flag_markdown(buffer, row->held, "hold-down passed", "hold-down runs", &first);
+        row_flag_markdown(buffer, row->emptied, "drain time passed", "drain time runs", &first);
+        row_flag_markdown(buffer, row->last, "no other region serves", "another region serves",
+                          &first);
         buffer_format(buffer, " | %s | %s |\n",
                       row->refuses ? "(refused)" : region_state_name(row->to), row->sentence);
 }
@@ -247,9 +200,9 @@ void failover_markdown(struct buffer *buffer)
                 "A region is *down* when a majority of all regions do not hear it. It *fails* "
                 "when it says of itself that Redis, its edge or all of its backends are "
                 "down.\n\n"
-                "| row | in state | operator asks | verdict of the others | says of itself, "
-                "and further | becomes | sentence |\n"
-                "| --- | --- | --- | --- | --- | --- | --- |\n");
+                "| row | in state | operator asks | verdict of the others | says of itself | "
+                "further | becomes | sentence |\n"
+                "| --- | --- | --- | --- | --- | --- | --- | --- |\n");
         for (size_t i = 0; i < COUNT_OF(rows); i++)
                 markdown_row(buffer, &rows[i]);
 }

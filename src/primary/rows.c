@@ -3,7 +3,7 @@
 #include "primary/primary.h"
 
 #include "base/check.h"
-#include "base/sentence.h"
+#include "base/row.h"
 
 #include <stdio.h>
 
@@ -20,9 +20,9 @@
 #define UNFORCED (WISHES & ~W(FORCE))
 
 enum {
-        NO = 1,
-        YES = 2,
-        ANY = 3,
+        NO = ROW_NO,
+        YES = ROW_YES,
+        ANY = ROW_ANY,
 };
 
 #define DO(name) PRIMARY_DO_##name
@@ -116,20 +116,19 @@ static const struct primary_row rows[] = {
          "{node} holds data of another cluster than {other}: move it away by hand"},
 };
 
-static bool flag_fits(uint8_t mask, bool value)
-{
-        return (mask & (value ? YES : NO)) != 0;
-}
-
 static bool row_fits(const struct primary_row *row, const struct primary_input *input)
 {
-        return (row->servers >> input->server & 1u) != 0 && (row->holds >> input->hold & 1u) != 0 &&
-               (row->matches >> input->match & 1u) != 0 && (row->ranks >> input->rank & 1u) != 0 &&
-               (row->wishes >> input->wish & 1u) != 0 && flag_fits(row->latest, input->latest) &&
-               flag_fits(row->loss_over, input->loss_over) &&
-               flag_fits(row->automatic, input->automatic) && flag_fits(row->ready, input->ready) &&
-               flag_fits(row->following, input->following) &&
-               flag_fits(row->founder, input->founder);
+        return row_mask_holds(row->servers, input->server) &&
+               row_mask_holds(row->holds, input->hold) &&
+               row_mask_holds(row->matches, input->match) &&
+               row_mask_holds(row->ranks, input->rank) &&
+               row_mask_holds(row->wishes, input->wish) &&
+               row_flag_holds(row->latest, input->latest) &&
+               row_flag_holds(row->loss_over, input->loss_over) &&
+               row_flag_holds(row->automatic, input->automatic) &&
+               row_flag_holds(row->ready, input->ready) &&
+               row_flag_holds(row->following, input->following) &&
+               row_flag_holds(row->founder, input->founder);
 }
 
 const struct primary_row *primary_decide(const struct primary_input *input)
@@ -254,48 +253,22 @@ const char *primary_action_name(enum primary_action action)
         return name_of(action_names, PRIMARY_ACTION_COUNT, action);
 }
 
-/* "a, b" of a mask; "any" when all are set. */
-static void markdown_mask(struct buffer *buffer, unsigned mask, const char *const *names,
-                          unsigned count)
-{
-        bool first = true;
-        if (mask == (1u << count) - 1) {
-                buffer_format(buffer, "any | ");
-                return;
-        }
-        for (unsigned i = 0; i < count; i++) {
-                if ((mask >> i & 1u) == 0)
-                        continue;
-                buffer_format(buffer, "%s%s", first ? "" : ", ", names[i]);
-                first = false;
-        }
-        buffer_format(buffer, " | ");
-}
-
-static void markdown_flag(struct buffer *buffer, uint8_t mask, const char *yes, const char *no,
-                          bool *first)
-{
-        if (mask == ANY)
-                return;
-        buffer_format(buffer, "%s%s", *first ? "" : ", ", mask == YES ? yes : no);
-        *first = false;
-}
-
 static void markdown_row(struct buffer *buffer, const struct primary_row *row)
 {
         bool first = true;
         buffer_format(buffer, "| `%s` | ", row->id);
-        markdown_mask(buffer, row->servers, server_names, PRIMARY_SERVER_COUNT);
-        markdown_mask(buffer, row->holds, hold_names, PRIMARY_HOLD_COUNT);
-        markdown_mask(buffer, row->matches, match_names, PRIMARY_MATCH_COUNT);
-        markdown_mask(buffer, row->ranks, rank_names, PRIMARY_RANK_COUNT);
-        markdown_mask(buffer, row->wishes, wish_names, PRIMARY_WISH_COUNT);
-        markdown_flag(buffer, row->latest, "newest epoch", "older epoch", &first);
-        markdown_flag(buffer, row->loss_over, "too much lost", "little or nothing lost", &first);
-        markdown_flag(buffer, row->automatic, "automatic", "not automatic", &first);
-        markdown_flag(buffer, row->ready, "the chosen one is ready", "not ready", &first);
-        markdown_flag(buffer, row->following, "follows", "does not follow", &first);
-        markdown_flag(buffer, row->founder, "is to begin", "is not to begin", &first);
+        row_mask_markdown(buffer, row->servers, PRIMARY_SERVER_COUNT, primary_server_name);
+        row_mask_markdown(buffer, row->holds, PRIMARY_HOLD_COUNT, primary_hold_name);
+        row_mask_markdown(buffer, row->matches, PRIMARY_MATCH_COUNT, primary_match_name);
+        row_mask_markdown(buffer, row->ranks, PRIMARY_RANK_COUNT, primary_rank_name);
+        row_mask_markdown(buffer, row->wishes, PRIMARY_WISH_COUNT, primary_wish_name);
+        row_flag_markdown(buffer, row->latest, "newest epoch", "older epoch", &first);
+        row_flag_markdown(buffer, row->loss_over, "too much lost", "little or nothing lost",
+                          &first);
+        row_flag_markdown(buffer, row->automatic, "automatic", "not automatic", &first);
+        row_flag_markdown(buffer, row->ready, "the chosen one is ready", "not ready", &first);
+        row_flag_markdown(buffer, row->following, "follows", "does not follow", &first);
+        row_flag_markdown(buffer, row->founder, "is to begin", "is not to begin", &first);
         buffer_format(buffer, " | %s%s | %s |\n", primary_action_name(row->action),
                       row->alarm ? ", alarm" : "", row->sentence == NULL ? "" : row->sentence);
 }

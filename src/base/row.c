@@ -1,5 +1,5 @@
-/* See sentence.h. Cannot fail: what does not fit is cut. */
-#include "base/sentence.h"
+/* See row.h. Cannot fail: a sentence that does not fit is cut; a page's buffer keeps its own error. */
+#include "base/row.h"
 
 #include "base/bytes.h"
 
@@ -36,4 +36,26 @@ const char *sentence_fill(const char *sentence, const struct sentence_word *word
         }
         text[used] = 0;
         return text;
+}
+
+void row_mask_markdown(struct buffer *buffer, uint32_t mask, unsigned count,
+                       const char *(*name)(unsigned value))
+{
+        bool first = true;
+        for (unsigned i = 0; i < count && mask != (1u << count) - 1; i++) {
+                if (!row_mask_holds(mask, i))
+                        continue;
+                buffer_format(buffer, "%s%s", first ? "" : ", ", name(i));
+                first = false;
+        }
+        buffer_format(buffer, "%s | ", mask == (1u << count) - 1 ? "any" : "");
+}
+
+void row_flag_markdown(struct buffer *buffer, uint8_t mask, const char *yes, const char *no,
+                       bool *first)
+{
+        if (mask == ROW_ANY)
+                return;
+        buffer_format(buffer, "%s%s", *first ? "" : ", ", mask == ROW_YES ? yes : no);
+        *first = false;
 }
