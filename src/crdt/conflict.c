@@ -5,6 +5,7 @@
  * unless the winner was itself overwritten before the loser came. Changes nothing. */
 #include "crdt/crdt_priv.h"
 #include "crdt/lists.h"
+#include "crdt/zset.h"
 
 static enum crdt_type type_of(enum crdt_op op)
 {
@@ -17,6 +18,9 @@ static enum crdt_type type_of(enum crdt_op op)
                 return CRDT_HASH;
         case CRDT_OP_SADD:
                 return CRDT_SET;
+        case CRDT_OP_ZADD:
+        case CRDT_OP_ZCOUNT:
+                return CRDT_ZSET;
         case CRDT_OP_LIST_INSERT:
                 return CRDT_LIST;
         case CRDT_OP_STREAM_ADD:
@@ -86,6 +90,27 @@ static void find_fields(struct crdt_env *env, struct crdt *crdt, const struct cr
         env->conflict->count = count > 0 ? count : 1;
 }
 
+static void find_scores(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
+{
+        struct cursor cursor = cursor_of(delta->list);
+        uint64_t count = 0;
+        for (uint64_t i = 0; i < delta->list_count; i++) {
+                struct bytes name = name_read(&cursor);
+                double score = crdt_score_read(&cursor);
+                struct zset_member *member = zset_look(&env->table, crdt, name);
+                const struct zset_dot *own =
+                        member == NULL ? NULL : zset_dot(member, env->seen->self);
+                if (own == NULL || own->removed || zset_same_score(own->score, score) ||
+                    !loses(env, delta->stamp, zset_stamp(own)))
+                        continue;
+                if (count++ > 0)
+                        continue;
+                found(env, delta, CRDT_CONFLICT_FIELD, zset_stamp(own));
+                env->conflict->field = name;
+        }
+        env->conflict->count = count > 0 ? count : 1;
+}
+
 static void find_siblings(struct crdt_env *env, const struct crdt *crdt,
                           const struct crdt_delta *delta)
 {
@@ -120,6 +145,8 @@ void conflict_find(struct crdt_env *env, struct crdt *crdt, const struct crdt_de
                 found(env, delta, CRDT_CONFLICT_COUNT, crdt->base);
         else if (delta->op == CRDT_OP_HSET)
                 find_fields(env, crdt, delta);
+        else if (delta->op == CRDT_OP_ZADD)
+                find_scores(env, crdt, delta);
         else if (delta->op == CRDT_OP_SIBLING)
                 find_siblings(env, crdt, delta);
         env->conflict->lost_amount = delta->total.whole;

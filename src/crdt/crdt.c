@@ -13,6 +13,7 @@
 #include "crdt/lists.h"
 #include "crdt/siblings.h"
 #include "crdt/stream.h"
+#include "crdt/zset.h"
 
 void crdt_fini(const struct table_env *env, struct crdt *crdt)
 {
@@ -22,6 +23,7 @@ void crdt_fini(const struct table_env *env, struct crdt *crdt)
         hll_free(env, crdt);
         list_free(env, &crdt->list);
         stream_free(env, &crdt->stream);
+        zset_free(env, &crdt->zset);
         heap_free(env->heap, crdt->bounds);
         counter_free(env, &crdt->counter);
         *crdt = (struct crdt){0};
@@ -40,7 +42,7 @@ struct stamp crdt_rival(const struct crdt *crdt, enum crdt_type type)
 struct stamp crdt_floor(const struct crdt *crdt, enum crdt_type type)
 {
         struct stamp rival = crdt_rival(crdt, type);
-        return type == CRDT_SET || type == CRDT_LIST || type == CRDT_STREAM
+        return type == CRDT_SET || type == CRDT_LIST || type == CRDT_STREAM || type == CRDT_ZSET
                        ? rival
                        : stamp_max(rival, crdt->killed);
 }
@@ -58,6 +60,8 @@ enum crdt_type crdt_type(const struct crdt *crdt)
                 return CRDT_HASH;
         if (crdt->members != NULL && crdt->members->live > 0)
                 return CRDT_SET;
+        if (crdt->zset != NULL && crdt->zset->live > 0)
+                return CRDT_ZSET;
         if (crdt->siblings != NULL && crdt->siblings->count > 0)
                 return CRDT_SIBLINGS;
         if (crdt->hll != NULL && hll_alive(crdt))
@@ -142,6 +146,7 @@ void change_begin(struct crdt_env *env, const struct crdt *crdt)
         env->string_dirty = false;
         env->string_new = false;
         env->fields_cut = false;
+        env->scores_cut = false;
         env->siblings_dirty = false;
         env->fresh = env->was == CRDT_NONE;
         env->written = false;
@@ -164,6 +169,9 @@ void change_settle(struct crdt_env *env, struct crdt *crdt)
                 fields_sweep(env, crdt);
         if (crdt->members != NULL && (floor_rose(env, crdt, CRDT_SET) || crdt->bound_count > 0))
                 members_sweep(env, crdt);
+        if (crdt->zset != NULL &&
+            (env->scores_cut || floor_rose(env, crdt, CRDT_ZSET) || crdt->bound_count > 0))
+                zset_sweep(env, crdt);
         if (crdt->siblings != NULL && floor_rose(env, crdt, CRDT_SIBLINGS))
                 siblings_sweep(env, crdt);
         if (crdt->list != NULL && (floor_rose(env, crdt, CRDT_LIST) || crdt->bound_count > 0))
@@ -274,6 +282,7 @@ static void apply_gone(struct crdt_env *env, struct crdt *crdt, const struct crd
         ttl_join(crdt, del ? delta->stamp : delta->ttl, 0);
         cuts_join(env, crdt, delta);
         fields_cut(env, crdt, delta, true);
+        zset_cut(env, crdt, delta->scores, delta->stamp.hlc);
         delta_bounds_join(env, crdt, delta);
         change_settle(env, crdt);
         string_sync(env, crdt, (struct bytes){0});
@@ -345,6 +354,36 @@ static void apply_srem(struct crdt_env *env, struct crdt *crdt, const struct crd
                         member_remove(env, crdt, member, dot_stamp(dot));
                 }
         }
+}
+
+static void apply_zadd(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
+{
+        last_raise(env, crdt, CRDT_ZSET, delta->stamp, false);
+        if ((delta->flags & CRDT_FLAG_CREATED) != 0)
+                ttl_join(crdt, delta->stamp, 0);
+        change_settle(env, crdt);
+        string_sync(env, crdt, (struct bytes){0});
+        struct cursor cursor = cursor_of(delta->list);
+        for (uint64_t i = 0; i < delta->list_count; i++) {
+                struct bytes member = name_read(&cursor);
+                zset_add(env, crdt, member, crdt_score_read(&cursor), delta->stamp);
+        }
+        zset_observed(env, crdt, delta->elements, delta->stamp.hlc);
+}
+
+static void apply_zrem(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
+{
+        zset_observed(env, crdt, delta->list, delta->stamp.hlc);
+}
+
+static void apply_zcount(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
+{
+        last_raise(env, crdt, CRDT_ZSET, delta->stamp, false);
+        if ((delta->flags & CRDT_FLAG_CREATED) != 0)
+                ttl_join(crdt, delta->stamp, 0);
+        change_settle(env, crdt);
+        string_sync(env, crdt, (struct bytes){0});
+        zset_count(env, crdt, delta);
 }
 
 static void apply_opaque(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
@@ -439,6 +478,9 @@ static void (*const apply_table[CRDT_OP_END])(struct crdt_env *env, struct crdt 
         [CRDT_OP_HCOUNT] = apply_hcount,
         [CRDT_OP_SADD] = apply_sadd,
         [CRDT_OP_SREM] = apply_srem,
+        [CRDT_OP_ZADD] = apply_zadd,
+        [CRDT_OP_ZREM] = apply_zrem,
+        [CRDT_OP_ZCOUNT] = apply_zcount,
         [CRDT_OP_OPAQUE] = apply_opaque,
         [CRDT_OP_HLL] = apply_hll,
         [CRDT_OP_SIBLING] = apply_sibling,
@@ -469,6 +511,7 @@ void crdt_evict(const struct table_env *env, struct crdt *crdt)
         hll_free(env, crdt);
         list_free(env, &crdt->list);
         stream_free(env, &crdt->stream);
+        zset_free(env, &crdt->zset);
         base_forget(env, crdt);
         crdt->counter.base_kind = CRDT_BASE_LOST;
         crdt->opaque_lost = true;
@@ -491,7 +534,8 @@ bool crdt_has_bounds(const struct crdt *crdt)
 {
         return (crdt->members != NULL && crdt->members->live > 0) ||
                (crdt->list != NULL && crdt->list->length > 0) ||
-               (crdt->stream != NULL && crdt->stream->count > 0);
+               (crdt->stream != NULL && crdt->stream->count > 0) ||
+               (crdt->zset != NULL && crdt->zset->live > 0);
 }
 
 static void elements_bounds(const struct crdt *crdt, struct vector *bounds)
@@ -508,6 +552,8 @@ void crdt_bounds_encode(const struct crdt *crdt, struct buffer *buffer)
         struct vector bounds = {0};
         struct table_walk walk = {0};
         elements_bounds(crdt, &bounds);
+        if (crdt->zset != NULL)
+                zset_bounds(crdt->zset, &bounds);
         if (crdt->stream != NULL)
                 stream_observe(crdt->stream, (struct crdt_stream_id){0},
                                (struct crdt_stream_id){UINT64_MAX, UINT64_MAX}, &bounds);
@@ -549,6 +595,7 @@ struct stamp crdt_observed(const struct crdt *crdt)
         case CRDT_STREAM:
                 return crdt->born;
         case CRDT_SET:
+        case CRDT_ZSET:
         case CRDT_SIBLINGS:
         case CRDT_LIST:
         case CRDT_HLL:

@@ -25,6 +25,8 @@
  *                before it came is remembered until the version vector covers it.
  *   hll          that there is a HyperLogLog, of the generation last[HLL]: see hll.c.
  *   stream       entries by id, each with the stamp of its XADD: see crdt/stream.h.
+ *   zset         the members of a sorted set, with dots as a set's, scores, and increments: see
+ *                crdt/zset.h.
  *   bounds       dots up to which a DEL had observed, by origin, until the vector covers them.
  *   siblings     concurrent writes of a string that are all kept, and for each origin the clock up
  *                to which its writes were seen by one of them or are there.
@@ -50,6 +52,7 @@ enum crdt_type {
         CRDT_LIST,     /* elements that are added and removed by name */
         CRDT_HLL,      /* a HyperLogLog; natively a string */
         CRDT_STREAM,   /* entries by id */
+        CRDT_ZSET,     /* members with scores */
         CRDT_TYPE_COUNT,
         CRDT_NONE = CRDT_TYPE_COUNT, /* the key does not exist */
 };
@@ -157,6 +160,13 @@ struct crdt_native {
         /* No entry will be given a smaller id than this by the store itself. */
         void (*stream_raise)(void *context, struct crdt_name name, struct crdt_stream_id last);
 
+        /* Adds a member, or gives one another score, which may be infinite but is a number. The key
+         * is absent (then it is made, without expiry) or a sorted set. */
+        void (*zset_add)(void *context, struct crdt_name name, struct bytes member, double score);
+
+        /* Removes one member; the key goes with its last one. */
+        void (*zset_remove)(void *context, struct crdt_name name, struct bytes member);
+
         /* A serialized value of another type, for state transfer; false where it does not exist. */
         bool (*opaque_get)(void *context, struct crdt_name name, struct bytes *ret_value);
 
@@ -181,8 +191,8 @@ struct crdt_native {
  *
  * SET      [EXPIRY: varint time] [CUTS: cuts] the rest is the value
  * OPAQUE   [EXPIRY: varint time] the rest is the value
- * DEL      [CUTS: cuts] [BOUNDS: dots] [ELEMENTS: elements]
- * EXPIRED  stamp killed, stamp ttl, [CUTS: cuts] [BOUNDS: dots] [ELEMENTS: elements]
+ * DEL      [CUTS: cuts] [BOUNDS: dots] [SCORES: slice of elements] [ELEMENTS: elements]
+ * EXPIRED  stamp killed, stamp ttl, then as DEL
  * EXPIRE   varint time, 0: persist
  * COUNT    totals [CUTS: u64 clock, totals of the own cut]
  * HSET     varint count > 0, (slice field, slice value) each, [ELEMENTS: elements]
@@ -203,13 +213,17 @@ struct crdt_native {
  *          each; version vector
  * STREAM_ADD  id last, varint count, (id, varint strings (even, > 0), slice each) each; no id
  *          is 0-0; id: varint milliseconds, varint sequence
+ * ZADD     varint count > 0, (slice member, u64 bits of the score) each, [ELEMENTS: members seen]
+ * ZREM     varint count > 0, then so many members seen
+ * ZCOUNT   slice member, totals [CUTS: u64 clock, totals of the own cut]
  * STREAM_REMOVE  varint count > 0, (id low, id high, version vector) each
  * EVENT    the rest is a message for the channel that `key` names; no key of the store is meant
  * SEEN     version vector, [GONE: u64 a bit for each member, then a vector of marks of the origins
  *          that are none, as keyspace/removed.c makes them]; key and database are empty
  * LIFE     u8 enum crdt_life, u64 low, u64 high; key and database are empty
  *
- * elements: (slice field, cuts) each, to the end.
+ * elements: (slice field or member, cuts) each, to the end. members seen: (slice member, dots, cuts)
+ * each.
  * cuts: varint count, then (u8 origin rising, u64 clock, totals) each. dots: varint count, then
  * (u8 origin rising, u64 clock) each. totals: u8 1 where a float part follows, signed varint of the
  * integer part, [u64 bits of the float part]. stamp: u64 clock, u8 origin. Every clock inside is <=
@@ -238,6 +252,9 @@ enum crdt_op {
         CRDT_OP_STREAM_REMOVE,
         CRDT_OP_EVENT,
         CRDT_OP_HCOUNT,
+        CRDT_OP_ZADD,
+        CRDT_OP_ZREM,
+        CRDT_OP_ZCOUNT,
         CRDT_OP_END,
 };
 
@@ -260,8 +277,10 @@ enum crdt_flag {
         CRDT_FLAG_CREATED = 0x40,  /* the key was absent: an older expiry does not count any more */
         CRDT_FLAG_REMOVED = 0x40,  /* SIBLING: a delete or expiry of what was seen */
         CRDT_FLAG_BASE = 0x10,     /* HCOUNT: what was added to follows */
+        CRDT_FLAG_SCORES = 0x40,   /* DEL, EXPIRED: observed totals of members of a sorted set */
         CRDT_FLAG_KNOWN = 0x80,    /* what other types lose by it was known to the writer */
-        CRDT_FLAG_ELEMENTS = 0x80, /* HSET, HDEL, DEL, EXPIRED: observed totals of fields follow */
+        CRDT_FLAG_ELEMENTS = 0x80, /* HSET, HDEL, DEL, EXPIRED: observed totals of fields follow;
+                                    * ZADD: what was seen of the members */
 };
 
 /* Running totals of one origin's increments. The integer part wraps; only differences count. */
@@ -278,16 +297,17 @@ struct crdt_delta {
         struct crdt_name name;
         uint64_t expire_at_ms;
         struct bytes value;       /* SET, OPAQUE, SIBLING, EVENT; HCOUNT: what it was added to */
-        struct bytes field;       /* HCOUNT */
+        struct bytes field;       /* HCOUNT, ZCOUNT */
         struct stamp killed;      /* EXPIRED; HLL: the generation */
         uint64_t stable;          /* HLL */
         struct stamp ttl;         /* EXPIRED, SIBLING */
-        struct crdt_totals total; /* COUNT, HCOUNT */
+        struct crdt_totals total; /* COUNT, HCOUNT, ZCOUNT */
         struct crdt_totals cut;
         uint64_t cut_hlc;
         struct bytes cuts;     /* encoded, with their count */
         struct bytes bounds;   /* encoded, with their count */
         struct bytes elements; /* encoded, to the end */
+        struct bytes scores;   /* encoded */
         struct bytes list;     /* encoded items, without their count */
         uint64_t list_count;
         struct bytes holes;  /* FLUSH: encoded, with their count */
@@ -392,6 +412,7 @@ struct crdt {
         struct crdt_hll *hll;
         struct crdt_list *list;
         struct crdt_stream *stream;
+        struct crdt_zset *zset;
         struct crdt_counter counter; /* the string's */
         struct crdt_dot *bounds;     /* by rising origin */
         uint8_t bound_count;
@@ -439,7 +460,7 @@ void crdt_gone_read(struct bytes gone, struct crdt_gone *ret);
 enum crdt_conflict_kind {
         CRDT_CONFLICT_NONE,
         CRDT_CONFLICT_VALUE,    /* two values: the later stamp won */
-        CRDT_CONFLICT_FIELD,    /* the same of a field of a hash */
+        CRDT_CONFLICT_FIELD,    /* the same of a field of a hash, or a member's score */
         CRDT_CONFLICT_TYPE,     /* a write of another type won */
         CRDT_CONFLICT_DELETE,   /* a later delete won */
         CRDT_CONFLICT_COUNT,    /* increments to a base that another SET has replaced: they stay */
@@ -484,6 +505,7 @@ struct crdt_env {
         bool string_dirty;
         bool string_new;
         bool fields_cut;
+        bool scores_cut;
         bool siblings_dirty;
         bool fresh;
         bool written;
@@ -554,6 +576,29 @@ void crdt_list_runs_encode(const struct crdt *crdt, uint64_t index, uint64_t cou
 bool crdt_list_place_encode(const struct table_env *env, const struct crdt *crdt, uint64_t index,
                             struct buffer *buffer);
 
+/* Sorted sets: how many members show, and which, with their scores. A score as a delta has it: a
+ * number or infinite, else the cursor fails. */
+uint64_t crdt_zset_length(const struct crdt *crdt);
+void crdt_zset_each(const struct crdt *crdt,
+                    void (*each)(void *context, struct bytes member, double score), void *context);
+void crdt_score_encode(struct buffer *buffer, double score);
+double crdt_score_read(struct cursor *cursor);
+
+/* What a ZADD or ZREM of that member has seen: whether there is any but the dot of `origin`; a
+ * member seen, without the dot of `except` (0: with all). And the increments of all members. */
+bool crdt_score_observed(const struct table_env *env, const struct crdt *crdt, struct bytes member,
+                         region_id origin);
+void crdt_score_observed_encode(const struct table_env *env, const struct crdt *crdt,
+                                struct bytes member, region_id except, struct buffer *buffer);
+bool crdt_has_scores(const struct crdt *crdt);
+void crdt_scores_encode(const struct crdt *crdt, struct buffer *buffer);
+
+/* The next part of the origin of `stamp` in a member, after which it shows the score `after`, as the
+ * store does that has added `amount`; false where no part does (infinities, far exponents): then the
+ * outcome is to be told as a ZADD. Only the origin, the totals and the cut are set. */
+bool crdt_score_next(const struct table_env *env, const struct crdt *crdt, struct bytes member,
+                     struct stamp stamp, double amount, double after, struct crdt_count *ret);
+
 /* Streams: how many entries show, the largest id that was ever known, whether there is one of
  * [low, high]; and what a removal of them names (where there is one). */
 uint64_t crdt_stream_length(const struct crdt *crdt);
@@ -623,6 +668,16 @@ struct crdt_count *crdt_increment_plain(struct crdt *crdt, region_id origin);
  * where it is not so plain. */
 struct crdt_items *crdt_items_plain(const struct crdt *crdt, enum crdt_type type);
 
+/* The same for a sorted set. crdt_zset_put writes a member of it with a stamp later than all that is
+ * known; false, and nothing is changed, where that takes away what the member had of other origins
+ * or of increments. *ret_score is the one that shows. */
+struct table *crdt_zset_plain(const struct crdt *crdt);
+bool crdt_zset_put(struct crdt_env *env, struct crdt *crdt, struct bytes member, uint64_t hash,
+                   double score, struct stamp stamp);
+enum crdt_member crdt_zset_look(const struct table_env *env, const struct crdt *crdt,
+                                struct bytes member, region_id origin, uint64_t shipped,
+                                double *ret_score);
+
 /* Writes a field or adds a member with a stamp later than all that is known. `hash` is the
  * name's, from crdt_item_hash. */
 void crdt_item_put(struct crdt_env *env, struct crdt *crdt, enum crdt_type type, struct bytes name,
@@ -657,6 +712,7 @@ struct crdt_state {
         bool hll_there;
         struct bytes elements; /* of the list */
         struct bytes entries;  /* of the stream */
+        struct bytes scores;   /* of the sorted set */
         enum crdt_state_kind kind;
 };
 

@@ -4,6 +4,7 @@
 
 #include "crdt/list.h"
 #include "crdt/stream.h"
+#include "crdt/zset.h"
 
 #include "base/check.h"
 
@@ -148,12 +149,25 @@ static void elements_check(struct cursor *cursor, struct crdt_delta *delta)
         delta->elements = cursor_since(cursor, from);
 }
 
+static void scores_check(struct cursor *cursor, struct crdt_delta *delta)
+{
+        if ((delta->flags & CRDT_FLAG_SCORES) == 0)
+                return;
+        delta->scores = cursor_slice(cursor);
+        struct cursor inside = cursor_of(delta->scores);
+        while (cursor_left(&inside) > 0 && !cursor_failed(&inside))
+                zset_cut_check(&inside, delta->stamp.hlc);
+        if (cursor_failed(&inside))
+                cursor_fail(cursor, inside.err);
+}
+
 static void decode_observed(struct cursor *cursor, struct crdt_delta *delta)
 {
         if ((delta->flags & CRDT_FLAG_CUTS) != 0)
                 delta->cuts = cuts_check(cursor, delta->stamp.hlc);
         if ((delta->flags & CRDT_FLAG_BOUNDS) != 0)
                 delta->bounds = dots_check(cursor, delta->stamp.hlc);
+        scores_check(cursor, delta);
         elements_check(cursor, delta);
 }
 
@@ -250,6 +264,34 @@ static void decode_names(struct cursor *cursor, struct crdt_delta *delta)
 static void decode_removals(struct cursor *cursor, struct crdt_delta *delta)
 {
         decode_list(cursor, delta, element_removal);
+}
+
+static void element_score(struct cursor *cursor, uint64_t hlc_max)
+{
+        (void)hlc_max;
+        name_read(cursor);
+        crdt_score_read(cursor);
+}
+
+static void decode_scores(struct cursor *cursor, struct crdt_delta *delta)
+{
+        decode_list(cursor, delta, element_score);
+        const uint8_t *from = cursor->at;
+        while ((delta->flags & CRDT_FLAG_ELEMENTS) != 0 && cursor_left(cursor) > 0 &&
+               !cursor_failed(cursor))
+                zset_observed_check(cursor, delta->stamp.hlc);
+        delta->elements = cursor_since(cursor, from);
+}
+
+static void decode_scores_removed(struct cursor *cursor, struct crdt_delta *delta)
+{
+        decode_list(cursor, delta, zset_observed_check);
+}
+
+static void decode_zcount(struct cursor *cursor, struct crdt_delta *delta)
+{
+        delta->field = name_read(cursor);
+        decode_count(cursor, delta);
 }
 
 static void decode_sibling(struct cursor *cursor, struct crdt_delta *delta)
@@ -419,9 +461,10 @@ static const struct {
         uint8_t flags; /* those that may be set */
 } op_table[CRDT_OP_END] = {
         [CRDT_OP_SET] = {decode_value, CRDT_FLAG_EXPIRY | CRDT_FLAG_CUTS | CRDT_FLAG_KNOWN},
-        [CRDT_OP_DEL] = {decode_observed, CRDT_FLAG_CUTS | CRDT_FLAG_BOUNDS | CRDT_FLAG_ELEMENTS},
-        [CRDT_OP_EXPIRED] = {decode_expired,
-                             CRDT_FLAG_CUTS | CRDT_FLAG_BOUNDS | CRDT_FLAG_ELEMENTS},
+        [CRDT_OP_DEL] = {decode_observed,
+                         CRDT_FLAG_CUTS | CRDT_FLAG_BOUNDS | CRDT_FLAG_SCORES | CRDT_FLAG_ELEMENTS},
+        [CRDT_OP_EXPIRED] = {decode_expired, CRDT_FLAG_CUTS | CRDT_FLAG_BOUNDS | CRDT_FLAG_SCORES |
+                                                     CRDT_FLAG_ELEMENTS},
         [CRDT_OP_EXPIRE] = {decode_expire, 0},
         [CRDT_OP_COUNT] = {decode_count, CRDT_FLAG_CUTS | CRDT_FLAG_CREATED},
         [CRDT_OP_HSET] = {decode_pairs, CRDT_FLAG_CREATED | CRDT_FLAG_ELEMENTS},
@@ -429,6 +472,9 @@ static const struct {
         [CRDT_OP_HCOUNT] = {decode_hcount, CRDT_FLAG_CREATED | CRDT_FLAG_CUTS | CRDT_FLAG_BASE},
         [CRDT_OP_SADD] = {decode_names, CRDT_FLAG_CREATED},
         [CRDT_OP_SREM] = {decode_removals, 0},
+        [CRDT_OP_ZADD] = {decode_scores, CRDT_FLAG_CREATED | CRDT_FLAG_ELEMENTS},
+        [CRDT_OP_ZREM] = {decode_scores_removed, 0},
+        [CRDT_OP_ZCOUNT] = {decode_zcount, CRDT_FLAG_CREATED | CRDT_FLAG_CUTS},
         [CRDT_OP_OPAQUE] = {decode_value, CRDT_FLAG_EXPIRY | CRDT_FLAG_KNOWN},
         [CRDT_OP_SIBLING] = {decode_sibling,
                              CRDT_FLAG_EXPIRY | CRDT_FLAG_REMOVED | CRDT_FLAG_KNOWN},

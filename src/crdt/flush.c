@@ -6,6 +6,7 @@
  * totals and HyperLogLogs for instance, a part may have been seen, so the flusher deletes such
  * keys one by one (crdt_flush_judges). */
 #include "crdt/crdt_priv.h"
+#include "crdt/zset.h"
 
 bool crdt_flush_judges(const struct crdt *crdt)
 {
@@ -13,8 +14,9 @@ bool crdt_flush_judges(const struct crdt *crdt)
         case CRDT_STRING:
         case CRDT_HASH:
         case CRDT_SET:
+        case CRDT_ZSET:
         case CRDT_OPAQUE:
-                return !crdt_has_cuts(crdt) && !crdt_has_elements(crdt);
+                return !crdt_has_cuts(crdt) && !crdt_has_elements(crdt) && !crdt_has_scores(crdt);
         case CRDT_NONE:
                 return !crdt->evicted;
         case CRDT_LIST:
@@ -43,5 +45,6 @@ void crdt_flush(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen 
         string_sync(env, crdt, (struct bytes){0});
         fields_flush(env, crdt, seen);
         members_flush(env, crdt, seen);
+        zset_flush(env, crdt, seen);
         change_end(env, crdt);
 }

@@ -27,7 +27,7 @@ enum crdt_member crdt_set_look(const struct table_env *env, const struct crdt *c
 struct crdt_count *crdt_increment_plain(struct crdt *crdt, region_id origin)
 {
         if (crdt->fields != NULL || crdt->members != NULL || crdt->list != NULL ||
-            crdt->stream != NULL || crdt->bound_count > 0 || crdt->evicted)
+            crdt->stream != NULL || crdt->zset != NULL || crdt->bound_count > 0 || crdt->evicted)
                 return NULL;
         struct crdt_count *own = crdt->counter.counts;
         for (unsigned i = 1; i < crdt->counter.count_count && own->origin != origin; i++)
@@ -42,8 +42,8 @@ struct crdt_items *crdt_items_plain(const struct crdt *crdt, enum crdt_type type
         struct crdt_items *items = type == CRDT_HASH ? crdt->fields : crdt->members;
         const struct crdt_items *others = type == CRDT_HASH ? crdt->members : crdt->fields;
         bool plain = items != NULL && items->live > 0 && items->tallies == 0 && others == NULL &&
-                     crdt->list == NULL && crdt->stream == NULL && crdt->bound_count == 0 &&
-                     crdt->counter.base_kind == CRDT_BASE_NATIVE;
+                     crdt->list == NULL && crdt->stream == NULL && crdt->zset == NULL &&
+                     crdt->bound_count == 0 && crdt->counter.base_kind == CRDT_BASE_NATIVE;
         return plain ? items : NULL;
 }
 

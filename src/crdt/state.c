@@ -19,6 +19,7 @@
  *      LIST     the list, as in crdt/list_code.c
  *      HLL      as hll.h says
  *      STREAM   stamp of its last change, the stream, as in crdt/stream_code.c
+ *      ZSET     the members, as zset.h says
  *      EVICTED  nothing; the content of this key is not whole and says nothing (only alone)
  *
  * Merging rests on two vectors: what the sender had seen and does not show has died there;
@@ -33,6 +34,7 @@
 #include "crdt/lists.h"
 #include "crdt/siblings.h"
 #include "crdt/stream.h"
+#include "crdt/zset.h"
 
 enum {
         PART_LAST = 1,
@@ -47,7 +49,8 @@ enum {
         PART_LIST = 512,
         PART_HLL = 1024,
         PART_STREAM = 2048,
-        PARTS_ALL = 4095,
+        PART_ZSET = 4096,
+        PARTS_ALL = 8191,
 };
 
 /* ---- encode */
@@ -148,7 +151,7 @@ static unsigned parts_of(const struct crdt *crdt, enum crdt_state_kind kind)
                (crdt->siblings != NULL ? PART_SIBLINGS : 0u) | (crdt->hll != NULL ? PART_HLL : 0u) |
                (crdt->list != NULL ? PART_LIST : 0u) |
                (crdt->stream != NULL || stamp_is(crdt->born) ? PART_STREAM : 0u) |
-               (crdt->evicted ? PART_EVICTED : 0u);
+               (crdt->zset != NULL ? PART_ZSET : 0u) | (crdt->evicted ? PART_EVICTED : 0u);
 }
 
 enum err crdt_state_encode(const struct crdt_env *env, const struct crdt *crdt,
@@ -186,6 +189,8 @@ enum err crdt_state_encode(const struct crdt_env *env, const struct crdt *crdt,
                 stamp_write(buffer, crdt->born);
                 stream_state_write(env, crdt, kind, buffer);
         }
+        if ((parts & PART_ZSET) != 0)
+                zset_state_write(crdt, buffer);
         return buffer->err;
 }
 
@@ -294,6 +299,8 @@ bool crdt_state_decode(struct cursor *cursor, enum crdt_state_kind kind, uint64_
                 state.head.born = stamp_read(cursor, hlc_max, true);
         if ((parts & PART_STREAM) != 0)
                 state.entries = stream_state_check(cursor, kind, hlc_max);
+        if ((parts & PART_ZSET) != 0)
+                state.scores = zset_state_check(cursor, hlc_max);
         if (cursor_failed(cursor))
                 return false;
         *ret = state;
@@ -477,6 +484,7 @@ void crdt_merge(struct crdt_env *env, struct crdt *crdt, const struct crdt_state
         merge_members(env, crdt, state, sender);
         list_state_merge(env, crdt, state->elements, state->kind, sender);
         stream_state_merge(env, crdt, state->entries, state->kind, sender);
+        zset_state_merge(env, crdt, state->scores, sender);
         merge_opaque_value(env, crdt, state, opaque);
         enum crdt_type type = crdt_type(crdt);
         if (env->was != CRDT_NONE && type != env->was && type != CRDT_NONE)
@@ -539,7 +547,7 @@ uint64_t crdt_collect(struct crdt_env *env, struct crdt *crdt, uint64_t stable)
         list_prune(env, crdt);
         stream_prune(env, crdt);
         bounds_prune(env, crdt);
-        return collect.count;
+        return collect.count + zset_collect(env, crdt, stable);
 }
 
 bool crdt_forgettable(const struct crdt_env *env, const struct crdt *crdt, uint64_t stable)
@@ -547,7 +555,7 @@ bool crdt_forgettable(const struct crdt_env *env, const struct crdt *crdt, uint6
         (void)env;
         if (crdt_type(crdt) != CRDT_NONE || crdt->evicted || crdt->bound_count > 0 ||
             crdt->fields != NULL || crdt->members != NULL || crdt->list != NULL ||
-            crdt->stream != NULL)
+            crdt->stream != NULL || crdt->zset != NULL)
                 return false;
         /* Whoever forgets such a time makes the key anew without a word about it, and whoever has
          * not forgotten it yet lets it strike. */
@@ -611,6 +619,9 @@ uint64_t crdt_digest(const struct crdt *crdt, struct crdt_name name, bool all)
                 hash = hash_fnv_u64(hash, list_digest(crdt->list));
         if (crdt->stream != NULL && crdt->stream->count > 0)
                 hash = hash_fnv_u64(hash, stream_digest(crdt->stream));
+        uint64_t scores = zset_digest(crdt, all);
+        if (scores != 0)
+                hash = hash_fnv_u64(hash, scores);
         for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++) {
                 if (all || (i == CRDT_OPAQUE && type == CRDT_OPAQUE))
                         hash = digest_stamp(hash, crdt->last[i]);

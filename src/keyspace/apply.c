@@ -16,7 +16,8 @@ static bool merge_plain(struct keyspace *keyspace, const struct crdt_native *nat
 {
         bool set = delta->op == CRDT_OP_SET;
         if (entry->node.kind != ENTRY_STRING || !(set || delta->op == CRDT_OP_DEL) ||
-            delta->cuts.len > 0 || delta->bounds.len > 0 || delta->elements.len > 0)
+            delta->cuts.len > 0 || delta->bounds.len > 0 || delta->elements.len > 0 ||
+            delta->scores.len > 0)
                 return false;
         if (!stamp_before(entry_stamp(entry), delta->stamp)) {
                 if (set && found != NULL && entry->origin == keyspace->config.origin)

@@ -18,7 +18,15 @@ static void fetch(const void *from, size_t len)
 
 static enum crdt_type op_type(enum crdt_op op)
 {
-        return op == CRDT_OP_HSET ? CRDT_HASH : op == CRDT_OP_SADD ? CRDT_SET : CRDT_STRING;
+        switch ((int)op) {
+        case CRDT_OP_HSET:
+                return CRDT_HASH;
+        case CRDT_OP_SADD:
+                return CRDT_SET;
+        case CRDT_OP_ZADD:
+                return CRDT_ZSET;
+        }
+        return CRDT_STRING;
 }
 
 /* The metadata of a node, if it is the op's key and has more than a stamp. */
@@ -36,6 +44,14 @@ static struct bytes first_item(const struct keyspace_op *op)
         return cursor_slice(&cursor);
 }
 
+static const struct table *table_plain(const struct crdt *crdt, enum crdt_type type)
+{
+        if (type == CRDT_ZSET)
+                return crdt_zset_plain(crdt);
+        const struct crdt_items *items = crdt_items_plain(crdt, type);
+        return items == NULL ? NULL : &items->table;
+}
+
 static void fetch_part(const struct keyspace_op *op, const struct crdt *crdt)
 {
         enum crdt_type type = op_type(op->op);
@@ -43,9 +59,9 @@ static void fetch_part(const struct keyspace_op *op, const struct crdt *crdt)
                 fetch(crdt->counter.counts, sizeof *crdt->counter.counts);
         if (type == CRDT_STRING)
                 return;
-        const struct crdt_items *items = crdt_items_plain(crdt, type);
-        if (items != NULL)
-                table_fetch_bucket(&items->table, op->item_hash);
+        const struct table *table = table_plain(crdt, type);
+        if (table != NULL)
+                table_fetch_bucket(table, op->item_hash);
 }
 
 static void fetch_all(const struct keyspace *keyspace, struct keyspace_op *ops, size_t count)
@@ -71,11 +87,10 @@ static void fetch_all(const struct keyspace *keyspace, struct keyspace_op *ops, 
         }
         for (size_t i = 0; i < count; i++) {
                 enum crdt_type type = op_type(ops[i].op);
-                const struct crdt_items *items = type == CRDT_STRING || full[i] == NULL
-                                                         ? NULL
-                                                         : crdt_items_plain(full[i], type);
-                if (items != NULL)
-                        table_fetch_node(&items->table, ops[i].item_hash);
+                const struct table *table =
+                        type == CRDT_STRING || full[i] == NULL ? NULL : table_plain(full[i], type);
+                if (table != NULL)
+                        table_fetch_node(table, ops[i].item_hash);
         }
 }
 
@@ -237,6 +252,26 @@ static enum err run_items(struct keyspace *keyspace, struct stamp stamp, struct 
         return ERR_NONE;
 }
 
+/* The short way for one member, which most commands name. */
+static enum err run_score(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                          const struct keyspace_op *op, struct keyspace_change *ret)
+{
+        if (entry->node.kind != ENTRY_FULL || crdt_zset_plain(entry->crdt) == NULL)
+                return scores_publish(keyspace, stamp, entry, op->body, ret);
+        struct crdt_env env = {.table = keyspace->env};
+        struct cursor cursor = cursor_of(op->body);
+        uint64_t count = cursor_varint(&cursor);
+        struct bytes member = cursor_slice(&cursor);
+        double score = crdt_score_read(&cursor);
+        CHECK(!cursor_failed(&cursor));
+        if (count != 1 || !crdt_zset_put(&env, entry->crdt, member, op->item_hash, score, stamp))
+                return scores_publish(keyspace, stamp, entry, op->body, ret);
+        if (env.err != ERR_NONE)
+                return env.err;
+        publish(keyspace, stamp, op, ret);
+        return ERR_NONE;
+}
+
 uint64_t keyspace_stamp(struct keyspace *keyspace, uint64_t wall_ms)
 {
         return keyspace_issue(keyspace, wall_ms).hlc;
@@ -261,6 +296,8 @@ enum err keyspace_run(struct keyspace *keyspace, struct keyspace_op *ops, size_t
                         err = run_count(keyspace, stamp, entry, ops, i, count, teller, &change);
                 else if (op->op == CRDT_OP_SET)
                         err = run_set(keyspace, stamp, entry, op, &change);
+                else if (op->op == CRDT_OP_ZADD)
+                        err = run_score(keyspace, stamp, entry, op, &change);
                 else
                         err = run_items(keyspace, stamp, entry, op, &change);
                 if (err != ERR_NONE)

@@ -172,7 +172,8 @@ static bool crdt_is_plain(const struct crdt *crdt)
                crdt->last[CRDT_OPAQUE].hlc == 0 && crdt->siblings == NULL &&
                crdt->last[CRDT_SIBLINGS].hlc == 0 && crdt->last[CRDT_LIST].hlc == 0 &&
                crdt->hll == NULL && crdt->last[CRDT_HLL].hlc == 0 &&
-               crdt->last[CRDT_STREAM].hlc == 0 && crdt->born.hlc == 0 &&
+               crdt->last[CRDT_STREAM].hlc == 0 && crdt->born.hlc == 0 && crdt->zset == NULL &&
+               crdt->last[CRDT_ZSET].hlc == 0 &&
                stamp_equal(crdt->last[CRDT_STRING], crdt->base) &&
                crdt->counter.base_kind == CRDT_BASE_NATIVE && !crdt->evicted && !crdt->opaque_lost;
 }

@@ -198,6 +198,42 @@ MUST_USE enum err keyspace_local_hll_registers(struct keyspace *keyspace, uint64
                                                struct crdt_name name, struct bytes registers,
                                                struct keyspace_change *ret);
 
+/* ---- sorted sets */
+
+struct keyspace_score {
+        struct bytes member;
+        double score; /* no NaN */
+};
+
+/* ZADD: name every member of the command that the store has now with that score, those that had it
+ * before too, for the add must win over a concurrent removal. count > 0. */
+MUST_USE enum err keyspace_local_zset_add(struct keyspace *keyspace, uint64_t wall_ms,
+                                          struct crdt_name name,
+                                          const struct keyspace_score *scores, size_t count,
+                                          struct keyspace_change *ret);
+
+/* ZINCRBY: by `amount`, and the member has the score `after` now. `rewrite` never is. */
+MUST_USE enum err keyspace_local_zset_increment(struct keyspace *keyspace, uint64_t wall_ms,
+                                                struct crdt_name name, struct bytes member,
+                                                double amount, double after,
+                                                struct keyspace_change *ret);
+
+/* ZREM, ZPOPMIN and their like: these members are gone; so is the key where they were the last. */
+MUST_USE enum err keyspace_local_zset_remove(struct keyspace *keyspace, uint64_t wall_ms,
+                                             struct crdt_name name, const struct bytes *members,
+                                             size_t count, struct keyspace_change *ret);
+
+/* As keyspace_set_look; *ret_score is the score of a member that is there. */
+enum crdt_member keyspace_zset_look(const struct keyspace *keyspace, struct crdt_name name,
+                                    struct bytes member, uint64_t shipped, double *ret_score);
+
+/* How many members are known here; calls `each` for all, in no order. `each` must not change the
+ * keyspace. */
+uint64_t keyspace_zset_length(const struct keyspace *keyspace, struct crdt_name name);
+void keyspace_zset_each(const struct keyspace *keyspace, struct crdt_name name,
+                        void (*each)(void *context, struct bytes member, double score),
+                        void *context);
+
 /* ---- streams */
 
 /* How many entries are known here, and the largest id that ever was (0-0: none is known). */
@@ -292,7 +328,7 @@ enum {
 struct keyspace_op {
         uint64_t hlc; /* from keyspace_stamp; each larger than the one before */
         struct crdt_name name;
-        enum crdt_op op; /* SET without expiry, COUNT, HSET or SADD */
+        enum crdt_op op; /* SET without expiry, COUNT, HSET, SADD or ZADD */
         int64_t amount;  /* COUNT */
 
         /* All but COUNT: the delta as crdt/crdt.h has it, without flags, in memory of the caller.

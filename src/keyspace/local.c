@@ -255,8 +255,10 @@ struct crdt_delta count_next(const struct crdt_count *own, bool counted, struct 
                 next.cut_hlc = stamp.hlc - 1;
                 return next;
         }
-        next.total.whole += own->total.whole;
-        next.total.part += own->total.part;
+        /* A crash may have taken the end of our totals, of which others have cut more. */
+        struct crdt_totals from = own->hlc > own->cut_hlc ? own->total : own->cut;
+        next.total.whole += from.whole;
+        next.total.part += from.part;
         bool dead = own->hlc > own->cut_hlc && !counted;
         next.cut_hlc = dead ? own->hlc : own->cut_hlc;
         next.cut = dead ? own->total : own->cut;
@@ -373,15 +375,28 @@ static uint8_t observed_flags(const struct crdt *crdt)
 {
         return (uint8_t)((crdt_has_cuts(crdt) ? CRDT_FLAG_CUTS : 0) |
                          (crdt_has_bounds(crdt) ? CRDT_FLAG_BOUNDS : 0) |
+                         (crdt_has_scores(crdt) ? CRDT_FLAG_SCORES : 0) |
                          (crdt_has_elements(crdt) ? CRDT_FLAG_ELEMENTS : 0));
 }
 
-static void observed_encode(const struct crdt *crdt, uint8_t flags, struct buffer *delta)
+static void scores_encode(struct keyspace *keyspace, const struct crdt *crdt, struct buffer *delta)
+{
+        buffer_reset(&keyspace->text);
+        crdt_scores_encode(crdt, &keyspace->text);
+        if (keyspace->text.err != ERR_NONE)
+                delta->err = keyspace->text.err;
+        buffer_slice(delta, buffer_view(&keyspace->text));
+}
+
+static void observed_encode(struct keyspace *keyspace, const struct crdt *crdt, uint8_t flags,
+                            struct buffer *delta)
 {
         if ((flags & CRDT_FLAG_CUTS) != 0)
                 crdt_cuts_encode(crdt, delta);
         if ((flags & CRDT_FLAG_BOUNDS) != 0)
                 crdt_bounds_encode(crdt, delta);
+        if ((flags & CRDT_FLAG_SCORES) != 0)
+                scores_encode(keyspace, crdt, delta);
         if ((flags & CRDT_FLAG_ELEMENTS) != 0)
                 crdt_elements_encode(crdt, delta);
 }
@@ -438,7 +453,7 @@ enum err entry_delete(struct keyspace *keyspace, uint64_t wall_ms, struct entry 
         uint8_t flags = observed_flags(crdt);
         struct stamp stamp = keyspace_issue(keyspace, wall_ms);
         struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_DEL, flags, entry_name(entry));
-        observed_encode(crdt, flags, delta);
+        observed_encode(keyspace, crdt, flags, delta);
         if (entry->node.kind == ENTRY_FULL)
                 return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
         if (delta->err != ERR_NONE)
@@ -490,7 +505,7 @@ enum err keyspace_local_expired(struct keyspace *keyspace, uint64_t wall_ms, str
         struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_EXPIRED, flags, name);
         stamp_encode(delta, killed);
         stamp_encode(delta, crdt->ttl);
-        observed_encode(crdt, flags, delta);
+        observed_encode(keyspace, crdt, flags, delta);
         return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
 }
 

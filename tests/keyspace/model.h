@@ -228,6 +228,32 @@ static inline void model_set_remove(void *context, struct crdt_name name, struct
         model_item_drop(key, member);
 }
 
+/* The value of a member is the bytes of its score. */
+static inline void model_zset_add(void *context, struct crdt_name name, struct bytes member,
+                                  double score)
+{
+        struct model_key *key = model_get(context, name, CRDT_ZSET);
+        CHECK(key->type == CRDT_ZSET);
+        CHECK(!__builtin_isnan(score));
+        model_item_set(key, member, bytes_of((const uint8_t *)&score, sizeof score));
+}
+
+static inline void model_zset_remove(void *context, struct crdt_name name, struct bytes member)
+{
+        struct model_key *key = model_find(context, name);
+        CHECK(key != NULL);
+        CHECK(key->type == CRDT_ZSET);
+        model_item_drop(key, member);
+}
+
+static inline double model_score(const struct model_item *item)
+{
+        double score = 0;
+        CHECK(item->value.len == sizeof score);
+        memcpy(&score, item->value.data, sizeof score);
+        return score;
+}
+
 static inline void model_element_set(struct model_element *element, struct bytes value)
 {
         CHECK(value.len <= MODEL_ELEMENT);
@@ -425,6 +451,8 @@ static inline struct crdt_native model_native(struct model *model)
                 .hash_get = model_hash_get,
                 .set_add = model_set_add,
                 .set_remove = model_set_remove,
+                .zset_add = model_zset_add,
+                .zset_remove = model_zset_remove,
                 .list_insert = model_list_insert,
                 .list_remove = model_list_remove,
                 .list_set = model_list_set,
@@ -484,7 +512,10 @@ static inline void model_print(const struct model *model)
                        BYTES_ARGS(text_get(&key->name)), (int)key->type,
                        BYTES_ARGS(text_get(&key->value)), (unsigned long long)key->expire_at_ms);
                 for (size_t j = 0; j < MODEL_ITEMS; j++) {
-                        if (key->items[j].used)
+                        if (key->items[j].used && key->type == CRDT_ZSET)
+                                printf(" %.*s=%.17g", BYTES_ARGS(text_get(&key->items[j].name)),
+                                       model_score(&key->items[j]));
+                        else if (key->items[j].used)
                                 printf(" %.*s=%.*s", BYTES_ARGS(text_get(&key->items[j].name)),
                                        BYTES_ARGS(text_get(&key->items[j].value)));
                 }

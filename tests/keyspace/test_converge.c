@@ -10,6 +10,8 @@
 
 enum {
         KEY_TALLY = 8, /* in key_names */
+        KEY_ZSET = 9,
+        KEY_SCORE = 10,
         REPLICAS_MAX = 4,
         STEPS = 160,
         STEPS_OFTEN = 900,
@@ -67,10 +69,11 @@ struct world {
         bool settling;     /* only delivery from here on */
         int64_t counted;   /* what was added to the counter that nothing else touches */
         int64_t tallied;   /* the same, to the fields of a hash */
+        int64_t scored;    /* the same, to the members of a sorted set */
 };
 
-static const char *const key_names[] = {"a",    "b",   "c",      "counter", "f",
-                                        "list", "hll", "stream", "tally"};
+static const char *const key_names[] = {"a",   "b",      "c",     "counter", "f",    "list",
+                                        "hll", "stream", "tally", "zset",    "score"};
 static const char *const item_names[] = {"x", "y", "z", "w"};
 
 #define DEMAND(world, belief)                                                                      \
@@ -108,6 +111,24 @@ static struct keyspace *keyspace_made(struct world *world, unsigned index)
         return keyspace;
 }
 
+/* The same of scores, bit for bit. */
+static void agree_scores(struct world *world, struct replica *replica, struct crdt_name name,
+                         const struct model_key *key)
+{
+        uint64_t length = keyspace_zset_length(replica->keyspace, name);
+        bool zset = key != NULL && key->type == CRDT_ZSET;
+        DEMAND(world, length == (zset ? model_item_count(key) : 0));
+        for (size_t i = 0; i < MODEL_ITEMS && zset; i++) {
+                double known = 0;
+                const struct model_item *item = &key->items[i];
+                if (!item->used)
+                        continue;
+                DEMAND(world, keyspace_zset_look(replica->keyspace, name, text_get(&item->name), 0,
+                                                 &known) != CRDT_MEMBER_ABSENT);
+                DEMAND(world, memcmp(&known, item->value.data, sizeof known) == 0);
+        }
+}
+
 /* What is visible natively is what the metadata says. */
 static void agree(struct world *world, struct replica *replica)
 {
@@ -126,6 +147,7 @@ static void agree(struct world *world, struct replica *replica)
                                                                              name, &last) ==
                                               length);
                         DEMAND(world, key == NULL || told.expire_at_ms == key->expire_at_ms);
+                        agree_scores(world, replica, name, key);
                 }
         }
 }
@@ -581,6 +603,8 @@ static void op_stream_remove(struct op *op)
         DEMAND(op->world, !op->change.nothing);
 }
 
+#include "converge_zset.h"
+
 /* The type that each key has where types do not mix; "counter" is only ever added to. */
 static void (*const ops_string[])(struct op *op) = {
         op_set, op_increment, op_increment_float, op_delete, op_expire, op_sibling, op_sibling};
@@ -627,6 +651,10 @@ static void (*const ops_mixed[])(struct op *op) = {
         op_hash_increment,
         op_hash_increment,
         op_hash_increment_float,
+        op_zset_add,
+        op_zset_add,
+        op_zset_increment,
+        op_zset_remove,
 };
 
 static void act(struct world *world, struct replica *replica)
@@ -634,18 +662,24 @@ static void act(struct world *world, struct replica *replica)
         size_t which = rng_below(&world->rng, COUNT_OF(key_names));
         struct op op = {.world = world, .replica = replica};
         strike_before_change(world, replica);
-        op.name = (struct crdt_name){
-                (uint32_t)(which == 3 || which == KEY_TALLY ? 0 : rng_below(&world->rng, 2)),
-                bytes_of_str(key_names[which])};
+        op.name =
+                (struct crdt_name){(uint32_t)(which == 3 || which == KEY_TALLY || which == KEY_SCORE
+                                                      ? 0
+                                                      : rng_below(&world->rng, 2)),
+                                   bytes_of_str(key_names[which])};
         op.key = model_find(&replica->model, op.name);
         if (which == 3)
                 op_increment(&op);
         else if (which == KEY_TALLY)
                 op_hash_increment(&op);
+        else if (which == KEY_SCORE)
+                op_zset_increment(&op);
         else if ((world->faults & FAULT_TYPES) != 0)
                 ops_mixed[rng_below(&world->rng, COUNT_OF(ops_mixed))](&op);
         else if (which == 0)
                 ops_hash[rng_below(&world->rng, COUNT_OF(ops_hash))](&op);
+        else if (which == KEY_ZSET)
+                ops_zset[rng_below(&world->rng, COUNT_OF(ops_zset))](&op);
         else if (which == 7)
                 ops_stream[rng_below(&world->rng, COUNT_OF(ops_stream))](&op);
         else if (which == 5)
@@ -1089,6 +1123,7 @@ static void compare(struct world *world)
                         tallied += value;
         }
         DEMAND(world, tallied == world->tallied);
+        check_scored(world);
 }
 
 static uint64_t collected; /* in all histories of a profile */

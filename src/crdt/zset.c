@@ -1,0 +1,572 @@
+/* Members of sorted sets: what joins and removals do to one, and what is shown of it. Every change
+ * notes what was shown, changes dots or totals, and shows what came of it. Sweeps are in
+ * zset_sweep.c, bytes in zset_code.c. Fails only by memory, as zset.h says. */
+#include "crdt/zset.h"
+
+#include "base/check.h"
+#include "crdt/counter.h"
+#include "crdt/lists.h"
+
+#include <float.h>
+#include <stddef.h>
+
+enum {
+        MEMBER_SPACE = 0,
+};
+
+static void more_free(const struct table_env *env, struct zset_member *member)
+{
+        if (member->more == NULL)
+                return;
+        counter_free(env, &member->more->counter);
+        heap_free(env->heap, member->more->dots);
+        heap_free(env->heap, member->more);
+        member->more = NULL;
+}
+
+void zset_member_free(const struct table_env *env, struct zset_member *member)
+{
+        more_free(env, member);
+        heap_free(env->heap, member);
+}
+
+void zset_free(const struct table_env *env, struct crdt_zset **slot)
+{
+        struct crdt_zset *zset = *slot;
+        if (zset == NULL)
+                return;
+        struct table_walk walk = {0};
+        struct node *node = table_next(&zset->table, &walk);
+        while (node != NULL) {
+                struct node *next = table_next(&zset->table, &walk);
+                zset_member_free(env, zset_member_of(node));
+                node = next;
+        }
+        table_fini(env, &zset->table);
+        heap_free(env->heap, zset);
+        *slot = NULL;
+}
+
+/* ---- members */
+
+static struct zset_member *member_find(struct crdt_env *env, struct crdt *crdt, struct bytes name,
+                                       uint64_t hash)
+{
+        if (crdt->zset == NULL)
+                return NULL;
+        struct node *node =
+                table_find_hashed(&env->table, &crdt->zset->table, hash, MEMBER_SPACE, name);
+        return node == NULL ? NULL : zset_member_of(node);
+}
+
+static struct zset_member *member_make(struct crdt_env *env, struct crdt *crdt, struct bytes name,
+                                       uint64_t hash)
+{
+        if (crdt->zset == NULL)
+                crdt->zset = heap_alloc(env->table.heap, sizeof *crdt->zset);
+        struct zset_member *member =
+                crdt->zset == NULL
+                        ? NULL
+                        : heap_alloc(env->table.heap, offsetof(struct zset_member, key) + name.len);
+        if (member == NULL) {
+                env->err = ERR_NOMEM;
+                return NULL;
+        }
+        member->node.key_len = (uint32_t)name.len;
+        member->node.key_at = offsetof(struct zset_member, key);
+        if (name.len > 0)
+                memcpy(member->key, name.ptr, name.len);
+        if (!table_insert_hashed(&env->table, &crdt->zset->table, hash, &member->node)) {
+                zset_member_free(&env->table, member);
+                env->err = ERR_NOMEM;
+                return NULL;
+        }
+        return member;
+}
+
+struct zset_member *zset_get(struct crdt_env *env, struct crdt *crdt, struct bytes name)
+{
+        uint64_t hash = table_hash(&env->table, MEMBER_SPACE, name);
+        struct zset_member *member = member_find(env, crdt, name, hash);
+        return member != NULL ? member : member_make(env, crdt, name, hash);
+}
+
+struct zset_member *zset_look(const struct table_env *env, const struct crdt *crdt,
+                              struct bytes name)
+{
+        if (crdt->zset == NULL)
+                return NULL;
+        struct node *node = table_look(env, &crdt->zset->table, MEMBER_SPACE, name);
+        return node == NULL ? NULL : zset_member_of(node);
+}
+
+bool zset_member_empty(const struct zset_member *member)
+{
+        return member->one.count == 0 && !zset_tallied(member);
+}
+
+/* ---- dots */
+
+struct zset_dot *zset_dot(struct zset_member *member, region_id origin)
+{
+        struct zset_dot *dots = zset_dots(member);
+        for (unsigned i = 0; i < member->one.count; i++) {
+                if (dots[i].origin == origin)
+                        return &dots[i];
+        }
+        return NULL;
+}
+
+static void dot_set(struct zset_dot *dot, struct stamp stamp, double score, bool removed)
+{
+        dot->hlc = stamp.hlc;
+        dot->origin = stamp.origin;
+        dot->score = removed ? 0 : score;
+        dot->removed = removed;
+}
+
+static struct zset_more *more_make(struct crdt_env *env, struct zset_member *member)
+{
+        if (member->more == NULL)
+                member->more = heap_alloc(env->table.heap, sizeof *member->more);
+        if (member->more == NULL)
+                env->err = ERR_NOMEM;
+        return member->more;
+}
+
+static void dot_insert(struct crdt_env *env, struct zset_member *member, struct stamp stamp,
+                       double score, bool removed)
+{
+        unsigned count = member->one.count;
+        CHECK(count < CLOCK_REGIONS_MAX);
+        if (count == 0) {
+                dot_set(&member->one, stamp, score, removed);
+                member->one.count = 1;
+                return;
+        }
+        struct zset_more *more = more_make(env, member);
+        struct zset_dot *dots =
+                more == NULL ? NULL
+                             : heap_resize(env->table.heap, more->dots, (count + 1) * sizeof *dots);
+        if (dots == NULL) {
+                env->err = ERR_NOMEM;
+                return;
+        }
+        if (count == 1)
+                dots[0] = member->one;
+        unsigned at = count;
+        for (; at > 0 && dots[at - 1].origin > stamp.origin; at--)
+                dots[at] = dots[at - 1];
+        dot_set(&dots[at], stamp, score, removed);
+        more->dots = dots;
+        member->one.count = (uint8_t)(count + 1);
+}
+
+void zset_dot_put(struct crdt_env *env, struct zset_member *member, struct stamp stamp,
+                  double score, bool removed)
+{
+        struct zset_dot *dot = zset_dot(member, stamp.origin);
+        if (dot != NULL)
+                dot_set(dot, stamp, score, removed);
+        else
+                dot_insert(env, member, stamp, score, removed);
+}
+
+void zset_dot_drop(struct crdt_env *env, struct zset_member *member, unsigned index)
+{
+        unsigned count = member->one.count;
+        CHECK(index < count);
+        struct zset_dot *dots = zset_dots(member);
+        for (unsigned i = index + 1; i < count; i++)
+                dots[i - 1] = dots[i];
+        if (count == 2) {
+                dot_set(&member->one, zset_stamp(&dots[0]), dots[0].score, dots[0].removed);
+                heap_free(env->table.heap, member->more->dots);
+                member->more->dots = NULL;
+        }
+        member->one.count = (uint8_t)(count - 1);
+        if (member->one.count == 0)
+                dot_set(&member->one, (struct stamp){0}, 0, true);
+        if (member->one.count < 2 && member->more != NULL && !member->more->tallied)
+                more_free(&env->table, member);
+}
+
+/* The live dot with the largest stamp. */
+static const struct zset_dot *dot_newest(struct zset_member *member)
+{
+        const struct zset_dot *newest = NULL;
+        const struct zset_dot *dots = zset_dots(member);
+        for (unsigned i = 0; i < member->one.count; i++) {
+                if (!dots[i].removed &&
+                    (newest == NULL || stamp_before(zset_stamp(newest), zset_stamp(&dots[i]))))
+                        newest = &dots[i];
+        }
+        return newest;
+}
+
+/* ---- scores */
+
+/* Finite, so that no sum is of infinities of both kinds. */
+static double part_of(const struct crdt_count *count)
+{
+        double value = count_value(count);
+        if (value > DBL_MAX)
+                return DBL_MAX;
+        return value < -DBL_MAX ? -DBL_MAX : value;
+}
+
+struct sum {
+        bool any;
+        double value;
+};
+
+static void sum_add(struct sum *sum, double value)
+{
+        sum->value = sum->any ? sum->value + value : value;
+        sum->any = true;
+}
+
+/* `own`, where it is one, in place of the part of its origin. */
+static struct sum member_sum(const struct crdt *crdt, struct zset_member *member,
+                             const struct crdt_count *own)
+{
+        struct sum sum = {0};
+        const struct zset_dot *dot = dot_newest(member);
+        if (dot != NULL)
+                sum_add(&sum, dot->score);
+        struct stamp rival = crdt_rival(crdt, CRDT_ZSET);
+        unsigned count = zset_tallied(member) ? member->more->counter.count_count : 0;
+        for (unsigned i = 0; i < count; i++) {
+                const struct crdt_count *part = &member->more->counter.counts[i];
+                if (own != NULL && own->origin <= part->origin) {
+                        sum_add(&sum, part_of(own));
+                        bool same = own->origin == part->origin;
+                        own = NULL;
+                        if (same)
+                                continue;
+                }
+                if (count_counts(part, rival))
+                        sum_add(&sum, part_of(part));
+        }
+        if (own != NULL)
+                sum_add(&sum, part_of(own));
+        return sum;
+}
+
+bool zset_score(const struct crdt *crdt, struct zset_member *member, double *ret)
+{
+        struct sum sum = member_sum(crdt, member, NULL);
+        *ret = sum.value;
+        return sum.any;
+}
+
+struct zset_shown zset_shown(struct zset_member *member)
+{
+        if (zset_tallied(member))
+                return (struct zset_shown){member->more->shown, member->more->score};
+        const struct zset_dot *dot = dot_newest(member);
+        return (struct zset_shown){dot != NULL, dot == NULL ? 0 : dot->score};
+}
+
+bool zset_same_score(double a, double b)
+{
+        return memcmp(&a, &b, sizeof a) == 0;
+}
+
+void zset_show(struct crdt_env *env, struct crdt *crdt, struct zset_member *member,
+               struct zset_shown was)
+{
+        struct zset_shown now = {0};
+        const struct crdt_native *native = env->native;
+        struct bytes name = node_key(&member->node);
+        now.there = zset_score(crdt, member, &now.score);
+        if (zset_tallied(member)) {
+                member->more->shown = now.there;
+                member->more->score = now.score;
+        }
+        if (now.there && !was.there)
+                crdt->zset->live++;
+        if (was.there && !now.there) {
+                CHECK(crdt->zset->live > 0);
+                crdt->zset->live--;
+                env->fresh = env->fresh || crdt->zset->live == 0;
+        }
+        if (native == NULL)
+                return;
+        if (now.there && (!was.there || !zset_same_score(was.score, now.score)))
+                native->zset_add(native->context, env->name, name, now.score);
+        if (was.there && !now.there)
+                native->zset_remove(native->context, env->name, name);
+}
+
+/* Shows it; frees it where nothing of it is left. */
+void zset_changed(struct crdt_env *env, struct crdt *crdt, struct zset_member *member,
+                  struct zset_shown was)
+{
+        zset_show(env, crdt, member, was);
+        if (!zset_member_empty(member))
+                return;
+        table_remove(&env->table, &crdt->zset->table, &member->node);
+        zset_member_free(&env->table, member);
+        if (crdt->zset->table.count == 0)
+                zset_free(&env->table, &crdt->zset);
+}
+
+/* ---- adds */
+
+/* The same stamp again: one ZADD that names a member twice; the last score counts. */
+static bool dot_is_news(const struct zset_dot *older, struct stamp dot)
+{
+        return older == NULL || older->hlc < dot.hlc || (older->hlc == dot.hlc && !older->removed);
+}
+
+void zset_add(struct crdt_env *env, struct crdt *crdt, struct bytes name, double score,
+              struct stamp dot)
+{
+        uint64_t hash = table_hash(&env->table, MEMBER_SPACE, name);
+        struct zset_member *member = member_find(env, crdt, name, hash);
+        if (dot_dead(crdt, CRDT_ZSET, dot) ||
+            (member != NULL && !dot_is_news(zset_dot(member, dot.origin), dot)))
+                return;
+        if (member == NULL)
+                member = member_make(env, crdt, name, hash);
+        if (member == NULL)
+                return;
+        struct zset_shown was = zset_shown(member);
+        zset_dot_put(env, member, dot, score, false);
+        zset_show(env, crdt, member, was);
+}
+
+bool crdt_zset_put(struct crdt_env *env, struct crdt *crdt, struct bytes name, uint64_t hash,
+                   double score, struct stamp stamp)
+{
+        struct zset_member *member = member_find(env, crdt, name, hash);
+        if (member != NULL && (member->more != NULL || member->one.origin != stamp.origin))
+                return false;
+        crdt->last[CRDT_ZSET] = stamp;
+        if (member == NULL)
+                member = member_make(env, crdt, name, hash);
+        if (member == NULL)
+                return true;
+        bool was = member->one.count > 0 && !member->one.removed;
+        member->one.count = 1;
+        dot_set(&member->one, stamp, score, false);
+        crdt->zset->live += !was;
+        return true;
+}
+
+/* ---- removals */
+
+/* What has not come yet is remembered. */
+void zset_dot_remove(struct crdt_env *env, struct crdt *crdt, struct zset_member *member,
+                     struct stamp dot)
+{
+        bool remember = !env_seen(env, dot);
+        struct zset_dot *there = zset_dot(member, dot.origin);
+        if (dot_dead(crdt, CRDT_ZSET, dot) || (there == NULL ? !remember : there->hlc > dot.hlc))
+                return;
+        if (remember)
+                zset_dot_put(env, member, dot, 0, true);
+        else
+                zset_dot_drop(env, member, (unsigned)(there - zset_dots(member)));
+}
+
+struct zset_more *zset_tally(struct crdt_env *env, struct crdt *crdt, struct zset_member *member)
+{
+        if (zset_tallied(member))
+                return member->more;
+        struct zset_shown shown = zset_shown(member);
+        struct zset_more *more = more_make(env, member);
+        if (more == NULL)
+                return NULL;
+        more->shown = shown.there;
+        more->score = shown.score;
+        more->tallied = true;
+        crdt->zset->tallies++;
+        return more;
+}
+
+void zset_tally_drop(struct crdt_env *env, struct crdt *crdt, struct zset_member *member)
+{
+        CHECK(crdt->zset->tallies > 0);
+        crdt->zset->tallies--;
+        counter_free(&env->table, &member->more->counter);
+        member->more->tallied = false;
+        if (member->one.count < 2)
+                more_free(&env->table, member);
+}
+
+struct crdt_count *zset_slot(struct crdt_env *env, struct crdt *crdt, struct zset_member *member,
+                             region_id origin)
+{
+        struct zset_more *more = zset_tally(env, crdt, member);
+        struct crdt_count *count =
+                more == NULL ? NULL : counter_slot(&env->table, &more->counter, origin);
+        if (count == NULL)
+                env->err = ERR_NOMEM;
+        return count;
+}
+
+void zset_touch(struct zset_member *member, uint64_t hlc)
+{
+        if (zset_tallied(member) && member->more->touched < hlc)
+                member->more->touched = hlc;
+}
+
+static void cuts_join(struct crdt_env *env, struct crdt *crdt, struct zset_member *member,
+                      struct cursor *cursor, uint64_t hlc)
+{
+        region_id origin_last = 0;
+        uint64_t count = cursor_varint(cursor);
+        for (uint64_t i = 0; i < count; i++) {
+                struct crdt_count cut = cut_read(cursor, UINT64_MAX, &origin_last);
+                struct crdt_count *own =
+                        member == NULL ? NULL : zset_slot(env, crdt, member, cut.origin);
+                if (own != NULL)
+                        count_cut(own, cut.cut_hlc, cut.cut);
+        }
+        if (member != NULL)
+                zset_touch(member, hlc);
+}
+
+static void observed_one(struct crdt_env *env, struct crdt *crdt, struct cursor *cursor,
+                         uint64_t hlc)
+{
+        struct zset_member *member = zset_get(env, crdt, name_read(cursor));
+        struct zset_shown was = member == NULL ? (struct zset_shown){0} : zset_shown(member);
+        region_id origin_last = 0;
+        uint64_t dots = cursor_varint(cursor);
+        for (uint64_t i = 0; i < dots; i++) {
+                struct crdt_dot dot = dot_read(cursor, UINT64_MAX, &origin_last);
+                if (member != NULL)
+                        zset_dot_remove(env, crdt, member, dot_stamp(dot));
+        }
+        cuts_join(env, crdt, member, cursor, hlc);
+        if (member != NULL)
+                zset_changed(env, crdt, member, was);
+}
+
+void zset_observed(struct crdt_env *env, struct crdt *crdt, struct bytes elements, uint64_t hlc)
+{
+        struct cursor cursor = cursor_of(elements);
+        while (cursor_left(&cursor) > 0 && !cursor_failed(&cursor))
+                observed_one(env, crdt, &cursor, hlc);
+        CHECK(!cursor_failed(&cursor));
+}
+
+void zset_cut(struct crdt_env *env, struct crdt *crdt, struct bytes scores, uint64_t hlc)
+{
+        struct cursor cursor = cursor_of(scores);
+        env->scores_cut = env->scores_cut || scores.len > 0;
+        while (cursor_left(&cursor) > 0 && !cursor_failed(&cursor)) {
+                struct zset_member *member = zset_get(env, crdt, name_read(&cursor));
+                cuts_join(env, crdt, member, &cursor, hlc);
+        }
+        CHECK(!cursor_failed(&cursor));
+}
+
+/* ---- increments */
+
+void zset_count(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
+{
+        struct zset_member *member = zset_get(env, crdt, delta->field);
+        struct zset_shown was = member == NULL ? (struct zset_shown){0} : zset_shown(member);
+        struct crdt_count *count =
+                member == NULL ? NULL : zset_slot(env, crdt, member, delta->stamp.origin);
+        if (count == NULL)
+                return;
+        count_raise(count, delta->stamp.hlc, delta->total);
+        if ((delta->flags & CRDT_FLAG_CUTS) != 0)
+                count_cut(count, delta->cut_hlc, delta->cut);
+        zset_touch(member, delta->stamp.hlc);
+        zset_changed(env, crdt, member, was);
+}
+
+static bool add_amount(struct crdt_count *count, double amount)
+{
+        static const double whole_max = 9007199254740992.0;
+        bool whole = amount > -whole_max && amount < whole_max &&
+                     zset_same_score((double)(int64_t)amount, amount);
+        int64_t sum;
+        if (!whole) {
+                count->total.part += amount;
+                return __builtin_isfinite(count->total.part);
+        }
+        if (__builtin_add_overflow((int64_t)(count->total.whole - count->cut.whole),
+                                   (int64_t)amount, &sum))
+                return false;
+        count->total.whole += (uint64_t)(int64_t)amount;
+        return true;
+}
+
+/* The store rounds after each addition, a sum of totals at its end: the difference goes into the
+ * total, so that the sum is what the store has replied. */
+bool crdt_score_next(const struct table_env *env, const struct crdt *crdt, struct bytes name,
+                     struct stamp stamp, double amount, double after, struct crdt_count *ret)
+{
+        enum {
+                ROUNDS = 3,
+        };
+        static struct zset_member none;
+        struct zset_member *member = zset_look(env, crdt, name);
+        const struct crdt_count *own = member == NULL || !zset_tallied(member)
+                                               ? NULL
+                                               : counter_find(&member->more->counter, stamp.origin);
+        struct crdt_count next = {.cut_hlc = stamp.hlc - 1};
+        if (own != NULL && count_counts(own, crdt_rival(crdt, CRDT_ZSET)))
+                next = *own;
+        next.origin = stamp.origin;
+        next.hlc = stamp.hlc;
+        bool fits = __builtin_isfinite(amount) && add_amount(&next, amount);
+        for (unsigned i = 0; i < ROUNDS && fits; i++) {
+                double sum = member_sum(crdt, member == NULL ? &none : member, &next).value;
+                if (zset_same_score(sum, after)) {
+                        *ret = next;
+                        return true;
+                }
+                next.total.part += after - sum;
+                fits = __builtin_isfinite(next.total.part);
+        }
+        return false;
+}
+
+/* ---- questions */
+
+enum crdt_member crdt_zset_look(const struct table_env *env, const struct crdt *crdt,
+                                struct bytes name, region_id origin, uint64_t shipped,
+                                double *ret_score)
+{
+        struct zset_member *member =
+                crdt->evicted || crdt_type(crdt) != CRDT_ZSET ? NULL : zset_look(env, crdt, name);
+        if (member == NULL || !zset_score(crdt, member, ret_score))
+                return CRDT_MEMBER_ABSENT;
+        bool own = member->more == NULL && member->one.origin == origin;
+        return own && member->one.hlc > shipped ? CRDT_MEMBER_FRESH : CRDT_MEMBER_THERE;
+}
+
+uint64_t crdt_zset_length(const struct crdt *crdt)
+{
+        return crdt->zset != NULL && crdt_type(crdt) == CRDT_ZSET ? crdt->zset->live : 0;
+}
+
+struct table *crdt_zset_plain(const struct crdt *crdt)
+{
+        struct crdt_zset *zset = crdt->zset;
+        bool plain = zset != NULL && zset->live > 0 && crdt->fields == NULL &&
+                     crdt->members == NULL && crdt->list == NULL && crdt->stream == NULL &&
+                     crdt->hll == NULL && crdt->siblings == NULL && crdt->bound_count == 0 &&
+                     crdt->counter.base_kind == CRDT_BASE_NATIVE;
+        return plain ? &zset->table : NULL;
+}
+
+void crdt_zset_each(const struct crdt *crdt,
+                    void (*each)(void *context, struct bytes member, double score), void *context)
+{
+        struct table_walk walk = {0};
+        struct node *node = crdt->zset == NULL ? NULL : table_next(&crdt->zset->table, &walk);
+        for (; node != NULL; node = table_next(&crdt->zset->table, &walk)) {
+                double score;
+                if (zset_score(crdt, zset_member_of(node), &score))
+                        each(context, node_key(node), score);
+        }
+}

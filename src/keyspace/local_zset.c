@@ -1,0 +1,173 @@
+/* Sorted sets changed here. What a write has seen of a member goes with it: its dots of other
+ * origins and its increments. Then the change goes the way of local.c. */
+#include "keyspace/keyspace_priv.h"
+
+#include "base/check.h"
+
+/* What is seen of the members that a ZADD's body names. */
+static void body_observed(struct keyspace *keyspace, const struct crdt *crdt, struct bytes body,
+                          struct buffer *delta)
+{
+        region_id self = keyspace->config.origin;
+        struct cursor cursor = cursor_of(body);
+        uint64_t count = cursor_varint(&cursor);
+        for (uint64_t i = 0; i < count; i++) {
+                struct bytes member = cursor_slice(&cursor);
+                cursor_u64(&cursor);
+                if (crdt_score_observed(&keyspace->env, crdt, member, self))
+                        crdt_score_observed_encode(&keyspace->env, crdt, member, self, delta);
+        }
+        CHECK(!cursor_failed(&cursor));
+}
+
+static bool body_has_observed(struct keyspace *keyspace, const struct crdt *crdt, struct bytes body)
+{
+        struct cursor cursor = cursor_of(body);
+        uint64_t count = cursor_varint(&cursor);
+        for (uint64_t i = 0; i < count; i++) {
+                struct bytes member = cursor_slice(&cursor);
+                cursor_u64(&cursor);
+                if (crdt_score_observed(&keyspace->env, crdt, member, keyspace->config.origin))
+                        return true;
+        }
+        return false;
+}
+
+enum err scores_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                        struct bytes body, struct keyspace_change *ret)
+{
+        if (change_is_part(entry, CRDT_OP_ZADD, ret))
+                return ERR_NONE;
+        struct crdt *crdt = entry_full(keyspace, entry);
+        if (crdt == NULL)
+                return ERR_NOMEM;
+        uint8_t flags = created_flag(entry);
+        if (crdt->zset != NULL && body_has_observed(keyspace, crdt, body))
+                flags |= CRDT_FLAG_ELEMENTS;
+        struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_ZADD, flags, entry_name(entry));
+        buffer_bytes(delta, body);
+        if ((flags & CRDT_FLAG_ELEMENTS) != 0)
+                body_observed(keyspace, crdt, body, delta);
+        return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
+}
+
+/* The body is made before the stamp is issued: `text` is the room for it. */
+enum err keyspace_local_zset_add(struct keyspace *keyspace, uint64_t wall_ms, struct crdt_name name,
+                                 const struct keyspace_score *scores, size_t count,
+                                 struct keyspace_change *ret)
+{
+        CHECK(count > 0);
+        bool fit = name_fits(name);
+        for (size_t i = 0; i < count; i++)
+                fit = fit && scores[i].member.len <= CRDT_NAME_LEN_MAX;
+        if (!fit)
+                return ERR_LIMIT;
+        buffer_reset(&keyspace->text);
+        buffer_varint(&keyspace->text, count);
+        for (size_t i = 0; i < count; i++) {
+                buffer_slice(&keyspace->text, scores[i].member);
+                crdt_score_encode(&keyspace->text, scores[i].score);
+        }
+        if (keyspace->text.err != ERR_NONE)
+                return keyspace->text.err;
+        struct entry *entry = entry_get(keyspace, name);
+        if (entry == NULL)
+                return ERR_NOMEM;
+        if (change_is_part(entry, CRDT_OP_ZADD, ret))
+                return ERR_NONE;
+        return scores_publish(keyspace, keyspace_issue(keyspace, wall_ms), entry,
+                              buffer_view(&keyspace->text), ret);
+}
+
+enum err keyspace_local_zset_remove(struct keyspace *keyspace, uint64_t wall_ms,
+                                    struct crdt_name name, const struct bytes *members,
+                                    size_t count, struct keyspace_change *ret)
+{
+        CHECK(count > 0);
+        if (!names_fit(name, members, count))
+                return ERR_LIMIT;
+        struct entry *entry = entry_get(keyspace, name);
+        struct crdt *crdt = entry == NULL ? NULL : entry_full(keyspace, entry);
+        if (crdt == NULL)
+                return ERR_NOMEM;
+        if (change_is_part(entry, CRDT_OP_ZREM, ret))
+                return ERR_NONE;
+        struct stamp stamp = keyspace_issue(keyspace, wall_ms);
+        struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_ZREM, 0, name);
+        buffer_varint(delta, count);
+        for (size_t i = 0; i < count; i++)
+                crdt_score_observed_encode(&keyspace->env, crdt, members[i], 0, delta);
+        return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
+}
+
+static enum err count_tell(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                           struct bytes member, const struct crdt_count *next,
+                           struct keyspace_change *ret)
+{
+        uint8_t flags = created_flag(entry) | (next->cut_hlc != 0 ? CRDT_FLAG_CUTS : 0);
+        struct buffer *delta =
+                delta_begin(keyspace, stamp, CRDT_OP_ZCOUNT, flags, entry_name(entry));
+        buffer_slice(delta, member);
+        crdt_totals_encode(delta, next->total);
+        if (next->cut_hlc != 0) {
+                buffer_u64(delta, next->cut_hlc);
+                crdt_totals_encode(delta, next->cut);
+        }
+        return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
+}
+
+enum err keyspace_local_zset_increment(struct keyspace *keyspace, uint64_t wall_ms,
+                                       struct crdt_name name, struct bytes member, double amount,
+                                       double after, struct keyspace_change *ret)
+{
+        if (!names_fit(name, &member, 1))
+                return ERR_LIMIT;
+        struct entry *entry = entry_get(keyspace, name);
+        struct crdt *crdt = entry == NULL ? NULL : entry_full(keyspace, entry);
+        if (crdt == NULL)
+                return ERR_NOMEM;
+        if (change_is_part(entry, CRDT_OP_ZCOUNT, ret))
+                return ERR_NONE;
+        struct crdt_count next;
+        struct stamp stamp = keyspace_issue(keyspace, wall_ms);
+        if (crdt_score_next(&keyspace->env, crdt, member, stamp, amount, after, &next))
+                return count_tell(keyspace, stamp, entry, member, &next, ret);
+        buffer_reset(&keyspace->text);
+        buffer_varint(&keyspace->text, 1);
+        buffer_slice(&keyspace->text, member);
+        crdt_score_encode(&keyspace->text, after);
+        if (keyspace->text.err != ERR_NONE)
+                return keyspace->text.err;
+        return scores_publish(keyspace, stamp, entry, buffer_view(&keyspace->text), ret);
+}
+
+static const struct crdt *look(const struct keyspace *keyspace, struct crdt_name name)
+{
+        const struct node *node =
+                table_look(&keyspace->env, &keyspace->table, (uint16_t)name.db, name.key);
+        return node == NULL || node->kind != ENTRY_FULL ? NULL : ((const struct entry *)node)->crdt;
+}
+
+enum crdt_member keyspace_zset_look(const struct keyspace *keyspace, struct crdt_name name,
+                                    struct bytes member, uint64_t shipped, double *ret_score)
+{
+        const struct crdt *crdt = look(keyspace, name);
+        return crdt == NULL ? CRDT_MEMBER_ABSENT
+                            : crdt_zset_look(&keyspace->env, crdt, member, keyspace->config.origin,
+                                             shipped, ret_score);
+}
+
+uint64_t keyspace_zset_length(const struct keyspace *keyspace, struct crdt_name name)
+{
+        const struct crdt *crdt = look(keyspace, name);
+        return crdt == NULL ? 0 : crdt_zset_length(crdt);
+}
+
+void keyspace_zset_each(const struct keyspace *keyspace, struct crdt_name name,
+                        void (*each)(void *context, struct bytes member, double score),
+                        void *context)
+{
+        const struct crdt *crdt = look(keyspace, name);
+        if (crdt != NULL)
+                crdt_zset_each(crdt, each, context);
+}
