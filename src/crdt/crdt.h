@@ -222,8 +222,8 @@ struct crdt_native {
  *          that are none, as keyspace/removed.c makes them]; key and database are empty
  * LIFE     u8 enum crdt_life, u64 low, u64 high; key and database are empty
  *
- * elements: (slice field or member, cuts) each, to the end. members seen: (slice member, dots, cuts)
- * each.
+ * elements: (slice field or member, cuts) each, to the end. members seen: (slice member, dots,
+ * cuts) each.
  * cuts: varint count, then (u8 origin rising, u64 clock, totals) each. dots: varint count, then
  * (u8 origin rising, u64 clock) each. totals: u8 1 where a float part follows, signed varint of the
  * integer part, [u64 bits of the float part]. stamp: u64 clock, u8 origin. Every clock inside is <=
@@ -593,9 +593,9 @@ void crdt_score_observed_encode(const struct table_env *env, const struct crdt *
 bool crdt_has_scores(const struct crdt *crdt);
 void crdt_scores_encode(const struct crdt *crdt, struct buffer *buffer);
 
-/* The next part of the origin of `stamp` in a member, after which it shows the score `after`, as the
- * store does that has added `amount`; false where no part does (infinities, far exponents): then the
- * outcome is to be told as a ZADD. Only the origin, the totals and the cut are set. */
+/* The next part of the origin of `stamp` in a member, after which it shows the score `after`, as
+ * the store does that has added `amount`; false where no part does (infinities, far exponents): the
+ * outcome is to be told as a ZADD then. */
 bool crdt_score_next(const struct table_env *env, const struct crdt *crdt, struct bytes member,
                      struct stamp stamp, double amount, double after, struct crdt_count *ret);
 
@@ -668,9 +668,9 @@ struct crdt_count *crdt_increment_plain(struct crdt *crdt, region_id origin);
  * where it is not so plain. */
 struct crdt_items *crdt_items_plain(const struct crdt *crdt, enum crdt_type type);
 
-/* The same for a sorted set. crdt_zset_put writes a member of it with a stamp later than all that is
- * known; false, and nothing is changed, where that takes away what the member had of other origins
- * or of increments. *ret_score is the one that shows. */
+/* The same for a sorted set. crdt_zset_put writes a member of it with a stamp later than all that
+ * is known; false, and nothing is changed, where that takes away what the member had of other
+ * origins or of increments. *ret_score is the one that shows. */
 struct table *crdt_zset_plain(const struct crdt *crdt);
 bool crdt_zset_put(struct crdt_env *env, struct crdt *crdt, struct bytes member, uint64_t hash,
                    double score, struct stamp stamp);

@@ -24,10 +24,15 @@ static void more_free(const struct table_env *env, struct zset_member *member)
         member->more = NULL;
 }
 
+static size_t member_size(size_t key_len)
+{
+        return offsetof(struct zset_member, key) + key_len;
+}
+
 void zset_member_free(const struct table_env *env, struct zset_member *member)
 {
         more_free(env, member);
-        heap_free(env->heap, member);
+        heap_give(env->heap, member, member_size(member->node.key_len));
 }
 
 void zset_free(const struct table_env *env, struct crdt_zset **slot)
@@ -65,9 +70,7 @@ static struct zset_member *member_make(struct crdt_env *env, struct crdt *crdt, 
         if (crdt->zset == NULL)
                 crdt->zset = heap_alloc(env->table.heap, sizeof *crdt->zset);
         struct zset_member *member =
-                crdt->zset == NULL
-                        ? NULL
-                        : heap_alloc(env->table.heap, offsetof(struct zset_member, key) + name.len);
+                crdt->zset == NULL ? NULL : heap_take(env->table.heap, member_size(name.len));
         if (member == NULL) {
                 env->err = ERR_NOMEM;
                 return NULL;

@@ -1,6 +1,6 @@
 /* Walks over all members of a sorted set that take some away: what died by the key, what the sender
- * of a state had seen and did not tell, what a flusher had seen, what nobody needs to remember. Where
- * nothing visible is left, the native key goes in one call. Nothing fails. */
+ * of a state had seen and did not tell, what a flusher had seen, what nobody needs to remember.
+ * Where nothing visible is left, the native key goes in one call. Nothing fails. */
 #include "crdt/zset.h"
 
 #include "crdt/counter.h"

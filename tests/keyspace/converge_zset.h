@@ -1,6 +1,6 @@
-/* converge_zset.h - what clients do to sorted sets in random histories. Part of test_converge.c, which
- * includes it after its own types. Scores are such that sums of them are rounded, overflow, are
- * infinite or a zero with a sign. */
+/* converge_zset.h - what clients do to sorted sets in random histories. Part of test_converge.c,
+ * which includes it after its own types. Scores are such that sums of them are rounded, overflow,
+ * are infinite or a zero with a sign. */
 #ifndef MERIDIAN_TESTS_KEYSPACE_CONVERGE_ZSET_H
 #define MERIDIAN_TESTS_KEYSPACE_CONVERGE_ZSET_H
 

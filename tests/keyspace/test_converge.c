@@ -10,8 +10,8 @@
 
 enum {
         KEY_TALLY = 8, /* in key_names */
-        KEY_ZSET = 9,
-        KEY_SCORE = 10,
+        KEY_SCORE = 9,
+        KEY_ZSET = 10,
         REPLICAS_MAX = 4,
         STEPS = 160,
         STEPS_OFTEN = 900,
@@ -72,8 +72,8 @@ struct world {
         int64_t scored;    /* the same, to the members of a sorted set */
 };
 
-static const char *const key_names[] = {"a",   "b",      "c",     "counter", "f",    "list",
-                                        "hll", "stream", "tally", "zset",    "score"};
+static const char *const key_names[] = {"a",   "b",      "c",     "counter", "f",   "list",
+                                        "hll", "stream", "tally", "score",   "zset"};
 static const char *const item_names[] = {"x", "y", "z", "w"};
 
 #define DEMAND(world, belief)                                                                      \
