@@ -174,6 +174,7 @@ static enum err replication_open(struct node *node)
                 return err;
         config.window_bytes = node->config.replication_window_bytes;
         config.batch_bytes_max = node->config.replication_batch_bytes;
+        config.piece_bytes = node->config.replication_piece_bytes;
         config.bugs = node->config.replication_bugs;
         node->replication = replication_new(node->heap, &config);
         return node->replication == NULL ? ERR_NOMEM : ERR_NONE;

@@ -48,6 +48,7 @@ struct node_config {
         uint32_t trailing_entries;
         uint32_t replication_window_bytes; /* as in replication/replication.h; 0: its default */
         uint32_t replication_batch_bytes;
+        uint32_t replication_piece_bytes;
         unsigned bugs;                              /* enum node_bug */
         const struct consensus_engine *raft_engine; /* as in raft/consensus.h; NULL: the usual */
         struct consensus_bugs raft_bugs;

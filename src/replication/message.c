@@ -74,6 +74,16 @@ void replication_message_encode(const struct replication_message *message, struc
                 encode_holes(message, out);
                 buffer_slice(out, message->data);
                 break;
+        case REPLICATION_PIECE:
+                buffer_u8(out, (uint8_t)message->part);
+                buffer_varint(out, message->after);
+                buffer_varint(out, message->last);
+                buffer_slice(out, message->data);
+                break;
+        case REPLICATION_GOT:
+                buffer_u8(out, (uint8_t)message->part);
+                buffer_varint(out, message->last);
+                break;
         case REPLICATION_KIND_COUNT:
                 break;
         }
@@ -113,6 +123,13 @@ static void decode_holes(struct cursor *cursor, struct replication_message *ret)
                 if (ret->holes[i].low >= ret->holes[i].high)
                         cursor_fail(cursor, ERR_MALFORMED);
         }
+}
+
+static void decode_slot(struct cursor *cursor, struct replication_message *ret)
+{
+        ret->part = cursor_u8(cursor);
+        if (ret->part >= PIECES_SLOTS)
+                cursor_fail(cursor, ERR_MALFORMED);
 }
 
 static void decode_fields(struct cursor *cursor, struct replication_message *ret)
@@ -164,6 +181,19 @@ static void decode_fields(struct cursor *cursor, struct replication_message *ret
                 ret->data = cursor_slice(cursor);
                 if (ret->last < ret->after)
                         cursor_fail(cursor, ERR_MALFORMED);
+                break;
+        case REPLICATION_PIECE:
+                decode_slot(cursor, ret);
+                ret->after = cursor_varint(cursor);
+                ret->last = cursor_varint_max(cursor, REPLICATION_MESSAGE_MAX);
+                ret->data = cursor_slice(cursor);
+                if (ret->data.len == 0 || ret->after > ret->last ||
+                    ret->data.len > ret->last - ret->after)
+                        cursor_fail(cursor, ERR_MALFORMED);
+                break;
+        case REPLICATION_GOT:
+                decode_slot(cursor, ret);
+                ret->last = cursor_varint_max(cursor, REPLICATION_MESSAGE_MAX);
                 break;
         case REPLICATION_KIND_COUNT:
                 cursor_fail(cursor, ERR_MALFORMED);

@@ -105,6 +105,15 @@ uint64_t relay_wake_us(const struct replication *r, const struct peer *peer)
         return r->transfer_from != NULL && wake_us <= r->now_us ? UINT64_MAX : wake_us;
 }
 
+void relay_heard(struct replication *r, const struct peer *from)
+{
+        for (size_t i = 0; i < r->peer_count; i++) {
+                struct receiver *receiver = &r->peers[i].receiver;
+                if (receiver->relay_out && &r->peers[receiver->relay_from] == from)
+                        receiver->relay_next_us = r->now_us + answer_us(r);
+        }
+}
+
 static void relay_pull(struct replication *r, struct peer *peer, struct peer *from)
 {
         struct receiver *receiver = &peer->receiver;

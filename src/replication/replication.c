@@ -13,6 +13,7 @@
 
 #define WINDOW_BYTES_DEFAULT (4u << 20)
 #define BATCH_BYTES_DEFAULT  (256u << 10)
+#define PIECE_BYTES_DEFAULT  (1u << 20)
 #define BLOCK_MS_DEFAULT     200
 #define SILENCE_US_DEFAULT   3000000
 #define CAUGHT_UP_US         1500000
@@ -23,6 +24,8 @@ static void config_complete(struct replication_config *config)
                 config->window_bytes = WINDOW_BYTES_DEFAULT;
         if (config->batch_bytes_max == 0)
                 config->batch_bytes_max = BATCH_BYTES_DEFAULT;
+        if (config->piece_bytes == 0)
+                config->piece_bytes = PIECE_BYTES_DEFAULT;
         if (config->block_ms == 0)
                 config->block_ms = BLOCK_MS_DEFAULT;
         if (config->silence_us == 0)
@@ -45,6 +48,7 @@ struct replication *replication_new(struct heap *heap, const struct replication_
                 r->peers[i].node = config->peers[i].node;
                 r->peers[i].region = config->peers[i].region;
                 receiver_init(&r->peers[i].receiver);
+                pieces_init(r, &r->peers[i]);
         }
         return r;
 }
@@ -53,8 +57,10 @@ void replication_free(struct replication *replication)
 {
         if (replication == NULL)
                 return;
-        for (size_t i = 0; i < replication->peer_count; i++)
+        for (size_t i = 0; i < replication->peer_count; i++) {
                 receiver_redis_down(replication, &replication->peers[i]);
+                pieces_stop(&replication->peers[i]);
+        }
         buffer_fini(&replication->scratch);
         heap_free(replication->heap, replication);
 }
@@ -66,6 +72,7 @@ static struct peer *peer_add(struct replication *r, region_id region, enum peer_
         struct peer *peer = &r->peers[r->peer_count++];
         *peer = (struct peer){.region = region, .standing = standing};
         receiver_init(&peer->receiver);
+        pieces_init(r, peer);
         return peer;
 }
 
@@ -94,9 +101,16 @@ void replication_send(struct replication *r, struct peer *peer,
                 r->outbox->err = r->scratch.err;
                 return;
         }
-        bool bulk = message->kind == REPLICATION_STATE;
-        outbox_send(r->outbox, peer->node, bulk ? WORLD_CLASS_BULK : WORLD_CLASS_DATA,
-                    buffer_view(&r->scratch));
+        bool piece = message->kind == REPLICATION_PIECE;
+        unsigned slot = message->kind == REPLICATION_RELAYED ? PIECES_RELAYED : PIECES_OWN;
+        enum world_class class =
+                message->kind == REPLICATION_STATE ? WORLD_CLASS_BULK : WORLD_CLASS_DATA;
+        if (piece)
+                class = peer->out[message->part].class;
+        if (!piece && r->scratch.len > r->config.piece_bytes)
+                pieces_begin(r, peer, slot, class);
+        else
+                outbox_send(r->outbox, peer->node, class, buffer_view(&r->scratch));
 }
 
 static void greet(struct replication *r, struct peer *peer)
@@ -111,6 +125,7 @@ static void peer_changed(struct replication *r, struct peer *peer, bool up)
 {
         sender_stop(&peer->sender);
         receiver_stop(r, peer);
+        pieces_stop(peer);
         peer->up = up;
         if (up)
                 greet(r, peer);
@@ -120,6 +135,7 @@ static void peer_remove(struct replication *r, struct peer *peer)
 {
         sender_stop(&peer->sender);
         receiver_stop(r, peer);
+        pieces_stop(peer);
         peer->sender.needs_state = false;
         peer->receiver.whole = false;
         peer->standing = PEER_REMOVED;
@@ -172,6 +188,7 @@ static void redis_came(struct replication *r, const struct world_event *event)
         for (size_t i = 0; i < r->peer_count; i++) {
                 receiver_redis_down(r, &r->peers[i]);
                 sender_stop(&r->peers[i].sender);
+                pieces_stop_out(&r->peers[i]);
                 r->peers[i].sender.tail_out = r->peers[i].sender.scan_out = false;
                 r->peers[i].sender.tail_stale = r->peers[i].sender.scan_stale = false;
                 r->peers[i].sender.acked = 0;
@@ -207,30 +224,54 @@ static void redis_went(struct replication *r)
         r->redis_up = false;
         for (size_t i = 0; i < r->peer_count; i++) {
                 receiver_redis_down(r, &r->peers[i]);
+                pieces_stop_out(&r->peers[i]);
                 sender_redis_down(r, &r->peers[i]);
         }
 }
 
-static void message_came(struct replication *r, const struct world_event *event)
+static void message_take(struct replication *r, struct peer *peer,
+                         const struct replication_message *message)
 {
-        struct peer *peer = peer_by_node(r, event->message.peer);
-        if (peer == NULL || !peer->up)
-                return;
-        struct replication_message message;
-        if (replication_message_decode(event->message.data, &message) != ERR_NONE) {
-                r->counters.malformed++;
-                return;
-        }
-        if (message.kind == REPLICATION_SUBSCRIBE)
-                sender_subscribed(r, peer, &message);
-        else if (message.kind == REPLICATION_ACK)
-                sender_acked(r, peer, &message);
-        else if (message.kind == REPLICATION_FETCH)
-                relay_asked(r, peer, &message);
-        else if (message.kind == REPLICATION_RELAYED)
-                relay_answered(r, peer, &message);
+        if (message->kind == REPLICATION_SUBSCRIBE)
+                sender_subscribed(r, peer, message);
+        else if (message->kind == REPLICATION_ACK)
+                sender_acked(r, peer, message);
+        else if (message->kind == REPLICATION_FETCH)
+                relay_asked(r, peer, message);
+        else if (message->kind == REPLICATION_RELAYED)
+                relay_answered(r, peer, message);
+        else if (message->kind == REPLICATION_GOT)
+                pieces_got(r, peer, message);
         else
-                receiver_took(r, peer, &message);
+                receiver_took(r, peer, message);
+}
+
+/* What is whole now may not be a piece itself. */
+static void piece_came(struct replication *r, struct peer *peer,
+                       const struct replication_message *piece)
+{
+        if (!pieces_took(r, peer, piece))
+                return;
+        struct buffer whole = peer->in[piece->part].whole;
+        buffer_init(&peer->in[piece->part].whole, r->heap);
+        struct replication_message message;
+        enum err err = replication_message_decode(buffer_view(&whole), &message);
+        if (err == ERR_NONE && message.kind != REPLICATION_PIECE)
+                message_take(r, peer, &message);
+        else
+                r->counters.malformed++;
+        buffer_fini(&whole);
+}
+
+static void message_came(struct replication *r, struct peer *peer, struct bytes data)
+{
+        struct replication_message message;
+        if (replication_message_decode(data, &message) != ERR_NONE)
+                r->counters.malformed++;
+        else if (message.kind == REPLICATION_PIECE)
+                piece_came(r, peer, &message);
+        else
+                message_take(r, peer, &message);
 }
 
 static void redis_answered(struct replication *r, const struct world_event *event)
@@ -269,8 +310,9 @@ static void dispatch(struct replication *r, const struct world_event *event)
                         peer_changed(r, peer, peer->link);
                 break;
         case WORLD_MESSAGE:
-                if (event->message.class != WORLD_CLASS_CONTROL)
-                        message_came(r, event);
+                peer = peer_by_node(r, event->message.peer);
+                if (event->message.class != WORLD_CLASS_CONTROL && peer != NULL && peer->up)
+                        message_came(r, peer, event->message.data);
                 break;
         case WORLD_REDIS_UP:
                 redis_came(r, event);

@@ -30,7 +30,9 @@
  * A region that was removed from the topology is heard no more (replication_members).
  *
  * Bounds: per peer one tail, one scan and `window_bytes` of batches not acknowledged; per receiver
- * one merge at Redis and `window_bytes` waiting.
+ * one merge at Redis and `window_bytes` waiting. One delta, or the state of one key, is never
+ * divided among batches; a message that is longer for it goes in pieces (pieces.c), and is in
+ * memory as a whole at both ends.
  *
  * Pure. Effects go to the caller's outbox in order. */
 #ifndef MERIDIAN_REPLICATION_REPLICATION_H
@@ -44,8 +46,10 @@
 
 #define REPLICATION_PEERS_MAX   32
 
-/* The largest message that is sent or taken. Replication owns the classes DATA and BULK. */
-#define REPLICATION_MESSAGE_MAX (8u << 20)
+/* The longest message that goes to a link in one piece, and the longest that goes at all: a value of
+ * Redis (512 MB) with what is remembered of it. Replication owns the classes DATA and BULK. */
+#define REPLICATION_PIECE_MAX   (8u << 20)
+#define REPLICATION_MESSAGE_MAX (640u << 20)
 
 /* Planted bugs, for the simulator's proof that it finds any. Never set in production. */
 enum replication_bug {
@@ -68,9 +72,10 @@ struct replication_config {
         size_t peer_count;                    /* <= REPLICATION_PEERS_MAX */
         uint32_t window_bytes;                /* unacknowledged per peer; 0: 4 MiB */
         uint32_t batch_bytes_max;             /* of one tail or scan; 0: 256 KiB */
-        uint32_t block_ms;   /* of one tail, and between beats of an idle stream; 0: 200 */
-        uint64_t silence_us; /* without a word: subscribe again; 0: 3 s */
-        unsigned bugs;       /* enum replication_bug */
+        uint32_t piece_bytes; /* longer messages go in pieces; 0: 1 MiB; <= PIECE_MAX / 2 */
+        uint32_t block_ms;    /* of one tail, and between beats of an idle stream; 0: 200 */
+        uint64_t silence_us;  /* without a word: subscribe again; 0: 3 s */
+        unsigned bugs;        /* enum replication_bug */
 };
 
 /* What is known of one origin's stream here. Unknown is unknown, never an old number. */
@@ -119,7 +124,7 @@ struct replication_counters {
         uint64_t batches_sent, batches_merged, bytes_sent, bytes_merged;
         uint64_t subscribes, gaps, transfers_sent, transfers_received, pulls, stale, malformed;
         uint64_t window_full;
-        uint64_t fetches, relayed, closed;
+        uint64_t fetches, relayed, closed, pieces_sent;
 };
 struct replication_counters replication_counters(const struct replication *replication);
 

@@ -24,6 +24,8 @@ enum replication_kind {
         REPLICATION_STATE,     /* sub part end [positions] data */
         REPLICATION_FETCH,     /* sub origin after: what have you of that stream? */
         REPLICATION_RELAYED,   /* sub origin after last live gap age_us [holes] data */
+        REPLICATION_PIECE,     /* sub part after last data: of a longer message */
+        REPLICATION_GOT,       /* sub part last: of that one, so far */
         REPLICATION_KIND_COUNT,
 };
 
@@ -41,7 +43,7 @@ struct replication_message {
         uint64_t after;
         uint64_t last;
         uint64_t age_us;  /* of `last` when it was sent, by the sender's own clock */
-        uint64_t part;    /* of a state, from 1; ACK: merged so far */
+        uint64_t part;    /* of a state, from 1; ACK: merged so far; PIECE, GOT: the slot */
         bool whole;       /* SUBSCRIBE: the whole state first */
         bool end;         /* STATE: the last part; `positions` hold */
         region_id origin; /* FETCH, RELAYED */
@@ -156,6 +158,25 @@ struct fetch {
         uint64_t sub;
 };
 
+/* Long messages under way: our stream or state, and one of another origin. */
+enum {
+        PIECES_OWN,
+        PIECES_RELAYED,
+        PIECES_SLOTS,
+};
+
+struct pieces_out {
+        struct buffer whole; /* len 0: none */
+        enum world_class class;
+        uint64_t id;
+        size_t sent, got;
+};
+
+struct pieces_in {
+        struct buffer whole;
+        uint64_t id;
+};
+
 enum peer_standing {
         PEER_MEMBER,
         PEER_UNKNOWN, /* our Redis has something of it, the topology does not */
@@ -170,6 +191,8 @@ struct peer {
         bool up;
         struct sender sender;
         struct receiver receiver;
+        struct pieces_out out[PIECES_SLOTS];
+        struct pieces_in in[PIECES_SLOTS];
 };
 
 struct replication {
@@ -196,6 +219,17 @@ struct replication {
 
 void replication_send(struct replication *r, struct peer *peer,
                       const struct replication_message *message);
+
+/* pieces.c: r->scratch, which is too long, on its way; GOT and PIECE of it. */
+void pieces_init(struct replication *r, struct peer *peer);
+void pieces_stop(struct peer *peer);
+void pieces_stop_out(struct peer *peer);
+void pieces_begin(struct replication *r, struct peer *peer, unsigned slot, enum world_class class);
+void pieces_got(struct replication *r, struct peer *peer,
+                const struct replication_message *message);
+/* True where all is there: in peer->in[message->part].whole, until the next message. */
+bool pieces_took(struct replication *r, struct peer *peer,
+                 const struct replication_message *message);
 
 /* holes.c */
 bool holes_decode(struct bytes data, struct hole *ret, size_t *ret_count);
@@ -225,6 +259,8 @@ void relay_asked(struct replication *r, struct peer *peer,
 void relay_answered(struct replication *r, struct peer *from,
                     const struct replication_message *message);
 void relay_tailed(struct replication *r, const struct world_event *event);
+/* Pieces of an answer come from that peer. */
+void relay_heard(struct replication *r, const struct peer *from);
 bool relay_live(const struct replication *r, const struct receiver *receiver, uint64_t now_us);
 
 /* Puts a batch or a part into the queue for our Redis. */

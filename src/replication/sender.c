@@ -158,6 +158,7 @@ void sender_subscribed(struct replication *r, struct peer *peer,
                 return;
         }
         sender_stop(sender);
+        pieces_stop_out(peer);
         sender->sub = message->sub;
         sender->part = 0;
         sender->part_end = 0;

@@ -63,6 +63,7 @@ void host_start(struct sim *sim, struct host *host)
         if (sim->swarm.small_windows) {
                 config.replication_window_bytes = 512;
                 config.replication_batch_bytes = 128;
+                config.replication_piece_bytes = 100;
         }
         bug_apply(sim, &config);
         CHECK(host->node == NULL);

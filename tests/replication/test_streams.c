@@ -36,7 +36,8 @@ static int setup(void **state)
                 struct replication_config config = {.self = (region_id)(i + 1),
                                                     .peers = &peer,
                                                     .peer_count = 1,
-                                                    .window_bytes = 100};
+                                                    .window_bytes = 100,
+                                                    .piece_bytes = 150};
                 sides[i] = (struct side){.now_us = SIZE_MAX >> 20};
                 sides[i].replication = replication_new(&heap, &config);
                 assert_non_null(sides[i].replication);
@@ -184,6 +185,87 @@ static void test_window_holds_the_sender(void **state)
         assert_non_null(effect_of(0, WORLD_REDIS_TAIL));
 }
 
+/* Passes `count` pieces of a message on, and what the taker says to each. */
+static void pass_pieces(unsigned count)
+{
+        for (unsigned i = 0; i < count; i++) {
+                assert_int_equal(sides[0].outbox.count, 1); /* the window holds the next one */
+                assert_in_range(the_effect(0, WORLD_SEND).send.data.len, 1, 180);
+                pass_on(0);
+                assert_null(effect_of(1, WORLD_REDIS_MERGE));
+                pass_on(1);
+        }
+}
+
+static void test_long_message_goes_in_pieces(void **state)
+{
+        char deltas[601];
+        (void)state;
+        memset(deltas, 'x', 600);
+        deltas[600] = '\0';
+        deltas[599] = 'y';
+        subscribed(0);
+        tailed(0, 0, 50, deltas, false);
+        pass_pieces(4);
+        pass_on(0);
+        struct world_effect merge = the_effect(1, WORLD_REDIS_MERGE);
+        assert_true(bytes_equal(merge.merge.data, bytes_of_str(deltas)));
+        assert_int_equal(merge.merge.last, 50);
+        merged(1, 50, false, ERR_NONE);
+        pass_on(1);
+        assert_non_null(effect_of(0, WORLD_REDIS_TAIL));
+        /* One that breaks off in the middle, and the same anew, by a new subscription. */
+        tailed(0, 50, 60, deltas, false);
+        pass_pieces(2);
+        struct world_event down = {.kind = WORLD_PEER_DOWN};
+        down.peer.peer = 1;
+        step(&sides[1], &down);
+        down.peer.peer = 2;
+        step(&sides[0], &down);
+        link_up(0);
+        link_up(1);
+        pass_on(1);
+        assert_int_equal(the_effect(0, WORLD_REDIS_TAIL).tail.after, 50);
+        tailed(0, 50, 60, deltas, false);
+        pass_pieces(4);
+        pass_on(0);
+        assert_true(bytes_equal(the_effect(1, WORLD_REDIS_MERGE).merge.data, bytes_of_str(deltas)));
+}
+
+/* A piece that does not follow, of a message that nobody knows, after the last: dropped. */
+static void test_pieces_that_do_not_fit(void **state)
+{
+        (void)state;
+        static const struct {
+                uint64_t sub, after, last;
+                const char *data;
+        } rows[] = {
+                {7, 5, 20, "xxx"}, {7, 0, 20, "xxx"},         {7, 5, 20, "xxx"}, {7, 4, 20, "xxx"},
+                {8, 3, 20, "xxx"}, {9, 0, 3, "\x02\x0a\x01"}, {9, 3, 20, "xxx"}, {9, 0, 3, "xxx"},
+        };
+        subscribed(0);
+        uint64_t malformed = replication_counters(sides[1].replication).malformed;
+        for (size_t i = 0; i < COUNT_OF(rows); i++) {
+                struct replication_message message = {.kind = REPLICATION_PIECE,
+                                                      .sub = rows[i].sub,
+                                                      .after = rows[i].after,
+                                                      .last = rows[i].last,
+                                                      .data = bytes_of_str(rows[i].data)};
+                struct buffer buffer;
+                buffer_init(&buffer, &heap);
+                replication_message_encode(&message, &buffer);
+                struct world_event event = {.kind = WORLD_MESSAGE};
+                event.message.peer = 1;
+                event.message.class = WORLD_CLASS_DATA;
+                event.message.data = buffer_view(&buffer);
+                step(&sides[1], &event);
+                assert_null(effect_of(1, WORLD_REDIS_MERGE));
+                buffer_fini(&buffer);
+        }
+        assert_int_equal(replication_counters(sides[1].replication).malformed, malformed + 2);
+        assert_int_equal(replication_counters(sides[1].replication).stale, 5);
+}
+
 static void test_gap_sends_the_state(void **state)
 {
         struct world_position vector[] = {{1, 90}, {2, 5}};
@@ -291,6 +373,8 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 CASE(test_batch_is_merged_and_acknowledged),
                 CASE(test_window_holds_the_sender),
+                CASE(test_long_message_goes_in_pieces),
+                CASE(test_pieces_that_do_not_fit),
                 CASE(test_gap_sends_the_state),
                 CASE(test_refused_merge_subscribes_again),
                 CASE(test_lost_tail_is_asked_back),
