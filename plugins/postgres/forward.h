@@ -11,6 +11,7 @@
  *      answer.c       what came back: errors, rows, tags
  *      consistency.c  positions: own commits, tokens, waiting for replay
  *      status.c       SQL functions
+ *      gate.c         on a primary: no commit without the daemon's word
  *
  * Every .c includes postgres.h first. Errors are PostgreSQL's: a function that fails does not
  * return. Memory is that of the current context unless said otherwise. */
@@ -255,5 +256,11 @@ bool consistency_wanted(void);
 /* After DDL: waits at most `ms` until it is here; false when it is not. */
 bool consistency_wait_own(int ms);
 bool consistency_check_token(char **text, void **extra, GucSource source);
+
+/* ---- gate.c ---- */
+
+void gate_init(void);
+/* COMMIT PREPARED and ROLLBACK PREPARED: throws where the gate is closed. */
+void gate_commit_prepared(void);
 
 #endif

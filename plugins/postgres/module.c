@@ -119,6 +119,11 @@ static void process_utility(PlannedStmt *plan, const char *source, bool read_onl
                             QueryEnvironment *environment, DestReceiver *dest,
                             QueryCompletion *completion)
 {
+        if (IsA(plan->utilityStmt, TransactionStmt) && !RecoveryInProgress()) {
+                TransactionStmtKind kind = ((TransactionStmt *)plan->utilityStmt)->kind;
+                if (kind == TRANS_STMT_COMMIT_PREPARED || kind == TRANS_STMT_ROLLBACK_PREPARED)
+                        gate_commit_prepared();
+        }
         if (forward_depth == 0 && !forward_in_utility && ActivePortal != NULL)
                 forward_simple_protocol = ActivePortal->cplan == NULL;
         int depth = forward_depth;
@@ -187,6 +192,7 @@ static void define_settings(void)
         DefineCustomIntVariable("meridian.connect_timeout", "How long to try to reach the primary.",
                                 NULL, &forward_config.connect_timeout_ms, 5000, 100, 600000,
                                 PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+        gate_init();
         MarkGUCPrefixReserved("meridian");
 }
 

@@ -18,6 +18,7 @@ static const struct {
         {WORLD_PART_DNS, "dns"},
         {WORLD_PART_EDGE, "edge"},
         {WORLD_PART_BACKEND, "backends"},
+        {WORLD_PART_POSTGRES, "postgres"},
 };
 
 static json_t *milliseconds(bool known, uint64_t us)

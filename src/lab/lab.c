@@ -260,7 +260,7 @@ static bool programs_find(struct lab *lab)
                built_find(lab->plugin_redis, build, "plugins/redis/meridian.so") &&
                built_find(lab->plugin_knot, build, "plugins/knot/mod-meridian.so") &&
                built_find(lab->plugin_nginx, build, "plugins/nginx/ngx_http_meridian_module.so") &&
-               all;
+               lab_path(lab->plugin_postgres, "%s/plugins/postgres/meridian.so", build) && all;
 }
 
 static bool disk_check(const struct lab *lab)
@@ -332,6 +332,9 @@ static int signal_all(const struct lab *lab, const struct lab_region *region, in
                         if (region == NULL || region == &lab_regions[i])
                                 count += lab_process_signal(lab, &lab_regions[i], part, signal);
                 }
+                /* Last, or its keeper would start it again. */
+                if (region == NULL || region == &lab_regions[i])
+                        count += lab_postgres_signal(lab, &lab_regions[i], signal);
         }
         return count;
 }
@@ -413,8 +416,9 @@ static bool wan_apply(const struct lab *lab, const struct lab_wan *wan,
 
 static time_t newest_of(const struct lab *lab)
 {
-        const char *paths[] = {lab->self, lab->programs[LAB_MERIDIAND], lab->plugin_redis,
-                               lab->plugin_knot, lab->plugin_nginx};
+        const char *paths[] = {lab->self,         lab->programs[LAB_MERIDIAND],
+                               lab->plugin_redis, lab->plugin_knot,
+                               lab->plugin_nginx, lab->plugin_postgres};
         time_t newest = 0;
         struct stat file;
         for (size_t i = 0; i < COUNT_OF(paths); i++) {
@@ -479,18 +483,22 @@ static void print_try(void)
 }
 
 /* Ends what cannot be used again. *ret_reuse: all runs, from this build. */
-static bool up_earlier(const struct lab *lab, bool *ret_reuse)
+static bool up_earlier(const struct lab *lab, bool postgres, bool *ret_reuse)
 {
         unsigned alive = alive_count(lab, NULL);
-        *ret_reuse = alive == LAB_REGIONS * LAB_PARTS && !build_is_newer(lab);
-        if (*ret_reuse || signal_all(lab, NULL, 0) == 0)
+        bool same = lab_postgres_used(lab) == postgres;
+        *ret_reuse = alive == LAB_REGIONS * LAB_PARTS && !build_is_newer(lab) && same;
+        if (*ret_reuse)
                 return true;
-        const char *why = alive == LAB_REGIONS * LAB_PARTS ? "it runs from an older build"
-                                                           : "only a part of it runs";
-        if (!stop_all(lab, NULL))
-                return false;
-        lab_step("earlier lab", "ended (%s); its data stays", why);
-        return true;
+        if (signal_all(lab, NULL, 0) > 0) {
+                const char *why = alive != LAB_REGIONS * LAB_PARTS ? "only a part of it runs"
+                                  : same                           ? "it runs from an older build"
+                                                                   : "it has other parts";
+                if (!stop_all(lab, NULL))
+                        return false;
+                lab_step("earlier lab", "ended (%s); its data stays", why);
+        }
+        return lab_postgres_use(lab, postgres);
 }
 
 static bool up_start(const struct lab *lab)
@@ -509,7 +517,8 @@ static bool up_start(const struct lab *lab)
         for (size_t i = 0; i < LAB_REGIONS; i++) {
                 if (!region_start(lab, &lab_regions[i]))
                         return false;
-                lab_step(lab_regions[i].name, "redis-server, knotd, nginx, meridiand, 2 backends");
+                lab_step(lab_regions[i].name, "redis-server, knotd, nginx, meridiand, 2 backends%s",
+                         lab_postgres_used(lab) ? ", PostgreSQL" : "");
         }
         for (size_t i = 0; i < LAB_REGIONS; i++) {
                 if (!wan_apply(lab, &wan, &lab_regions[i]))
@@ -526,11 +535,14 @@ static int command_up(int argc, char **argv)
 {
         static struct lab lab;
         bool reuse = false;
-        (void)argc;
-        (void)argv;
+        bool without =
+                argc == 3 && strcmp(argv[1], "--without") == 0 && strcmp(argv[2], "postgres") == 0;
         uint64_t begin = lab_now_ms();
+        if (argc > 1 && !without)
+                return usage("up [--without postgres]");
         if (!lab_open(&lab) || !owner_check(&lab) || !programs_find(&lab) || !disk_check(&lab) ||
-            !lock_take(&lab) || !up_earlier(&lab, &reuse))
+            (!without && !lab_postgres_check(&lab)) || !lock_take(&lab) ||
+            !up_earlier(&lab, !without, &reuse))
                 return 1;
         if (reuse)
                 lab_step("earlier lab", "runs already, from this build");
@@ -599,6 +611,7 @@ static int command_kill(int argc, char **argv)
         uint64_t until = lab_now_ms() + STOP_TIMEOUT_MS;
         for (enum lab_part part = 0; part < LAB_PARTS; part++)
                 killed += lab_process_signal(&lab, region, part, SIGKILL);
+        killed += lab_postgres_signal(&lab, region, SIGKILL);
         while (signal_all(&lab, region, SIGKILL) > 0 && lab_now_ms() < until)
                 lab_sleep_ms(5);
         if (killed == 0)
@@ -631,7 +644,7 @@ static int command_start(int argc, char **argv)
         if (argc != 2)
                 return usage("start REGION");
         if (region == NULL || !lab_open(&lab) || !owner_check(&lab) || !programs_find(&lab) ||
-            !lock_take(&lab))
+            (lab_postgres_used(&lab) && !lab_postgres_check(&lab)) || !lock_take(&lab))
                 return 1;
         for (enum lab_part part = 0; part < LAB_PARTS; part++)
                 orphans_end(&lab, region, part);
@@ -840,7 +853,7 @@ static int command_status(int argc, char **argv)
 /* ---- the table ---- */
 
 const struct lab_command lab_commands[] = {
-        {"up", "", "start three regions and wait until all is well"},
+        {"up", "[--without postgres]", "start three regions and wait until all is well"},
         {"down", "[--wipe]", "end everything; --wipe removes the data too"},
         {"status", "", "what runs, and how the links are; exit 1 unless all runs"},
         {"kill", "REGION", "kill -9 everything of a region"},

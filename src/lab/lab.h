@@ -23,6 +23,7 @@ extern const struct lab_region lab_regions[LAB_REGIONS];
 
 enum lab_port {
         LAB_PORT_REDIS = 6379,
+        LAB_PORT_POSTGRES = 5434, /* the server itself, behind the doors */
         LAB_PORT_DNS = 5353,
         LAB_PORT_EDGE = 8080,
         LAB_PORT_ADMIN = 7400,

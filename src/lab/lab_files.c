@@ -187,7 +187,7 @@ static void topology_region_text(struct buffer *text, size_t index)
                       LAB_PORT_ADMIN, region->address, LAB_PORT_LOCKS);
 }
 
-static void topology_text(struct buffer *text)
+static void topology_text(const struct lab *lab, struct buffer *text)
 {
         buffer_format(text,
                       "# The lab: three regions on one machine.\n"
@@ -200,6 +200,13 @@ static void topology_text(struct buffer *text)
                       LAB_CLUSTER);
         for (size_t i = 0; i < LAB_REGIONS; i++)
                 topology_region_text(text, i);
+        if (lab_postgres_used(lab))
+                buffer_format(text,
+                              "postgres {\n"
+                              "        nodes = [%s-1, %s-1, %s-1]\n"
+                              "        automatic = on\n"
+                              "}\n\n",
+                              lab_regions[0].name, lab_regions[1].name, lab_regions[2].name);
         buffer_format(text, "zone example.test {\n"
                             "        ttl = 5s\n"
                             "        soa {\n"
@@ -239,16 +246,24 @@ static void meridiand_conf_text(const struct lab *lab, const struct lab_region *
                       "redis      \"%s:%d\";\n"
                       "dns        \"%s:%d\";\n"
                       "edge       \"%s:%d\";\n"
-                      "geo        \"%s/geo.mmdb\";\n"
-                      "lab {\n"
-                      "        impairments on;\n"
-                      "}\n",
+                      "geo        \"%s/geo.mmdb\";\n",
                       LAB_CLUSTER, region->name, index + 1, lab->dir, lab->dir, region->name,
                       lab->dir, region->name, lab->dir, region->name, lab->dir, region->name,
                       lab->dir, region->name, region->address, LAB_PORT_LINK, region->address,
                       LAB_PORT_ADMIN, region->address, LAB_PORT_LOCKS, region->address,
                       LAB_PORT_REDIS, region->address, LAB_PORT_DNS, region->address, LAB_PORT_EDGE,
                       lab->dir);
+        if (lab_postgres_used(lab)) {
+                buffer_format(text,
+                              "postgres {\n"
+                              "        server    \"%s:%d\";\n",
+                              region->address, LAB_PORT_POSTGRES);
+                lab_postgres_conf(lab, region, text);
+                buffer_format(text, "}\n");
+        }
+        buffer_format(text, "lab {\n"
+                            "        impairments on;\n"
+                            "}\n");
 }
 
 static void redis_conf_text(const struct lab *lab, const struct lab_region *region, size_t index,
@@ -416,7 +431,7 @@ static bool region_files(const struct lab *lab, size_t index, struct buffer *tex
                 if (!text_save(lab, &lab_regions[index], file_rows[i].name, text))
                         return false;
         }
-        return true;
+        return !lab_postgres_used(lab) || lab_postgres_files(lab, &lab_regions[index], text);
 }
 
 bool lab_files_write(const struct lab *lab)
@@ -427,7 +442,7 @@ bool lab_files_write(const struct lab *lab)
                 return false;
         heap_init(&heap, 0);
         buffer_init(&text, &heap);
-        topology_text(&text);
+        topology_text(lab, &text);
         bool done = text_save(lab, NULL, "topology.conf", &text);
         for (size_t i = 0; i < LAB_REGIONS && done; i++)
                 done = region_dirs(lab, &lab_regions[i]) && region_files(lab, i, &text);

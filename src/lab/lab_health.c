@@ -5,7 +5,7 @@
 
 #include <jansson.h>
 
-static const char *const part_keys[] = {"redis", "dns", "edge", "backends"};
+static const char *const part_keys[] = {"redis", "dns", "edge", "backends", "postgres"};
 
 static void text_add(char *text, size_t size, const char *word)
 {
@@ -25,7 +25,8 @@ static bool operators_wish(const char *state)
 }
 
 /* What a node says of its own region and of the others. */
-static void status_look(json_t *status, const struct lab_region *region, char *text, size_t size)
+static void status_look(const struct lab *lab, json_t *status, const struct lab_region *region,
+                        char *text, size_t size)
 {
         size_t index = 0;
         json_t *row = NULL;
@@ -46,6 +47,8 @@ static void status_look(json_t *status, const struct lab_region *region, char *t
                         continue;
                 json_t *parts = json_object_get(row, "parts");
                 for (size_t i = 0; i < COUNT_OF(part_keys); i++) {
+                        if (strcmp(part_keys[i], "postgres") == 0 && !lab_postgres_used(lab))
+                                continue;
                         const char *part = json_string_value(json_object_get(parts, part_keys[i]));
                         if (part == NULL || strcmp(part, "healthy") != 0)
                                 text_add(text, size, part_keys[i]);
@@ -73,7 +76,7 @@ void lab_health_look(const struct lab *lab, const struct lab_region *region, cha
                 if (status == NULL)
                         text_add(ret_text, size, "its status cannot be read");
                 else
-                        status_look(status, region, ret_text, size);
+                        status_look(lab, status, region, ret_text, size);
                 json_decref(status);
         }
         client_answer_fini(&answer);

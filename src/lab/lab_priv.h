@@ -29,6 +29,7 @@ struct lab {
         char plugin_redis[LAB_PATH_MAX];
         char plugin_knot[LAB_PATH_MAX];
         char plugin_nginx[LAB_PATH_MAX];
+        char plugin_postgres[LAB_PATH_MAX];
 };
 
 /* Says on stderr what is wrong, where and what to do. Returns false,
@@ -87,6 +88,27 @@ int lab_process_signal(const struct lab *lab, const struct lab_region *region, e
 /* Prints the last lines of its log on stderr. */
 void lab_process_log_show(const struct lab *lab, const struct lab_region *region,
                           enum lab_part part);
+
+/* ---- lab_postgres.c: the region's PostgreSQL, which meridiand looks after ---- */
+
+struct buffer;
+
+/* Does this lab have PostgreSQL? It is so unless it was started without. */
+bool lab_postgres_used(const struct lab *lab);
+MUST_USE bool lab_postgres_use(const struct lab *lab, bool use);
+
+/* Can it run here? Said on stderr where not. */
+MUST_USE bool lab_postgres_check(const struct lab *lab);
+
+/* Writes what the server needs; `text` is room for it. */
+MUST_USE bool lab_postgres_files(const struct lab *lab, const struct lab_region *region,
+                                 struct buffer *text);
+
+/* The keys in meridiand.conf's section that make it look after the server. */
+void lab_postgres_conf(const struct lab *lab, const struct lab_region *region, struct buffer *text);
+
+/* Signals what runs of it, its tools included; SIGTERM: kindly, its postmaster alone. 0 counts. */
+int lab_postgres_signal(const struct lab *lab, const struct lab_region *region, int signal);
 
 /* ---- lab_ports.c ---- */
 

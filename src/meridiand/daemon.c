@@ -220,6 +220,45 @@ static bool engine_open(struct daemon *daemon)
         return err == ERR_NONE;
 }
 
+static void path_copy(char *to, const char *from)
+{
+        _Static_assert((int)WARDEN_PATH_SIZE == (int)CONFIG_TEXT_MAX, "any path fits");
+        memcpy(to, from, WARDEN_PATH_SIZE);
+}
+
+static bool warden_open(struct daemon *daemon)
+{
+        const struct config_warden *wish = &daemon->config.warden;
+        char why[512];
+        if (wish->home[0] == '\0')
+                return true;
+        struct warden_config config = {
+                .loop = &daemon->loop,
+                .heap = &daemon->heap,
+                .self = daemon->config.node,
+                .listen = endpoint_of(&daemon->config.postgres),
+                .user_data = daemon,
+                .event = wire_warden_event,
+                .note = wire_warden_note,
+        };
+        _Static_assert(sizeof config.user == sizeof wish->user, "any name fits");
+        memcpy(config.user, wish->user, sizeof config.user);
+        path_copy(config.bin, wish->bin);
+        path_copy(config.home, wish->home);
+        path_copy(config.data, wish->data);
+        path_copy(config.password, wish->password);
+        path_copy(config.library, wish->library);
+        path_copy(config.init, wish->init);
+        path_copy(config.settings, wish->settings);
+        path_copy(config.archive, wish->archive);
+        enum err err = warden_new(&config, &daemon->warden, why, sizeof why);
+        if (err == ERR_NONE)
+                err = warden_start(daemon->warden);
+        if (err != ERR_NONE)
+                LOG_ERROR("postgres", "%s", daemon->warden != NULL ? err_text(err) : why);
+        return err == ERR_NONE;
+}
+
 static void step(void *node, const struct world_event *event, struct world_effects *ret_effects)
 {
         node_step(node, event, ret_effects);
@@ -295,7 +334,7 @@ static bool daemon_open(struct daemon *daemon)
         daemon->loop_open = true;
         return folders_open(daemon) && node_open(daemon) && view_open(daemon) && geo_open(daemon) &&
                link_open(daemon) && roads_open(daemon) && api_open(daemon) && engine_open(daemon) &&
-               driver_open(daemon) && handles_open(daemon);
+               warden_open(daemon) && driver_open(daemon) && handles_open(daemon);
 }
 
 /* ---- the end ---- */
@@ -322,6 +361,12 @@ static void on_engine_closed(void *user)
 {
         struct daemon *daemon = user;
         daemon->engine_closed = true;
+}
+
+static void on_warden_closed(void *user)
+{
+        struct daemon *daemon = user;
+        daemon->warden_closed = true;
 }
 
 static void on_api_closed(void *context)
@@ -353,6 +398,8 @@ static void parts_close(struct daemon *daemon)
                 link_close(daemon->link, on_link_closed, daemon);
         if (daemon->engine_started)
                 engine_close(daemon->engine, on_engine_closed, daemon);
+        if (daemon->warden != NULL)
+                warden_close(daemon->warden, on_warden_closed, daemon);
         if (daemon->api != NULL)
                 api_close(daemon->api, on_api_closed, daemon);
         uv_timer_stop(&daemon->second);
@@ -383,10 +430,12 @@ static void daemon_close(struct daemon *daemon)
         CHECK(IMPLIES(daemon->link != NULL, daemon->link_closed));
         CHECK(IMPLIES(daemon->road != NULL, daemon->road_closed));
         CHECK(IMPLIES(daemon->engine_started, daemon->engine_closed));
+        CHECK(IMPLIES(daemon->warden != NULL, daemon->warden_closed));
         io_driver_free(daemon->driver);
         road_free(daemon->road);
         link_free(daemon->link);
         engine_free(daemon->engine);
+        warden_free(daemon->warden);
         geo_free(daemon->geo);
         view_writer_close(daemon->view);
         node_free(daemon->node);

@@ -26,6 +26,7 @@
 #include "road/road.h"
 #include "topology/topology.h"
 #include "view/view.h"
+#include "warden/warden.h"
 
 struct daemon {
         struct config config;
@@ -45,6 +46,7 @@ struct daemon {
         struct engine *engine;
         struct road *road;
         struct geo *geo;
+        struct warden *warden; /* NULL: no PostgreSQL server is looked after */
         uv_timer_t second;
         uv_signal_t signals[2];
         unsigned handles; /* of the three above */
@@ -56,6 +58,7 @@ struct daemon {
         bool engine_started;
         bool engine_closed;
         bool road_closed;
+        bool warden_closed;
         int exit_status;
         bool publish_due;
         bool published_failed;               /* said so already */
@@ -89,6 +92,10 @@ void wire_engine_event(void *user, const struct world_event *event);
 void wire_engine_note(void *user, const char *name, const char *text);
 void wire_engine_conflict(void *user, struct bytes text);
 void wire_engine_verified(void *user, uint64_t ticket, const struct engine_verified *verified);
+
+/* The callbacks of warden_config. */
+void wire_warden_event(void *user, const struct world_event *event);
+void wire_warden_note(void *user, const char *name, const char *text);
 
 /* The nodes of a topology that this one links to, into daemon->peers; returns their count. */
 size_t wire_peers(struct daemon *daemon, const struct topology *topology);

@@ -233,6 +233,21 @@ void wire_engine_verified(void *user, uint64_t ticket, const struct engine_verif
                 api_verified(daemon->api, ticket, &answer);
 }
 
+void wire_warden_event(void *user, const struct world_event *event)
+{
+        struct daemon *daemon = user;
+        /* What was seen is soon seen again; for the end of an action the node would wait. */
+        if (!event_give(daemon, event) && event->kind == WORLD_POSTGRES_DONE)
+                daemon_stop(daemon, 1);
+}
+
+void wire_warden_note(void *user, const char *name, const char *text)
+{
+        struct daemon *daemon = user;
+        LOG_INFO(name, "%s", text);
+        note(daemon, name, text);
+}
+
 /* ---- from the node ---- */
 
 static void port_send(void *user, node_id peer, enum world_class class, struct bytes data)
@@ -275,6 +290,13 @@ static void port_redis(void *user, const struct world_effect *effect)
         engine_redis(daemon->engine, effect);
 }
 
+static void port_postgres(void *user, const struct world_effect *effect)
+{
+        struct daemon *daemon = user;
+        if (daemon->warden != NULL)
+                warden_effect(daemon->warden, effect);
+}
+
 /* ---- what follows from a turn ---- */
 
 size_t wire_peers(struct daemon *daemon, const struct topology *topology)
@@ -312,6 +334,8 @@ static void topology_follow(struct daemon *daemon)
         err = own == NULL ? ERR_NONE : engine_topology(daemon->engine, topology, own->id);
         if (err != ERR_NONE)
                 LOG_ERROR("topology", "some backends are not looked at: %s", err_text(err));
+        if (daemon->warden != NULL)
+                warden_topology(daemon->warden, topology);
         if (topology->epoch != daemon->topology_epoch)
                 LOG_INFO("topology", "epoch %llu is in force", (unsigned long long)topology->epoch);
         daemon->topology_set = topology;
@@ -403,6 +427,7 @@ struct io_ports wire_ports(struct daemon *daemon)
                 .publish = port_publish,
                 .note = port_note,
                 .redis = port_redis,
+                .postgres = port_postgres,
                 .turned = port_turned,
         };
 }

@@ -12,9 +12,9 @@
  *     48     8  begun       by the server: commits that came past the gate,
  *     56     8  ended       and those of them that are over
  *
- * All words are little-endian 64-bit atomics of one machine. A commit counts itself in `begun`, then
- * looks; who closes or holds writes first, then waits for `ended` to come up: one of the two sees
- * the other (sequentially consistent order). The daemon sets until_us to 0 before it changes
+ * All words are little-endian 64-bit atomics of one machine. A commit counts itself in `begun`,
+ * then looks; who closes or holds writes first, then waits for `ended` to come up: one of the two
+ * sees the other (sequentially consistent order). The daemon sets until_us to 0 before it changes
  * `opened`, so a server that reads the same until_us before and after `opened` reads a pair.
  *
  * Header only, without other headers of the project: plugins/postgres includes it. */

@@ -1,5 +1,5 @@
-/* warden.h - carries out on a real PostgreSQL 15 what the node decides (WORLD_POSTGRES_DO and GATE of
- * world/world.h), and tells what it sees (WORLD_POSTGRES_SEEN and DONE). It decides nothing.
+/* warden.h - carries out on a real PostgreSQL 15 what the node decides (WORLD_POSTGRES_DO and GATE
+ * of world/world.h), and tells what it sees (WORLD_POSTGRES_SEEN and DONE). It decides nothing.
  *
  * The server is a process of its own that outlives the daemon. It listens on `listen`, for the
  * node's own endpoints and for the other regions' tunnels; clients do not connect there. What the

@@ -1,0 +1,193 @@
+/* gate.c - a primary takes writes only while the daemon's file says so (src/warden/gate.h).
+ *
+ * A transaction that has written asks before its commit begins, and again when the commit is
+ * durable here and where it has to be, before its answer leaves: a machine that slept in between
+ * would else tell of a commit that nobody else has. The first refusal is an error that ends the
+ * transaction. At the second the commit stands, and only its client must not hear of it: the
+ * session ends without an answer, as where a server dies at that moment. While writes are held (a
+ * switchover is under way) commits wait before they begin.
+ *
+ * The file is mapped once, by the postmaster, at whose start a new number of it closes the gate
+ * until the daemon opens it for that number. Where it cannot be mapped the server does not start.
+ * Not asked: transactions without a number of their own (reads), and those of autovacuum. */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "postmaster/autovacuum.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "tcop/dest.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/wait_event.h"
+
+#include "forward.h"
+#include "warden/gate.h"
+
+#define HELD_MS_MAX 30000
+
+static char *gate_path;
+static struct gate *gate;
+static uint64 gate_boot;
+static bool commit_counted;
+static shmem_startup_hook_type next_shmem_startup;
+
+static bool asks(void)
+{
+        return gate != NULL && !IsAutoVacuumWorkerProcess() &&
+               TransactionIdIsValid(GetTopTransactionIdIfAny());
+}
+
+static void count_begin(void)
+{
+        atomic_fetch_add(&gate->begun, 1);
+        commit_counted = true;
+}
+
+static void count_end(void)
+{
+        if (!commit_counted)
+                return;
+        commit_counted = false;
+        atomic_fetch_add(&gate->ended, 1);
+}
+
+static void refuse(void)
+{
+        ereport(ERROR, (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+                        errmsg("this server may not take writes now: it does not hold the lease"),
+                        errdetail("Nothing of this transaction was kept."),
+                        errhint("Connect again through Meridian's endpoint, which leads to the "
+                                "server that takes writes.")));
+}
+
+/* Until the writes go on, or will not. */
+static void wait_while_held(void)
+{
+        uint64 until_us = gate_now_us() + 1000 * (uint64)HELD_MS_MAX;
+        while (atomic_load(&gate->held) != 0 && atomic_load(&gate->opened) == gate_boot &&
+               gate_now_us() < until_us) {
+                (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2,
+                                PG_WAIT_EXTENSION);
+                ResetLatch(MyLatch);
+                CHECK_FOR_INTERRUPTS();
+        }
+}
+
+static void before_commit(void)
+{
+        for (;;) {
+                count_begin();
+                if (atomic_load(&gate->held) == 0)
+                        break;
+                count_end();
+                wait_while_held();
+                if (atomic_load(&gate->held) != 0)
+                        refuse();
+        }
+        if (!gate_open(gate, gate_boot)) {
+                count_end();
+                refuse();
+        }
+}
+
+/* It is too late for an error: the transaction is committed. As where a wait for a standby is
+ * canceled by the end of the session, the client gets no answer. */
+static void after_commit(void)
+{
+        count_end();
+        if (gate_open(gate, gate_boot))
+                return;
+        ereport(WARNING,
+                (errcode(ERRCODE_ADMIN_SHUTDOWN),
+                 errmsg("this server stopped taking writes while the transaction committed"),
+                 errdetail("The transaction is committed here; whether the next primary has it "
+                           "is not known.")));
+        whereToSendOutput = DestNone;
+        ProcDiePending = true;
+        InterruptPending = true;
+}
+
+static void on_transaction(XactEvent event, void *argument)
+{
+        (void)argument;
+        switch (event) {
+        case XACT_EVENT_PRE_COMMIT:
+        case XACT_EVENT_PRE_PREPARE:
+                if (asks())
+                        before_commit();
+                break;
+        case XACT_EVENT_COMMIT:
+        case XACT_EVENT_PREPARE:
+                if (commit_counted)
+                        after_commit();
+                break;
+        case XACT_EVENT_ABORT:
+                if (commit_counted)
+                        count_end();
+                break;
+        case XACT_EVENT_PARALLEL_COMMIT:
+        case XACT_EVENT_PARALLEL_ABORT:
+        case XACT_EVENT_PARALLEL_PRE_COMMIT:
+                break;
+        }
+}
+
+void gate_commit_prepared(void)
+{
+        if (gate != NULL && !gate_open(gate, gate_boot))
+                refuse();
+}
+
+/* All processes are new: none is inside of a commit. */
+static void shmem_startup(void)
+{
+        if (next_shmem_startup != NULL)
+                next_shmem_startup();
+        atomic_store(&gate->ended, 0);
+        atomic_store(&gate->begun, 0);
+}
+
+static void gate_map(void)
+{
+        int fd = open(gate_path, O_RDWR | O_CLOEXEC);
+        void *memory = MAP_FAILED;
+        if (fd >= 0) {
+                if (lseek(fd, 0, SEEK_END) >= GATE_SIZE)
+                        memory = mmap(NULL, GATE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+                close(fd);
+        }
+        if (memory == MAP_FAILED || atomic_load(&((struct gate *)memory)->magic) != GATE_MAGIC)
+                ereport(FATAL,
+                        (errcode(ERRCODE_CONFIG_FILE_ERROR),
+                         errmsg("the gate \"%s\" cannot be used, so nobody knows whether this "
+                                "server may take writes",
+                                gate_path),
+                         errhint("meridiand makes it when it starts. To run the server without "
+                                 "Meridian, take meridian.conf out of postgresql.conf.")));
+        gate = memory;
+}
+
+void gate_init(void)
+{
+        DefineCustomStringVariable("meridian.gate",
+                                   "The file that says until when this server may take writes.",
+                                   "Empty: it may at any time.", &gate_path, "", PGC_POSTMASTER,
+                                   GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+        if (!process_shared_preload_libraries_in_progress || gate_path[0] == '\0')
+                return;
+        gate_map();
+        while (gate_boot == 0)
+                if (!pg_strong_random(&gate_boot, sizeof gate_boot))
+                        ereport(FATAL, (errmsg("no random number can be had")));
+        atomic_store(&gate->boot, gate_boot);
+        next_shmem_startup = shmem_startup_hook;
+        shmem_startup_hook = shmem_startup;
+        RegisterXactCallback(on_transaction, NULL);
+}

@@ -1,0 +1,162 @@
+/* server.c - starts and ends the server. It is no child of the daemon: it is known by the pid that
+ * it wrote down, and by its folder, since that pid may by now be a stranger's. A server that does
+ * not start says why in its log, whose end is in the sentence. */
+#include "warden/warden_priv.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define START_MS     60000
+#define BORN_MS      5000
+#define STOP_MS      6000
+#define STOP_FAST_MS 60000
+#define STEP_MS      5
+
+pid_t server_pid(const struct warden *warden)
+{
+        char path[WARDEN_PATH_SIZE], text[512], target[WARDEN_PATH_SIZE], real[PATH_MAX];
+        if (!path_set(path, "%s/postmaster.pid", warden->paths.data) ||
+            !file_read(path, text, sizeof text, NULL))
+                return 0;
+        long pid = strtol(text, NULL, 10);
+        if (pid <= 1 || pid > INT32_MAX || realpath(warden->paths.data, real) == NULL)
+                return 0;
+        (void)snprintf(path, sizeof path, "/proc/%ld/cwd", pid);
+        ssize_t len = readlink(path, target, sizeof target - 1);
+        if (len <= 0)
+                return 0;
+        target[len] = '\0';
+        return strcmp(target, real) == 0 ? (pid_t)pid : 0;
+}
+
+/* The end of the server's log, in one line. */
+static bool log_fails(const struct warden *warden, struct fail *fail)
+{
+        char text[401];
+        size_t len = 0;
+        FILE *file = fopen(warden->paths.log, "re");
+        if (file != NULL) {
+                if (fseek(file, -400, SEEK_END) != 0)
+                        rewind(file);
+                len = fread(text, 1, sizeof text - 1, file);
+                fclose(file);
+        }
+        while (len > 0 && text[len - 1] == '\n')
+                len--;
+        text[len] = '\0';
+        const char *begin = strchr(text, '\n');
+        begin = begin == NULL || len < 400 ? text : begin + 1;
+        for (char *at = text; *at != '\0'; at++)
+                *at = *at == '\n' || *at == '\t' ? ' ' : *at;
+        return fail_set(fail, "the server does not start: %s",
+                        len > 0 ? begin : "no word in its log");
+}
+
+static bool signal_set(struct warden *warden, bool standby, struct fail *fail)
+{
+        char path[WARDEN_PATH_SIZE];
+        if (!path_set(path, "%s/recovery.signal", warden->paths.data))
+                return fail_set(fail, "the path is too long");
+        (void)unlink(path);
+        if (!path_set(path, "%s/standby.signal", warden->paths.data))
+                return fail_set(fail, "the path is too long");
+        if (standby)
+                return file_there("%s", path) || file_write(warden, path, bytes_of(NULL, 0), fail);
+        if (unlink(path) != 0 && errno != ENOENT)
+                return fail_set(fail, "%s cannot be removed", path);
+        folder_sync(path);
+        return true;
+}
+
+static bool wait_for_answer(struct warden *warden, struct fail *fail)
+{
+        uint64_t begin_us = gate_now_us();
+        bool born = false;
+        struct fail last = {"it is still starting"};
+        while (gate_now_us() < begin_us + 1000ull * START_MS) {
+                if (server_pid(warden) != 0) {
+                        born = true;
+                        if (sql_own(warden, &last))
+                                return true;
+                } else if (born || gate_now_us() > begin_us + 1000ull * BORN_MS) {
+                        return log_fails(warden, fail);
+                }
+                if (!warden_pause(warden, STEP_MS))
+                        return fail_set(fail, "something else came first");
+        }
+        return fail_set(fail, "the server does not answer yet: %.300s", last.text);
+}
+
+static bool spawn(struct warden *warden, enum server_mode mode, struct fail *fail)
+{
+        static const char alone[] = "-c meridian.gate= -c listen_addresses= "
+                                    "-c synchronous_standby_names= -c archive_mode=off";
+        const char *arguments[] = {"start",
+                                   "-D",
+                                   warden->paths.data,
+                                   "-l",
+                                   warden->paths.log,
+                                   "-W",
+                                   "-s",
+                                   mode == SERVER_ALONE ? "-o" : NULL,
+                                   alone,
+                                   NULL};
+        char older[WARDEN_PATH_SIZE];
+        if (path_set(older, "%s.1", warden->paths.log))
+                (void)rename(warden->paths.log, older);
+        return child_run(warden, "pg_ctl", arguments, &warden->text, fail);
+}
+
+/* Does it run as what it is to be? */
+static bool runs_as(struct warden *warden, enum server_mode mode)
+{
+        struct fail fail;
+        if (mode == SERVER_ALONE || !sql_own(warden, &fail))
+                return false;
+        PGresult *result = sql_ask(warden, warden->sql, "SELECT pg_is_in_recovery()", 3000, &fail);
+        bool recovers = result != NULL && PQgetvalue(result, 0, 0)[0] == 't';
+        bool fits = result != NULL && recovers == (mode == SERVER_STANDBY);
+        PQclear(result);
+        return fits;
+}
+
+bool server_start(struct warden *warden, enum server_mode mode, node_id upstream, struct fail *fail)
+{
+        if (server_pid(warden) != 0) {
+                if (mode == SERVER_STANDBY && file_there("%s/standby.signal", warden->paths.data) &&
+                    wait_for_answer(warden, fail) && runs_as(warden, mode))
+                        return conf_reload(warden, upstream, fail);
+                if (mode == SERVER_PRIMARY &&
+                    !file_there("%s/standby.signal", warden->paths.data) &&
+                    wait_for_answer(warden, fail) && runs_as(warden, mode))
+                        return conf_reload(warden, upstream, fail);
+                if (!server_stop(warden, false, fail))
+                        return false;
+        }
+        sql_close(warden);
+        return signal_set(warden, mode == SERVER_STANDBY, fail) &&
+               conf_write(warden, warden->paths.data, upstream, fail) &&
+               spawn(warden, mode, fail) && wait_for_answer(warden, fail);
+}
+
+bool server_stop(struct warden *warden, bool fast, struct fail *fail)
+{
+        pid_t pid = server_pid(warden);
+        uint64_t begin_us = gate_now_us();
+        unsigned most_ms = fast ? STOP_FAST_MS : STOP_MS;
+        sql_close(warden);
+        if (pid == 0)
+                return true;
+        (void)kill(pid, fast ? SIGINT : SIGQUIT);
+        while (server_pid(warden) == pid) {
+                if (gate_now_us() > begin_us + 1000ull * most_ms)
+                        (void)kill(pid, SIGKILL);
+                if (gate_now_us() > begin_us + 1000ull * (most_ms + STOP_MS))
+                        return fail_set(fail, "the server (pid %d) does not end", (int)pid);
+                if (!warden_pause(warden, STEP_MS))
+                        return fail_set(fail, "something else came first");
+        }
+        return true;
+}

@@ -1,0 +1,278 @@
+/* warden_priv.h - what the files of this room share. All but warden.c runs in the warden's own
+ * thread and may block; whatever waits there calls warden_pause or looks at `cancel`. */
+#ifndef MERIDIAN_WARDEN_WARDEN_PRIV_H
+#define MERIDIAN_WARDEN_WARDEN_PRIV_H
+
+#include "primary/primary.h"
+#include "warden/gate.h"
+#include "warden/history.h"
+#include "warden/warden.h"
+
+#include <libpq-fe.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+#define LOOK_EVERY_US 100000
+#define OUTS_MAX      32
+#define ROLE          "meridian_replication"
+
+/* A sentence about what failed. */
+struct fail {
+        char text[WARDEN_TEXT_SIZE];
+};
+
+/* Writes the sentence; returns false, for `return fail_set(...)`. */
+bool fail_set(struct fail *fail, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* From the thread to the loop. */
+enum out_kind {
+        OUT_SEEN,
+        OUT_DONE,
+        OUT_NOTE,
+        OUT_PROBED,
+};
+
+struct out {
+        enum out_kind kind;
+        struct world_postgres seen;
+        uint64_t number; /* DONE */
+        bool healthy;    /* PROBED */
+        const char *name;
+        char text[WARDEN_TEXT_SIZE]; /* DONE: why it failed; NOTE, PROBED */
+};
+
+/* What the thread knows of the topology. */
+struct peers {
+        unsigned count;
+        uint32_t sync;
+        node_id ids[TOPOLOGY_POSTGRES_NODES_MAX];
+        bool never[TOPOLOGY_POSTGRES_NODES_MAX];
+        char names[TOPOLOGY_POSTGRES_NODES_MAX][TOPOLOGY_NAME_SIZE];
+        char hosts[TOPOLOGY_POSTGRES_NODES_MAX][TOPOLOGY_ADDRESS_TEXT];
+};
+
+struct command {
+        uint64_t number;
+        enum primary_action action;
+        node_id upstream;
+        uint64_t epoch;
+};
+
+struct paths {
+        char data[WARDEN_PATH_SIZE];
+        char data_new[WARDEN_PATH_SIZE];
+        char gate[WARDEN_PATH_SIZE];
+        char socket[WARDEN_PATH_SIZE];
+        char log[WARDEN_PATH_SIZE];
+        char pgpass[WARDEN_PATH_SIZE];
+        char hba[WARDEN_PATH_SIZE];
+        char ident[WARDEN_PATH_SIZE];
+        char aside[WARDEN_PATH_SIZE];
+};
+
+/* The result of a look at a server that does not run, good until its pg_control changes. */
+struct stopped {
+        bool known;
+        int64_t changed_ns;
+        uint64_t inode;
+        struct history_control control;
+        uint32_t timeline;
+        uint64_t written;
+};
+
+enum {
+        CHILD_OUT_SIZE = 8192,
+        CHILD_ERR_SIZE = 1024,
+};
+
+/* The ends of what a program wrote. */
+struct child_text {
+        char out[CHILD_OUT_SIZE];
+        size_t out_len;
+        char err[CHILD_ERR_SIZE];
+        size_t err_len;
+        int status; /* exit status; -1: it was ended */
+};
+
+struct warden {
+        struct warden_config config;
+        struct paths paths;
+        uid_t uid; /* of the server */
+        gid_t gid;
+        char uid_text[16];
+        char gid_text[16];
+        char password[256];
+        struct gate *gate;
+
+        /* The loop's. */
+        uv_async_t async;
+        bool started;
+        bool closing;
+        bool joined;
+        void (*closed)(void *user);
+        void *closed_user;
+
+        /* Shared; under `lock`. */
+        pthread_t thread;
+        pthread_mutex_t lock;
+        pthread_cond_t wake;
+        bool stop;
+        bool command_waits;
+        struct command command;
+        uint64_t boot;       /* of the server that may be opened; 0: none */
+        uint64_t gate_epoch; /* as the node told last */
+        uint64_t gate_until_us;
+        struct peers peers_told;
+        uint64_t peers_version;
+        struct out outs[OUTS_MAX];
+        unsigned out_first;
+        unsigned out_count;
+        _Atomic bool cancel; /* ends what is under way */
+
+        /* The thread's. */
+        struct child_text text; /* of the program that an action runs */
+        struct peers peers;
+        uint64_t peers_taken;
+        bool peers_changed;
+        bool looking;
+        PGconn *sql;         /* to the server as superuser */
+        PGconn *replication; /* to a standby, for IDENTIFY_SYSTEM */
+        uint64_t look_next_us;
+        uint64_t slots_next_us;
+        bool frozen; /* an action changes the data: looks repeat what was seen before */
+        bool seen_any;
+        struct world_postgres seen;
+        struct stopped stopped;
+        bool follows;               /* the settings are those of the last follow */
+        node_id upstream;           /* as the last action told; 0: none */
+        uint32_t received_timeline; /* as its receiver told last, */
+        int64_t received_start;     /* since that start of the server */
+};
+
+/* ---- warden.c ---- */
+
+void warden_out(struct warden *warden, const struct out *out);
+void warden_note(struct warden *warden, const char *name, const char *format, ...)
+        PRINTF_LIKE(3, 4);
+
+/* Sleeps for `ms` while looking as often as is due. False: what is under way is to end. */
+MUST_USE bool warden_pause(struct warden *warden, unsigned ms);
+
+/* The server that runs now may be opened under the lease that the node tells of. */
+void warden_gate_allow(struct warden *warden);
+
+/* ---- files.c ---- */
+
+/* Replaces a file durably; it belongs to the server's user, mode 0600. */
+MUST_USE bool file_write(struct warden *warden, const char *path, struct bytes data,
+                         struct fail *fail);
+
+/* A whole file of at most `size` - 1 bytes, with a NUL. False: it is not there, or too long. */
+MUST_USE bool file_read(const char *path, char *text, size_t size, size_t *ret_len);
+
+bool file_there(const char *format, ...) PRINTF_LIKE(1, 2);
+MUST_USE bool folder_make(struct warden *warden, const char *path, struct fail *fail);
+
+/* Syncs the folder that holds `path`. */
+void folder_sync(const char *path);
+bool path_set(char path[static WARDEN_PATH_SIZE], const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* Makes home and what is in it; maps the gate. */
+MUST_USE bool files_open(struct warden *warden, struct fail *fail);
+void files_close(struct warden *warden);
+
+/* ---- child.c ---- */
+
+/* Runs `program` (of `bin`, or a whole path) as the server's user, in `home`, and waits for its
+ * end; `arguments` are ended by NULL. False where it could not be run, ended otherwise than with
+ * 0, or what is under way is to end: the sentence has the end of its stderr. */
+MUST_USE bool child_run(struct warden *warden, const char *program, const char *const *arguments,
+                        struct child_text *ret_text, struct fail *fail);
+
+/* Ends what a daemon before this one left running. */
+void child_orphans_end(struct warden *warden);
+
+/* ---- sql.c ---- */
+
+/* A connection that is made within `timeout_ms`; NULL: the sentence says why. */
+MUST_USE PGconn *sql_connect(struct warden *warden, const char *conninfo, unsigned timeout_ms,
+                             struct fail *fail);
+
+/* The rows of a query; NULL: the sentence says why, and the connection is to be given up. */
+MUST_USE PGresult *sql_ask(struct warden *warden, PGconn *connection, const char *text,
+                           unsigned timeout_ms, struct fail *fail);
+
+/* The connection to the own server, made where there is none. */
+MUST_USE bool sql_own(struct warden *warden, struct fail *fail);
+
+/* A query to the own server whose rows do not matter. */
+MUST_USE bool sql_do(struct warden *warden, const char *text, unsigned timeout_ms,
+                     struct fail *fail);
+void sql_close(struct warden *warden);
+
+/* How the own server, or the one that is followed, is reached by the replication role.
+ * `more`: further parameters. */
+bool sql_upstream(const struct warden *warden, node_id upstream, const char *more,
+                  char text[static WARDEN_PATH_SIZE * 2]);
+
+/* ---- conf.c ---- */
+
+/* Writes meridian.conf for the cluster in `data` (a standby's where `upstream` is not 0), the files
+ * of rights, and what makes PostgreSQL read them. */
+MUST_USE bool conf_write(struct warden *warden, const char *data, node_id upstream,
+                         struct fail *fail);
+
+/* The same for the running server, and reads it again. */
+MUST_USE bool conf_reload(struct warden *warden, node_id upstream, struct fail *fail);
+
+/* ---- server.c ---- */
+
+/* The postmaster of the cluster, or 0. */
+pid_t server_pid(const struct warden *warden);
+
+enum server_mode {
+        SERVER_PRIMARY,
+        SERVER_STANDBY, /* with standby.signal */
+        SERVER_ALONE,   /* a primary without a gate that listens to nobody: for a new cluster */
+};
+
+/* Starts it (where it runs in the other mode, it is stopped first) and waits until it answers. */
+MUST_USE bool server_start(struct warden *warden, enum server_mode mode, node_id upstream,
+                           struct fail *fail);
+
+/* Ends it at once, or (fast) with a checkpoint; done where it does not run. */
+MUST_USE bool server_stop(struct warden *warden, bool fast, struct fail *fail);
+
+/* ---- look.c ---- */
+
+/* Looks at the server; false: nothing is known now. */
+MUST_USE bool look(struct warden *warden, struct world_postgres *ret);
+
+/* Is there a whole cluster in the folder? */
+bool look_data(const struct warden *warden);
+
+/* The history of a timeline, from the cluster's files. */
+MUST_USE bool look_history(struct warden *warden, uint32_t timeline, struct history *ret,
+                           struct fail *fail);
+
+/* System, timeline and place of a server that a replication connection leads to. */
+MUST_USE bool look_identify(struct warden *warden, PGconn *connection, uint64_t *ret_system,
+                            uint32_t *ret_timeline, uint64_t *ret_lsn, struct fail *fail);
+
+/* Looks, and tells the node. */
+void look_tell(struct warden *warden);
+
+/* ---- act.c, rejoin.c ---- */
+
+/* Carries one command out. "" in `fail` where it is done. */
+MUST_USE bool act(struct warden *warden, const struct command *command, struct fail *fail);
+
+/* What is due while nothing is asked for. */
+void act_idle(struct warden *warden);
+
+MUST_USE bool rejoin_clone(struct warden *warden, node_id upstream, struct fail *fail);
+MUST_USE bool rejoin_rewind(struct warden *warden, node_id upstream, struct fail *fail);
+MUST_USE bool rejoin_rebuild(struct warden *warden, node_id upstream, struct fail *fail);
+
+#endif
