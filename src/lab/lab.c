@@ -448,7 +448,7 @@ static void print_row(const char *what, int port, const char *scheme)
         putchar('\n');
 }
 
-static void print_table(void)
+static void print_table(bool postgres)
 {
         putchar('\n');
         term_cell(TERM_PLAIN, "", 18);
@@ -460,6 +460,10 @@ static void print_table(void)
                 term_cell(TERM_PLAIN, lab_regions[i].place, 26);
         putchar('\n');
         print_row("Redis", LAB_PORT_REDIS, "");
+        if (postgres) {
+                print_row("PostgreSQL, writes", LAB_PORT_POSTGRES_WRITE, "");
+                print_row("PostgreSQL, reads", LAB_PORT_POSTGRES_READ, "");
+        }
         print_row("DNS example.test", LAB_PORT_DNS, "");
         print_row("edge", LAB_PORT_EDGE, "http://");
         print_row("locks (RESP)", LAB_PORT_LOCKS, "");
@@ -554,7 +558,7 @@ static int command_up(int argc, char **argv)
                 return 1;
         lab_step("health", "all three regions are active, after %.1f s",
                  (double)(lab_now_ms() - begin) / 1000);
-        print_table();
+        print_table(lab_postgres_used(&lab));
         print_try();
         return 0;
 }

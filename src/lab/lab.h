@@ -23,7 +23,10 @@ extern const struct lab_region lab_regions[LAB_REGIONS];
 
 enum lab_port {
         LAB_PORT_REDIS = 6379,
-        LAB_PORT_POSTGRES = 5434, /* the server itself, behind the doors */
+        LAB_PORT_POSTGRES_WRITE = 5432,
+        LAB_PORT_POSTGRES_READ = 5433,
+        LAB_PORT_POSTGRES = 5434, /* the server itself, behind these doors */
+        LAB_PORT_POSTGRES_FOLLOW = 5435,
         LAB_PORT_DNS = 5353,
         LAB_PORT_EDGE = 8080,
         LAB_PORT_ADMIN = 7400,

@@ -205,6 +205,7 @@ static void topology_text(const struct lab *lab, struct buffer *text)
                               "postgres {\n"
                               "        nodes = [%s-1, %s-1, %s-1]\n"
                               "        automatic = on\n"
+                              "        margin = 400ms\n"
                               "}\n\n",
                               lab_regions[0].name, lab_regions[1].name, lab_regions[2].name);
         buffer_format(text, "zone example.test {\n"
@@ -256,8 +257,13 @@ static void meridiand_conf_text(const struct lab *lab, const struct lab_region *
         if (lab_postgres_used(lab)) {
                 buffer_format(text,
                               "postgres {\n"
-                              "        server    \"%s:%d\";\n",
-                              region->address, LAB_PORT_POSTGRES);
+                              "        server    \"%s:%d\";\n"
+                              "        write     \"%s:%d\";\n"
+                              "        read      \"%s:%d\";\n"
+                              "        follow    \"%s:%d\";\n",
+                              region->address, LAB_PORT_POSTGRES, region->address,
+                              LAB_PORT_POSTGRES_WRITE, region->address, LAB_PORT_POSTGRES_READ,
+                              region->address, LAB_PORT_POSTGRES_FOLLOW);
                 lab_postgres_conf(lab, region, text);
                 buffer_format(text, "}\n");
         }

@@ -28,6 +28,10 @@ static const struct port_row port_rows[] = {
         {LAB_MERIDIAND, LAB_PORT_ADMIN, false, "administration"},
         {LAB_MERIDIAND, LAB_PORT_LINK, false, "the link"},
         {LAB_MERIDIAND, LAB_PORT_LOCKS, false, "locks"},
+        {LAB_MERIDIAND, LAB_PORT_POSTGRES_WRITE, false, "PostgreSQL, to write"},
+        {LAB_MERIDIAND, LAB_PORT_POSTGRES_READ, false, "PostgreSQL, to read"},
+        {LAB_MERIDIAND, LAB_PORT_POSTGRES_FOLLOW, false, "PostgreSQL, to follow"},
+        {LAB_MERIDIAND, LAB_PORT_POSTGRES, false, "PostgreSQL"},
         {LAB_BACKEND_1, LAB_PORT_BACKEND, false, "a sample backend"},
         {LAB_BACKEND_2, LAB_PORT_BACKEND + 1, false, "a sample backend"},
 };
@@ -177,7 +181,10 @@ static bool port_free(const struct lab *lab, const struct lab_region *region,
                       const struct port_row *row)
 {
         char who[LAB_PATH_MAX * 4];
-        if (lab_process_alive(lab, region, row->part))
+        bool postgres =
+                row->port >= LAB_PORT_POSTGRES_WRITE && row->port <= LAB_PORT_POSTGRES_FOLLOW;
+        if (lab_process_alive(lab, region, row->part) || (postgres && !lab_postgres_used(lab)) ||
+            (row->port == LAB_PORT_POSTGRES && lab_postgres_signal(lab, region, 0) > 0))
                 return true;
         int number = bind_try(region->address, row->port, row->udp);
         if (number == 0)

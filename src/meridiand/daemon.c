@@ -237,6 +237,8 @@ static bool warden_open(struct daemon *daemon)
                 .heap = &daemon->heap,
                 .self = daemon->config.node,
                 .listen = endpoint_of(&daemon->config.postgres),
+                .tunnel = endpoint_of(&daemon->config.postgres_follow),
+                .upstream = wire_warden_upstream,
                 .user_data = daemon,
                 .event = wire_warden_event,
                 .note = wire_warden_note,

@@ -96,6 +96,7 @@ void wire_engine_verified(void *user, uint64_t ticket, const struct engine_verif
 /* The callbacks of warden_config. */
 void wire_warden_event(void *user, const struct world_event *event);
 void wire_warden_note(void *user, const char *name, const char *text);
+void wire_warden_upstream(void *user, node_id node);
 
 /* The nodes of a topology that this one links to, into daemon->peers; returns their count. */
 size_t wire_peers(struct daemon *daemon, const struct topology *topology);

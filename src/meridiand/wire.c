@@ -248,6 +248,13 @@ void wire_warden_note(void *user, const char *name, const char *text)
         note(daemon, name, text);
 }
 
+void wire_warden_upstream(void *user, node_id node)
+{
+        struct daemon *daemon = user;
+        if (daemon->road != NULL)
+                road_follow(daemon->road, node);
+}
+
 /* ---- from the node ---- */
 
 static void port_send(void *user, node_id peer, enum world_class class, struct bytes data)
