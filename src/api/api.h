@@ -14,6 +14,7 @@
 #ifndef MERIDIAN_API_API_H
 #define MERIDIAN_API_API_H
 
+#include "base/buffer.h"
 #include "base/bytes.h"
 #include "base/err.h"
 #include "world/world.h"
@@ -80,6 +81,9 @@ struct api_host {
         /* Asks the region's Redis; the answer comes by api_verified. NULL, or why it does not. The
          * entry is NULL where there is no Redis to ask. */
         const char *(*verify)(void *context, uint64_t ticket, const struct api_verify *ask);
+
+        /* Appends more metrics in Prometheus' text format. May be NULL. */
+        void (*metrics)(void *context, struct buffer *out);
 };
 
 struct api_config {

@@ -118,6 +118,8 @@ static json_t *json_reply(const struct ask *ask, const struct reply *reply)
                                  "document", json_text(reply->topology.document));
         if (ask->kind == REQUEST_TOPOLOGY_APPLY)
                 return json_pack("{s:I}", "epoch", (json_int_t)reply->topology.epoch);
+        if (ask->kind == REQUEST_POSTGRES)
+                return api_json_postgres_reply(ask->admin->api, reply);
         return json_pack("{s:s}", "state",
                          region_state_name((enum region_state)reply->region.state));
 }
@@ -369,6 +371,25 @@ static void post_region(struct ask *ask)
                      "want /region/NAME/drain, undrain, isolate or unisolate");
 }
 
+/* /postgres/ACTION?to=NODE or REGION */
+static void post_postgres(struct ask *ask)
+{
+        const char *to = query(ask, "to"), *force = query(ask, "force");
+        struct request request = {.kind = REQUEST_POSTGRES};
+        if (!api_postgres_post(ask->path, force != NULL && strcmp(force, "1") == 0, &request)) {
+                answer_error(ask, MHD_HTTP_NOT_FOUND, "NOTFOUND",
+                             "want /postgres/switchover, failover (force=1) or abort");
+                return;
+        }
+        request.postgres.target = bytes_of_str(to == NULL ? "" : to);
+        request.postgres.actor = actor(ask);
+        if (request.postgres.target.len > REQUEST_NAME_BYTES_MAX ||
+            request.postgres.actor.len > REQUEST_NAME_BYTES_MAX)
+                answer_error(ask, MHD_HTTP_BAD_REQUEST, "BADREQUEST", "a name is too long");
+        else
+                node_ask(ask, &request);
+}
+
 static void get_lock(struct ask *ask)
 {
         struct request request = {.kind = REQUEST_LOCK_LOOK};
@@ -472,6 +493,7 @@ static const struct route routes[] = {
         {"/topology", false, get_topology, "the document in force"},
         {"/topology", true, post_topology, "?epoch=N: apply a document"},
         {"/region/", true, post_region, "NAME/drain, undrain, isolate, unisolate"},
+        {"/postgres/", true, post_postgres, "switchover, failover, abort; ?to=NODE or REGION"},
         {"/verify", true, post_verify, "digests of the region's keys: `meridian verify`"},
         {"/why-route", false, get_why_route, "?client=ADDRESS&name=NAME: which region, and why"},
         {"/metrics", false, get_metrics, "for Prometheus"},

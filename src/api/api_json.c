@@ -97,15 +97,15 @@ static json_t *json_region(const struct node_status *status,
         uint64_t healthy = (uint64_t)__builtin_popcountll(region->backends_healthy);
         json_t *heard = milliseconds(region->heard_ever, region->heard_age_us);
         return json_pack(
-                "{s:i, s:s, s:s, s:o, s:b, s:b, s:b, s:b, s:o, s:o, s:o, s:o, s:{s:n, s:n, "
-                "s:n}, s:{s:I, s:I}}",
+                "{s:i, s:s, s:s, s:o, s:b, s:b, s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:{s:I, "
+                "s:I}}",
                 "id", (int)region->id, "name", region->name, "state", region->state, "why",
                 text_or_null(region->why), "routable", (int)region->routable, "self",
                 (int)region->self, "leader", (int)region->leader, "heard", (int)region->heard,
                 "heard_age_ms", heard, "rtt_ms", json_rtt(status, region), "redis",
-                json_redis(status, region), "parts", json_parts(region), "postgres", "role",
-                "lag_ms", "lag_bytes", "backends", "count", (json_int_t)region->backend_count,
-                "healthy", (json_int_t)healthy);
+                json_redis(status, region), "parts", json_parts(region), "postgres",
+                api_json_postgres_region(status, region->id), "backends", "count",
+                (json_int_t)region->backend_count, "healthy", (json_int_t)healthy);
 }
 
 json_t *api_json_status(const struct api *api)
@@ -119,15 +119,15 @@ json_t *api_json_status(const struct api *api)
                 json_array_append_new(regions, json_region(status, &status->regions[i]));
         struct timespec now;
         clock_gettime(CLOCK_REALTIME, &now);
-        return json_pack("{s:s, s:f, s:I, s:o, s:I, s:I, s:I, s:o, s:b, s:b, s:b, s:o}", "version",
-                         MERIDIAN_VERSION, "time", (double)now.tv_sec + (double)now.tv_nsec / 1e9,
-                         "node", (json_int_t)status->node, "region",
-                         text_or_null(self == NULL ? NULL : self->name), "epoch",
-                         (json_int_t)status->epoch, "view", (json_int_t)status->version, "term",
-                         (json_int_t)status->term, "leader",
-                         text_or_null(leader == NULL ? NULL : leader->name), "leads",
-                         (int)status->leads, "majority", (int)status->majority, "stopped",
-                         (int)status->stopped, "regions", regions);
+        return json_pack(
+                "{s:s, s:f, s:I, s:o, s:I, s:I, s:I, s:o, s:b, s:b, s:b, s:o, s:o}", "version",
+                MERIDIAN_VERSION, "time", (double)now.tv_sec + (double)now.tv_nsec / 1e9, "node",
+                (json_int_t)status->node, "region", text_or_null(self == NULL ? NULL : self->name),
+                "epoch", (json_int_t)status->epoch, "view", (json_int_t)status->version, "term",
+                (json_int_t)status->term, "leader",
+                text_or_null(leader == NULL ? NULL : leader->name), "leads", (int)status->leads,
+                "majority", (int)status->majority, "stopped", (int)status->stopped, "postgres",
+                api_json_postgres(api, status), "regions", regions);
 }
 
 json_t *api_json_events(const struct api *api, uint64_t since)
@@ -314,4 +314,7 @@ void api_metrics(const struct api *api, struct buffer *out)
         }
         api_metrics_conflicts(api, out);
         metrics_regions(status, out);
+        api_metrics_postgres(api, status, out);
+        if (api->host.metrics != NULL)
+                api->host.metrics(api->host.context, out);
 }

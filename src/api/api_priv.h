@@ -197,6 +197,15 @@ json_t *api_json_conflicts(const struct api *api, uint64_t since, const char *pr
 void api_metrics_conflicts(const struct api *api, struct buffer *out);
 void api_conflicts_fini(struct api *api);
 
+/* ---- api_postgres.c ---- */
+json_t *api_json_postgres(const struct api *api, const struct node_status *status);
+json_t *api_json_postgres_region(const struct node_status *status, region_id region);
+json_t *api_json_postgres_reply(const struct api *api, const struct reply *reply);
+void api_metrics_postgres(const struct api *api, const struct node_status *status,
+                          struct buffer *out);
+/* Kind and wish by a path; false: there is no such. */
+bool api_postgres_post(const char *path, bool force, struct request *request);
+
 /* ---- api_json.c: what GET answers; a new reference, NULL where memory ran out ---- */
 json_t *api_json_status(const struct api *api);
 json_t *api_json_events(const struct api *api, uint64_t since);

@@ -51,6 +51,12 @@ void cli_print_json(json_t *json);
 /* "30s", "500ms", "2m" or "1500" (milliseconds). */
 MUST_USE bool cli_duration(const char *text, uint64_t *ret_ms);
 
+/* Who runs this, for the audit. Borrowed from the environment. */
+const char *cli_user(void);
+
+/* The PostgreSQL part of a status; nothing where there is no cluster. */
+void cli_print_postgres(json_t *postgres);
+
 /* ---- commands ---- */
 int cli_status(struct cli *cli);
 int cli_topology(struct cli *cli);
@@ -66,6 +72,8 @@ int cli_drain(struct cli *cli);
 int cli_undrain(struct cli *cli);
 int cli_isolate(struct cli *cli);
 int cli_unisolate(struct cli *cli);
+int cli_switchover(struct cli *cli);
+int cli_failover(struct cli *cli);
 int cli_doctor(struct cli *cli);
 
 #endif

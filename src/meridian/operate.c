@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char *user_name(void)
+const char *cli_user(void)
 {
         const char *user = getenv("SUDO_USER");
         if (user == NULL || user[0] == '\0')
@@ -195,7 +195,7 @@ static int plan_apply(const struct cli *cli, const struct plan *plan)
         char path[256];
         struct client_answer answer;
         snprintf(path, sizeof path, "/topology?epoch=%llu&actor=%s",
-                 (unsigned long long)plan->epoch, user_name());
+                 (unsigned long long)plan->epoch, cli_user());
         if (!cli_post(cli, path, buffer_view(&plan->document), &answer))
                 return CLI_FAILED;
         json_t *json = cli_json(&answer);
@@ -230,7 +230,7 @@ static int region_act(struct cli *cli, const char *action)
         struct client_answer answer;
         char *region = client_escape(cli->argv[0]);
         char *why = client_escape(cli->argc > 1 ? cli->argv[1] : "");
-        char *actor = client_escape(user_name());
+        char *actor = client_escape(cli_user());
         int len = -1;
         if (region != NULL && why != NULL && actor != NULL)
                 len = snprintf(path, sizeof path, "/region/%s/%s?actor=%s&why=%s", region, action,

@@ -180,6 +180,7 @@ static void print_status(json_t *status, const struct cli_node *node)
         print_regions(regions);
         print_matrix(regions, "round trip, ms", "rtt_ms", NULL);
         print_matrix(regions, "Redis: behind origin, ms", "redis", "lag_ms");
+        cli_print_postgres(json_object_get(status, "postgres"));
         print_events(node);
 }
 

@@ -115,6 +115,9 @@ void roads_look(struct daemon *daemon);
 /* From another node's roads. */
 void roads_message(struct daemon *daemon, node_id peer, struct bytes data);
 
+/* As api_host.metrics. */
+void roads_metrics(void *context, struct buffer *out);
+
 /* ---- system.c ---- */
 
 /* As many descriptors as the system allows, at most 65,536. */

@@ -155,6 +155,58 @@ void roads_message(struct daemon *daemon, node_id peer, struct bytes data)
                 link_drop(daemon->link, peer, "a tunnel's message makes no sense");
 }
 
+/* ---- metrics ---- */
+
+struct road_metric {
+        const char *name;
+        const char *type;
+        const char *help;
+        uint64_t values[ROAD_DOOR_COUNT];
+};
+
+void roads_metrics(void *context, struct buffer *out)
+{
+        static const char *const doors[ROAD_DOOR_COUNT] = {"write", "read", "follow"};
+        struct daemon *daemon = context;
+        if (daemon->road == NULL || daemon->config.postgres.host[0] == '\0')
+                return;
+        struct road_counters now = road_counters(daemon->road);
+        const struct road_metric metrics[] = {
+                {"meridian_postgres_connections",
+                 "gauge",
+                 "Connections by a door, now.",
+                 {now.open[0], now.open[1], now.open[2]}},
+                {"meridian_postgres_connections_waiting",
+                 "gauge",
+                 "Of these, for a server.",
+                 {now.waiting[0], now.waiting[1], now.waiting[2]}},
+                {"meridian_postgres_connections_total",
+                 "counter",
+                 "That reached a server.",
+                 {now.opened[0], now.opened[1], now.opened[2]}},
+                {"meridian_postgres_refused_total",
+                 "counter",
+                 "That got an error instead.",
+                 {now.refused[0], now.refused[1], now.refused[2]}},
+                {"meridian_postgres_cut_total",
+                 "counter",
+                 "Cut, as a role changed or a link broke.",
+                 {now.cut[0], now.cut[1], now.cut[2]}},
+        };
+        for (size_t i = 0; i < COUNT_OF(metrics); i++) {
+                buffer_format(out, "# HELP %s %s\n# TYPE %s %s\n", metrics[i].name, metrics[i].help,
+                              metrics[i].name, metrics[i].type);
+                for (unsigned door = 0; door < ROAD_DOOR_COUNT; door++)
+                        buffer_format(out, "%s{door=\"%s\"} %llu\n", metrics[i].name, doors[door],
+                                      (unsigned long long)metrics[i].values[door]);
+        }
+        buffer_format(out,
+                      "# HELP meridian_postgres_bytes_total Bytes that passed by the doors.\n"
+                      "# TYPE meridian_postgres_bytes_total counter\n"
+                      "meridian_postgres_bytes_total %llu\n",
+                      (unsigned long long)now.bytes);
+}
+
 /* ---- opening ---- */
 
 static struct road_address address_of(const struct config_address *address)

@@ -194,6 +194,7 @@ struct api_host wire_api(struct daemon *daemon)
                 .topology = api_topology,
                 .impair = api_impair,
                 .verify = api_verify,
+                .metrics = roads_metrics,
         };
 }
 

@@ -4,6 +4,7 @@
 #include "base/buffer.h"
 #include "council/request.h"
 #include "node/status.h"
+#include "primary/primary.h"
 #include "topology/topology.h"
 
 #include <arpa/inet.h>
@@ -444,6 +445,68 @@ static void tells_status(void **state)
         assert_holds(text, "\"postgres\": {\"role\": null, \"lag_ms\": null, \"lag_bytes\": null}");
 }
 
+/* Node 1 takes writes; node 2 streams and is a little behind. */
+static void postgres_fill(struct node_status_postgres *postgres)
+{
+        *postgres = (struct node_status_postgres){.present = true, .hold = "mine", .wish = "none"};
+        postgres->holder = postgres->grantee = 1;
+        postgres->may_write = true;
+        postgres->grant = 5;
+        postgres->left_known = true;
+        postgres->left_us = 2500000;
+        postgres->server_count = 2;
+        postgres->servers[0] = (struct node_status_server){
+                .node = 1, .region = 1, .known = true, .server = "open", .timeline = 3};
+        postgres->servers[0].server_value = PRIMARY_OPEN;
+        postgres->servers[0].written = 0x100000020;
+        postgres->servers[1] = (struct node_status_server){
+                .node = 2, .region = 2, .known = true, .server = "standby", .following = true};
+        postgres->servers[1].server_value = PRIMARY_STANDBY;
+        postgres->servers[1].behind_known = postgres->servers[1].lag_known = true;
+        postgres->servers[1].behind_bytes = 32;
+        postgres->servers[1].lag_us = 1250;
+}
+
+static void tells_postgres(void **state)
+{
+        (void)state;
+        postgres_fill(&world.status.postgres);
+        const char *text = http("GET /status HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_holds(text, "{\"role\": \"primary\", \"lag_ms\": null, \"lag_bytes\": null}");
+        assert_holds(text, "{\"role\": \"standby\", \"lag_ms\": 1.25, \"lag_bytes\": 32}");
+        assert_holds(text, "\"writer\": \"a-1\", \"writer_region\": \"a\"");
+        assert_holds(text, "\"epoch\": 5, \"may_write\": true, \"left_ms\": 2500.0");
+        assert_holds(text, "\"written\": \"1/20\"");
+        text = http("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_holds(text, "meridian_postgres_primary{node=\"a-1\",region=\"a\"} 1\n");
+        assert_holds(text, "meridian_postgres_lag_bytes{node=\"b-1\",region=\"b\"} 32\n");
+        assert_holds(text, "meridian_postgres_lease_left_seconds 2.500\n");
+        /* The lag of one that does not stream is not known, and does not stand still. */
+        world.status.postgres.servers[1].following = false;
+        text = http("GET /status HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_holds(text, "{\"role\": \"standby\", \"lag_ms\": null, \"lag_bytes\": 32}");
+}
+
+static void postgres_is_asked(void **state)
+{
+        (void)state;
+        int fd = dial(api_admin_port(world.api));
+        say(fd, "POST /postgres/switchover?to=b HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+        while (world.seen == 0)
+                turn();
+        assert_int_equal(world.kinds[0], REQUEST_POSTGRES);
+        struct reply reply = {.kind = REQUEST_POSTGRES, .text = BYTES("b-1 takes over.")};
+        reply.postgres.node = 2;
+        reply_send(world.numbers[0], &reply);
+        assert_holds(hear(fd), "{\"node\": \"b-1\", \"text\": \"b-1 takes over.\"}");
+        close(fd);
+        assert_holds(http("POST /postgres/dance HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"),
+                     "404 Not");
+        assert_holds(http("POST /postgres/abort?force=1 HTTP/1.1\r\nHost: x\r\n"
+                          "Content-Length: 0\r\n\r\n"),
+                     "404 Not");
+}
+
 static void tells_events(void **state)
 {
         (void)state;
@@ -607,6 +670,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(pending_is_bounded, setup, teardown),
                 cmocka_unit_test_setup_teardown(garbage_is_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(tells_status, setup, teardown),
+                cmocka_unit_test_setup_teardown(tells_postgres, setup, teardown),
+                cmocka_unit_test_setup_teardown(postgres_is_asked, setup, teardown),
                 cmocka_unit_test_setup_teardown(tells_events, setup, teardown),
                 cmocka_unit_test_setup_teardown(tells_the_rest, setup, teardown),
                 cmocka_unit_test_setup_teardown(changes_wait_for_the_node, setup, teardown),
