@@ -470,6 +470,22 @@ bool lock_find(const struct lock_table *table, struct bytes key, struct lock_inf
         return true;
 }
 
+bool lock_find_holder(const struct lock_table *table, struct bytes key, struct lock_token token,
+                      struct lock_info *ret)
+{
+        const struct lock *lock = lock_slots_find(table, key);
+        const struct claim *claim = lock == NULL ? NULL : lock->holders.last;
+        while (claim != NULL && token.value != 0 && claim->timer.number != token.value)
+                claim = claim->before;
+        if (claim == NULL)
+                return false;
+        *ret = info_of(table, lock);
+        ret->owner = claim->owner;
+        ret->token.value = claim->timer.number;
+        ret->ttl_ms = ttl_left(table, claim);
+        return true;
+}
+
 bool lock_next(const struct lock_table *table, uint64_t after, struct bytes *ret_key,
                struct lock_info *ret)
 {

@@ -204,6 +204,10 @@ uint64_t lock_next_deadline(const struct lock_table *table);
 /* False when nobody holds `key`. Tells of the newest holder. */
 bool lock_find(const struct lock_table *table, struct bytes key, struct lock_info *ret);
 
+/* The same of the holder with that token; token 0: of the newest. Cost: O(holders). */
+bool lock_find_holder(const struct lock_table *table, struct bytes key, struct lock_token token,
+                      struct lock_info *ret);
+
 /* The held locks in order of their newest tokens: begin after 0, go on after the last `place`.
  * False at the end. Cost: O(1) going on where the last call on this table stopped, else O(n). */
 bool lock_next(const struct lock_table *table, uint64_t after, struct bytes *ret_key,

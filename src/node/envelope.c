@@ -6,9 +6,15 @@
 #define ENVELOPE_VERSION   1
 #define GOSSIP_REGIONS_MAX NODE_STATUS_REGIONS_MAX
 
+static bool kind_has_group(enum envelope_kind kind)
+{
+        return kind == ENVELOPE_PROPOSE || kind == ENVELOPE_READ;
+}
+
 static bool kind_has_id(enum envelope_kind kind)
 {
-        return kind == ENVELOPE_FORWARD || kind == ENVELOPE_ANSWER || kind == ENVELOPE_RESULT;
+        return kind == ENVELOPE_FORWARD || kind == ENVELOPE_ANSWER || kind == ENVELOPE_RESULT ||
+               kind == ENVELOPE_READ;
 }
 
 void envelope_encode(const struct envelope *envelope, struct buffer *out)
@@ -19,7 +25,7 @@ void envelope_encode(const struct envelope *envelope, struct buffer *out)
                 buffer_varint(out, envelope->id);
         if (envelope->kind == ENVELOPE_RESULT)
                 buffer_varint(out, envelope->incarnation);
-        if (envelope->kind == ENVELOPE_PROPOSE)
+        if (kind_has_group(envelope->kind))
                 buffer_u8(out, (uint8_t)envelope->group);
         buffer_bytes(out, envelope->body);
 }
@@ -40,7 +46,7 @@ enum err envelope_decode(struct bytes data, struct envelope *ret)
                 envelope.id = cursor_varint(&cursor);
         if (envelope.kind == ENVELOPE_RESULT)
                 envelope.incarnation = cursor_varint(&cursor);
-        if (envelope.kind == ENVELOPE_PROPOSE) {
+        if (kind_has_group(envelope.kind)) {
                 uint8_t group = cursor_u8(&cursor);
                 if (group >= WORLD_GROUP_COUNT)
                         cursor_fail(&cursor, ERR_MALFORMED);

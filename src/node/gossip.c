@@ -67,6 +67,7 @@ void gossip_send(struct node *node)
         for (size_t i = 0; i < node->peer_count; i++)
                 if (node->peers[i].up)
                         node_send(node, node->peers[i].id, &envelope);
+        members_tell(node);
         postgres_tell(node);
         node->gossip_wanted = false;
         node->gossip_next_us = node->now_us + (uint64_t)node->topology->timing.heartbeat_ms * 1000;

@@ -21,20 +21,6 @@ static bool may_move(uint8_t from, uint8_t to)
                                 REGION_ACTOR_OPERATOR);
 }
 
-static size_t group_voters(const struct node *node, enum world_group group,
-                           uint32_t voters[CONSENSUS_VOTERS_MAX])
-{
-        size_t count = 0;
-        for (size_t i = 0; i < node->peer_count; i++) {
-                if (group == WORLD_GROUP_REGION && node->peers[i].region != node->region_id)
-                        continue;
-                if (count == CONSENSUS_VOTERS_MAX)
-                        return 0;
-                voters[count++] = node->peers[i].id;
-        }
-        return count;
-}
-
 static void group_config(const struct node *node, enum world_group group, uint64_t seed,
                          struct consensus_config *ret)
 {
@@ -114,22 +100,52 @@ static enum err group_start_empty(struct node *node, struct node_group *group,
         return consensus_start(group->consensus, node->now_us / 1000, journal, 0, &recovery);
 }
 
-enum err group_start(struct node *node, struct node_group *group, struct bytes journal)
+static enum err group_make(struct node *node, struct node_group *group,
+                           struct consensus_config *config, struct bytes journal)
 {
-        uint32_t voters[CONSENSUS_VOTERS_MAX];
-        struct consensus_config config = {0};
         struct consensus_recovery recovery;
-        group_config(node, group->group, node->seed, &config);
-        config.voters = voters;
-        config.voter_count = group_voters(node, group->group, voters);
-        enum err err = consensus_new(node->heap, &config, &group->consensus);
+        uint32_t voters[CONSENSUS_VOTERS_MAX];
+        config->voters = voters;
+        for (size_t i = 0; i < config->voter_count; i++)
+                voters[i] = config->members[i].node;
+        if (config->engine != NULL && config->engine != &consensus_core)
+                config->members = NULL; /* the library knows plain voters only */
+        enum err err = consensus_new(node->heap, config, &group->consensus);
         if (err != ERR_NONE)
                 return err;
         err = consensus_start(group->consensus, node->now_us / 1000, journal, 0, &recovery);
         if (err == ERR_CORRUPT)
-                err = group_start_empty(node, group, &config, journal, recovery.corrupt_at);
+                err = group_start_empty(node, group, config, journal, recovery.corrupt_at);
         group->leaderless_us = node->now_us;
         return err;
+}
+
+enum err group_start(struct node *node, struct node_group *group, struct bytes journal)
+{
+        struct consensus_member members[CONSENSUS_VOTERS_MAX];
+        struct consensus_config config = {.members = members};
+        bool later = journal.len == 0 && members_later(node);
+        group->waits = later && group->group == WORLD_GROUP_REGION;
+        if (group->waits)
+                return ERR_NONE;
+        group_config(node, group->group, node->seed, &config);
+        config.voter_count = members_first(node, group->group, members);
+        config.join = later;
+        if (later)
+                node_note(node, "joins",
+                          "This node begins with epoch %llu of the topology: it waits to be taken "
+                          "in. (A new cluster begins with epoch 1.)",
+                          (unsigned long long)node->topology->epoch);
+        return group_make(node, group, &config, journal);
+}
+
+enum err group_begin(struct node *node, struct node_group *group, bool join)
+{
+        struct consensus_member self = {
+                .node = node->config.self, .role = CONSENSUS_VOTER, .priority = SEATS_PRIORITY};
+        struct consensus_config config = {.members = &self, .voter_count = 1, .join = join};
+        group_config(node, group->group, node->seed, &config);
+        return group_make(node, group, &config, bytes_of(NULL, 0));
 }
 
 static void pump_writes(struct node *node, struct node_group *group,
@@ -272,6 +288,8 @@ void group_pump(struct node *node, struct node_group *group)
                 pump_commands(node, group, &output);
                 if (output.restore || output.command_count > 0)
                         values_changed(node, group);
+                if (!group->failed)
+                        read_ready(node, group, output.reads, output.read_count);
                 if (output.restore || output.command_count > 0 || output.changed)
                         node->look = true;
                 bool more = output.write_count > 0 || output.message_count > 0 || output.restore ||
@@ -289,7 +307,7 @@ void group_pump(struct node *node, struct node_group *group)
 bool group_propose(struct node *node, struct node_group *group,
                    const struct council_command *command)
 {
-        if (!group->leading)
+        if (!group->leading || members_give_way(node, group, command))
                 return false;
         struct council_command stamped = *command;
         if (stamped.kind == COUNCIL_LOCK) {

@@ -129,8 +129,16 @@ static void replication_follow(struct node *node)
                           REPLICATION_PEERS_MAX + 1);
 }
 
-/* Takes over a document that the council has agreed on. The voters of the groups stay those of the
- * start: moving them is an operation of its own. */
+struct bytes node_document(const struct node *node)
+{
+        struct bytes agreed = council_topology(node->groups[WORLD_GROUP_GLOBAL].council, NULL);
+        if (agreed.len > 0)
+                return agreed;
+        return node->learned.len > 0 ? node->learned : node->document;
+}
+
+/* Takes over a document that the council has agreed on. The members of the groups follow it step by
+ * step: members.c. */
 void node_adopt_topology(struct node *node, struct bytes document)
 {
         struct topology_error error;
@@ -139,7 +147,10 @@ void node_adopt_topology(struct node *node, struct bytes document)
                           error.what);
                 return;
         }
-        if (topology_region_of_node(node->spare, node->config.self) == NULL) {
+        if (node->spare->epoch < node->learned_epoch)
+                return; /* the log comes there, too */
+        node->outcast = topology_region_of_node(node->spare, node->config.self) == NULL;
+        if (node->outcast) {
                 node_note(node, "topology-without-us",
                           "The agreed topology is without this node: it takes and sends no data "
                           "any more. Stop it; its region can come back under a new id, with an "
@@ -196,7 +207,8 @@ static enum err node_open(struct node *node, struct bytes document)
                 return ERR_INVALID;
         node->region_id = node->region->id;
         enum err err = peers_fill(node);
-        if (err == ERR_NONE && node->peer_count > CONSENSUS_VOTERS_MAX)
+        struct consensus_member members[CONSENSUS_VOTERS_MAX];
+        if (err == ERR_NONE && members_first(node, WORLD_GROUP_GLOBAL, members) == 0)
                 err = ERR_LIMIT;
         for (int i = 0; i < WORLD_GROUP_COUNT && err == ERR_NONE; i++)
                 err = group_open(node, (enum world_group)i);
@@ -242,6 +254,7 @@ void node_free(struct node *node)
                 uint8_t *out;
         } document = {.in = node->document.ptr};
         heap_free(heap, document.out);
+        heap_free_bytes(heap, node->learned);
         heap_free(heap, node->peers);
         heap_free(heap, node->health);
         heap_free(heap, node->spare);
@@ -291,8 +304,9 @@ static void message_came(struct node *node, const struct world_event *event)
                                         node->now_us / 1000, peer->id, envelope.body);
                 break;
         case ENVELOPE_RAFT_REGION:
-                err = consensus_receive(node->groups[WORLD_GROUP_REGION].consensus,
-                                        node->now_us / 1000, peer->id, envelope.body);
+                if (node->groups[WORLD_GROUP_REGION].consensus != NULL)
+                        err = consensus_receive(node->groups[WORLD_GROUP_REGION].consensus,
+                                                node->now_us / 1000, peer->id, envelope.body);
                 break;
         case ENVELOPE_GOSSIP:
                 gossip_came(node, peer, envelope.body);
@@ -311,6 +325,18 @@ static void message_came(struct node *node, const struct world_event *event)
                 break;
         case ENVELOPE_POSTGRES:
                 err = postgres_came(node, peer->id, envelope.body);
+                break;
+        case ENVELOPE_READ:
+                read_came(node, peer->id, &envelope);
+                break;
+        case ENVELOPE_MEMBER:
+                err = member_word_came(node, peer, envelope.body);
+                break;
+        case ENVELOPE_STATES:
+                err = member_states_came(node, peer->id, envelope.body);
+                break;
+        case ENVELOPE_TOPOLOGY:
+                err = member_topology_came(node, envelope.body);
                 break;
         case ENVELOPE_KIND_COUNT:
                 break;
@@ -441,12 +467,16 @@ static void pump(struct node *node)
 static void turn(struct node *node)
 {
         struct health_step step = health_step(node->health, node->now_us);
+        members_begin(node);
         for (int i = 0; i < WORLD_GROUP_COUNT; i++)
-                consensus_tick(node->groups[i].consensus, node->now_us / 1000);
+                if (node->groups[i].consensus != NULL)
+                        consensus_tick(node->groups[i].consensus, node->now_us / 1000);
         pump(node);
         request_tick(node);
-        for (int i = 0; i < WORLD_GROUP_COUNT; i++)
+        for (int i = 0; i < WORLD_GROUP_COUNT; i++) {
                 group_tick(node, &node->groups[i]);
+                members_tick(node, &node->groups[i]);
+        }
         /* Looking at all regions is the dearest part of a turn: only when something may be new. */
         bool look = step.changed || node->gossip_wanted || node->look ||
                     node->now_us >= node->look_next_us;

@@ -5,6 +5,7 @@
 #include "base/buffer.h"
 #include "council/council.h"
 #include "council/request.h"
+#include "council/seats.h"
 #include "failover/failover.h"
 #include "health/health.h"
 #include "lock/lock.h"
@@ -34,14 +35,19 @@ enum envelope_kind {
         ENVELOPE_ANSWER,   /* varint id, reply */
         ENVELOPE_RESULT,   /* varint id, varint incarnation, reply: of a proposed lock command */
         ENVELOPE_POSTGRES, /* struct postgres_word */
+        ENVELOPE_READ,     /* varint id, u8 group, request: for the leader, which answers */
+        ENVELOPE_MEMBER,   /* struct member_word */
+        ENVELOPE_TOPOLOGY, /* document: a newer one than the receiver knows */
+        ENVELOPE_STATES,   /* of the regions, for a witness: u8 version, u8 count, each: u8 region,
+                            * u8 state; and what later versions add */
         ENVELOPE_KIND_COUNT,
 };
 
 struct envelope {
         enum envelope_kind kind;
-        uint64_t id;            /* FORWARD, ANSWER; RESULT: the command's sequence */
+        uint64_t id;            /* FORWARD, ANSWER, READ; RESULT: the command's sequence */
         uint64_t incarnation;   /* RESULT: of the node that proposed */
-        enum world_group group; /* PROPOSE */
+        enum world_group group; /* PROPOSE, READ */
         struct bytes body;      /* borrowed */
 };
 
@@ -70,6 +76,13 @@ struct gossip {
 void gossip_encode(const struct gossip *gossip, struct buffer *out);
 MUST_USE enum err gossip_decode(struct bytes data, struct gossip *ret);
 
+/* What a node tells every other of its part in groups, with each gossip: u8 version, u8 flags,
+ * varint epoch, and what later versions add. */
+struct member_word {
+        bool region_open; /* it takes part in its region's group */
+        uint64_t epoch;   /* of the document that it knows */
+};
+
 /* Another node, or this one. In the order of the topology. */
 struct node_peer {
         node_id id;
@@ -80,6 +93,9 @@ struct node_peer {
         bool gossip_known;
         uint64_t gossip_us; /* when it came */
         struct gossip gossip;
+        uint64_t word_us; /* when it came; 0: never */
+        struct member_word word;
+        uint64_t behind_us; /* knows an older topology since then, or was sent the newer one */
 };
 
 /* What is followed about a region. */
@@ -199,6 +215,10 @@ struct pending {
         bool waits;    /* may wait for a lock: counted in waiting_count */
         bool queued;   /* waits for a lock */
         bool watch;    /* waits for changes of values: `command` is the request */
+        bool read;     /* a question about the group's state: reads.c */
+        bool direct;   /* of these, one that only this node may answer */
+        struct bytes question; /* owned: encoded request */
+        uint64_t barrier;      /* number of the entry that makes the state current; 0: none */
         region_id region;
         uint64_t arrived_us;
         uint64_t retry_us;
@@ -211,6 +231,9 @@ struct node_group {
         struct council *council;
         bool failed;
         bool leading;           /* leader and ready; the clock runs */
+        bool waits;             /* not begun yet: members.c */
+        uint64_t step_next_us;  /* no earlier change of members */
+        struct seats_step step; /* of members, as told last */
         uint64_t leaderless_us; /* since then; 0: a leader is known */
         uint64_t time_next_us;  /* no earlier LOCK_TIME proposal */
         uint64_t time_last_us;  /* of the last command that carried a time */
@@ -227,7 +250,11 @@ struct node {
         struct topology *topology;
         struct topology *spare; /* to parse into */
         uint64_t topology_bytes_hash;
-        struct bytes document;                /* the one given at the start, owned */
+        struct bytes document; /* the one given at the start, owned */
+        struct bytes learned;  /* the newest that another node told of, owned */
+        uint64_t learned_epoch;
+        uint8_t told_states[TOPOLOGY_REGION_ID_MAX + 1]; /* of a witness: as the leader told */
+        bool outcast;                         /* the agreed topology is without this node */
         const struct topology_region *region; /* own */
         region_id region_id;
         struct node_group groups[WORLD_GROUP_COUNT];
@@ -246,7 +273,8 @@ struct node {
         size_t pending_count;
         size_t waiting_count;     /* of these, those that may wait for a lock */
         uint64_t pending_next_us; /* before it no deadline or retry is due */
-        uint64_t sequence;
+        uint64_t sequence;        /* of commands */
+        uint64_t read_last;       /* of reads */
         uint64_t incarnation;
         uint64_t seed; /* from the world, another at each start and on each node */
         bool started;
@@ -275,10 +303,35 @@ void node_send(struct node *node, node_id peer, const struct envelope *envelope)
 void node_adopt_topology(struct node *node, struct bytes document);
 const char *node_region_name(const struct node *node, region_id id);
 
+/* The newest document known here, borrowed. */
+struct bytes node_document(const struct node *node);
+
+/* members.c */
+size_t members_first(const struct node *node, enum world_group group,
+                     struct consensus_member members[CONSENSUS_VOTERS_MAX]);
+/* True where this node was not there when the cluster began. */
+bool members_later(const struct node *node);
+/* Begins the region's group when it is time. */
+void members_begin(struct node *node);
+void members_tell(struct node *node);
+MUST_USE enum err member_word_came(struct node *node, struct node_peer *peer, struct bytes data);
+MUST_USE enum err member_topology_came(struct node *node, struct bytes document);
+void members_tick(struct node *node, struct node_group *group);
+/* A witness of the global group has its log, and not the state that it makes. */
+bool node_stateless(const struct node *node);
+/* Of a region, as it was agreed. */
+uint8_t node_state_of(const struct node *node, region_id region);
+MUST_USE enum err member_states_came(struct node *node, node_id from, struct bytes data);
+/* A leader does not propose the topology that is without it: it hands over, true. */
+bool members_give_way(struct node *node, struct node_group *group,
+                      const struct council_command *command);
+
 /* group.c */
 MUST_USE enum err group_open(struct node *node, enum world_group group);
 void group_close(struct node_group *group);
 MUST_USE enum err group_start(struct node *node, struct node_group *group, struct bytes journal);
+/* With an empty journal, later: alone as the first, or to be taken in. */
+MUST_USE enum err group_begin(struct node *node, struct node_group *group, bool join);
 /* Carries out all that the group wants, until it wants nothing more. */
 void group_pump(struct node *node, struct node_group *group);
 /* Proposes a command here when this node leads; false: it does not, or not now. */
@@ -300,6 +353,9 @@ struct pending *pending_of_request(struct node *node, uint64_t request);
 void pending_forget_request(struct node *node, struct pending *pending);
 /* Its deadline or retry is new, or earlier than before. */
 void pending_times(struct node *node, const struct pending *pending);
+
+/* Gives it another number. */
+void pending_number(struct node *node, struct pending *pending, uint64_t sequence);
 
 /* requests.c */
 void request_came(struct node *node, uint64_t request, node_id from, uint64_t from_id,
@@ -344,6 +400,9 @@ void request_forward_region(struct node *node, struct asker asker, const struct 
 /* values.c */
 void values_came(struct node *node, struct asker asker, const struct request *request,
                  struct bytes data);
+/* Answers a transaction that only reads, by a state that is current. */
+void values_read(struct node *node, struct asker asker, const struct node_group *group,
+                 const struct request *request);
 void values_outcome(struct node *node, struct pending *pending, const struct kv_result *result);
 /* Fills an answer; its bytes are borrowed until the next use of node->scratch. */
 void values_reply(struct node *node, enum request_kind kind, const struct kv_result *result,
@@ -352,6 +411,25 @@ void values_reply(struct node *node, enum request_kind kind, const struct kv_res
 void values_changed(struct node *node, struct node_group *group);
 /* The time of one who watches is over: it is told that nothing happened. */
 void values_watch_end(struct node *node, struct pending *pending);
+/* Gives the asker an answer that another node has encoded. */
+void request_pass_on(struct node *node, struct pending *pending, struct bytes reply);
+void request_look_by_log(struct node *node, struct pending *pending, const struct request *request);
+
+/* reads.c */
+/* Is this kind of request answered from a group's state, without an entry? */
+bool read_is(enum request_kind kind);
+/* Answers `asker` by the group's state as of some moment between now and the answer. To add a kind
+ * of question: a row in the table of reads.c. */
+void read_begin(struct node *node, struct asker asker, const struct request *request,
+                enum world_group group);
+void read_try(struct node *node, struct pending *pending);
+/* Tries it again after that time. */
+void read_again(struct node *node, struct pending *pending, uint64_t after_us);
+void read_came(struct node *node, node_id from, const struct envelope *envelope);
+bool read_answered(struct node *node, struct pending *pending, node_id from, struct bytes data);
+void read_ready(struct node *node, const struct node_group *group,
+                const struct consensus_ready *ready, size_t count);
+bool read_outcome(struct node *node, const struct council_outcome *outcome);
 
 /* postgres.c */
 void postgres_event(struct node *node, const struct world_event *event);

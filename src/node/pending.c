@@ -77,6 +77,15 @@ static void sequence_leave(struct node *node, struct pending *pending)
         *link = pending->sequence_next;
 }
 
+void pending_number(struct node *node, struct pending *pending, uint64_t sequence)
+{
+        sequence_leave(node, pending);
+        pending->sequence = sequence;
+        struct pending **chain = by_sequence(node, sequence);
+        pending->sequence_next = *chain;
+        *chain = pending;
+}
+
 void pending_drop(struct node *node, struct pending *pending)
 {
         CHECK(node->pending_count > 0);
@@ -96,6 +105,7 @@ void pending_drop(struct node *node, struct pending *pending)
         if (pending->watch)
                 node->groups[pending->group].watch_count--;
         heap_free_bytes(node->heap, pending->command);
+        heap_free_bytes(node->heap, pending->question);
         heap_free(node->heap, pending);
 }
 

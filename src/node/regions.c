@@ -22,11 +22,10 @@ struct node_region *node_region_of(struct node *node, region_id id)
 /* Takes over the regions of the topology and their applied states. */
 void regions_sync(struct node *node)
 {
-        const struct council *council = node->groups[WORLD_GROUP_GLOBAL].council;
         for (size_t i = 0; i < node->topology->region_count; i++) {
                 region_id id = node->topology->regions[i].id;
                 struct node_region *region = &node->regions[i];
-                uint8_t state = council_region(council, id).state;
+                uint8_t state = node_state_of(node, id);
                 if (i < node->region_count && region->id == id && region->state == state)
                         continue;
                 *region = (struct node_region){
@@ -168,7 +167,7 @@ static void propose_state(struct node *node, struct node_region *region,
 
 static void region_follow(struct node *node, struct node_region *region)
 {
-        uint8_t state = council_region(node->groups[WORLD_GROUP_GLOBAL].council, region->id).state;
+        uint8_t state = node_state_of(node, region->id);
         if (state != region->state) {
                 region->state = state;
                 region->state_since_us = node->now_us;

@@ -1,6 +1,7 @@
 /* requests.c - what clients ask, from arrival to the one answer.
  *
- *   arrive --decode--> answered here          (reads, bad requests)
+ *   arrive --decode--> answered here          (bad requests)
+ *                  |-> read                   (reads.c: from a state that is current)
  *                  |-> proposed to the group  (locks of the group, states, topology)
  *                  |      here when this node leads, else to the leader; again after a while, with
  *                  |      the same identity, so that the council applies it once
@@ -228,65 +229,6 @@ void request_forward_region(struct node *node, struct asker asker, const struct 
         forward_to(node, asker, request, data, target, wait_ms);
 }
 
-/* The leader of a group, where that is another node that can be asked; else 0. */
-static node_id leader_elsewhere(struct node *node, const struct node_group *group)
-{
-        const struct node_peer *peer = node_peer_of(node, group->status.leader);
-        return peer != NULL && peer->up && peer->id != node->config.self ? peer->id : 0;
-}
-
-static void reply_lock_of(struct bytes key, const struct lock_info *info, struct reply_lock *ret)
-{
-        *ret = (struct reply_lock){.key = key,
-                                   .owner = info->owner,
-                                   .token = info->token.value,
-                                   .ttl_ms = info->ttl_ms,
-                                   .waiters = info->waiters};
-}
-
-static void lock_info(struct node *node, struct asker asker, struct node_group *group,
-                      struct bytes key)
-{
-        struct reply reply = {.kind = REQUEST_LOCK_INFO, .code = REPLY_OK};
-        struct lock_info info;
-        if (lock_find(council_locks(group->council), key, &info)) {
-                reply_lock_of(key, &info, &reply.lock);
-        } else {
-                reply.code = REPLY_NOT_FOUND;
-                reply.text = BYTES("Nobody holds this lock.");
-        }
-        answer(node, asker, &reply);
-}
-
-static void lock_list(struct node *node, struct asker asker, struct node_group *group,
-                      const struct request *request)
-{
-        struct reply reply = {.kind = REQUEST_LOCK_LIST, .code = REPLY_OK};
-        struct reply_lock *items = heap_alloc_array(node->heap, REQUEST_LIST_MAX, sizeof *items);
-        if (items == NULL) {
-                request_refuse(node, asker, request->kind, REPLY_LIMIT,
-                               "This node is out of memory.");
-                return;
-        }
-        uint64_t limit = request->list.limit;
-        if (limit == 0 || limit > REQUEST_LIST_MAX)
-                limit = REQUEST_LIST_MAX;
-        uint64_t at = request->list.after;
-        struct bytes key;
-        struct lock_info info;
-        size_t count = 0;
-        while (count < limit && lock_next(council_locks(group->council), at, &key, &info)) {
-                if (bytes_starts_with(key, request->list.key))
-                        reply_lock_of(key, &info, &items[count++]);
-                at = info.place;
-        }
-        reply.list.items = items;
-        reply.list.count = count;
-        reply.list.next = count == limit ? at : 0;
-        answer(node, asker, &reply);
-        heap_free(node->heap, items);
-}
-
 static void lock_command_of(const struct request *request, struct lock_command *ret)
 {
         static const enum lock_op ops[REQUEST_KIND_COUNT] = {
@@ -373,19 +315,10 @@ static void lock_came(struct node *node, struct asker asker, const struct reques
         enum world_group which =
                 place == COUNCIL_PLACE_GLOBAL ? WORLD_GROUP_GLOBAL : WORLD_GROUP_REGION;
         struct node_group *group = &node->groups[which];
-        if (list) {
-                lock_list(node, asker, group, request);
-                return;
-        }
         if (request_no_majority(node, asker, request->kind, group))
                 return;
-        if (request->kind == REQUEST_LOCK_INFO) {
-                /* The leader has applied what it has answered; this node may be behind it. */
-                node_id leader = asker.from == 0 ? leader_elsewhere(node, group) : 0;
-                if (leader != 0)
-                        forward_to(node, asker, request, data, leader, 0);
-                else
-                        lock_info(node, asker, group, key);
+        if (read_is(request->kind)) {
+                read_begin(node, asker, request, which);
                 return;
         }
         struct pending *pending = pending_for(node, asker, request->kind, which, wait_ms);
@@ -402,6 +335,13 @@ static void lock_came(struct node *node, struct asker asker, const struct reques
                 pending_forget_request(node, pending);
                 pending->from = 0;
         }
+        pending_begin(node, pending, &command);
+}
+
+void request_look_by_log(struct node *node, struct pending *pending, const struct request *request)
+{
+        struct council_command command = {.kind = COUNCIL_LOCK};
+        lock_command_of(request, &command.lock);
         pending_begin(node, pending, &command);
 }
 
@@ -466,7 +406,7 @@ static void topology_came(struct node *node, struct asker asker, const struct re
         if (request->kind == REQUEST_TOPOLOGY_GET) {
                 reply.topology.document = council_topology(group->council, &reply.topology.epoch);
                 if (reply.topology.document.len == 0)
-                        reply.topology.document = node->document;
+                        reply.topology.document = node_document(node);
                 answer(node, asker, &reply);
                 return;
         }
@@ -537,6 +477,32 @@ static void region_came(struct node *node, struct asker asker, const struct requ
         pending_begin(node, pending, &command);
 }
 
+/* A witness has no state to answer from: all that is not its region's goes to the leader. */
+static bool witness_forwards(struct node *node, struct asker asker, const struct request *request,
+                             struct bytes data)
+{
+        const struct node_group *group = &node->groups[WORLD_GROUP_GLOBAL];
+        const struct node_peer *leader = node_peer_of(node, group->status.leader);
+        struct bytes key = request->lock.key;
+        struct bytes region;
+        uint64_t wait_ms = request->kind == REQUEST_LOCK_ACQUIRE ? request->lock.wait_ms : 0;
+        bool keyless = request->kind == REQUEST_TOPOLOGY_GET ||
+                       request->kind == REQUEST_TOPOLOGY_APPLY || request->kind == REQUEST_REGION ||
+                       request->kind == REQUEST_POSTGRES;
+        if (request->kind == REQUEST_LOCK_LIST)
+                key = request->list.key;
+        if (request->kind == REQUEST_KV || request->kind == REQUEST_KV_WATCH) {
+                key = request->kv.key;
+                wait_ms = request->kv.wait_ms;
+        }
+        if (!node_stateless(node) || leader == NULL || !leader->up ||
+            leader->id == node->config.self ||
+            (!keyless && request_place(node, true, key, &region) != COUNCIL_PLACE_GLOBAL))
+                return false;
+        forward_to(node, asker, request, data, leader->id, wait_ms);
+        return true;
+}
+
 void request_came(struct node *node, uint64_t request_id, node_id from, uint64_t from_id,
                   struct bytes data)
 {
@@ -548,6 +514,8 @@ void request_came(struct node *node, uint64_t request_id, node_id from, uint64_t
                                "The request cannot be read.");
                 return;
         }
+        if (asker.from == 0 && witness_forwards(node, asker, &request, data))
+                return;
         switch (request.kind) {
         case REQUEST_LOCK_ACQUIRE:
         case REQUEST_LOCK_RENEW:
@@ -583,14 +551,33 @@ void request_came(struct node *node, uint64_t request_id, node_id from, uint64_t
 
 /* ---- answers ---- */
 
+void request_pass_on(struct node *node, struct pending *pending, struct bytes reply)
+{
+        struct reply own;
+        if (pending->from == node->config.self) {
+                uint64_t id = pending->from_id;
+                pending_drop(node, pending);
+                if (reply_decode(reply, &own, NULL, 0) == ERR_NONE)
+                        postgres_answered(node, id, &own);
+                return;
+        }
+        if (pending->from != 0) {
+                struct envelope envelope = {.kind = ENVELOPE_ANSWER, .id = pending->from_id};
+                envelope.body = reply;
+                node_send(node, pending->from, &envelope);
+        } else if (pending->request != 0) {
+                outbox_reply(&node->outbox, pending->request, reply);
+        }
+        pending_drop(node, pending);
+}
+
 void request_answered(struct node *node, node_id from, uint64_t id, struct bytes reply)
 {
         struct pending *pending = pending_of_sequence(node, id);
-        if (pending == NULL || !pending->elsewhere || pending->target != from)
+        if (pending == NULL || read_answered(node, pending, from, reply) || !pending->elsewhere ||
+            pending->target != from)
                 return;
-        if (pending->request != 0)
-                outbox_reply(&node->outbox, pending->request, reply);
-        pending_drop(node, pending);
+        request_pass_on(node, pending, reply);
 }
 
 void request_peer_down(struct node *node, node_id peer)
@@ -598,7 +585,9 @@ void request_peer_down(struct node *node, node_id peer)
         struct pending *next;
         for (struct pending *pending = node->pending_first; pending != NULL; pending = next) {
                 next = pending->next;
-                if (pending->elsewhere && pending->target == peer)
+                if (pending->read && pending->target == peer)
+                        read_again(node, pending, 0);
+                else if (pending->elsewhere && pending->target == peer)
                         pending_refuse(node, pending, REPLY_TIMEOUT,
                                        "The region that decides went away; ask again.");
                 else if (pending->from == peer)
@@ -709,6 +698,8 @@ void request_outcome(struct node *node, const struct node_group *group,
                      const struct council_outcome *outcome)
 {
         struct pending *pending = pending_of_sequence(node, outcome->origin.sequence);
+        if (pending == NULL && read_outcome(node, outcome))
+                return;
         if (pending == NULL || pending->elsewhere || pending->group != group->group)
                 return;
         struct reply reply = {.kind = pending->kind, .code = REPLY_OK};
@@ -802,7 +793,11 @@ static void pending_tick(struct node *node, struct pending *pending, bool alone)
                                        : "No majority can be reached.");
                 return;
         }
-        if (node->now_us >= pending->retry_us)
+        if (node->now_us < pending->retry_us)
+                return;
+        if (pending->read)
+                read_try(node, pending);
+        else
                 pending_propose(node, pending);
 }
 

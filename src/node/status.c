@@ -171,7 +171,7 @@ bool node_routable(const struct node *node, region_id region, uint64_t now_us)
 
 int node_region_state(const struct node *node, region_id region)
 {
-        return council_region(node->groups[WORLD_GROUP_GLOBAL].council, region).state;
+        return node_state_of(node, region);
 }
 
 struct consensus_status node_group_status(const struct node *node, enum world_group group)

@@ -2,10 +2,10 @@
  *
  *   arrive -> reads that may be stale: answered from this node's copy, with no majority
  *         |-> changes to follow: answered from this node's copy, now or when there are some
- *         |-> everything else: a transaction in the log of the group that its keys name
+ *         |-> what writes: a transaction in the log of the group that its keys name
+ *         |-> transactions that only read: linearizable, without an entry (reads.c)
  *         `-> of another region: forwarded to a node there
  *
- * A transaction that only reads goes through the log like one that writes, so it is linearizable.
  * Changes come in the order of revisions and without gaps, but a node that is cut off tells them
  * late. */
 #include "base/check.h"
@@ -149,6 +149,18 @@ static void stale_came(struct node *node, struct asker asker, const struct reque
         request_answer(node, asker, &reply);
 }
 
+void values_read(struct node *node, struct asker asker, const struct node_group *group,
+                 const struct request *request)
+{
+        struct kv_txn txn;
+        struct reply reply;
+        enum err err = kv_txn_decode(request->kv.txn, &txn);
+        bool reads = err == ERR_NONE && !txn.writes; /* another node may ask anything */
+        values_reply(node, request->kind, reads ? council_kv_read(group->council, &txn) : NULL,
+                     &reply);
+        request_answer(node, asker, &reply);
+}
+
 static void txn_came(struct node *node, struct asker asker, const struct request *request,
                      struct node_group *group)
 {
@@ -171,6 +183,10 @@ static void txn_came(struct node *node, struct asker asker, const struct request
         }
         if (request_no_majority(node, asker, request->kind, group))
                 return;
+        if (!txn.writes) {
+                read_begin(node, asker, request, group->group);
+                return;
+        }
         struct pending *pending = pending_for(node, asker, request->kind, group->group, 0);
         if (pending == NULL)
                 return;

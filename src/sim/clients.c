@@ -80,7 +80,8 @@ static void ask(struct sim *sim, struct lock_client *client, enum request_kind k
 
 static bool believes(const struct sim *sim, const struct lock_client *client)
 {
-        return (client->state == CLIENT_HOLDING || client->state == CLIENT_RENEWING) &&
+        return (client->state == CLIENT_HOLDING || client->state == CLIENT_RENEWING ||
+                client->state == CLIENT_CHECKING) &&
                sim->now_us < client->until_us;
 }
 
@@ -137,6 +138,8 @@ static void granted(struct sim *sim, struct lock_client *client, uint64_t token)
                 key->token_max = token;
                 key->token_owner = client->index;
         }
+        if (key->holder != (int)client->index || token != client->token)
+                key->granted_us = sim->now_us;
         key->holder = (int)client->index;
         client->token = token;
         client->until_us = belief_end(client);
@@ -144,6 +147,31 @@ static void granted(struct sim *sim, struct lock_client *client, uint64_t token)
         use_resource(sim, client);
         uint64_t hold_us = client->ttl_ms * MS;
         think(sim, client, sim_below(sim, STREAM_LOCKS, hold_us * 3 / 2));
+}
+
+/* An answer tells the state of some moment since it was asked for: who held the lock all that time
+ * is in it, and a token that somebody was told before is not above it. */
+static void looked(struct sim *sim, const struct lock_client *client, const struct reply *reply)
+{
+        const struct lock_key *key = &sim->keys[client->key];
+        bool held = reply->code == REPLY_OK;
+        if (!held && reply->code != REPLY_NOT_FOUND && reply->code != REPLY_NOT_OWNER)
+                return;
+        sim_cover(sim, COVER_LOCK_READ);
+        if (held && client->token == 0 && reply->lock.token < client->token_floor)
+                sim_violation(sim, "reads: %s is told as held by token %llu after %llu", key->name,
+                              (unsigned long long)reply->lock.token,
+                              (unsigned long long)client->token_floor);
+        if (key->holder < 0 || key->granted_us > client->invoked_us)
+                return;
+        const struct lock_client *holder = &sim->clients[key->holder];
+        if (holder->key != client->key || !believes(sim, holder))
+                return;
+        bool asked = client->token == 0 || client->token == holder->token;
+        if (held != asked || (held && reply->lock.token != holder->token))
+                sim_violation(sim, "reads: client %u holds %s by token %llu, the answer is %llu",
+                              holder->index, key->name, (unsigned long long)holder->token,
+                              held ? (unsigned long long)reply->lock.token : 0);
 }
 
 static void retry(struct sim *sim, struct lock_client *client)
@@ -181,6 +209,16 @@ static void replied(struct sim *sim, struct lock_client *client, const struct re
         case CLIENT_RELEASING:
                 if (ok || reply->code == REPLY_NOT_OWNER)
                         client->state = CLIENT_IDLE;
+                retry(sim, client);
+                break;
+        case CLIENT_CHECKING:
+                looked(sim, client, reply);
+                client->state = CLIENT_HOLDING;
+                think(sim, client, sim_below(sim, STREAM_LOCKS, client->ttl_ms * MS));
+                break;
+        case CLIENT_LOOKING:
+                looked(sim, client, reply);
+                client->state = CLIENT_IDLE;
                 retry(sim, client);
                 break;
         case CLIENT_IDLE:
@@ -256,6 +294,11 @@ static void begin(struct sim *sim, struct lock_client *client)
                 sim_chance(sim, STREAM_LOCKS, 400) ? sim_below(sim, STREAM_LOCKS, 2000) : 0;
         client->token = 0;
         client->tries = 0;
+        if (sim_chance(sim, STREAM_LOCKS, 200)) {
+                client->state = CLIENT_LOOKING;
+                ask(sim, client, REQUEST_LOCK_LOOK);
+                return;
+        }
         client->state = CLIENT_ACQUIRING;
         ask(sim, client, REQUEST_LOCK_ACQUIRE);
 }
@@ -265,7 +308,10 @@ static void while_holding(struct sim *sim, struct lock_client *client)
         use_resource(sim, client);
         uint64_t what = sim_below(sim, STREAM_LOCKS, 100);
         client->tries = 0;
-        if (what < 40) {
+        if (what < 15) {
+                client->state = CLIENT_CHECKING;
+                ask(sim, client, REQUEST_LOCK_LOOK);
+        } else if (what < 40) {
                 client->state = CLIENT_RENEWING;
                 ask(sim, client, REQUEST_LOCK_RENEW);
         } else if (what < 80) {
@@ -297,7 +343,12 @@ void lock_client_step(struct sim *sim, uint32_t index, uint64_t generation)
                 while_holding(sim, client);
                 break;
         case CLIENT_RENEWING:
+        case CLIENT_CHECKING:
                 client->state = CLIENT_HOLDING;
+                think(sim, client, 1);
+                break;
+        case CLIENT_LOOKING:
+                client->state = CLIENT_IDLE;
                 think(sim, client, 1);
                 break;
         case CLIENT_RELEASING:

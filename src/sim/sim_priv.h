@@ -274,6 +274,8 @@ enum client_state {
         CLIENT_HOLDING,
         CLIENT_RENEWING,
         CLIENT_RELEASING,
+        CLIENT_CHECKING, /* holds it, and asks whether it does */
+        CLIENT_LOOKING,  /* holds nothing, and asks who does */
 };
 
 struct lock_client {
@@ -298,8 +300,9 @@ struct lock_key {
         int region;         /* index; -1: global */
         uint64_t token_max; /* largest answered */
         uint32_t token_owner;
-        uint64_t fence; /* of the resource */
-        int holder;     /* client that believes to hold; -1: none */
+        uint64_t fence;      /* of the resource */
+        int holder;          /* client that believes to hold; -1: none */
+        uint64_t granted_us; /* when it was told so */
 };
 
 /* ---- PostgreSQL ---- */
