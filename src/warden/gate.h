@@ -7,7 +7,7 @@
  *      8     8  boot        written by the server: a random number of this start of it
  *     16     8  opened      written by the daemon: the boot that it lets write; no other may
  *     24     8  epoch       of the lease
- *     32     8  until_us    CLOCK_MONOTONIC; 0: closed
+ *     32     8  until_us    CLOCK_BOOTTIME, as the daemon counts; 0: closed
  *     40     8  held        1: commits wait
  *     48     8  begun       by the server: commits that came past the gate,
  *     56     8  ended       and those of them that are over
@@ -44,7 +44,7 @@ _Static_assert(sizeof(struct gate) == 64, "as drawn above");
 static inline uint64_t gate_now_us(void)
 {
         struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
+        clock_gettime(CLOCK_BOOTTIME, &now);
         return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 

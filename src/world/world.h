@@ -21,11 +21,11 @@
  *  - PostgreSQL: at most one WORLD_POSTGRES_DO is under way, but for a fence, which may come at any
  *    time and takes the place of what is under way. Each is answered once by WORLD_POSTGRES_DONE,
  *    and a WORLD_POSTGRES_SEEN of the time after it comes before or behind that answer. A gate lets
- *    a commit begin, and lets its answer leave, only before `until_us` on the machine's monotonic
- *    clock, by whatever reads that clock inside of the server: so a server whose daemon is stopped
- *    fences itself. A server that is started anew begins with a closed gate.
- *  - Time: `now_us` is monotonic and may run at a rate that is wrong by some per cent; `wall_us` is
- *    Unix time and may jump. */
+ *    a commit begin, and lets its answer leave, only before `until_us` on the clock of `now_us`,
+ *    by whatever reads that clock inside of the server: so a server whose daemon is stopped fences
+ *    itself. A server that is started anew begins with a closed gate.
+ *  - Time: `now_us` is monotonic, goes on while the machine sleeps (CLOCK_BOOTTIME), and may run at
+ *    a rate that is wrong by some per cent; `wall_us` is Unix time and may jump. */
 #ifndef MERIDIAN_WORLD_WORLD_H
 #define MERIDIAN_WORLD_WORLD_H
 
