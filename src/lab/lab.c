@@ -437,10 +437,12 @@ static bool build_is_newer(const struct lab *lab)
                (stat(path, &file) != 0 || file.st_mtime < newest_of(lab));
 }
 
+#define LABEL_WIDTH 20
+
 static void print_row(const char *what, int port, const char *scheme)
 {
         char cell[64];
-        term_cell(TERM_DIM, what, 18);
+        term_cell(TERM_DIM, what, LABEL_WIDTH);
         for (size_t i = 0; i < LAB_REGIONS; i++) {
                 snprintf(cell, sizeof cell, "%s%s:%d", scheme, lab_regions[i].address, port);
                 term_cell(TERM_PLAIN, cell, 26);
@@ -451,11 +453,11 @@ static void print_row(const char *what, int port, const char *scheme)
 static void print_table(bool postgres)
 {
         putchar('\n');
-        term_cell(TERM_PLAIN, "", 18);
+        term_cell(TERM_PLAIN, "", LABEL_WIDTH);
         for (size_t i = 0; i < LAB_REGIONS; i++)
                 term_cell(TERM_HEAD, lab_regions[i].name, 26);
         putchar('\n');
-        term_cell(TERM_DIM, "stands in for", 18);
+        term_cell(TERM_DIM, "stands in for", LABEL_WIDTH);
         for (size_t i = 0; i < LAB_REGIONS; i++)
                 term_cell(TERM_PLAIN, lab_regions[i].place, 26);
         putchar('\n');
@@ -475,6 +477,7 @@ static void print_try(void)
         static const char *const lines[] = {
                 /* What one region has reaches another after the delay of the wide area. */
                 "redis-cli -h 127.10.0.1 set word hello; sleep 1; redis-cli -h 127.30.0.1 get word",
+                "psql postgresql://app:app@127.20.0.1/app -c 'SELECT inet_server_addr()'",
                 "kdig @127.20.0.1 -p 5353 www.example.test +subnet=81.2.69.160/27 +short",
                 "curl -i http://127.20.0.1:8080/",
                 "build/meridian lock acquire global:config me 30s",
