@@ -440,6 +440,7 @@ static void daemon_close(struct daemon *daemon)
         warden_free(daemon->warden);
         geo_free(daemon->geo);
         view_writer_close(daemon->view);
+        buffer_fini(&daemon->board);
         node_free(daemon->node);
         if (daemon->lock_fd >= 0)
                 io_dir_unlock(daemon->lock_fd);

@@ -105,6 +105,7 @@ int main(int argc, char **argv)
                 return 1;
         }
         heap_init(&daemon->heap, 0);
+        buffer_init(&daemon->board, &daemon->heap);
         daemon->lock_fd = -1;
         status = run(daemon, &arguments);
         heap_free(&daemon->heap, daemon->document);

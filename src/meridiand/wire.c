@@ -4,6 +4,9 @@
  * break its promise of order. */
 #include "base/check.h"
 #include "base/log.h"
+#include "board/board.h"
+#include "council/council.h"
+#include "kv/kv.h"
 #include "meridiand/daemon.h"
 
 #include <stdio.h>
@@ -387,19 +390,63 @@ static struct view_region_now region_now(const struct node_status *status, regio
         return now;
 }
 
+/* Says it once, until it is another sentence or none. */
+static void board_say(struct daemon *daemon, const char *what)
+{
+        if (strcmp(daemon->board_said, what) == 0)
+                return;
+        (void)snprintf(daemon->board_said, sizeof daemon->board_said, "%s", what);
+        if (what[0] != '\0')
+                LOG_ERROR("board", "%s", what);
+}
+
+/* Flags, configuration and services, anew where they changed. */
+static void board_collect_now(struct daemon *daemon)
+{
+        const struct kv *kv = council_kv(node_council(daemon->node, WORLD_GROUP_GLOBAL));
+        char refused[FLAG_WHY_SIZE];
+        char text[FLAG_WHY_SIZE + 64];
+        bool cut = false;
+        if (daemon->board.len > 0 && daemon->board_revision == kv_revision(kv))
+                return;
+        buffer_reset(&daemon->board);
+        if (board_collect(kv, &daemon->heap, &daemon->board, &cut, refused) != ERR_NONE) {
+                buffer_reset(&daemon->board);
+                return;
+        }
+        daemon->board_revision = kv_revision(kv);
+        text[0] = '\0';
+        if (refused[0] != '\0')
+                (void)snprintf(text, sizeof text, "a value is left out of the view: %s; correct it",
+                               refused);
+        else if (cut)
+                (void)snprintf(text, sizeof text,
+                               "not all values have room in the view: more than %zu bytes",
+                               (size_t)BOARD_BYTES_MAX);
+        board_say(daemon, text);
+}
+
 void wire_publish(struct daemon *daemon)
 {
         const struct node_status *status = api_status(daemon);
         const struct topology *topology = node_topology(daemon->node);
         for (uint32_t i = 0; i < topology->region_count; i++)
                 daemon->regions[i] = region_now(status, topology->regions[i].id);
+        board_collect_now(daemon);
         struct view_content content = {
                 .self = status->region,
                 .wall_us = io_driver_wall_us(daemon->driver),
                 .topology = topology,
                 .regions = daemon->regions,
+                .page = buffer_view(&daemon->board),
         };
         enum err err = view_publish(daemon->view, &content);
+        if (err == ERR_LIMIT && content.page.len > 0) {
+                board_say(daemon, "there is no room in the view for flags, configuration and "
+                                  "services beside this topology");
+                content.page = bytes_of(NULL, 0);
+                err = view_publish(daemon->view, &content);
+        }
         if (err != ERR_NONE && !daemon->published_failed)
                 LOG_ERROR("view",
                           "the view cannot be published: %s; the servers go on with the last "

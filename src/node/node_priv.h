@@ -289,6 +289,7 @@ struct node {
         uint64_t backends_up;
         uint64_t view_hash;
         uint64_t view_version;
+        uint64_t board_revision; /* of the last change of what is published of the values */
         uint64_t rtt_seen_us[NODE_STATUS_REGIONS_MAX]; /* as last published */
         struct node_status_note notes[NODE_STATUS_NOTES_MAX];
         uint64_t note_count;

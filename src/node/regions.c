@@ -249,6 +249,7 @@ void regions_publish(struct node *node)
         bool changed = false;
         (void)council_topology(node->groups[WORLD_GROUP_GLOBAL].council, &epoch);
         uint64_t hash = hash_fnv_u64(HASH_FNV_START, epoch);
+        hash = hash_fnv_u64(hash, node->board_revision);
         for (size_t i = 0; i < node->region_count; i++) {
                 const struct node_region *region = &node->regions[i];
                 hash = hash_fnv_u64(hash, region->id);

@@ -9,6 +9,7 @@
  * Changes come in the order of revisions and without gaps, but a node that is cut off tells them
  * late. */
 #include "base/check.h"
+#include "board/board.h"
 #include "node/node_priv.h"
 
 /* All keys of a transaction begin with the name of one group. */
@@ -88,11 +89,31 @@ void values_watch_end(struct node *node, struct pending *pending)
         watch_look(node, pending, true);
 }
 
+/* Has something changed that every program of the region reads? */
+static bool board_changed(const struct node_group *group)
+{
+        static const struct bytes prefixes[] = {
+                BYTES_INIT(BOARD_FLAG_PREFIX),
+                BYTES_INIT(BOARD_CONFIG_PREFIX),
+                BYTES_INIT(BOARD_SERVICE_PREFIX),
+        };
+        for (size_t i = 0; i < COUNT_OF(prefixes); i++) {
+                const struct kv_result *result =
+                        council_kv_changes(group->council, prefixes[i], group->kv_seen);
+                if (result == NULL || result->kind != KV_DONE || result->item_count > 0 ||
+                    result->steps[0].more)
+                        return true;
+        }
+        return false;
+}
+
 void values_changed(struct node *node, struct node_group *group)
 {
         uint64_t revision = kv_revision(council_kv(group->council));
         if (group->kv_seen == revision)
                 return;
+        if (group->group == WORLD_GROUP_GLOBAL && board_changed(group))
+                node->board_revision = revision;
         group->kv_seen = revision;
         size_t left = group->watch_count;
         struct pending *next;

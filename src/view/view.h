@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "board/board.h"
 #include "routing/routing.h"
 #include "topology/topology.h"
 
@@ -35,6 +36,7 @@ struct view_content {
         uint64_t wall_us; /* now, Unix time */
         const struct topology *topology;
         const struct view_region_now *regions; /* topology->region_count of them */
+        struct bytes page; /* made by board/board.h, <= BOARD_BYTES_MAX; empty: none */
 };
 
 /* Writing. One process and one thread. */
@@ -102,12 +104,14 @@ struct view {
         struct view_region regions[TOPOLOGY_REGIONS_MAX];     /* in the order of the topology */
         struct view_name names[2 * TOPOLOGY_NAMES_MAX];
         uint16_t buckets[VIEW_NAME_BUCKETS]; /* of view_name_find: index + 1, or 0 */
+        struct board board; /* flags, configuration, services; all empty where none came */
+        uint8_t page[BOARD_BYTES_MAX]; /* what it borrows from */
 };
 
 struct view_reader;
 
 /* A reader of the file at `path` (copied), which need not exist. Reads nothing yet; NULL when out
- * of memory (takes about a megabyte). */
+ * of memory (takes about two megabytes). */
 struct view_reader *view_reader_new(const char *path);
 
 /* No other thread may use it any more. NULL is fine. */
@@ -131,6 +135,22 @@ void view_leave(struct view_reader *reader, unsigned shard, const struct view *v
 
 /* The name, given in wire form and lower case, or NULL. Constant cost. */
 const struct view_name *view_name_find(const struct view *view, struct bytes wire);
+
+/* An instance of a service, and where it stands for a client. */
+#define VIEW_INSTANCES_MAX 64u
+struct view_instance {
+        struct board_service service; /* borrows from the view */
+        uint32_t rank;   /* of its region for the client, from 0; the same for the same region */
+        bool routable;   /* its region may get traffic, or it names none */
+        uint32_t rtt_us; /* from the own region; 0: it is that; ROUTING_RTT_UNKNOWN */
+};
+
+/* The instances of a service, those of the client's nearest region first, then by weight and id;
+ * those of regions that get no traffic last (there is nothing better where they are all). `place`
+ * is the client's; NULL: the own region's. At most `size` (<= VIEW_INSTANCES_MAX); how many were
+ * written. */
+size_t view_nearest(const struct view *view, struct bytes service,
+                    const struct routing_place *place, struct view_instance *ret, size_t size);
 
 /* The position of the region with that id in `regions`, or -1. */
 int view_region_index(const struct view *view, uint8_t id);

@@ -66,13 +66,20 @@ static uint64_t load(const _Atomic uint64_t *word)
 
 /* One attempt. Every load is an acquire, so that the last look at the sequence is really last. */
 static enum err copy_once(const struct view_slot *slot, uint64_t generation, uint8_t *payload,
-                          size_t *ret_len, const char **ret_why)
+                          size_t *ret_len, size_t *ret_page_len, const char **ret_why)
 {
         if (load(&slot->sequence) != generation)
                 return ERR_BUSY;
         uint64_t len = load(&slot->len);
         uint64_t crc = load(&slot->crc);
+        uint64_t page_len = load(&slot->page_len);
+        uint64_t page_crc = load(&slot->page_crc);
         uint64_t copied = len <= VIEW_PAYLOAD_MAX ? len : 0;
+        uint64_t page_at = view_page_at(copied);
+        if (page_at > VIEW_PAYLOAD_MAX || page_len > VIEW_PAYLOAD_MAX - page_at)
+                page_len = 0;
+        if (page_len > 0)
+                copied = page_at + page_len;
         for (size_t at = 0; at < copied; at += 8) {
                 uint64_t word = load(&slot->words[at / 8]);
                 memcpy(payload + at, &word, sizeof word);
@@ -85,12 +92,15 @@ static enum err copy_once(const struct view_slot *slot, uint64_t generation, uin
         *ret_why = "the checksum of the published slot is wrong";
         if (crc != view_slot_crc(generation, bytes_of(payload, len)))
                 return ERR_CORRUPT;
+        bool page_good =
+                page_crc == view_slot_crc(generation, bytes_of(payload + page_at, page_len));
+        *ret_page_len = page_good ? page_len : 0;
         *ret_len = len;
         return ERR_NONE;
 }
 
 enum err view_slot_copy(const struct view_file *file, uint8_t *payload, size_t *ret_len,
-                        uint64_t *ret_generation, const char **ret_why)
+                        size_t *ret_page_len, uint64_t *ret_generation, const char **ret_why)
 {
         for (unsigned i = 0; i < COPY_TRIES; i++) {
                 uint64_t generation = load(&file->header.published);
@@ -98,7 +108,7 @@ enum err view_slot_copy(const struct view_file *file, uint8_t *payload, size_t *
                 if (generation == 0)
                         return ERR_NOT_FOUND;
                 const struct view_slot *slot = &file->slots[generation % 2];
-                enum err err = copy_once(slot, generation, payload, ret_len, ret_why);
+                enum err err = copy_once(slot, generation, payload, ret_len, ret_page_len, ret_why);
                 if (err == ERR_NONE)
                         *ret_generation = generation;
                 if (err != ERR_BUSY)

@@ -12,7 +12,10 @@
  *  + slot size    slot 1
  *
  * A slot: the sequence (its generation, 0 while it is written), the payload's length, the CRC-32C
- * of sequence and payload, and at VIEW_SLOT_HEADER the payload, little-endian (view_code.c).
+ * of sequence and payload, length and CRC-32C (with the sequence) of the page, and at
+ * VIEW_SLOT_HEADER the payload, little-endian (view_code.c), then, at the next multiple of 8, the
+ * page (board/board.h). Readers that know of no page find all else as before. A page with another
+ * sequence or a wrong checksum is none: whoever knew of no page wrote after one who did.
  *
  * Writing generation g, into the slot that is not published: sequence = 0, payload, length,
  * checksum, sequence = g, published = g; each step is visible only after those before it. A writer
@@ -50,7 +53,9 @@ struct view_slot {
         _Atomic uint64_t sequence;
         _Atomic uint64_t len;
         _Atomic uint64_t crc;
-        uint64_t reserved[5];
+        _Atomic uint64_t page_len;
+        _Atomic uint64_t page_crc;
+        uint64_t reserved[3];
         _Atomic uint64_t words[VIEW_PAYLOAD_MAX / 8];
 };
 
@@ -75,10 +80,17 @@ enum err view_header_check(const struct view_header *header, uint64_t file_size,
 /* The checksum of a slot. */
 uint32_t view_slot_crc(uint64_t sequence, struct bytes payload);
 
-/* Copies what is published into `payload` (VIEW_PAYLOAD_MAX bytes). ERR_NOT_FOUND: nothing yet.
+/* Where the page begins, behind a payload of `len` bytes. */
+static inline size_t view_page_at(size_t len)
+{
+        return (len + 7) & ~(size_t)7;
+}
+
+/* Copies what is published into `payload` (VIEW_PAYLOAD_MAX bytes), with the page, whose length is
+ * 0 where there is none (or a damaged one), at view_page_at. ERR_NOT_FOUND: nothing yet.
  * ERR_BUSY: it was overwritten several times meanwhile. ERR_CORRUPT. */
 enum err view_slot_copy(const struct view_file *file, uint8_t *payload, size_t *ret_len,
-                        uint64_t *ret_generation, const char **ret_why);
+                        size_t *ret_page_len, uint64_t *ret_generation, const char **ret_why);
 
 /* Appends the payload. ERR_INVALID, ERR_NOMEM. */
 enum err view_encode(const struct view_content *content, struct buffer *out);

@@ -89,13 +89,24 @@ void view_reader_free(struct view_reader *reader)
         free(reader);
 }
 
+/* A page that cannot be read is none: routing does not depend on it. */
+static void page_take(struct view *view, struct bytes page)
+{
+        if (page.len == 0 || page.len > sizeof view->page)
+                return;
+        memcpy(view->page, page.ptr, page.len);
+        if (board_open(bytes_of(view->page, page.len), &view->board) != ERR_NONE)
+                view->board = (struct board){0};
+}
+
 /* Copies what the mapping has published into an idle slot and makes it current. */
 static enum err take_over(struct view_reader *reader, int source, const char **ret_why)
 {
         size_t len = 0;
+        size_t page_len = 0;
         uint64_t generation = 0;
         const struct view_file *file = reader->mappings[source].file;
-        enum err err = view_slot_copy(file, reader->payload, &len, &generation, ret_why);
+        enum err err = view_slot_copy(file, reader->payload, &len, &page_len, &generation, ret_why);
         if (err != ERR_NONE)
                 return err;
         int slot = swap_idle_find(&reader->swap);
@@ -106,6 +117,7 @@ static enum err take_over(struct view_reader *reader, int source, const char **r
         if (view_decode(bytes_of(reader->payload, len), generation, &reader->views[slot]) !=
             ERR_NONE)
                 return ERR_CORRUPT;
+        page_take(&reader->views[slot], bytes_of(reader->payload + view_page_at(len), page_len));
         reader->sources[slot] = source;
         swap_set(&reader->swap, slot);
         return ERR_NONE;

@@ -70,13 +70,14 @@ static bool file_whole(const struct view_file *file)
         const char *why;
         uint64_t generation = 0;
         size_t len = 0;
+        size_t page_len = 0;
         if (view_header_check(&file->header, VIEW_FILE_SIZE, &why) != ERR_NONE)
                 return false;
         uint8_t *payload = malloc(VIEW_PAYLOAD_MAX);
         struct view *view = malloc(sizeof *view);
         bool whole = false;
         if (payload != NULL && view != NULL) {
-                enum err err = view_slot_copy(file, payload, &len, &generation, &why);
+                enum err err = view_slot_copy(file, payload, &len, &page_len, &generation, &why);
                 whole = err == ERR_NOT_FOUND ||
                         (err == ERR_NONE &&
                          view_decode(bytes_of(payload, len), generation, view) == ERR_NONE);
@@ -242,18 +243,27 @@ static void store(_Atomic uint64_t *word, uint64_t value)
         atomic_store_explicit(word, value, memory_order_release);
 }
 
+static void words_write(_Atomic uint64_t *words, struct bytes data)
+{
+        for (size_t at = 0; at < data.len; at += 8) {
+                uint64_t word = 0;
+                size_t left = data.len - at;
+                memcpy(&word, data.ptr + at, left < sizeof word ? left : sizeof word);
+                store(&words[at / 8], word);
+        }
+}
+
 /* Every store is a release: none becomes visible before the one above it. */
-static void slot_write(struct view_slot *slot, uint64_t generation, struct bytes payload)
+static void slot_write(struct view_slot *slot, uint64_t generation, struct bytes payload,
+                       struct bytes page)
 {
         store(&slot->sequence, 0);
-        for (size_t at = 0; at < payload.len; at += 8) {
-                uint64_t word = 0;
-                size_t left = payload.len - at;
-                memcpy(&word, payload.ptr + at, left < sizeof word ? left : sizeof word);
-                store(&slot->words[at / 8], word);
-        }
+        words_write(slot->words, payload);
+        words_write(&slot->words[view_page_at(payload.len) / 8], page);
         store(&slot->len, payload.len);
         store(&slot->crc, view_slot_crc(generation, payload));
+        store(&slot->page_len, page.len);
+        store(&slot->page_crc, view_slot_crc(generation, page));
         store(&slot->sequence, generation);
 }
 
@@ -264,10 +274,12 @@ enum err view_publish(struct view_writer *writer, const struct view_content *con
         if (err != ERR_NONE)
                 return err;
         struct bytes payload = buffer_view(&writer->payload);
-        if (payload.len > VIEW_PAYLOAD_MAX)
+        if (payload.len > VIEW_PAYLOAD_MAX || content->page.len > BOARD_BYTES_MAX)
+                return ERR_LIMIT;
+        if (content->page.len > VIEW_PAYLOAD_MAX - view_page_at(payload.len))
                 return ERR_LIMIT;
         uint64_t generation = view_writer_generation(writer) + 1;
-        slot_write(&writer->file->slots[generation % 2], generation, payload);
+        slot_write(&writer->file->slots[generation % 2], generation, payload, content->page);
         store(&writer->file->header.published, generation);
         return ERR_NONE;
 }

@@ -64,7 +64,7 @@ static inline void view_down(uint32_t index)
 /* The view, held until view_done. */
 static inline const struct view *view_made(uint8_t self)
 {
-        struct view_content content = {self, 1, &view_topology, view_regions};
+        struct view_content content = {self, 1, &view_topology, view_regions, {0}};
         assert_int_equal(view_publish(view_writer, &content), ERR_NONE);
         assert_int_equal(view_reader_refresh(view_reader, NULL, 0), ERR_NONE);
         const struct view *view = view_enter(view_reader, 0);

@@ -45,7 +45,7 @@ static struct view_content content(uint32_t n)
                         .backends_healthy = n,
                 };
         }
-        return (struct view_content){1, n, &topology, regions};
+        return (struct view_content){1, n, &topology, regions, {0}};
 }
 
 static struct view_writer *writer_open(void)
@@ -151,6 +151,70 @@ static void test_round_trip(void **state)
         view_leave(reader, 0, view);
         view_reader_free(reader);
         view_writer_close(writer);
+}
+
+static bool config_seen(struct view_reader *reader, struct bytes name)
+{
+        struct bytes value;
+        const struct view *view = view_enter(reader, 0);
+        assert_non_null(view);
+        bool found = board_find(&view->board, BOARD_CONFIG, name, &value);
+        view_leave(reader, 0, view);
+        return found;
+}
+
+/* A damaged page, or one that was left by another writer, is none; the rest of the view stands. */
+static void test_page(void **state)
+{
+        struct heap heap;
+        struct buffer page;
+        struct board_build build;
+        (void)state;
+        heap_init(&heap, 0);
+        buffer_init(&page, &heap);
+        board_build_init(&build, &heap);
+        board_build_add(&build, BOARD_CONFIG, BYTES("size"), BYTES("10"));
+        assert_int_equal(board_build_end(&build, 3, &page), ERR_NONE);
+        struct view_writer *writer = writer_open();
+        struct view_reader *reader = view_reader_new(path);
+        for (uint32_t n = 1; n <= 4; n++) {
+                struct view_content now = content(n);
+                if (n != 2)
+                        now.page = buffer_view(&page);
+                if (n == 3)
+                        page.ptr[0] ^= 1u; /* not a page */
+                assert_int_equal(view_publish(writer, &now), ERR_NONE);
+                page.ptr[0] = 1;
+                refresh(reader);
+                assert_int_equal(number_seen(reader), n);
+                assert_int_equal(config_seen(reader, BYTES("size")), n == 1 || n == 4);
+        }
+        struct view_content large = content(5);
+        static uint8_t bytes[BOARD_BYTES_MAX + 1];
+        large.page = bytes_of(bytes, sizeof bytes);
+        assert_int_equal(view_publish(writer, &large), ERR_LIMIT);
+        /* one bit of the page flips in the file: no page, and all else as it was */
+        view_writer_close(writer);
+        view_reader_free(reader);
+        int fd = open(path, O_RDWR | O_CLOEXEC);
+        uint8_t byte = 0;
+        const struct view_slot *slot = NULL;
+        off_t at = (off_t)VIEW_HEADER_SIZE; /* generation 4 lies in slot 0 */
+        uint64_t len = 0;
+        assert_int_equal(pread(fd, &len, sizeof len, at + (off_t)offsetof(struct view_slot, len)),
+                         sizeof len);
+        at += (off_t)(sizeof(*slot) - sizeof(slot->words) + view_page_at(len));
+        assert_int_equal(pread(fd, &byte, 1, at), 1);
+        byte ^= 4u;
+        assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+        (void)close(fd);
+        reader = view_reader_new(path);
+        refresh(reader);
+        assert_int_equal(number_seen(reader), 4);
+        assert_false(config_seen(reader, BYTES("size")));
+        view_reader_free(reader);
+        board_build_fini(&build);
+        buffer_fini(&page);
 }
 
 static void test_names(void **state)
@@ -640,6 +704,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup(test_round_trip, fresh),
+                cmocka_unit_test_setup(test_page, fresh),
                 cmocka_unit_test_setup(test_names, fresh),
                 cmocka_unit_test(test_inner_names),
                 cmocka_unit_test(test_payload_cut),
