@@ -1,5 +1,5 @@
 /* board.h - what every program of a region may read at any time: feature flags, configuration and
- * services. They are values of the global group (kv/kv.h); each node writes all of them into a page,
+ * services. They are values of the global group (kv/kv.h); each node writes them all into a page,
  * a part of its view, where they are looked up in place: no copy, no allocation, no majority.
  *
  *   global:flag/NAME             a flag's rules, as text

@@ -1,5 +1,5 @@
-/* A page of what the global group holds. What cannot be read is left out, so that one bad value does
- * not take the others away, and is told. */
+/* A page of what the global group holds. What cannot be read is left out, so that one bad value
+ * does not take the others away, and is told. */
 #include "board/board.h"
 #include "kv/kv.h"
 

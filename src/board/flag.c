@@ -3,8 +3,8 @@
  *   compiled  u8 killed, slice salt, u16 share otherwise, u8 rules; each: u16 share, u8 conditions;
  *             each: u8 relation, slice attribute, slice value
  *
- * Whatever is not understood is refused as a whole: a flag that does half of what was meant is worse
- * than none. */
+ * Whatever is not understood is refused as a whole: a flag that does half of what was meant is
+ * worse than none. */
 #include "base/cursor.h"
 #include "base/hash.h"
 #include "board/board.h"

@@ -1,5 +1,5 @@
 /* kv.c - `meridian kv ...`: values over HTTP. A watch asks again and again from the last revision
- * that it was told of, so nothing is missed while a node lives; what a node has forgotten is said. */
+ * that it was told of, so nothing is missed; what a node has forgotten is said. */
 #include "meridian/kv.h"
 #include "meridian/cli.h"
 #include "term/term.h"

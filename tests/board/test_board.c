@@ -129,7 +129,7 @@ static void test_refused(void **state)
         buffer_fini(&out);
 }
 
-/* A share takes about that many, whoever is in stays in when it grows, and flags are independent. */
+/* A share takes about that many, who is in stays in when it grows, and flags are independent. */
 static void test_shares(void **state)
 {
         enum {
