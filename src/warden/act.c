@@ -169,6 +169,7 @@ static bool act_promote(struct warden *warden, const struct command *command, st
                 return fail_set(fail, "the new timeline does not know its epoch");
         warden_gate_allow(warden);
         warden->slots_next_us = 0;
+        warden->checkpoint_due = true;
         return true;
 }
 
@@ -334,6 +335,21 @@ static void archive_prune(struct warden *warden)
         closedir(dir);
 }
 
+/* After a promotion: until the new timeline has a checkpoint nobody can be rewound to it. By a
+ * program, as it may take long, and looks go on meanwhile. */
+static void checkpoint(struct warden *warden)
+{
+        struct fail fail;
+        char port[8];
+        (void)snprintf(port, sizeof port, "%u", warden->config.listen.port);
+        const char *arguments[] = {"-X", "-q",       "-h", warden->paths.socket, "-p", port,
+                                   "-U", "postgres", "-d", "postgres",           "-c", "CHECKPOINT",
+                                   NULL};
+        warden->checkpoint_due = false;
+        if (warden->seen.server == PRIMARY_OPEN)
+                (void)!child_run(warden, "psql", arguments, &warden->text, &fail);
+}
+
 void act_idle(struct warden *warden)
 {
         struct fail fail;
@@ -349,4 +365,6 @@ void act_idle(struct warden *warden)
         warden->slots_next_us = now_us + IDLE_EVERY_US;
         slots_keep(warden);
         archive_prune(warden);
+        if (warden->checkpoint_due)
+                checkpoint(warden);
 }

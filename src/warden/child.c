@@ -226,12 +226,13 @@ bool child_run(struct warden *warden, const char *program, const char *const *ar
         return ret_text->status == 0 || child_fails(program, ret_text, fail);
 }
 
-void child_orphans_end(struct warden *warden)
+unsigned child_signal_in(const char *folder, int signal)
 {
         char path[64 + sizeof((struct dirent *)0)->d_name], target[WARDEN_PATH_SIZE];
+        unsigned count = 0;
         DIR *dir = opendir("/proc");
         if (dir == NULL)
-                return;
+                return 0;
         for (struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
                 char *end = NULL;
                 long pid = strtol(entry->d_name, &end, 10);
@@ -242,8 +243,16 @@ void child_orphans_end(struct warden *warden)
                 if (len <= 0)
                         continue;
                 target[len] = '\0';
-                if (strcmp(target, warden->config.home) == 0)
-                        (void)kill((pid_t)pid, SIGKILL);
+                if (strcmp(target, folder) == 0)
+                        count += kill((pid_t)pid, signal) == 0;
         }
         closedir(dir);
+        return count;
+}
+
+void child_orphans_end(struct warden *warden)
+{
+        char real[PATH_MAX];
+        if (realpath(warden->config.home, real) != NULL)
+                (void)child_signal_in(real, SIGKILL);
 }

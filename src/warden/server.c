@@ -13,6 +13,7 @@
 #define STOP_MS      6000
 #define STOP_FAST_MS 60000
 #define STEP_MS      5
+#define REMAINS_MS   3000
 
 pid_t server_pid(const struct warden *warden)
 {
@@ -89,6 +90,34 @@ static bool wait_for_answer(struct warden *warden, struct fail *fail)
         return fail_set(fail, "the server does not answer yet: %.300s", last.text);
 }
 
+/* A postmaster that was killed leaves processes behind for a moment, and maybe itself as a zombie,
+ * which PostgreSQL takes for alive. Nothing is done where any process still lives in the folder. */
+static bool remains_end(struct warden *warden, struct fail *fail)
+{
+        char path[WARDEN_PATH_SIZE], text[512], stat[512];
+        char real[PATH_MAX];
+        uint64_t begin_us = gate_now_us();
+        if (realpath(warden->paths.data, real) == NULL)
+                return fail_set(fail, "%s is not there", warden->paths.data);
+        while (child_signal_in(real, 0) > 0) {
+                if (gate_now_us() > begin_us + 1000ull * REMAINS_MS)
+                        (void)child_signal_in(real, SIGKILL);
+                if (gate_now_us() > begin_us + 2000ull * REMAINS_MS)
+                        return fail_set(fail, "processes of an older server do not end");
+                if (!warden_pause(warden, STEP_MS))
+                        return fail_set(fail, "something else came first");
+        }
+        if (!path_set(path, "%s/postmaster.pid", warden->paths.data) ||
+            !file_read(path, text, sizeof text, NULL))
+                return true;
+        char proc[64];
+        (void)snprintf(proc, sizeof proc, "/proc/%ld/stat", strtol(text, NULL, 10));
+        const char *end = file_read(proc, stat, sizeof stat, NULL) ? strrchr(stat, ')') : NULL;
+        if (end != NULL && strncmp(end, ") Z", 3) == 0)
+                (void)unlink(path);
+        return true;
+}
+
 static bool spawn(struct warden *warden, enum server_mode mode, struct fail *fail)
 {
         static const char alone[] = "-c meridian.gate= -c listen_addresses= "
@@ -136,7 +165,7 @@ bool server_start(struct warden *warden, enum server_mode mode, node_id upstream
                         return false;
         }
         sql_close(warden);
-        return signal_set(warden, mode == SERVER_STANDBY, fail) &&
+        return remains_end(warden, fail) && signal_set(warden, mode == SERVER_STANDBY, fail) &&
                conf_write(warden, warden->paths.data, upstream, fail) &&
                spawn(warden, mode, fail) && wait_for_answer(warden, fail);
 }

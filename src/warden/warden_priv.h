@@ -135,6 +135,7 @@ struct warden {
         struct peers peers;
         uint64_t peers_taken;
         bool peers_changed;
+        bool checkpoint_due;
         bool looking;
         PGconn *sql;         /* to the server as superuser */
         PGconn *replication; /* to a standby, for IDENTIFY_SYSTEM */
@@ -189,6 +190,9 @@ void files_close(struct warden *warden);
  * 0, or what is under way is to end: the sentence has the end of its stderr. */
 MUST_USE bool child_run(struct warden *warden, const char *program, const char *const *arguments,
                         struct child_text *ret_text, struct fail *fail);
+
+/* Signals every process that lives in a folder (a real path); returns how many there are. */
+unsigned child_signal_in(const char *folder, int signal);
 
 /* Ends what a daemon before this one left running. */
 void child_orphans_end(struct warden *warden);

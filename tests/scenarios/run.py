@@ -22,8 +22,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 from lab import ADDRESSES, BUILD, MERIDIAN, Failure, Lab, own_network  # noqa: E402
 
-THEMES = ["first_minutes", "traffic", "data", "verify", "policies", "together", "locks",
-          "lock_clients", "values", "process_kills", "kill_region", "partition", "flapping",
+THEMES = ["first_minutes", "traffic", "data", "verify", "policies", "postgres", "together",
+          "locks", "lock_clients", "values", "process_kills", "kill_region", "partition", "flapping",
           "bad_input", "ports_taken", "restart", "removal"]
 
 
