@@ -13,6 +13,7 @@
 enum {
         WAIT_MS_MIN = 100,
         STALL_MS = 5000,
+        BYTES_A_MS = 10 << 10, /* that a slow server takes in, and works through */
 };
 
 /* What lets libuv wait for hiredis. It outlives the context until libuv has closed it. */
@@ -32,6 +33,9 @@ static uint64_t now_ms(const struct connection *connection)
 static void poller_ready(uv_poll_t *handle, int status, int events)
 {
         struct poller *poller = handle->data;
+        /* A long answer, or command, moves before it has come to its end. */
+        if (status == 0 && poller->context != NULL)
+                poller->connection->moved_ms = now_ms(poller->connection);
         /* On an error hiredis finds it by reading. */
         if (poller->context != NULL && (status < 0 || (events & UV_READABLE) != 0))
                 redisAsyncHandleRead(poller->context);
@@ -98,6 +102,7 @@ static void poller_cleanup(void *user)
         connection->context = NULL;
         connection->ready = false;
         connection->pending = 0;
+        connection->sent_bytes = 0;
         if (was_ready && connection->down != NULL)
                 connection->down(connection);
         if (connection->wanted && connection->context == NULL)
@@ -275,7 +280,8 @@ void connection_watch(struct connection *connection)
 {
         bool busy = connection->pending > 0 || !connection->ready;
         if (connection->context != NULL && busy &&
-            now_ms(connection) - connection->moved_ms > STALL_MS + connection->slack_ms)
+            now_ms(connection) - connection->moved_ms >
+                    STALL_MS + connection->slack_ms + connection->sent_bytes / BYTES_A_MS)
                 connection_kick(connection, "Redis does not answer");
 }
 
@@ -287,6 +293,7 @@ static void call_done(redisAsyncContext *context, void *reply, void *user)
         connection->moved_ms = now_ms(connection);
         if (connection->pending > 0)
                 connection->pending--;
+        connection->sent_bytes -= call->bytes;
         if (!connection->engine->closing)
                 call->done(call, reply);
         heap_free(connection->engine->config.heap, call);
@@ -305,9 +312,11 @@ bool connection_send(struct connection *connection, const struct call *call, siz
                 return false;
         *copy = *call;
         copy->connection = connection;
+        copy->bytes = 0;
         for (size_t i = 0; i < argc; i++) {
                 texts[i] = argv[i].len > 0 ? (const char *)argv[i].ptr : "";
                 lens[i] = argv[i].len;
+                copy->bytes += argv[i].len;
         }
         if (connection->pending == 0)
                 connection->moved_ms = now_ms(connection);
@@ -317,5 +326,6 @@ bool connection_send(struct connection *connection, const struct call *call, siz
                 return false;
         }
         connection->pending++;
+        connection->sent_bytes += copy->bytes;
         return true;
 }

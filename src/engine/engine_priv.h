@@ -26,6 +26,7 @@ struct connection;
 /* One command under way. */
 struct call {
         struct connection *connection;
+        size_t bytes; /* of the command, set by connection_send */
         void (*done)(struct call *call, const redisReply *reply); /* reply NULL: it broke */
         uint64_t ticket;  /* TAIL: stale answers are dropped */
         node_id peer;     /* SCAN */
@@ -46,11 +47,12 @@ struct connection {
         bool ready; /* connected and authenticated */
         uint32_t wait_ms;
         uint32_t wait_ms_max;
-        uint32_t pending;   /* commands without an answer */
-        uint32_t slack_ms;  /* a command may take this long beyond STALL_MS: TAIL blocks */
-        uint64_t moved_ms;  /* when it last made progress */
-        char why[128];      /* why it is being broken off */
-        char why_last[128]; /* why it broke the last time */
+        uint32_t pending;    /* commands without an answer */
+        uint32_t slack_ms;   /* a command may take this long beyond STALL_MS: TAIL blocks */
+        uint64_t moved_ms;   /* when it last made progress */
+        uint64_t sent_bytes; /* of commands that are not answered */
+        char why[128];       /* why it is being broken off */
+        char why_last[128];  /* why it broke the last time */
         void (*up)(struct connection *connection);
         void (*down)(struct connection *connection);   /* only after up */
         void (*retry)(struct connection *connection);  /* connection_retry's time has come */
