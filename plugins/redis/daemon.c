@@ -385,6 +385,8 @@ int daemon_merge(struct redis_context *ctx, struct redis_string **argv, int argc
         stream_native_close();
         list_native_close();
         plugin.applying = false;
+        if (!logged && deltas.len > 0 && err != ERR_INVALID)
+                status_batch((region_id)origin, last, err);
         int status = merge_done(ctx, deltas, buffer_view(&moved), (region_id)origin, after, err,
                                 &result);
         feed_merged((region_id)origin, before, result.position, deltas);
@@ -472,6 +474,8 @@ int daemon_merge_state(struct redis_context *ctx, struct redis_string **argv, in
                 return redis.ReplyWithError(ctx, "LAYOUT the slots have changed, or are moving");
         /* A state from the log was within the bound when it came. */
         uint64_t wall_ms = from_log(ctx) ? (uint64_t)1 << 47 : plugin_now_ms();
+        if (!from_log(ctx))
+                keyspace_state_names(state, strike, NULL);
         log_flush(ctx);
         plugin.applying = true;
         enum err err = ERR_NONE;

@@ -45,6 +45,7 @@ void info_write(struct redis_info *info, int crash)
                 redis.InfoAddFieldULongLong(info, rows[i].name, rows[i].value);
         conflict_info(info);
         bus_info(info);
+        status_info(info);
         for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++) {
                 char name[32];
                 if (positions->hlc[i] == 0 || i == plugin.config.origin)

@@ -154,6 +154,7 @@ static const struct {
         {"meridian.policy", policy_command, "write deny-script", 0, 0, 0},
         {"meridian.conflicts", conflict_command, "readonly", 0, 0, 0},
         {"meridian.siblings", siblings_command, "readonly", 1, 1, 1},
+        {"meridian.status", status_command, "readonly fast", 0, 0, 0},
         {"meridian.close", daemon_close, "readonly fast", 0, 0, 0},
         {"meridian.digest", daemon_digest, "readonly", 0, 0, 0},
         {"meridian.digests", digests_command, "readonly deny-script", 0, 0, 0},
@@ -239,6 +240,7 @@ static void housekeeping(struct redis_context *ctx)
                 return;
         plugin.collect_ms = now_ms;
         keyspace_collect(plugin.keyspace, COLLECT_STEPS);
+        status_tick(now_ms);
         if (plugin.multi_open > 0 && now_ms - plugin.multi_seen_ms >= MULTI_CHECK_MS) {
                 plugin.multi_seen_ms = now_ms;
                 plugin.multi_open = count_multi(ctx);

@@ -459,6 +459,12 @@ int digests_command(struct redis_context *ctx, struct redis_string **argv, int a
 
 /* ---- feed.c: what changed, for any client */
 
+/* status.c: a batch of another region has come; once in a while; how replication goes. */
+void status_batch(region_id origin, uint64_t last, enum err err);
+void status_tick(uint64_t now_ms);
+void status_info(struct redis_info *info);
+int status_command(struct redis_context *ctx, struct redis_string **argv, int argc);
+
 /* A change of this region; those of a batch that was merged, beyond `before`, up to `position`. */
 void feed_add(region_id origin, struct bytes delta);
 void feed_merged(region_id origin, uint64_t before, uint64_t position, struct bytes deltas);

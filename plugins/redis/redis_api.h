@@ -207,6 +207,7 @@ struct redis_type_methods {
         X(int, RegisterInfoFunc, (struct redis_context *, redis_info_callback))                    \
         X(int, InfoAddSection, (struct redis_info *, const char *))                                \
         X(int, InfoAddFieldULongLong, (struct redis_info *, const char *, unsigned long long))     \
+        X(int, InfoAddFieldLongLong, (struct redis_info *, const char *, long long))               \
         X(int, InfoAddFieldCString, (struct redis_info *, const char *, const char *))             \
         X(int, InfoBeginDictField, (struct redis_info *, const char *))                            \
         X(int, InfoEndDictField, (struct redis_info *))                                            \

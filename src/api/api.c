@@ -114,6 +114,7 @@ uint16_t api_locks_port(const struct api *api)
 static void api_free(struct api *api)
 {
         api_conflicts_fini(api);
+        api_shown_fini(api);
         buffer_fini(&api->scratch);
         buffer_fini(&api->txn);
         buffer_fini(&api->bytes);

@@ -114,6 +114,12 @@ void api_note(struct api *api, uint64_t wall_us, const char *name, struct bytes 
 #define API_CONFLICTS_MAX 1024
 void api_conflict(struct api *api, struct bytes text);
 
+/* How replication goes, as the `shard`-th of the region's `count` servers tells it (JSON): shown by
+ * GET /status and /metrics for a few seconds. */
+#define API_SHARDS_MAX 64
+void api_shown(struct api *api, unsigned shard, unsigned count, const char *endpoint,
+               struct bytes text);
+
 /* The answer to a host's `verify`: borrowed for the call. Unknown tickets are ignored. */
 void api_verified(struct api *api, uint64_t ticket, const struct api_verified *verified);
 

@@ -14,10 +14,8 @@ static const struct {
         enum world_part part;
         const char *key;
 } part_keys[] = {
-        {WORLD_PART_REDIS, "redis"},
-        {WORLD_PART_DNS, "dns"},
-        {WORLD_PART_EDGE, "edge"},
-        {WORLD_PART_BACKEND, "backends"},
+        {WORLD_PART_REDIS, "redis"},       {WORLD_PART_DNS, "dns"},
+        {WORLD_PART_EDGE, "edge"},         {WORLD_PART_BACKEND, "backends"},
         {WORLD_PART_POSTGRES, "postgres"},
 };
 
@@ -53,7 +51,8 @@ static json_t *json_rtt(const struct node_status *status, const struct node_stat
         return map;
 }
 
-static json_t *json_redis(const struct node_status *status, const struct node_status_region *region)
+static json_t *json_redis(const struct api *api, const struct node_status *status,
+                          const struct node_status_region *region)
 {
         json_t *lags = json_object();
         for (size_t i = 0; i < region->lag_count; i++) {
@@ -64,9 +63,10 @@ static json_t *json_redis(const struct node_status *status, const struct node_st
                                 lags, origin->name,
                                 milliseconds(region->lags[i].known, region->lags[i].lag_us));
         }
-        return json_pack("{s:o, s:o}", "up",
+        return json_pack("{s:o, s:o, s:o}", "up",
                          region->redis_known ? json_boolean(region->redis_up) : json_null(),
-                         "lag_ms", lags);
+                         "lag_ms", lags, "servers",
+                         region->self ? api_json_shown(api) : json_null());
 }
 
 static const char *part_text(enum node_part_state state)
@@ -91,7 +91,7 @@ static json_t *json_parts(const struct node_status_region *region)
         return map;
 }
 
-static json_t *json_region(const struct node_status *status,
+static json_t *json_region(const struct api *api, const struct node_status *status,
                            const struct node_status_region *region)
 {
         uint64_t healthy = (uint64_t)__builtin_popcountll(region->backends_healthy);
@@ -103,7 +103,7 @@ static json_t *json_region(const struct node_status *status,
                 text_or_null(region->why), "routable", (int)region->routable, "self",
                 (int)region->self, "leader", (int)region->leader, "heard", (int)region->heard,
                 "heard_age_ms", heard, "rtt_ms", json_rtt(status, region), "redis",
-                json_redis(status, region), "parts", json_parts(region), "postgres",
+                json_redis(api, status, region), "parts", json_parts(region), "postgres",
                 api_json_postgres_region(status, region->id), "backends", "count",
                 (json_int_t)region->backend_count, "healthy", (json_int_t)healthy);
 }
@@ -116,7 +116,7 @@ json_t *api_json_status(const struct api *api)
                 status->leader_known ? region_by_id(status, status->leader_region) : NULL;
         json_t *regions = json_array();
         for (size_t i = 0; i < status->region_count; i++)
-                json_array_append_new(regions, json_region(status, &status->regions[i]));
+                json_array_append_new(regions, json_region(api, status, &status->regions[i]));
         struct timespec now;
         clock_gettime(CLOCK_REALTIME, &now);
         return json_pack(
@@ -313,6 +313,7 @@ void api_metrics(const struct api *api, struct buffer *out)
                 buffer_format(out, "%s %llu\n", rows[i].name, (unsigned long long)rows[i].value);
         }
         api_metrics_conflicts(api, out);
+        api_metrics_shown(api, out);
         metrics_regions(status, out);
         api_metrics_postgres(api, status, out);
         if (api->host.metrics != NULL)

@@ -58,6 +58,11 @@ struct api {
         struct api_event *events;
         uint64_t event_count; /* ever */
         json_t *conflicts[API_CONFLICTS_MAX];
+        struct {
+                json_t *json;
+                uint64_t told_s;
+        } shards[API_SHARDS_MAX];
+        unsigned shard_count;
         uint64_t conflict_count; /* ever */
         uint64_t conflict_kinds[API_CONFLICT_KINDS];
         struct api_locks *locks;
@@ -205,6 +210,11 @@ void api_metrics_postgres(const struct api *api, const struct node_status *statu
                           struct buffer *out);
 /* Kind and wish by a path; false: there is no such. */
 bool api_postgres_post(const char *path, bool force, struct request *request);
+
+/* ---- api_shown.c ---- */
+json_t *api_json_shown(const struct api *api);
+void api_metrics_shown(const struct api *api, struct buffer *out);
+void api_shown_fini(struct api *api);
 
 /* ---- api_json.c: what GET answers; a new reference, NULL where memory ran out ---- */
 json_t *api_json_status(const struct api *api);

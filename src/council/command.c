@@ -1,7 +1,7 @@
-/* Commands as bytes: u8 version (1, or 2, see topology), u8 kind, varints node, incarnation, sequence and wall clock,
- * slice actor, then by kind
- *   2 topology      varint epoch expected, slice document; in version 2, where regions were removed,
- *                   varints regions and removed
+/* Commands as bytes: u8 version (1, or 2, see topology), u8 kind, varints node, incarnation,
+ * sequence and wall clock, slice actor, then by kind
+ *   2 topology      varint epoch expected, slice document; in version 2, where regions were
+ *                   removed, varints regions and removed
  *   3 region state  u8 region, u8 from, u8 to, varint row, slice evidence
  *   4 lock          a lock command (lock/command.c) up to the end
  *   5 kv            a transaction (kv/txn.c) up to the end */

@@ -103,6 +103,7 @@ static void poller_cleanup(void *user)
         connection->ready = false;
         connection->pending = 0;
         connection->sent_bytes = 0;
+        connection->shown_asked = false;
         if (was_ready && connection->down != NULL)
                 connection->down(connection);
         if (connection->wanted && connection->context == NULL)

@@ -92,6 +92,12 @@ struct engine_config {
          * NULL. */
         void (*conflict)(void *user, struct bytes text);
 
+        /* How replication goes, as one of the region's servers tells it (plugins/redis/status.c,
+         * JSON), about once a second: the `shard`-th of `count`. Borrowed for the call. May be
+         * NULL. */
+        void (*shown)(void *user, unsigned shard, unsigned count, const char *endpoint,
+                      struct bytes text);
+
         /* The answer to an engine_verify. */
         void (*verified)(void *user, uint64_t ticket, const struct engine_verified *verified);
 };

@@ -43,8 +43,9 @@ struct connection {
         uv_timer_t timer;           /* until the next attempt; while it stands, the owner's */
         bool timer_open;
         bool wanted;
-        bool bare;  /* no password is told */
-        bool ready; /* connected and authenticated */
+        bool bare;        /* no password is told */
+        bool shown_asked; /* a MERIDIAN.STATUS is under way */
+        bool ready;       /* connected and authenticated */
         uint32_t wait_ms;
         uint32_t wait_ms_max;
         uint32_t pending;    /* commands without an answer */
@@ -162,6 +163,9 @@ void policies_take(struct engine *engine, const struct topology *topology);
 void policies_tell(struct engine *engine);
 void conflicts_ask(struct engine *engine);
 
+/* shown.c: to be called with each tick of the watch. */
+void shown_ask(struct engine *engine);
+
 /* Frees what keeper_close has closed. */
 void keeper_fini(struct engine *engine);
 
@@ -231,6 +235,7 @@ struct engine {
         struct topology_data data[TOPOLOGY_DATA_MAX];
         struct topology_function functions[TOPOLOGY_FUNCTIONS_MAX];
         uint64_t conflict_last; /* id of the last one that was heard */
+        unsigned shown_ticks;
         bool conflicts_asked;
 
         struct probe *probe_redis;

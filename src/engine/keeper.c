@@ -403,6 +403,7 @@ static void keeper_watch(uv_timer_t *timer)
         if (engine->finder != NULL)
                 finder_watch(engine);
         conflicts_ask(engine);
+        shown_ask(engine);
         connection_watch(&engine->control);
         connection_watch(&engine->scan);
         connection_watch(&engine->ping);

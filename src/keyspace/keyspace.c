@@ -173,8 +173,7 @@ static bool crdt_is_plain(const struct crdt *crdt)
                crdt->last[CRDT_SIBLINGS].hlc == 0 && crdt->last[CRDT_LIST].hlc == 0 &&
                crdt->hll == NULL && crdt->last[CRDT_HLL].hlc == 0 &&
                crdt->last[CRDT_STREAM].hlc == 0 && crdt->born.hlc == 0 && crdt->zset == NULL &&
-               crdt->last[CRDT_ZSET].hlc == 0 &&
-               stamp_equal(crdt->last[CRDT_STRING], crdt->base) &&
+               crdt->last[CRDT_ZSET].hlc == 0 && stamp_equal(crdt->last[CRDT_STRING], crdt->base) &&
                crdt->counter.base_kind == CRDT_BASE_NATIVE && !crdt->evicted && !crdt->opaque_lost;
 }
 
@@ -337,6 +336,21 @@ uint64_t keyspace_key_digest(const struct keyspace *keyspace, struct crdt_name n
         if (name_fits(name))
                 node = table_look(&keyspace->env, &keyspace->table, (uint16_t)name.db, name.key);
         return node == NULL ? 0 : crdt_digest(entry_look(entry_of(node), &room), name, false);
+}
+
+struct keyspace_behind keyspace_behind(const struct keyspace *keyspace, region_id region)
+{
+        region_id self = keyspace->config.origin;
+        if (!region_valid(region) || region == self || !member_is(keyspace, region))
+                return (struct keyspace_behind){0};
+        uint64_t acked = vector_get(&keyspace->known[region], self);
+        struct ring_rest rest = ring_rest(&keyspace->ring, acked);
+        return (struct keyspace_behind){.member = true,
+                                        .state = acked < keyspace->ring.dropped,
+                                        .acked = acked,
+                                        .deltas = rest.count,
+                                        .bytes = rest.bytes,
+                                        .oldest = rest.first};
 }
 
 struct keyspace_stats keyspace_stats(const struct keyspace *keyspace)

@@ -505,6 +505,10 @@ MUST_USE enum err keyspace_merge_state(struct keyspace *keyspace, const struct c
                                        uint64_t wall_ms, struct bytes state,
                                        struct keyspace_result *ret);
 
+/* Calls `each` with the key of everything in a part, as keyspace_names does for a batch. */
+void keyspace_state_names(struct bytes state, void (*each)(void *context, struct crdt_name name),
+                          void *context);
+
 /* The end of a transfer: takes over the sender's positions (those in its first part: `positions`
  * may be NULL, and is only checked not to be ahead of them), after killing what the sender had seen
  * at its begin and no longer has. ERR_REFUSED: not every part of one scan was merged in order since
@@ -597,6 +601,19 @@ uint64_t keyspace_digest(const struct keyspace *keyspace);
 
 /* The same of one key; 0 where it is not visible. Cost: all its items, with the removed ones. */
 uint64_t keyspace_key_digest(const struct keyspace *keyspace, struct crdt_name name);
+
+/* What a region has not acknowledged of our stream (keyspace_acked). */
+struct keyspace_behind {
+        bool member;     /* false: it is none, or ourselves, and the rest is 0 */
+        bool state;      /* the ring no longer reaches back to it: it needs the state */
+        uint64_t acked;  /* position; 0: nothing, or not heard of since the start */
+        uint64_t deltas; /* in the ring after that position */
+        uint64_t bytes;
+        uint64_t oldest; /* clock of the first of them; 0: there is none */
+};
+
+/* Cost: O(log ring). */
+struct keyspace_behind keyspace_behind(const struct keyspace *keyspace, region_id region);
 
 struct keyspace_stats {
         uint64_t keys;       /* visible */

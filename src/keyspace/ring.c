@@ -152,7 +152,8 @@ static void ring_mark(struct ring *ring, uint64_t hlc, uint64_t place)
             place - ring->marks[(ring->mark_head - 1) % ring->mark_size].at < RING_MARK_BYTES)
                 return;
         CHECK(ring->mark_head - ring->mark_tail < ring->mark_size);
-        ring->marks[ring->mark_head++ % ring->mark_size] = (struct ring_mark){hlc, place};
+        ring->marks[ring->mark_head++ % ring->mark_size] =
+                (struct ring_mark){hlc, place, ring->appended};
 }
 
 uint8_t *ring_append(struct ring *ring, uint64_t hlc, size_t len)
@@ -185,29 +186,44 @@ uint8_t *ring_append(struct ring *ring, uint64_t hlc, size_t len)
         if (ring->head_at == ring->size && ring->size == ring->limit)
                 ring->head_at = 0;
         ring->count++;
+        ring->appended++;
         ring->last = hlc;
         return prefix_write(ring->data + start_at, len);
 }
 
-/* The place of the first delta with a clock > `after`; head where there is none. */
-static uint64_t ring_find(const struct ring *ring, uint64_t after)
+/* The place of the first delta with a clock > `after`; head where there is none; and its number. */
+static uint64_t ring_seek(const struct ring *ring, uint64_t after, uint64_t *ret_number)
 {
         uint64_t low = ring->mark_tail;
         uint64_t high = ring->mark_head;
         uint64_t place = ring->tail;
+        uint64_t number = ring->appended - ring->count;
         while (low < high) {
                 uint64_t middle = low + (high - low) / 2;
                 const struct ring_mark *mark = &ring->marks[middle % ring->mark_size];
                 if (mark->hlc <= after) {
                         place = mark->at;
+                        number = mark->number;
                         low = middle + 1;
                 } else {
                         high = middle;
                 }
         }
-        while (place < ring->head && place_clock(ring, place) <= after)
+        for (; place < ring->head && place_clock(ring, place) <= after; number++)
                 place = place_next(ring, place);
+        *ret_number = number;
         return place;
+}
+
+struct ring_rest ring_rest(const struct ring *ring, uint64_t after)
+{
+        uint64_t number;
+        if (ring->count == 0 || after >= ring->last)
+                return (struct ring_rest){0};
+        uint64_t place = ring_seek(ring, after, &number);
+        return (struct ring_rest){.count = ring->appended - number,
+                                  .bytes = ring->head - place,
+                                  .first = place_clock(ring, place)};
 }
 
 struct ring_read ring_read(const struct ring *ring, uint64_t after, size_t bytes_max)
@@ -215,7 +231,8 @@ struct ring_read ring_read(const struct ring *ring, uint64_t after, size_t bytes
         struct ring_read read = {.last = after};
         if (ring->count == 0 || after >= ring->last)
                 return read;
-        uint64_t from = ring_find(ring, after);
+        uint64_t number;
+        uint64_t from = ring_seek(ring, after, &number);
         uint64_t place = from;
         uint64_t end = from;
         unsigned part = 0;

@@ -12,6 +12,7 @@
 struct ring_mark {
         uint64_t hlc;
         uint64_t at;
+        uint64_t number; /* of the delta there, of all ever appended */
 };
 
 /* Places count up for ever; a place modulo size is where it is in `data`. Memory is taken as it
@@ -28,8 +29,9 @@ struct ring {
         uint64_t seam;    /* the place where the gap at the end begins, where seamed */
         bool seamed;
         uint64_t count;
-        uint64_t last;    /* clock of the newest delta ever appended */
-        uint64_t dropped; /* clock of the newest delta that is not here any more */
+        uint64_t appended; /* ever */
+        uint64_t last;     /* clock of the newest delta ever appended */
+        uint64_t dropped;  /* clock of the newest delta that is not here any more */
         struct ring_mark *marks;
         uint64_t mark_size;
         uint64_t mark_head;
@@ -56,6 +58,17 @@ struct ring_read {
 
 /* Deltas with clocks > `after`, at least one where there is one, else about `bytes_max`. */
 struct ring_read ring_read(const struct ring *ring, uint64_t after, size_t bytes_max);
+
+/* What a reader at `after` has not read yet: how many deltas, how many bytes (with what is lost at
+ * the end of the memory), and the clock of the first of them, 0 where there is none. Cost: as to
+ * find it. */
+struct ring_rest {
+        uint64_t count;
+        uint64_t bytes;
+        uint64_t first;
+};
+
+struct ring_rest ring_rest(const struct ring *ring, uint64_t after);
 
 /* The clock of the oldest delta, 0 where there is none. */
 uint64_t ring_first(const struct ring *ring);

@@ -251,6 +251,19 @@ enum err keyspace_merge_state(struct keyspace *keyspace, const struct crdt_nativ
         return err;
 }
 
+void keyspace_state_names(struct bytes state, void (*each)(void *context, struct crdt_name name),
+                          void *context)
+{
+        struct part part;
+        struct crdt_state one;
+        struct cursor cursor = cursor_of(state);
+        if (part_decode(&cursor, &part) != ERR_NONE)
+                return;
+        while (cursor_left(&cursor) > 0 &&
+               crdt_state_decode(&cursor, CRDT_STATE_VALUES, part.hlc, &one))
+                each(context, one.name);
+}
+
 struct absent {
         struct keyspace *keyspace;
         const struct crdt_native *native;

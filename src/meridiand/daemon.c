@@ -208,6 +208,7 @@ static bool engine_open(struct daemon *daemon)
                 .event = wire_engine_event,
                 .note = wire_engine_note,
                 .conflict = wire_engine_conflict,
+                .shown = wire_engine_shown,
                 .verified = wire_engine_verified,
         };
         _Static_assert((int)CONFIG_NODES_MAX <= (int)ENGINE_NODES_MAX, "all that are configured");

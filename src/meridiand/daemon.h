@@ -94,6 +94,8 @@ struct api_host wire_api(struct daemon *daemon);
 void wire_engine_event(void *user, const struct world_event *event);
 void wire_engine_note(void *user, const char *name, const char *text);
 void wire_engine_conflict(void *user, struct bytes text);
+void wire_engine_shown(void *user, unsigned shard, unsigned count, const char *endpoint,
+                       struct bytes text);
 void wire_engine_verified(void *user, uint64_t ticket, const struct engine_verified *verified);
 
 /* The callbacks of warden_config. */

@@ -223,6 +223,14 @@ void wire_engine_conflict(void *user, struct bytes text)
                 api_conflict(daemon->api, text);
 }
 
+void wire_engine_shown(void *user, unsigned shard, unsigned count, const char *endpoint,
+                       struct bytes text)
+{
+        struct daemon *daemon = user;
+        if (daemon->api != NULL)
+                api_shown(daemon->api, shard, count, endpoint, text);
+}
+
 void wire_engine_verified(void *user, uint64_t ticket, const struct engine_verified *verified)
 {
         struct daemon *daemon = user;

@@ -46,8 +46,8 @@
 
 #define REPLICATION_PEERS_MAX   32
 
-/* The longest message that goes to a link in one piece, and the longest that goes at all: a value of
- * Redis (512 MB) with what is remembered of it. Replication owns the classes DATA and BULK. */
+/* The longest message that goes to a link in one piece, and the longest that goes at all: a value
+ * of Redis (512 MB) with what is remembered of it. Replication owns the classes DATA and BULK. */
 #define REPLICATION_PIECE_MAX   (8u << 20)
 #define REPLICATION_MESSAGE_MAX (640u << 20)
 

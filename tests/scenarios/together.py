@@ -3,6 +3,8 @@ import os
 import tempfile
 import time
 
+import requests
+
 from lab import REGIONS, eventually, expect, expect_true
 
 
@@ -29,6 +31,13 @@ def scenario_a_write_waits_for_the_other_regions(lab):
     expect(wait_for(redis, 1, 10000)[0] >= 1, True, "one is enough")
 
 
+def behind(lab, region, other):
+    """What `other` has not acknowledged of `region`'s changes, as the region's own node tells."""
+    servers = lab.region(region, region)["redis"]["servers"]
+    return sum(peer["behind_deltas"] for server in servers for peer in server["peers"]
+               if peer["region_name"] == other)
+
+
 def scenario_a_cut_region_is_not_counted(lab):
     redis = lab.redis("us-east")
     lab.cut_off("ap-southeast")
@@ -37,11 +46,21 @@ def scenario_a_cut_region_is_not_counted(lab):
     expect(count, 1, "who has it at the time-out")
     expect_true(1990 <= ms < 6000, f"the time-out comes when it is due: {ms} ms")
     expect(lab.redis("eu-west").get("durable"), "cut", "the other has it")
+    for turn in range(30):
+        redis.set(f"behind:{turn}", turn)
+    eventually("the status tells what is missing there",
+               lambda: behind(lab, "us-east", "ap-southeast") > 30)
+    eventually("the other has acknowledged", lambda: behind(lab, "us-east", "eu-west") == 0)
+    metrics = requests.get("http://127.10.0.1:7400/metrics", timeout=5).text
+    expect_true('meridian_redis_behind_seconds{server="127.10.0.1:6379",region="ap-southeast"}' in
+                metrics, "for Prometheus")
+    expect_true("not acknowledged" in lab.meridian("status"), "for people")
     lab.heal()
     expect(wait_for(redis, 2, 30000)[0], 2, "the region is back")
     expect(eventually("the region has it", lambda: lab.redis("ap-southeast").get("durable")),
            "cut", "what it has")
     lab.wait_all_active(60)
+    eventually("nothing is missing", lambda: behind(lab, "us-east", "ap-southeast") == 0)
 
 
 def listening(lab, region, channel):

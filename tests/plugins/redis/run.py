@@ -29,6 +29,7 @@ import lists
 import lives
 import policies
 import replaced
+import status
 import streams
 import waiting
 from harness import MODULE, Failed
@@ -57,7 +58,7 @@ def main():
     for program in servers:
         for group in (groups.ALL + replaced.ALL + access.ALL + commands.ALL + counters.ALL + lives.ALL +
                       policies.ALL + flushed.ALL + hyperloglog.ALL + libraries.ALL + lists.ALL + streams.ALL +
-                      waiting.ALL + digests.ALL + events.ALL + feed.ALL):
+                      waiting.ALL + status.ALL + digests.ALL + events.ALL + feed.ALL):
             name = group.__name__
             if arguments.groups and name not in arguments.groups:
                 continue
