@@ -1,0 +1,103 @@
+/* models.c - the objects that histories are held against, as programs that run one operation after
+ * the other. */
+#include "linear/linear_priv.h"
+
+static uint64_t *value_of(const struct linear_part *part, struct linear_state *state, uint32_t key)
+{
+        return &state->words[part->places[key]];
+}
+
+static bool all_are(const struct linear_part *part, struct linear_state *state,
+                    const struct linear_pairs *pairs)
+{
+        for (size_t i = 0; i < pairs->count; i++)
+                if (*value_of(part, state, pairs->items[i].key) != pairs->items[i].value)
+                        return false;
+        return true;
+}
+
+bool linear_step_values(const struct linear_part *part, struct linear_state *state,
+                        const struct linear_op *op)
+{
+        const struct linear_txn *txn = &op->txn;
+        bool held = all_are(part, state, &txn->when);
+        if (op->returned != LINEAR_NEVER && (held != txn->held || !all_are(part, state, &txn->saw)))
+                return false;
+        const struct linear_pairs *puts = held ? &txn->then : &txn->otherwise;
+        for (size_t i = 0; i < puts->count; i++)
+                *value_of(part, state, puts->items[i].key) = puts->items[i].value;
+        return true;
+}
+
+/* The words of a lock's state. A token of a grant whose answer was lost is not known: it is larger
+ * than the largest before, which is all that counts. */
+enum {
+        OWNER,
+        TOKEN, /* 0: not known */
+        LARGEST,
+};
+
+static bool lock_grant(uint64_t *lock, const struct linear_lock *op, bool answered)
+{
+        if (!answered) {
+                if (lock[OWNER] == op->owner)
+                        return true;
+                lock[OWNER] = op->owner;
+                lock[TOKEN] = 0;
+                return true;
+        }
+        if (lock[OWNER] == op->owner && lock[TOKEN] == op->token)
+                return true; /* it asked again */
+        if (op->token <= lock[LARGEST])
+                return false;
+        lock[OWNER] = op->owner;
+        lock[TOKEN] = lock[LARGEST] = op->token;
+        return true;
+}
+
+static bool lock_is(const uint64_t *lock, const struct linear_lock *op)
+{
+        return lock[OWNER] == op->owner && lock[TOKEN] == op->token;
+}
+
+static void lock_free(uint64_t *lock)
+{
+        lock[OWNER] = lock[TOKEN] = 0;
+}
+
+bool linear_step_locks(const struct linear_part *part, struct linear_state *state,
+                       const struct linear_op *op)
+{
+        uint64_t *lock = &state->words[part->places[op->lock.key]];
+        bool answered = op->returned != LINEAR_NEVER;
+        switch (op->lock.op) {
+        case LINEAR_GRANTED:
+                return lock_grant(lock, &op->lock, answered);
+        case LINEAR_HELD:
+                return lock[OWNER] != 0 && lock[OWNER] != op->lock.owner;
+        case LINEAR_USE:
+                return lock_is(lock, &op->lock);
+        case LINEAR_RELEASED:
+                if (!lock_is(lock, &op->lock))
+                        return !answered;
+                lock_free(lock);
+                return true;
+        case LINEAR_NOT_OWNER:
+                if (lock_is(lock, &op->lock))
+                        lock_free(lock); /* its lease has ended */
+                return true;
+        case LINEAR_FREE:
+                lock_free(lock);
+                return true;
+        case LINEAR_BROKEN:
+                if (answered && op->lock.token != 0 && op->lock.token <= lock[LARGEST])
+                        return false;
+                lock_free(lock);
+                if (op->lock.token > lock[LARGEST])
+                        lock[LARGEST] = op->lock.token;
+                return true;
+        case LINEAR_LOCK_OP_COUNT:
+                break;
+        }
+        return false;
+}

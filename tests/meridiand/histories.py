@@ -1,0 +1,316 @@
+#!/usr/bin/python3
+"""Three real daemons under clients that record all they ask and hear, while daemons are killed,
+stopped, cut off, and started again with other clocks. The history is then judged: is it linearizable?
+And the same history with a fault put into it: that must be found. Prints TAP.
+
+    histories.py MERIDIAND MAKE_PKI LINEAR_TOOL [--seconds S] [--seed N] [--keep]
+"""
+import argparse
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import cluster
+from cluster import REGIONS, check, wait_for
+
+CLIENTS = 8
+KEYS = ["global:a", "global:b", "eu-west:c", "us-east:d"]
+SURE = 0.95  # of its lease: so long a client relies on its lock
+
+
+def now_us():
+    return time.monotonic_ns() // 1000
+
+
+class History:
+    def __init__(self):
+        self.lines, self.lock = [], threading.Lock()
+
+    def add(self, called, returned, *words):
+        line = f"{called} {'-' if returned is None else returned} " + " ".join(map(str, words))
+        with self.lock:
+            self.lines.append(line)
+
+
+class Door:
+    """A connection to each node, made when it is needed."""
+
+    def __init__(self, nodes):
+        self.nodes, self.sockets = nodes, {}
+
+    def ask(self, node, *words):
+        """The answer as text; None: none came."""
+        text = f"*{len(words)}\r\n" + "".join(f"${len(str(w))}\r\n{w}\r\n" for w in words)
+        try:
+            if node not in self.sockets:
+                self.sockets[node] = socket.create_connection((node.host, 7402), timeout=3)
+            self.sockets[node].settimeout(4)
+            self.sockets[node].sendall(text.encode())
+            answer = self.sockets[node].recv(4096)
+            if answer:
+                return answer.decode()
+        except OSError:
+            pass
+        door = self.sockets.pop(node, None)
+        if door is not None:
+            door.close()
+        return None
+
+
+def unsure(answer):
+    """It may have happened, or not."""
+    return answer is None or answer.startswith("-TIMEOUT") or "may or may not" in answer
+
+
+class LockClient(threading.Thread):
+    def __init__(self, index, nodes, history, rng):
+        super().__init__()
+        self.owner, self.nodes, self.history, self.rng = f"client-{index}", nodes, history, rng
+        self.door, self.ended, self.grants = Door(nodes), threading.Event(), 0
+
+    def note(self, called, answered, key, *words):
+        self.history.add(called, answered, "lock", key, self.owner, *words)
+
+    def acquire(self, key, ttl_ms):
+        """The token and until when the lock is sure, or None."""
+        words = ["LOCK.ACQUIRE", key, self.owner, ttl_ms]
+        if self.rng.random() < 0.3:
+            words += ["WAIT", self.rng.randrange(50, 500)]
+        called = now_us()
+        answer = self.door.ask(self.rng.choice(self.nodes), *words)
+        token = cluster.token_of(answer) if answer else None
+        if token is not None:
+            self.grants += 1
+            self.note(called, now_us(), key, "granted", token)
+            return token, called + int(ttl_ms * 1000 * SURE)
+        if unsure(answer):
+            self.note(called, None, key, "granted")
+        elif answer[:3] in ("$-1", "_\r\n") and len(words) == 4:
+            self.note(called, now_us(), key, "held")
+        return None
+
+    def use(self, key, token, until):
+        at = now_us()
+        if at < until and now_us() < until:
+            self.note(at, at, key, "use", token)
+
+    def renew(self, key, token, ttl_ms, until):
+        called = now_us()
+        answer = self.door.ask(self.rng.choice(self.nodes), "LOCK.RENEW", key, self.owner, token,
+                               ttl_ms)
+        if answer and answer.startswith(":"):
+            self.note(called, now_us(), key, "use", token)
+            return called + int(ttl_ms * 1000 * SURE)
+        if answer and answer.startswith("-NOTOWNER"):
+            self.note(called, now_us(), key, "not-owner", token)
+        return until
+
+    def release(self, key, token):
+        called = now_us()
+        answer = self.door.ask(self.rng.choice(self.nodes), "LOCK.RELEASE", key, self.owner, token)
+        if answer == ":1\r\n":
+            self.note(called, now_us(), key, "released", token)
+        elif answer == ":0\r\n":
+            self.note(called, now_us(), key, "not-owner", token)
+        elif unsure(answer):
+            self.note(called, None, key, "released", token)
+
+    def turn(self):
+        key, ttl_ms = self.rng.choice(KEYS), self.rng.randrange(300, 2500)
+        got = self.acquire(key, ttl_ms)
+        if got is None:
+            return
+        token, until = got
+        for _ in range(self.rng.randrange(4)):
+            time.sleep(self.rng.uniform(0, 0.1))
+            self.use(key, token, until)
+            if self.rng.random() < 0.3:
+                until = self.renew(key, token, ttl_ms, until)
+        if self.rng.random() < 0.85:
+            self.release(key, token)  # else it dies holding
+
+    def run(self):
+        while not self.ended.is_set():
+            self.turn()
+            time.sleep(self.rng.uniform(0, 0.05))
+
+
+class ClockNode(cluster.Node):
+    """A node that may be started with another boot time: its monotonic clock begins elsewhere."""
+
+    def start_at(self, offset_s):
+        log = open(os.path.join(self.dir, "log"), "ab")
+        self.process = subprocess.Popen(
+            ["unshare", "-T", "--fork", "--kill-child", "--boottime", str(offset_s), "--monotonic",
+             str(offset_s), self.daemon, "-c", self.conf], stderr=log)
+        log.close()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
+
+def fault_kill(node, _, rng):
+    node.kill()
+    time.sleep(rng.uniform(0.1, 1.2))
+    node.start()
+
+
+def fault_clock(node, _, rng):
+    node.kill()
+    node.start_at(rng.randrange(1, 1000000))
+    time.sleep(rng.uniform(0.8, 1.5))
+    node.kill()
+    time.sleep(rng.uniform(0.1, 0.5))
+    node.start()
+
+
+def fault_stop(node, _, rng):
+    node.process.send_signal(signal.SIGSTOP)
+    time.sleep(rng.uniform(0.3, 2))
+    node.process.send_signal(signal.SIGCONT)
+
+
+def link(node, other, cut):
+    try:
+        node.post("/lab/link", {"region": other.region, **({"cut": True} if cut else {})})
+    except OSError:
+        pass
+
+
+def fault_cut(node, nodes, rng):
+    others = [other for other in nodes if other is not node]
+    for other in rng.choice([others, others[:1]]):
+        link(node, other, True)
+    time.sleep(rng.uniform(0.5, 2.5))
+    for other in others:
+        link(node, other, False)
+
+
+def leader_of(nodes, rng):
+    """The leader, as one that can be asked says; half of the time anybody."""
+    node = rng.choice(nodes)
+    try:
+        name = node.status().get("leader")
+        found = [other for other in nodes if other.region == name]
+        return found[0] if found and rng.random() < 0.5 else node
+    except (OSError, ValueError):
+        return node
+
+
+def judge(tool, lines):
+    done = subprocess.run([tool], input="\n".join(lines) + "\n", text=True, check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
+    return done.returncode, done.stdout.strip()
+
+
+def plant_token(lines, rng):
+    """The token of a lock's grant is one that it gave before."""
+    seen = {}
+    for at in sorted(range(len(lines)), key=lambda i: int(lines[i].split()[0])):
+        words = lines[at].split()
+        if words[2] != "lock" or words[5] != "granted" or words[1] == "-":
+            continue
+        before = [(owner, token) for owner, token in seen.get(words[3], []) if owner != words[4]]
+        if before and rng.random() < 0.2:
+            return lines[:at] + [" ".join(words[:6] + [before[-1][1]])] + lines[at + 1:]
+        seen.setdefault(words[3], []).append((words[4], words[6]))
+    return None
+
+
+def plant_owner(lines, rng):
+    """A client goes on to use its lock when somebody else has had it granted."""
+    for at in sorted(range(len(lines)), key=lambda i: int(lines[i].split()[0])):
+        words = lines[at].split()
+        if words[2] != "lock" or words[5] != "granted" or words[1] == "-":
+            continue
+        begin = int(words[1])
+        for line in lines:
+            other = line.split()
+            if (other[2:4] == words[2:4] and other[4] != words[4] and other[5] == "use"
+                    and int(other[0]) > begin and rng.random() < 0.5):
+                late = int(other[1]) + 1
+                return lines + [f"{late} {late} lock {words[3]} {words[4]} use {words[6]}"]
+    return None
+
+
+def run(args, nodes, root):
+    rng = random.Random(args.seed)
+    for node in nodes:
+        node.start()
+    wait_for(lambda: cluster.agreed(nodes), "all three know the same leader")
+    history = History()
+    clients = [LockClient(i, nodes, history, random.Random(args.seed * 1000 + i))
+               for i in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    faults = [fault_kill, fault_stop, fault_cut] + ([fault_clock] if os.geteuid() == 0 else [])
+    end, done = time.monotonic() + args.seconds, []
+    while time.monotonic() < end:
+        fault = faults[len(done) % len(faults)]
+        fault(leader_of(nodes, rng), nodes, rng)
+        done.append(fault.__name__)
+        time.sleep(rng.uniform(0.2, 1.2))
+    wait_for(lambda: cluster.agreed(nodes), f"after {len(done)} faults all agree again")
+    for client in clients:
+        client.ended.set()
+    for client in clients:
+        client.join()
+    lines = history.lines
+    with open(os.path.join(root, "history"), "w", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+    grants = sum(client.grants for client in clients)
+    lost = sum(line.split()[1] == "-" for line in lines)
+    print(f"# {len(lines)} operations, {grants} grants, {lost} without an answer; {' '.join(done)}")
+    check(grants > 20, "locks were granted all the time", str(grants))
+    status, text = judge(args.tool, lines)
+    print(f"# {text}")
+    check(status == 0, "the history is linearizable", re.sub(r"\n", "; ", text))
+    for name, plant in (("a token that is given again", plant_token),
+                        ("a lock that two hold", plant_owner)):
+        planted = plant(lines, rng)
+        status = judge(args.tool, planted)[0] if planted else None
+        check(status == 1, f"{name} would be found", str(status))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("daemon", type=os.path.abspath)
+    parser.add_argument("make_pki", type=os.path.abspath)
+    parser.add_argument("tool", type=os.path.abspath)
+    parser.add_argument("--seconds", type=float, default=12)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--keep", action="store_true")
+    args = parser.parse_args()
+    print(f"# seed {args.seed}")
+    root = tempfile.mkdtemp(prefix="meridian-histories-")
+    subprocess.run([args.make_pki, f"{root}/pki", "test"]
+                   + [f"{region}/{i + 1}" for i, region in enumerate(REGIONS)], check=True)
+    cluster.topology_write(root)
+    nodes = [ClockNode(root, args.daemon, index, False) for index in range(3)]
+    try:
+        run(args, nodes, root)
+    finally:
+        for node in nodes:
+            if node.process is not None:
+                node.process.send_signal(signal.SIGCONT)
+                node.kill()
+        if args.keep or cluster.failures:
+            print(f"# kept: {root}")
+        else:
+            shutil.rmtree(root)
+    print(f"1..{cluster.count}")
+    return 1 if cluster.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
