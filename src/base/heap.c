@@ -124,12 +124,13 @@ void *heap_retake(struct heap *heap, void *ptr, size_t size_before, size_t size)
 {
         CHECK(size > 0);
         CHECK(heap->used_bytes >= size_before);
-        if (heap_refuses(heap, size > size_before ? size - size_before : 0))
+        if (size > size_before && heap_refuses(heap, size - size_before))
                 return NULL;
-        void *grown = heap->source == NULL ? realloc(ptr, size) : heap->source->resize(ptr, size);
-        if (grown != NULL)
-                heap_count(heap, size_before, size);
-        return grown;
+        void *moved = heap->source == NULL ? realloc(ptr, size) : heap->source->resize(ptr, size);
+        if (moved == NULL && size > size_before)
+                return NULL;
+        heap_count(heap, size_before, size);
+        return moved == NULL ? ptr : moved;
 }
 
 void heap_give(struct heap *heap, void *ptr, size_t size)

@@ -95,6 +95,7 @@ void items_sweep_run(struct items_sweep *sweep, struct crdt_items **slot,
                      bool (*survives)(struct items_sweep *sweep, struct item *item),
                      bool (*drop)(void *context, struct node *node));
 struct crdt_dot *item_dot(struct item *item, region_id origin);
+void item_dot_put(struct crdt_env *env, struct item *item, struct stamp stamp, bool removed);
 void member_put(struct crdt_env *env, struct crdt *crdt, struct bytes member, uint64_t hash,
                 struct stamp dot);
 void member_add(struct crdt_env *env, struct crdt *crdt, struct bytes member, struct stamp dot);

@@ -159,7 +159,7 @@ static void item_dot_insert(struct crdt_env *env, struct item *item, struct stam
         item->one.count = (uint8_t)(count + 1);
 }
 
-static void item_dot_put(struct crdt_env *env, struct item *item, struct stamp stamp, bool removed)
+void item_dot_put(struct crdt_env *env, struct item *item, struct stamp stamp, bool removed)
 {
         struct crdt_dot *dot = item_dot(item, stamp.origin);
         if (dot != NULL)

@@ -78,10 +78,19 @@ enum err keyspace_merge(struct keyspace *keyspace, const struct crdt_native *nat
                         keyspace->found(keyspace->found_context, &found);
                 return flushes_again(keyspace, native, entry);
         }
+        struct crdt_env env = keyspace_env(keyspace, native, delta->name);
+        if (entry->node.kind == ENTRY_PACK) {
+                enum crdt_type before = crdt_pack_type(entry->pack);
+                bool done = crdt_pack_apply(&env, &entry->pack, entry_stamp(entry), delta);
+                entry_count(keyspace, before, crdt_pack_type(entry->pack));
+                if (done) {
+                        entry_raise(entry, delta->stamp);
+                        return flushes_again(keyspace, native, entry);
+                }
+        }
         struct crdt *crdt = entry_full(keyspace, entry);
         if (crdt == NULL)
                 return ERR_NOMEM;
-        struct crdt_env env = keyspace_env(keyspace, native, delta->name);
         if (delta->op == CRDT_OP_HLL)
                 env.stable = keyspace_stable(keyspace);
         enum crdt_type was = crdt_type(crdt);

@@ -29,12 +29,19 @@ static enum crdt_type op_type(enum crdt_op op)
         return CRDT_STRING;
 }
 
-/* The metadata of a node, if it is the op's key and has more than a stamp. */
-static const struct crdt *full_of(const struct node *node, const struct keyspace_op *op)
+/* Fetches the metadata of a node that has more than a stamp; returns it where it is whole, and the
+ * node is the op's key. */
+static const struct crdt *full_fetch(const struct node *node, const struct keyspace_op *op)
 {
-        if (node == NULL || node->kind != ENTRY_FULL || node->key_len != op->name.key.len)
+        if (node == NULL || node->key_len != op->name.key.len)
                 return NULL;
-        return ((const struct entry *)node)->crdt;
+        const struct entry *entry = (const struct entry *)node;
+        if (node->kind == ENTRY_PACK)
+                fetch(entry->pack, (size_t)2 * CACHE_LINE);
+        if (node->kind != ENTRY_FULL)
+                return NULL;
+        fetch(entry->crdt, sizeof *entry->crdt);
+        return entry->crdt;
 }
 
 static struct bytes first_item(const struct keyspace_op *op)
@@ -52,7 +59,8 @@ static const struct table *table_plain(const struct crdt *crdt, enum crdt_type t
         return items == NULL ? NULL : &items->table;
 }
 
-static void fetch_part(const struct keyspace_op *op, const struct crdt *crdt)
+static void fetch_part(const struct keyspace *keyspace, struct keyspace_op *op,
+                       const struct crdt *crdt)
 {
         enum crdt_type type = op_type(op->op);
         if (op->op == CRDT_OP_COUNT && crdt->counter.counts != NULL)
@@ -60,8 +68,10 @@ static void fetch_part(const struct keyspace_op *op, const struct crdt *crdt)
         if (type == CRDT_STRING)
                 return;
         const struct table *table = table_plain(crdt, type);
-        if (table != NULL)
-                table_fetch_bucket(table, op->item_hash);
+        if (table == NULL)
+                return;
+        op->item_hash = crdt_item_hash(&keyspace->env, first_item(op));
+        table_fetch_bucket(table, op->item_hash);
 }
 
 static void fetch_all(const struct keyspace *keyspace, struct keyspace_op *ops, size_t count)
@@ -71,19 +81,20 @@ static void fetch_all(const struct keyspace *keyspace, struct keyspace_op *ops, 
         for (size_t i = 0; i < count; i++) {
                 ops[i].hash = table_hash(&keyspace->env, (uint16_t)ops[i].name.db, ops[i].name.key);
                 table_fetch_bucket(&keyspace->table, ops[i].hash);
-                if (op_type(ops[i].op) != CRDT_STRING)
-                        ops[i].item_hash = crdt_item_hash(&keyspace->env, first_item(&ops[i]));
+                ops[i].item_hash = 0;
         }
         for (size_t i = 0; i < count; i++)
                 nodes[i] = table_fetch_node(&keyspace->table, ops[i].hash);
+        bool any = false;
         for (size_t i = 0; i < count; i++) {
-                full[i] = full_of(nodes[i], &ops[i]);
-                if (full[i] != NULL)
-                        fetch(full[i], sizeof *full[i]);
+                full[i] = full_fetch(nodes[i], &ops[i]);
+                any = any || full[i] != NULL;
         }
+        if (!any)
+                return;
         for (size_t i = 0; i < count; i++) {
                 if (full[i] != NULL)
-                        fetch_part(&ops[i], full[i]);
+                        fetch_part(keyspace, &ops[i], full[i]);
         }
         for (size_t i = 0; i < count; i++) {
                 enum crdt_type type = op_type(ops[i].op);
@@ -117,7 +128,7 @@ static uint8_t *put_whole(uint8_t *at, uint64_t whole)
 }
 
 /* Writes the delta that count_publish in local.c makes, without a float part. */
-static enum err add_encode(struct buffer *delta, uint64_t hlc, struct crdt_name name,
+static enum err add_encode(struct buffer *delta, uint64_t hlc, uint8_t flags, struct crdt_name name,
                            const struct crdt_count *count)
 {
         enum {
@@ -129,7 +140,7 @@ static enum err add_encode(struct buffer *delta, uint64_t hlc, struct crdt_name 
         if (from == NULL)
                 return ERR_NOMEM;
         uint8_t *at = put_u64(from, hlc);
-        *at++ = (uint8_t)(CRDT_OP_COUNT | (count->cut_hlc != 0 ? CRDT_FLAG_CUTS : 0));
+        *at++ = (uint8_t)(CRDT_OP_COUNT | flags | (count->cut_hlc != 0 ? CRDT_FLAG_CUTS : 0));
         at = put_varint(at, name.db);
         at = put_varint(at, name.key.len);
         if (name.key.len > 0)
@@ -147,14 +158,12 @@ static bool has_part(const struct crdt_count *count)
                count->cut.part > 0;
 }
 
-/* What crdt_apply of that delta does to a counter that is nothing else. */
-static enum err add_plain(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
-                          struct crdt_count *count, int64_t amount, struct keyspace_change *ret)
+/* Publishes what an increment came to. */
+static enum err add_publish(struct keyspace *keyspace, struct stamp stamp, uint8_t flags,
+                            const struct entry *entry, const struct crdt_count *count,
+                            struct keyspace_change *ret)
 {
-        count->total.whole += (uint64_t)amount;
-        count->hlc = stamp.hlc;
-        entry->crdt->last[CRDT_STRING] = stamp;
-        enum err err = add_encode(&keyspace->delta, stamp.hlc, entry_name(entry), count);
+        enum err err = add_encode(&keyspace->delta, stamp.hlc, flags, entry_name(entry), count);
         if (err != ERR_NONE)
                 return err;
         struct bytes made = buffer_view(&keyspace->delta);
@@ -164,6 +173,16 @@ static enum err add_plain(struct keyspace *keyspace, struct stamp stamp, struct 
         keyspace->stats.local++;
         *ret = (struct keyspace_change){.stamp = stamp, .delta = made};
         return ERR_NONE;
+}
+
+/* What crdt_apply of that delta does to a counter that is nothing else. */
+static enum err add_plain(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                          struct crdt_count *count, int64_t amount, struct keyspace_change *ret)
+{
+        count->total.whole += (uint64_t)amount;
+        count->hlc = stamp.hlc;
+        entry->crdt->last[CRDT_STRING] = stamp;
+        return add_publish(keyspace, stamp, 0, entry, count, ret);
 }
 
 /* What an increment was added to, where the store holds the outcome of the later ones too. A later
@@ -189,6 +208,10 @@ static enum err run_count(struct keyspace *keyspace, struct stamp stamp, struct 
                           const struct keyspace_teller *teller, struct keyspace_change *ret)
 {
         int64_t amount = ops[at].amount;
+        struct crdt_count packed;
+        uint8_t flags;
+        if (pack_count(keyspace, entry, stamp, amount, &packed, &flags))
+                return add_publish(keyspace, stamp, flags, entry, &packed, ret);
         if (entry->node.kind == ENTRY_FULL) {
                 struct crdt_count *own = crdt_increment_plain(entry->crdt, keyspace->config.origin);
                 if (own != NULL && !has_part(own) && count_fits(own, amount))
@@ -196,7 +219,9 @@ static enum err run_count(struct keyspace *keyspace, struct stamp stamp, struct 
         }
         struct crdt room;
         struct bytes before = {0};
-        if (crdt_base_open(entry_look(entry, &room))) {
+        if (!entry_unpack(keyspace, entry))
+                return ERR_NOMEM;
+        if (crdt_base_open(entry_open(keyspace, entry, &room))) {
                 buffer_reset(&keyspace->before);
                 buffer_format(&keyspace->before, "%lld",
                               (long long)value_before(ops, at, count, teller));
@@ -205,12 +230,12 @@ static enum err run_count(struct keyspace *keyspace, struct stamp stamp, struct 
         return count_publish(keyspace, stamp, entry, amount, 0, before, ret);
 }
 
-/* Puts a delta that needs no flags into the ring as it is. */
+/* Puts a delta into the ring as it is. */
 static void publish(struct keyspace *keyspace, struct stamp stamp, const struct keyspace_op *op,
-                    struct keyspace_change *ret)
+                    uint8_t flags, struct keyspace_change *ret)
 {
         put_u64(op->delta, stamp.hlc);
-        op->delta[8] = (uint8_t)op->op;
+        op->delta[8] = (uint8_t)(op->op | flags);
         uint8_t *at = ring_append(&keyspace->ring, stamp.hlc, op->delta_len);
         if (at != NULL)
                 memcpy(at, op->delta, op->delta_len);
@@ -222,17 +247,29 @@ static void publish(struct keyspace *keyspace, struct stamp stamp, const struct 
 static enum err run_set(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                         const struct keyspace_op *op, struct keyspace_change *ret)
 {
-        if (entry->node.kind == ENTRY_FULL)
+        if (!entry_short(entry))
                 return value_publish(keyspace, stamp, entry, CRDT_OP_SET, op->body, 0, ret);
         entry_set(keyspace, entry, stamp, 0);
-        publish(keyspace, stamp, op, ret);
+        publish(keyspace, stamp, op, 0, ret);
         return ERR_NONE;
+}
+
+/* Of the first item, which is `name`. */
+static uint64_t item_hash(const struct keyspace *keyspace, const struct keyspace_op *op,
+                          struct bytes name)
+{
+        return op->item_hash != 0 ? op->item_hash : crdt_item_hash(&keyspace->env, name);
 }
 
 static enum err run_items(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                           const struct keyspace_op *op, struct keyspace_change *ret)
 {
+        uint8_t flags;
         enum crdt_type type = op_type(op->op);
+        if (pack_body(keyspace, entry, op->op, stamp, op->body, &flags)) {
+                publish(keyspace, stamp, op, flags, ret);
+                return ERR_NONE;
+        }
         if (entry->node.kind != ENTRY_FULL || crdt_items_plain(entry->crdt, type) == NULL)
                 return items_publish(keyspace, stamp, entry, op->op, op->body, ret);
         struct crdt_env env = {.table = keyspace->env};
@@ -240,7 +277,8 @@ static enum err run_items(struct keyspace *keyspace, struct stamp stamp, struct 
         uint64_t count = cursor_varint(&cursor);
         for (uint64_t i = 0; i < count; i++) {
                 struct bytes name = cursor_slice(&cursor);
-                uint64_t hash = i == 0 ? op->item_hash : crdt_item_hash(&keyspace->env, name);
+                uint64_t hash = i == 0 ? item_hash(keyspace, op, name)
+                                       : crdt_item_hash(&keyspace->env, name);
                 crdt_item_put(&env, entry->crdt, type, name, hash, stamp);
                 if (type == CRDT_HASH)
                         cursor_slice(&cursor);
@@ -248,7 +286,7 @@ static enum err run_items(struct keyspace *keyspace, struct stamp stamp, struct 
         CHECK(cursor_done(&cursor) == ERR_NONE);
         if (env.err != ERR_NONE)
                 return env.err;
-        publish(keyspace, stamp, op, ret);
+        publish(keyspace, stamp, op, 0, ret);
         return ERR_NONE;
 }
 
@@ -264,11 +302,12 @@ static enum err run_score(struct keyspace *keyspace, struct stamp stamp, struct 
         struct bytes member = cursor_slice(&cursor);
         double score = crdt_score_read(&cursor);
         CHECK(!cursor_failed(&cursor));
-        if (count != 1 || !crdt_zset_put(&env, entry->crdt, member, op->item_hash, score, stamp))
+        if (count != 1 || !crdt_zset_put(&env, entry->crdt, member, item_hash(keyspace, op, member),
+                                         score, stamp))
                 return scores_publish(keyspace, stamp, entry, op->body, ret);
         if (env.err != ERR_NONE)
                 return env.err;
-        publish(keyspace, stamp, op, ret);
+        publish(keyspace, stamp, op, 0, ret);
         return ERR_NONE;
 }
 

@@ -48,10 +48,13 @@ enum err flush_entry(struct keyspace *keyspace, const struct crdt_native *native
                 if (entry->hlc != 0 && flush_covers(flush, entry))
                         flush_plain(keyspace, native, entry);
                 return ERR_NONE;
+        case ENTRY_PACK:
         case ENTRY_FULL:
                 break;
         }
-        struct crdt *crdt = entry->crdt;
+        struct crdt *crdt = entry_full(keyspace, entry);
+        if (crdt == NULL)
+                return ERR_NOMEM;
         struct crdt_env env = keyspace_env(keyspace, native, entry_name(entry));
         enum crdt_type was = crdt_type(crdt);
         crdt_flush(&env, crdt, &flush->seen);
@@ -234,6 +237,16 @@ struct flusher {
         void *context;
 };
 
+/* As crdt_flush_judges: of what is packed, by the type. */
+static bool entry_judged(const struct keyspace *keyspace, const struct entry *entry)
+{
+        struct crdt room;
+        if (entry->node.kind != ENTRY_PACK)
+                return crdt_flush_judges(entry_open(keyspace, entry, &room));
+        enum crdt_type type = crdt_pack_kind(entry->pack);
+        return type == CRDT_HASH || type == CRDT_SET;
+}
+
 /* Deletes one by one what is there; with `judged` left to the flush, what stamps alone can tell. */
 static enum err delete_walk(struct keyspace *keyspace, struct flusher *flusher, bool judged)
 {
@@ -241,12 +254,11 @@ static enum err delete_walk(struct keyspace *keyspace, struct flusher *flusher, 
         struct table_walk walk = {0};
         struct node *node = table_next(&keyspace->table, &walk);
         for (; node != NULL && err == ERR_NONE; node = table_next(&keyspace->table, &walk)) {
-                struct crdt room;
                 struct keyspace_change change;
                 struct entry *entry = entry_of(node);
                 if (node->space != flusher->db)
                         continue;
-                if (judged && crdt_flush_judges(entry_look(entry, &room))) {
+                if (judged && entry_judged(keyspace, entry)) {
                         flusher->any = flusher->any || entry_type(entry) != CRDT_NONE;
                         continue;
                 }

@@ -1,22 +1,18 @@
 /* What a store asks on its hot path, or before it merges. None of it reads a value. */
 #include "keyspace/keyspace_priv.h"
 
-static const struct crdt *look(const struct keyspace *keyspace, struct crdt_name name)
-{
-        const struct node *node =
-                table_look(&keyspace->env, &keyspace->table, (uint16_t)name.db, name.key);
-        if (node == NULL || node->kind != ENTRY_FULL)
-                return NULL;
-        return ((const struct entry *)node)->crdt;
-}
-
 enum crdt_member keyspace_set_look(const struct keyspace *keyspace, struct crdt_name name,
                                    struct bytes member, uint64_t shipped)
 {
-        const struct crdt *crdt = look(keyspace, name);
-        if (crdt == NULL)
-                return CRDT_MEMBER_ABSENT;
-        return crdt_set_look(&keyspace->env, crdt, member, keyspace->config.origin, shipped);
+        region_id self = keyspace->config.origin;
+        const struct node *node =
+                table_look(&keyspace->env, &keyspace->table, (uint16_t)name.db, name.key);
+        const struct entry *entry = (const struct entry *)node;
+        if (node != NULL && node->kind == ENTRY_PACK)
+                return crdt_pack_member(entry->pack, member, self, shipped);
+        if (node != NULL && node->kind == ENTRY_FULL)
+                return crdt_set_look(&keyspace->env, entry->crdt, member, self, shipped);
+        return CRDT_MEMBER_ABSENT;
 }
 
 void keyspace_names(struct bytes deltas, void (*each)(void *context, struct crdt_name name),

@@ -42,6 +42,8 @@ static void entry_fini(struct keyspace *keyspace, struct entry *entry)
         if (entry->node.kind == ENTRY_FULL) {
                 crdt_fini(&keyspace->env, entry->crdt);
                 heap_free(keyspace->heap, entry->crdt);
+        } else if (entry->node.kind == ENTRY_PACK) {
+                crdt_pack_free(&keyspace->env, entry->pack);
         }
         heap_give(keyspace->heap, entry, entry_size(entry->node.key_len));
 }
@@ -117,12 +119,17 @@ void entry_remove(struct keyspace *keyspace, struct entry *entry)
         entry_fini(keyspace, entry);
 }
 
-const struct crdt *entry_look(const struct entry *entry, struct crdt *room)
+const struct crdt *entry_open(const struct keyspace *keyspace, const struct entry *entry,
+                              struct crdt *room)
 {
         struct stamp stamp = entry_stamp(entry);
         switch ((enum entry_kind)entry->node.kind) {
         case ENTRY_FULL:
                 return entry->crdt;
+        case ENTRY_PACK:
+                return crdt_pack_open(&keyspace->env, entry->pack, stamp, keyspace->hlc.last, room)
+                               ? room
+                               : NULL;
         case ENTRY_STRING:
                 *room = (struct crdt){.base = stamp, .ttl = stamp, .expire_at_ms = entry->more};
                 room->last[CRDT_STRING] = stamp;
@@ -136,10 +143,45 @@ const struct crdt *entry_look(const struct entry *entry, struct crdt *room)
         UNREACHABLE("every kind is above");
 }
 
+void entry_close(const struct keyspace *keyspace, const struct entry *entry, struct crdt *room)
+{
+        if (entry->node.kind == ENTRY_PACK)
+                crdt_fini(&keyspace->env, room);
+}
+
+enum err entry_encode(const struct keyspace *keyspace, const struct entry *entry,
+                      const struct crdt_env *env, enum crdt_state_kind kind, struct buffer *buffer)
+{
+        struct crdt room;
+        const struct crdt *crdt = entry_open(keyspace, entry, &room);
+        if (crdt == NULL)
+                return ERR_NOMEM;
+        enum err err = crdt_state_encode(env, crdt, kind, buffer);
+        entry_close(keyspace, entry, &room);
+        return err;
+}
+
+uint64_t entry_expire_at(const struct entry *entry)
+{
+        switch ((enum entry_kind)entry->node.kind) {
+        case ENTRY_FULL:
+                return crdt_expire_at(entry->crdt);
+        case ENTRY_PACK:
+                return entry_type(entry) == CRDT_NONE ? 0 : crdt_pack_expire_at(entry->pack);
+        case ENTRY_STRING:
+                return entry->more;
+        case ENTRY_DEAD:
+                return 0;
+        }
+        UNREACHABLE("every kind is above");
+}
+
 enum crdt_type entry_type(const struct entry *entry)
 {
         if (entry->node.kind == ENTRY_FULL)
                 return crdt_type(entry->crdt);
+        if (entry->node.kind == ENTRY_PACK)
+                return crdt_pack_type(entry->pack);
         bool there = entry->node.kind == ENTRY_STRING && entry->hlc != 0;
         return there ? CRDT_STRING : CRDT_NONE;
 }
@@ -152,7 +194,14 @@ struct crdt *entry_full(struct keyspace *keyspace, struct entry *entry)
         if (crdt == NULL)
                 return NULL;
         struct crdt room;
-        *crdt = *entry_look(entry, &room);
+        const struct crdt *now = entry_open(keyspace, entry, &room);
+        if (now == NULL) {
+                heap_free(keyspace->heap, crdt);
+                return NULL;
+        }
+        *crdt = *now; /* and takes what is behind it */
+        if (entry->node.kind == ENTRY_PACK)
+                crdt_pack_free(&keyspace->env, entry->pack);
         entry->crdt = crdt;
         entry->node.kind = ENTRY_FULL;
         return crdt;
@@ -177,10 +226,29 @@ static bool crdt_is_plain(const struct crdt *crdt)
                crdt->counter.base_kind == CRDT_BASE_NATIVE && !crdt->evicted && !crdt->opaque_lost;
 }
 
+static void entry_pack_elements(struct keyspace *keyspace, struct entry *entry)
+{
+        struct stamp last;
+        struct crdt *crdt = entry->crdt;
+        struct crdt_pack *pack = crdt_pack_make(&keyspace->env, crdt, &last);
+        if (pack == NULL)
+                return;
+        entry->node.kind = ENTRY_PACK;
+        entry->pack = pack;
+        entry->hlc = last.hlc;
+        entry->origin = last.origin;
+        crdt_fini(&keyspace->env, crdt);
+        heap_free(keyspace->heap, crdt);
+}
+
 void entry_pack(struct keyspace *keyspace, struct entry *entry)
 {
-        if (entry->node.kind != ENTRY_FULL || !crdt_is_plain(entry->crdt))
+        if (entry->node.kind != ENTRY_FULL)
                 return;
+        if (!crdt_is_plain(entry->crdt)) {
+                entry_pack_elements(keyspace, entry);
+                return;
+        }
         struct crdt *crdt = entry->crdt;
         bool alive = stamp_before(crdt->killed, crdt->base);
         struct stamp stamp = alive ? crdt->base : crdt->killed;
@@ -271,12 +339,15 @@ uint64_t keyspace_ring_last(const struct keyspace *keyspace)
 
 static struct keyspace_key key_of(const struct entry *entry)
 {
-        struct crdt room;
-        const struct crdt *crdt = entry_look(entry, &room);
+        struct stamp stamp = entry_stamp(entry);
+        if (entry->node.kind == ENTRY_FULL)
+                stamp = crdt_stamp(entry->crdt);
+        else if (entry->node.kind == ENTRY_DEAD)
+                stamp = (struct stamp){entry->more, entry->more_origin};
         return (struct keyspace_key){.name = entry_name(entry),
                                      .type = entry_type(entry),
-                                     .expire_at_ms = crdt_expire_at(crdt),
-                                     .stamp = crdt_stamp(crdt)};
+                                     .expire_at_ms = entry_expire_at(entry),
+                                     .stamp = stamp};
 }
 
 bool keyspace_find(const struct keyspace *keyspace, struct crdt_name name, struct keyspace_key *ret)
@@ -316,15 +387,23 @@ uint64_t keyspace_each(const struct keyspace *keyspace, uint64_t cursor, size_t 
         return cursor;
 }
 
+static uint64_t entry_digest(const struct keyspace *keyspace, const struct entry *entry)
+{
+        struct crdt room;
+        const struct crdt *crdt = entry_open(keyspace, entry, &room);
+        uint64_t digest = crdt == NULL ? 0 : crdt_digest(crdt, entry_name(entry), false);
+        if (crdt != NULL)
+                entry_close(keyspace, entry, &room);
+        return digest;
+}
+
 uint64_t keyspace_digest(const struct keyspace *keyspace)
 {
         uint64_t sum = 0;
         struct table_walk walk = {0};
         struct node *node = table_next(&keyspace->table, &walk);
         for (; node != NULL; node = table_next(&keyspace->table, &walk)) {
-                struct crdt room;
-                struct entry *entry = entry_of(node);
-                sum += crdt_digest(entry_look(entry, &room), entry_name(entry), false);
+                sum += entry_digest(keyspace, entry_of(node));
         }
         return sum;
 }
@@ -332,10 +411,9 @@ uint64_t keyspace_digest(const struct keyspace *keyspace)
 uint64_t keyspace_key_digest(const struct keyspace *keyspace, struct crdt_name name)
 {
         struct node *node = NULL;
-        struct crdt room;
         if (name_fits(name))
                 node = table_look(&keyspace->env, &keyspace->table, (uint16_t)name.db, name.key);
-        return node == NULL ? 0 : crdt_digest(entry_look(entry_of(node), &room), name, false);
+        return node == NULL ? 0 : entry_digest(keyspace, entry_of(node));
 }
 
 struct keyspace_behind keyspace_behind(const struct keyspace *keyspace, region_id region)
@@ -445,10 +523,17 @@ static void collect_entry(void *context, struct node *node)
         struct entry *entry = entry_of(node);
         struct crdt_env env = keyspace_env(keyspace, NULL, entry_name(entry));
         struct crdt room;
+        if (entry->node.kind == ENTRY_PACK) {
+                collect->collected +=
+                        crdt_pack_collect(&keyspace->env, &entry->pack, collect->stable);
+                /* A pack does not know when it was emptied: it counts as now. */
+                if (entry_type(entry) != CRDT_NONE || entry_full(keyspace, entry) == NULL)
+                        return;
+        }
         if (entry->node.kind == ENTRY_FULL)
                 collect->collected += crdt_collect(&env, entry->crdt, collect->stable);
         if (collect->count < COLLECT_BATCH &&
-            crdt_forgettable(&env, entry_look(entry, &room), collect->stable))
+            crdt_forgettable(&env, entry_open(keyspace, entry, &room), collect->stable))
                 collect->forget[collect->count++] = entry;
 }
 

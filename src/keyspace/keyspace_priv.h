@@ -2,6 +2,7 @@
 #ifndef MERIDIAN_KEYSPACE_KEYSPACE_PRIV_H
 #define MERIDIAN_KEYSPACE_KEYSPACE_PRIV_H
 
+#include "crdt/pack.h"
 #include "keyspace/keyspace.h"
 #include "keyspace/ring.h"
 
@@ -9,7 +10,8 @@
 enum entry_kind {
         ENTRY_STRING, /* only SET: stamp is the SET's, `more` its expiry time */
         ENTRY_DEAD,   /* SET, then deleted: stamp is the kill's, (more, more_origin) the SET's */
-        ENTRY_FULL,   /* `crdt` says all */
+        ENTRY_PACK, /* a counter, or few elements: stamp is the last write's, `pack` says the rest */
+        ENTRY_FULL, /* `crdt` says all */
 };
 
 struct entry {
@@ -18,6 +20,7 @@ struct entry {
         union {
                 uint64_t more;
                 struct crdt *crdt;
+                struct crdt_pack *pack;
         };
         region_id origin;
         region_id more_origin;
@@ -99,13 +102,42 @@ struct entry *entry_get(struct keyspace *keyspace, struct crdt_name name);
 struct entry *entry_get_hashed(struct keyspace *keyspace, struct crdt_name name, uint64_t hash);
 void entry_remove(struct keyspace *keyspace, struct entry *entry);
 
-/* The metadata of an entry: its own when full, else written to *room. Not
- * to be freed or changed. */
-const struct crdt *entry_look(const struct entry *entry, struct crdt *room);
+/* The metadata of an entry, not to be changed: its own when full, else written to *room. To be
+ * closed with the same room. NULL: out of memory. */
+const struct crdt *entry_open(const struct keyspace *keyspace, const struct entry *entry,
+                              struct crdt *room);
+void entry_close(const struct keyspace *keyspace, const struct entry *entry, struct crdt *room);
+
+/* Appends its state, see crdt_state_encode. */
+enum err entry_encode(const struct keyspace *keyspace, const struct entry *entry,
+                      const struct crdt_env *env, enum crdt_state_kind kind, struct buffer *buffer);
+
 enum crdt_type entry_type(const struct entry *entry);
+uint64_t entry_expire_at(const struct entry *entry);
 
 /* Makes it ENTRY_FULL; NULL: out of memory. */
 struct crdt *entry_full(struct keyspace *keyspace, struct entry *entry);
+
+/* The same where it is a pack, and nothing else. False: out of memory. */
+static inline bool entry_unpack(struct keyspace *keyspace, struct entry *entry)
+{
+        return entry->node.kind != ENTRY_PACK || entry_full(keyspace, entry) != NULL;
+}
+
+/* All that is known is a SET, or that and a delete. */
+static inline bool entry_short(const struct entry *entry)
+{
+        return entry->node.kind == ENTRY_STRING || entry->node.kind == ENTRY_DEAD;
+}
+
+/* A stamp of a write to what is packed. */
+static inline void entry_raise(struct entry *entry, struct stamp stamp)
+{
+        if (stamp_before(entry_stamp(entry), stamp)) {
+                entry->hlc = stamp.hlc;
+                entry->origin = stamp.origin;
+        }
+}
 
 /* Makes it small again where it can be. */
 void entry_pack(struct keyspace *keyspace, struct entry *entry);
@@ -192,6 +224,19 @@ enum err entry_delete(struct keyspace *keyspace, uint64_t wall_ms, struct entry 
  * then says so. */
 bool change_is_part(const struct entry *entry, enum crdt_op op, struct keyspace_change *ret);
 
+/* local_pack.c: changes whose stamp is issued, in place. HSET, HDEL, SADD and LIST_INSERT with that
+ * body: the delta needs the flags. An increment: what it came to. */
+bool pack_body(struct keyspace *keyspace, struct entry *entry, enum crdt_op op, struct stamp stamp,
+               struct bytes body, uint8_t *ret_flags);
+bool pack_count(struct keyspace *keyspace, struct entry *entry, struct stamp stamp, int64_t amount,
+                struct crdt_count *ret, uint8_t *ret_flags);
+
+/* The same of one member, or of one element at an end; published. */
+bool pack_set_remove(struct keyspace *keyspace, struct entry *entry, struct stamp stamp,
+                     struct bytes member, struct keyspace_change *ret);
+bool pack_pop(struct keyspace *keyspace, struct entry *entry, struct stamp stamp, bool head,
+              struct keyspace_change *ret);
+
 /* local.c: changes whose stamp is issued already. `body` is the delta's, after the key. */
 void entry_set(struct keyspace *keyspace, struct entry *entry, struct stamp stamp,
                uint64_t expire_at_ms);
@@ -210,6 +255,9 @@ enum err count_publish(struct keyspace *keyspace, struct stamp stamp, struct ent
 enum err scores_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                         struct bytes body, struct keyspace_change *ret);
 bool count_fits(const struct crdt_count *own, int64_t amount);
+enum err pops_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                      const struct keyspace_range *ranges, size_t count,
+                      struct keyspace_change *ret);
 enum err items_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                        enum crdt_op op, struct bytes body, struct keyspace_change *ret);
 

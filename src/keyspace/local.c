@@ -113,6 +113,10 @@ enum err delta_end(struct keyspace *keyspace, struct entry *entry, struct stamp 
 /* A key without content forgets the expiry of what it had. */
 uint8_t created_flag(const struct entry *entry)
 {
+        if (entry->node.kind == ENTRY_PACK)
+                return entry_type(entry) == CRDT_NONE && crdt_pack_expire_at(entry->pack) != 0
+                               ? CRDT_FLAG_CREATED
+                               : 0;
         /* Where nothing is known, others may still remember what has been forgotten here. */
         if (entry->node.kind != ENTRY_FULL)
                 return entry->node.kind == ENTRY_STRING && entry->hlc == 0 ? CRDT_FLAG_CREATED : 0;
@@ -154,6 +158,14 @@ enum err items_publish(struct keyspace *keyspace, struct stamp stamp, struct ent
 {
         if (change_is_part(entry, op, ret))
                 return ERR_NONE;
+        uint8_t plain;
+        if (pack_body(keyspace, entry, op, stamp, body, &plain)) {
+                buffer_bytes(delta_begin(keyspace, stamp, op, plain, entry_name(entry)), body);
+                if (keyspace->delta.err != ERR_NONE)
+                        return keyspace->delta.err;
+                change_publish(keyspace, stamp, ret);
+                return ERR_NONE;
+        }
         bool hash = op == CRDT_OP_HSET || op == CRDT_OP_HDEL;
         uint8_t flags = op == CRDT_OP_HDEL ? 0 : created_flag(entry);
         if (hash && entry->node.kind == ENTRY_FULL && crdt_has_elements(entry->crdt))
@@ -178,9 +190,7 @@ static uint8_t known_flag(enum crdt_type was, enum crdt_type now)
 
 static uint64_t expiry_kept(const struct entry *entry, uint64_t expire_at_ms)
 {
-        struct crdt room;
-        return expire_at_ms == KEYSPACE_TTL_KEEP ? crdt_expire_at(entry_look(entry, &room))
-                                                 : expire_at_ms;
+        return expire_at_ms == KEYSPACE_TTL_KEEP ? entry_expire_at(entry) : expire_at_ms;
 }
 
 enum err value_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
@@ -226,7 +236,7 @@ enum err keyspace_local_set(struct keyspace *keyspace, uint64_t wall_ms, struct 
         if (expire_at_ms == KEYSPACE_TTL_KEEP)
                 expire_at_ms = expiry_kept(entry, expire_at_ms);
         struct stamp stamp = keyspace_issue(keyspace, wall_ms);
-        if (entry->node.kind == ENTRY_FULL)
+        if (!entry_short(entry))
                 return value_publish(keyspace, stamp, entry, CRDT_OP_SET, value, expire_at_ms, ret);
         entry_set(keyspace, entry, stamp, expire_at_ms);
         return set_publish(keyspace, stamp, name, value, expire_at_ms, ret);
@@ -306,11 +316,21 @@ enum err count_publish(struct keyspace *keyspace, struct stamp stamp, struct ent
         return err;
 }
 
-static enum err change_text(struct keyspace *keyspace, const struct crdt *crdt,
-                            struct keyspace_change *ret)
+/* What the value must be, where that is not `after` already (NULL: it is to be told anyway). */
+static enum err change_text(struct keyspace *keyspace, const struct entry *entry,
+                            const int64_t *after, struct keyspace_change *ret)
 {
-        ret->rewrite = crdt_text(crdt, &keyspace->text);
-        ret->text = buffer_view(&keyspace->text);
+        struct crdt room;
+        int64_t sum = 0;
+        const struct crdt *crdt = entry_open(keyspace, entry, &room);
+        if (crdt == NULL)
+                return ERR_NOMEM;
+        buffer_reset(&keyspace->text);
+        if (after == NULL || !crdt_sum_whole(crdt, &sum) || sum != *after) {
+                ret->rewrite = crdt_text(crdt, &keyspace->text);
+                ret->text = buffer_view(&keyspace->text);
+        }
+        entry_close(keyspace, entry, &room);
         return keyspace->text.err;
 }
 
@@ -321,10 +341,10 @@ enum err keyspace_local_increment(struct keyspace *keyspace, uint64_t wall_ms,
         if (!name_fits(name))
                 return ERR_LIMIT;
         struct entry *entry = entry_get(keyspace, name);
-        if (entry == NULL)
+        if (entry == NULL || !entry_unpack(keyspace, entry))
                 return ERR_NOMEM;
         struct crdt room;
-        const struct crdt *crdt = entry_look(entry, &room);
+        const struct crdt *crdt = entry_open(keyspace, entry, &room);
         struct bytes before = {0};
         if (crdt_base_open(crdt)) {
                 buffer_reset(&keyspace->before);
@@ -334,13 +354,8 @@ enum err keyspace_local_increment(struct keyspace *keyspace, uint64_t wall_ms,
         }
         enum err err = count_publish(keyspace, keyspace_issue(keyspace, wall_ms), entry, amount, 0,
                                      before, ret);
-        if (err != ERR_NONE || ret->nothing)
-                return err;
-        int64_t sum = 0;
-        CHECK(entry->node.kind == ENTRY_FULL);
-        if (crdt_sum_whole(entry->crdt, &sum) && sum == value_after)
-                return ERR_NONE;
-        return change_text(keyspace, entry->crdt, ret);
+        return err != ERR_NONE || ret->nothing ? err
+                                               : change_text(keyspace, entry, &value_after, ret);
 }
 
 enum err keyspace_local_increment_float(struct keyspace *keyspace, uint64_t wall_ms,
@@ -360,7 +375,7 @@ enum err keyspace_local_increment_float(struct keyspace *keyspace, uint64_t wall
                 value_before = BYTES("0");
         enum err err = count_publish(keyspace, keyspace_issue(keyspace, wall_ms), entry, 0, amount,
                                      value_before, ret);
-        return err != ERR_NONE || ret->nothing ? err : change_text(keyspace, entry->crdt, ret);
+        return err != ERR_NONE || ret->nothing ? err : change_text(keyspace, entry, NULL, ret);
 }
 
 /* ---- gone, expiry */
@@ -447,9 +462,11 @@ enum err entry_delete(struct keyspace *keyspace, uint64_t wall_ms, struct entry 
         struct crdt room;
         if (!entry_holds(entry))
                 return change_nothing(ret);
+        if (!entry_unpack(keyspace, entry))
+                return ERR_NOMEM;
         if (entry_type(entry) == CRDT_SIBLINGS)
                 return siblings_remove(keyspace, wall_ms, entry, ret);
-        const struct crdt *crdt = entry_look(entry, &room);
+        const struct crdt *crdt = entry_open(keyspace, entry, &room);
         uint8_t flags = observed_flags(crdt);
         struct stamp stamp = keyspace_issue(keyspace, wall_ms);
         struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_DEL, flags, entry_name(entry));
@@ -495,9 +512,11 @@ enum err keyspace_local_expired(struct keyspace *keyspace, uint64_t wall_ms, str
         struct entry *entry = name_fits(name) ? entry_find(keyspace, name) : NULL;
         if (!entry_holds(entry))
                 return change_nothing(ret);
+        if (!entry_unpack(keyspace, entry))
+                return ERR_NOMEM;
         if (entry_type(entry) == CRDT_SIBLINGS)
                 return siblings_remove(keyspace, wall_ms, entry, ret);
-        const struct crdt *crdt = entry_look(entry, &room);
+        const struct crdt *crdt = entry_open(keyspace, entry, &room);
         uint8_t flags = observed_flags(crdt);
         struct stamp stamp = keyspace_issue(keyspace, expired_wall_ms(entry, wall_ms));
         struct stamp killed =
@@ -518,6 +537,11 @@ enum err keyspace_local_expire(struct keyspace *keyspace, uint64_t wall_ms, stru
         struct stamp stamp = keyspace_issue(keyspace, wall_ms);
         struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_EXPIRE, 0, name);
         buffer_varint(delta, expire_at_ms);
+        if (entry->node.kind == ENTRY_PACK && delta->err == ERR_NONE &&
+            crdt_pack_expire(&keyspace->env, &entry->pack, stamp, expire_at_ms)) {
+                change_publish(keyspace, stamp, ret);
+                return ERR_NONE;
+        }
         return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
 }
 
@@ -539,13 +563,18 @@ static enum err names_publish(struct keyspace *keyspace, uint64_t wall_ms, struc
         if (!names_fit(name, names, count))
                 return ERR_LIMIT;
         struct entry *entry = entry_get(keyspace, name);
-        struct crdt *crdt = entry == NULL ? NULL : entry_full(keyspace, entry);
-        if (crdt == NULL)
+        if (entry == NULL)
                 return ERR_NOMEM;
         if (change_is_part(entry, op, ret))
                 return ERR_NONE;
-        uint8_t flags = op == CRDT_OP_SADD ? created_flag(entry) : 0;
         struct stamp stamp = keyspace_issue(keyspace, wall_ms);
+        if (op == CRDT_OP_SREM && count == 1 &&
+            pack_set_remove(keyspace, entry, stamp, names[0], ret))
+                return ERR_NONE;
+        struct crdt *crdt = entry_full(keyspace, entry);
+        if (crdt == NULL)
+                return ERR_NOMEM;
+        uint8_t flags = op == CRDT_OP_SADD ? created_flag(entry) : 0;
         struct buffer *delta = delta_begin(keyspace, stamp, op, flags, name);
         buffer_varint(delta, count);
         for (size_t i = 0; i < count; i++) {

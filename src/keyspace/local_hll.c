@@ -4,11 +4,12 @@
 
 #include "base/check.h"
 
+/* `entry` is no pack. */
 static struct buffer *hll_begin(struct keyspace *keyspace, uint64_t wall_ms, struct entry *entry,
                                 uint8_t flags, struct stamp *ret_stamp)
 {
         struct crdt room;
-        struct stamp generation = crdt_hll_generation(entry_look(entry, &room));
+        struct stamp generation = crdt_hll_generation(entry_open(keyspace, entry, &room));
         flags |= created_flag(entry);
         *ret_stamp = keyspace_issue(keyspace, wall_ms);
         struct buffer *delta =
@@ -30,7 +31,7 @@ enum err keyspace_local_hll_add(struct keyspace *keyspace, uint64_t wall_ms, str
         if (!fit)
                 return ERR_LIMIT;
         struct entry *entry = entry_get(keyspace, name);
-        if (entry == NULL)
+        if (entry == NULL || !entry_unpack(keyspace, entry))
                 return ERR_NOMEM;
         if (change_is_part(entry, CRDT_OP_HLL, ret))
                 return ERR_NONE;
@@ -49,7 +50,7 @@ enum err keyspace_local_hll_registers(struct keyspace *keyspace, uint64_t wall_m
         if (!name_fits(name) || registers.len > CRDT_NAME_LEN_MAX)
                 return ERR_LIMIT;
         struct entry *entry = entry_get(keyspace, name);
-        if (entry == NULL)
+        if (entry == NULL || !entry_unpack(keyspace, entry))
                 return ERR_NOMEM;
         struct buffer *delta = hll_begin(keyspace, wall_ms, entry, CRDT_FLAG_REGISTERS, &stamp);
         buffer_bytes(delta, registers);

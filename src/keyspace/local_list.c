@@ -3,9 +3,20 @@
 
 #include "base/check.h"
 
-static const struct crdt *list_of(const struct entry *entry)
+/* What is known of a list; NULL: nothing. A pack becomes whole; out of memory is told by *err. */
+static const struct crdt *list_of(struct keyspace *keyspace, struct entry *entry, enum err *err)
 {
+        *err = ERR_NONE;
+        if (entry != NULL && !entry_unpack(keyspace, entry))
+                *err = ERR_NOMEM;
         return entry == NULL || entry->node.kind != ENTRY_FULL ? NULL : entry->crdt;
+}
+
+static uint64_t entry_list_length(const struct entry *entry)
+{
+        if (entry->node.kind == ENTRY_PACK)
+                return crdt_pack_list_length(entry->pack);
+        return entry->node.kind == ENTRY_FULL ? crdt_list_length(entry->crdt) : 0;
 }
 
 uint64_t keyspace_list_length(const struct keyspace *keyspace, struct crdt_name name)
@@ -13,8 +24,7 @@ uint64_t keyspace_list_length(const struct keyspace *keyspace, struct crdt_name 
         const struct node *node = NULL;
         if (name_fits(name))
                 node = table_look(&keyspace->env, &keyspace->table, (uint16_t)name.db, name.key);
-        const struct crdt *crdt = list_of((const struct entry *)node);
-        return crdt == NULL ? 0 : crdt_list_length(crdt);
+        return node == NULL ? 0 : entry_list_length((const struct entry *)node);
 }
 
 static bool values_fit(struct crdt_name name, const struct bytes *values, size_t count)
@@ -37,14 +47,15 @@ enum err keyspace_local_list_push(struct keyspace *keyspace, uint64_t wall_ms,
                 return ERR_NOMEM;
         if (change_is_part(entry, CRDT_OP_LIST_INSERT, ret))
                 return ERR_NONE;
-        struct stamp stamp = keyspace_issue(keyspace, wall_ms);
-        struct buffer *delta =
-                delta_begin(keyspace, stamp, CRDT_OP_LIST_INSERT, created_flag(entry), name);
-        buffer_u8(delta, head ? CRDT_LIST_HEAD : CRDT_LIST_TAIL);
-        buffer_varint(delta, count);
+        buffer_reset(&keyspace->text);
+        buffer_u8(&keyspace->text, head ? CRDT_LIST_HEAD : CRDT_LIST_TAIL);
+        buffer_varint(&keyspace->text, count);
         for (size_t i = 0; i < count; i++)
-                buffer_slice(delta, values[i]);
-        return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
+                buffer_slice(&keyspace->text, values[i]);
+        if (keyspace->text.err != ERR_NONE)
+                return keyspace->text.err;
+        return items_publish(keyspace, keyspace_issue(keyspace, wall_ms), entry,
+                             CRDT_OP_LIST_INSERT, buffer_view(&keyspace->text), ret);
 }
 
 enum err keyspace_local_list_insert(struct keyspace *keyspace, uint64_t wall_ms,
@@ -54,7 +65,10 @@ enum err keyspace_local_list_insert(struct keyspace *keyspace, uint64_t wall_ms,
         struct entry *entry = values_fit(name, &value, 1) ? entry_find(keyspace, name) : NULL;
         if (entry != NULL && change_is_part(entry, CRDT_OP_LIST_INSERT, ret))
                 return ERR_NONE;
-        const struct crdt *crdt = list_of(entry);
+        enum err memory;
+        const struct crdt *crdt = list_of(keyspace, entry, &memory);
+        if (memory != ERR_NONE)
+                return memory;
         if (crdt == NULL || index == 0 || index >= crdt_list_length(crdt))
                 return ERR_LIMIT;
         struct buffer place;
@@ -89,9 +103,38 @@ enum err keyspace_local_list_remove(struct keyspace *keyspace, uint64_t wall_ms,
                                     size_t count, struct keyspace_change *ret)
 {
         struct entry *entry = name_fits(name) ? entry_find(keyspace, name) : NULL;
+        uint64_t length = entry == NULL ? 0 : entry_list_length(entry);
+        uint64_t there = 0;
         if (entry != NULL && change_is_part(entry, CRDT_OP_LIST_INSERT, ret))
                 return ERR_NONE;
-        const struct crdt *crdt = list_of(entry);
+        for (size_t i = 0; i < count; i++)
+                there += range_within(ranges[i], length).count;
+        if (there == 0)
+                return change_nothing(ret);
+        return pops_publish(keyspace, keyspace_issue(keyspace, wall_ms), entry, ranges, count, ret);
+}
+
+/* True where one element goes, at an end; *ret_head says which. */
+static bool range_is_end(struct keyspace_range range, uint64_t length, bool *ret_head)
+{
+        *ret_head = range.index == 0;
+        return range.count == 1 && (*ret_head || range.index + 1 == length);
+}
+
+enum err pops_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                      const struct keyspace_range *ranges, size_t count,
+                      struct keyspace_change *ret)
+{
+        bool head;
+        if (change_is_part(entry, CRDT_OP_LIST_INSERT, ret))
+                return ERR_NONE;
+        if (count == 1 && range_is_end(ranges[0], entry_list_length(entry), &head) &&
+            pack_pop(keyspace, entry, stamp, head, ret))
+                return ERR_NONE;
+        enum err memory;
+        const struct crdt *crdt = list_of(keyspace, entry, &memory);
+        if (memory != ERR_NONE)
+                return memory;
         uint64_t length = crdt == NULL ? 0 : crdt_list_length(crdt);
         uint64_t runs = 0;
         for (size_t i = 0; i < count; i++) {
@@ -101,8 +144,8 @@ enum err keyspace_local_list_remove(struct keyspace *keyspace, uint64_t wall_ms,
         }
         if (runs == 0)
                 return change_nothing(ret);
-        struct stamp stamp = keyspace_issue(keyspace, wall_ms);
-        struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_LIST_REMOVE, 0, name);
+        struct buffer *delta =
+                delta_begin(keyspace, stamp, CRDT_OP_LIST_REMOVE, 0, entry_name(entry));
         buffer_varint(delta, runs);
         for (size_t i = 0; i < count; i++) {
                 struct keyspace_range range = range_within(ranges[i], length);
@@ -118,7 +161,10 @@ enum err keyspace_local_list_set(struct keyspace *keyspace, uint64_t wall_ms, st
         struct entry *entry = values_fit(name, &value, 1) ? entry_find(keyspace, name) : NULL;
         if (entry != NULL && change_is_part(entry, CRDT_OP_LIST_INSERT, ret))
                 return ERR_NONE;
-        const struct crdt *crdt = list_of(entry);
+        enum err memory;
+        const struct crdt *crdt = list_of(keyspace, entry, &memory);
+        if (memory != ERR_NONE)
+                return memory;
         if (crdt == NULL || index >= crdt_list_length(crdt))
                 return ERR_LIMIT;
         struct stamp stamp = keyspace_issue(keyspace, wall_ms);

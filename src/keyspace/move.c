@@ -42,12 +42,11 @@ enum err keyspace_join(struct keyspace *keyspace, uint64_t wall_ms, const struct
 
 enum err keyspace_move_out(struct keyspace *keyspace, struct crdt_name name, struct buffer *buffer)
 {
-        struct crdt room;
         struct entry *entry = name_fits(name) ? entry_find(keyspace, name) : NULL;
         if (entry == NULL)
                 return ERR_NOT_FOUND;
         struct crdt_env env = keyspace_env(keyspace, NULL, entry_name(entry));
-        return crdt_state_encode(&env, entry_look(entry, &room), CRDT_STATE_SAVED, buffer);
+        return entry_encode(keyspace, entry, &env, CRDT_STATE_SAVED, buffer);
 }
 
 void keyspace_forget(struct keyspace *keyspace, struct crdt_name name)

@@ -45,11 +45,9 @@ static enum err keys_save(const struct keyspace *keyspace, struct buffer *buffer
         buffer_varint(buffer, keyspace->table.count);
         struct node *node = table_next(&keyspace->table, &walk);
         for (; node != NULL; node = table_next(&keyspace->table, &walk)) {
-                struct crdt room;
                 struct entry *entry = entry_of(node);
                 struct crdt_env env = keyspace_env(keyspace, NULL, entry_name(entry));
-                enum err err =
-                        crdt_state_encode(&env, entry_look(entry, &room), CRDT_STATE_SAVED, buffer);
+                enum err err = entry_encode(keyspace, entry, &env, CRDT_STATE_SAVED, buffer);
                 if (err != ERR_NONE)
                         return err;
         }

@@ -48,15 +48,13 @@ struct scan {
 static void scan_entry(void *context, struct node *node)
 {
         struct scan *scan = context;
-        struct crdt room;
         struct entry *entry = entry_of(node);
         if (scan->err != ERR_NONE)
                 return;
         struct crdt_env env = keyspace_env(scan->keyspace, scan->native, entry_name(entry));
         if (entry_type(entry) == CRDT_HLL)
                 env.stable = keyspace_stable(scan->keyspace);
-        scan->err =
-                crdt_state_encode(&env, entry_look(entry, &room), CRDT_STATE_VALUES, scan->buffer);
+        scan->err = entry_encode(scan->keyspace, entry, &env, CRDT_STATE_VALUES, scan->buffer);
 }
 
 enum err keyspace_scan(struct keyspace *keyspace, const struct crdt_native *native,

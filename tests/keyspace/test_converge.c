@@ -1086,7 +1086,8 @@ static uint64_t digest_all(struct keyspace *keyspace)
         for (; node != NULL; node = table_next(&keyspace->table, &walk)) {
                 struct crdt room;
                 struct entry *entry = entry_of(node);
-                sum += crdt_digest(entry_look(entry, &room), entry_name(entry), true);
+                sum += crdt_digest(entry_open(keyspace, entry, &room), entry_name(entry), true);
+                entry_close(keyspace, entry, &room);
         }
         return sum;
 }

@@ -1,0 +1,128 @@
+/* pack_priv.h - the bytes of a pack. Behind the head:
+ *
+ *      EXPIRES  u64 time of expiry
+ *      KILLED   u64 clock, u8 origin
+ *      counter  u8 enum crdt_base; BASED: u64 clock, u8 origin; of an INT: u64 number; then parts
+ *      part     u8 flags | origin - 1; u64 clock, but with LAST; u64 total; u64 clock of the cut;
+ *               CUT: u64 cut
+ *      element  u8 length of the name; dots; the name
+ *      dot      u8 flags | origin - 1 (MORE dots follow, by rising origin; REMOVED), u64 clock
+ *      run      u8 kind << 6 | origin - 1, u64 clock, varint first, varint count
+ *
+ * A field has one dot. All in the byte order of the machine. */
+#ifndef MERIDIAN_CRDT_PACK_PRIV_H
+#define MERIDIAN_CRDT_PACK_PRIV_H
+
+#include "crdt/list.h"
+#include "crdt/pack.h"
+
+#include <stddef.h>
+
+enum pack_flag {
+        PACK_TYPE = 3, /* enum pack_type */
+        PACK_EXPIRES = 4,
+        PACK_KILLED = 8,
+        PACK_BASED = 16,
+};
+
+enum pack_type {
+        PACK_COUNTER,
+        PACK_HASH,
+        PACK_SET,
+        PACK_LIST,
+};
+
+enum {
+        DOT_REMOVED = 0x80,
+        DOT_MORE = 0x40,
+        PART_LAST = 0x80,
+        PART_CUT = 0x40,
+        ORIGIN_BITS = 0x3f,
+        DOT_LEN = 9,
+        RUN_LEN_MAX = 9 + 4 + 4,
+};
+
+struct crdt_pack {
+        uint64_t ttl_hlc;
+        uint16_t len; /* of bytes[] */
+        uint8_t flags;
+        uint8_t ttl_origin;
+        uint8_t live;  /* fields, members: those that are visible */
+        uint8_t count; /* elements, parts or runs */
+        uint8_t bytes[];
+};
+
+static inline enum pack_type pack_type(const struct crdt_pack *pack)
+{
+        return (enum pack_type)(pack->flags & PACK_TYPE);
+}
+
+static inline uint64_t u64_read(const uint8_t *at)
+{
+        uint64_t value;
+        memcpy(&value, at, sizeof value);
+        return value;
+}
+
+static inline void u64_write(uint8_t *at, uint64_t value)
+{
+        memcpy(at, &value, sizeof value);
+}
+
+static inline struct stamp dot_read_at(const uint8_t *at)
+{
+        return (struct stamp){u64_read(at + 1), (region_id)((at[0] & ORIGIN_BITS) + 1)};
+}
+
+static inline void dot_write_at(uint8_t *at, struct stamp stamp, uint8_t flags)
+{
+        at[0] = (uint8_t)(flags | (stamp.origin - 1));
+        u64_write(at + 1, stamp.hlc);
+}
+
+/* Where the killed stamp is, and what follows. */
+static inline size_t pack_killed_at(const struct crdt_pack *pack)
+{
+        return (pack->flags & PACK_EXPIRES) != 0 ? 8 : 0;
+}
+
+static inline size_t pack_body_at(const struct crdt_pack *pack)
+{
+        return pack_killed_at(pack) + ((pack->flags & PACK_KILLED) != 0 ? DOT_LEN : 0);
+}
+
+static inline struct stamp pack_killed(const struct crdt_pack *pack)
+{
+        return (pack->flags & PACK_KILLED) != 0 ? dot_read_at(pack->bytes + pack_killed_at(pack))
+                                                : (struct stamp){0};
+}
+
+/* Nothing is visible. */
+static inline bool pack_empty(const struct crdt_pack *pack)
+{
+        enum pack_type type = pack_type(pack);
+        return (type == PACK_HASH ? pack->live : pack->count) == 0;
+}
+
+/* How long an element's dots are. */
+static inline size_t dots_len(const uint8_t *dots)
+{
+        size_t len = DOT_LEN;
+        for (; (*dots & DOT_MORE) != 0; dots += DOT_LEN)
+                len += DOT_LEN;
+        return len;
+}
+
+static inline size_t element_len(const uint8_t *element)
+{
+        return 1 + dots_len(element + 1) + element[0];
+}
+
+/* At `at`, which is moved behind it. */
+struct list_run pack_run_read(const uint8_t **at);
+uint8_t *pack_run_write(uint8_t *at, struct list_run run);
+
+/* The size of the block for that many bytes: those that allocators have. */
+size_t pack_size(size_t len);
+
+#endif
