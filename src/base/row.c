@@ -1,4 +1,5 @@
-/* See row.h. Cannot fail: a sentence that does not fit is cut; a page's buffer keeps its own error. */
+/* See row.h. Cannot fail: a sentence that does not fit is cut; a page's buffer keeps its own
+ * error. */
 #include "base/row.h"
 
 #include "base/bytes.h"

@@ -1,7 +1,7 @@
 /* row.h - tables of decisions: each row says for which combinations it holds, what is decided, and
- * the sentence for people. A column is a mask of the values of an enum, or a flag that may be one of
- * two or both. Who has such a table looks for the first row of which all columns hold; its tests go
- * through every combination, and its page is made from the rows. */
+ * the sentence for people. A column is a mask of the values of an enum, or a flag that may be one
+ * of two or both. Who has such a table looks for the first row of which all columns hold; its tests
+ * go through every combination, and its page is made from the rows. */
 #ifndef MERIDIAN_BASE_ROW_H
 #define MERIDIAN_BASE_ROW_H
 

@@ -1,5 +1,5 @@
-/* What stands behind a key: numbers, times, names, addresses, references to regions, each by the kind
- * of its field. A value that does not fit is refused with what would. */
+/* What stands behind a key: numbers, times, names, addresses, references to regions, each by the
+ * kind of its field. A value that does not fit is refused with what would. */
 #include "topology/parse_priv.h"
 
 #include <stdio.h>
