@@ -267,11 +267,24 @@ static bool writer(enum primary_server server)
         return server == PRIMARY_OPEN || server == PRIMARY_HELD;
 }
 
-/* Held for down by a majority; of a region that is there, not heard for long. */
+/* It told of its server once, and has not for long: its node lives, but cannot see the server. */
+static bool silent(const struct node *node, node_id id)
+{
+        uint64_t long_us = 2000ull * node->topology->timing.down_after_ms;
+        for (size_t i = 0; i < PRIMARY_NODES_MAX; i++) {
+                const struct postgres_heard *heard = &node->postgres.heard[i];
+                if (heard->node == id && node->now_us >= heard->at_us + long_us)
+                        return true;
+        }
+        return false;
+}
+
+/* Held for down by a majority; silent; of a region that is there, not heard for long. */
 static bool gone(const struct node *node, node_id id)
 {
         const struct topology_region *region = topology_region_of_node(node->topology, id);
-        if (region == NULL || health_verdict(node->health, region->id, node->now_us) == HEALTH_DOWN)
+        if (region == NULL || silent(node, id) ||
+            health_verdict(node->health, region->id, node->now_us) == HEALTH_DOWN)
                 return true;
         uint32_t age_ms = health_age_node_ms(node->health, id, node->now_us);
         return region->node_count > 1 && age_ms >= 2 * node->topology->timing.down_after_ms;
