@@ -1,7 +1,7 @@
-/* module.c - mod-meridian: Knot's hooks around answer.c.
+/* module.c - mod-meridian: Knot's hooks around answer.c and service.c.
  *
- * Before the zone is asked (PREANSWER), a name of the view is answered, or is said to exist
- * without data, which Knot keeps unless the zone file has some. After it (ANSWER), the same
+ * Before the zone is asked (PREANSWER), a name of the view, or of a service, is answered, or is said
+ * to exist without data, which Knot keeps unless the zone file has some. After it (ANSWER), the same
  * is done for the target of an alias of the zone file. A malformed client-subnet option ends
  * the query with FORMERR.
  *
@@ -10,6 +10,7 @@
  * It fails only where the packet has no room or memory left, as Knot's own answers do. */
 #include "answer.h"
 #include "client_subnet.h"
+#include "service.h"
 
 #include <knot/module.h>
 
@@ -242,6 +243,85 @@ static struct answer answer_find(const struct view *view, struct module *module,
         return answer;
 }
 
+/* Services. */
+
+static enum service_question question_of(uint16_t type)
+{
+        switch (type) {
+        case KNOT_RRTYPE_A:
+                return SERVICE_ASKS_A;
+        case KNOT_RRTYPE_AAAA:
+                return SERVICE_ASKS_AAAA;
+        case KNOT_RRTYPE_SRV:
+                return SERVICE_ASKS_SRV;
+        default:
+                return SERVICE_ASKS_OTHER;
+        }
+}
+
+static int service_add(knot_rrset_t *rrset, const struct service_answer *answer, size_t i,
+                       struct bytes zone, knot_mm_t *mm)
+{
+        uint8_t rdata[SERVICE_RDATA_SIZE];
+        const struct view_instance *instance = &answer->instances[i];
+        if (answer->kind == SERVICE_ADDRESSES)
+                return knot_rrset_add_rdata(rrset, instance->service.address,
+                                            answer->family == 4 ? 4 : 16, mm);
+        size_t len = service_srv_rdata(instance, zone, rdata);
+        return len == 0 ? KNOT_EOK : knot_rrset_add_rdata(rrset, rdata, (uint16_t)len, mm);
+}
+
+static knotd_in_state_t service_put(const struct service_answer *answer, struct bytes zone,
+                                    knot_pkt_t *pkt, knotd_qdata_t *qdata,
+                                    const knot_dname_t *owner)
+{
+        union {
+                const knot_dname_t *read;
+                knot_dname_t *any;
+        } name = {.read = owner};
+        knot_rrset_t rrset;
+        uint16_t type = KNOT_RRTYPE_SRV;
+        if (answer->kind == SERVICE_ADDRESSES)
+                type = answer->family == 4 ? KNOT_RRTYPE_A : KNOT_RRTYPE_AAAA;
+        knot_rrset_init(&rrset, name.any, type, KNOT_CLASS_IN, SERVICE_TTL_S);
+        for (size_t i = 0; i < answer->count; i++) {
+                if (service_add(&rrset, answer, i, zone, &pkt->mm) != KNOT_EOK)
+                        return KNOTD_IN_STATE_ERROR;
+        }
+        if (rrset.rrs.count == 0)
+                return KNOTD_IN_STATE_NODATA;
+        int code = knot_pkt_put(pkt, KNOT_COMPR_HINT_QNAME, &rrset, 0);
+        if (code == KNOT_ESPACE)
+                return KNOTD_IN_STATE_TRUNC;
+        if (code != KNOT_EOK)
+                return KNOTD_IN_STATE_ERROR;
+        knot_wire_set_aa(pkt->wire);
+        if (qdata->ecs != NULL)
+                qdata->ecs->scope_len = answer->scope_len;
+        return KNOTD_IN_STATE_HIT;
+}
+
+/* `state` where it is no service's name. */
+static knotd_in_state_t service_find(const struct view *view, struct module *module,
+                                     knotd_in_state_t state, knot_pkt_t *pkt, knotd_qdata_t *qdata,
+                                     const struct answer_client *client)
+{
+        struct service_answer answer;
+        const knot_dname_t *owner = knot_pkt_qname(qdata->query);
+        const knot_dname_t *zone_name = knotd_qdata_zone_name(qdata);
+        if (zone_name == NULL)
+                return state;
+        struct bytes zone = bytes_of(zone_name, knot_dname_size(zone_name));
+        service_answer_make(view, bytes_of(owner, knot_dname_size(owner)), zone,
+                            question_of(knot_pkt_qtype(qdata->query)), module->geo,
+                            qdata->params->thread_id, client, &answer);
+        if (answer.kind == SERVICE_PASS)
+                return state;
+        if (answer.kind == SERVICE_EMPTY)
+                return KNOTD_IN_STATE_NODATA;
+        return service_put(&answer, zone, pkt, qdata, owner);
+}
+
 /* Knot echoes the option, and has kept room in the answer for as many octets as came. If the source
  * says otherwise, the echo would be malformed itself, so it is made to fit. */
 static knotd_in_state_t refuse(knotd_qdata_t *qdata)
@@ -280,6 +360,8 @@ static knotd_in_state_t before_zone(knotd_in_state_t state, knot_pkt_t *pkt, kno
                 state = KNOTD_IN_STATE_NODATA;
         else if (answer.kind == ANSWER_ADDRESSES)
                 state = addresses_put(&answer, pkt, qdata, owner, KNOT_COMPR_HINT_QNAME);
+        else
+                state = service_find(view, module, state, pkt, qdata, &client);
         view_leave(module->reader, shard, view);
         return state;
 }

@@ -140,9 +140,13 @@ static void ask_answer(void *who, const struct reply *reply)
         struct ask *ask = who;
         unsigned status = (unsigned)reply_code_http(reply->code);
         bool kv = ask->kind == REQUEST_KV || ask->kind == REQUEST_KV_WATCH;
-        json_t *json = kv && reply->code == REPLY_OK
-                               ? api_http_kv_reply(ask->path, ask->post, reply, &status)
-                               : json_reply(ask, reply);
+        json_t *json = NULL;
+        if (kv && reply->code == REPLY_OK && strncmp(ask->path, "/services/", 10) == 0)
+                json = api_services_reply(ask->admin->api, reply, &status);
+        else if (kv && reply->code == REPLY_OK)
+                json = api_http_kv_reply(ask->path, ask->post, reply, &status);
+        else
+                json = json_reply(ask, reply);
         ask->number = 0;
         answer_json(ask, status, json);
         ask_resume(ask);
@@ -438,6 +442,17 @@ static void ask_kv(struct ask *ask)
         json_decref(http.json);
 }
 
+static void get_service(struct ask *ask)
+{
+        struct api *api = ask->admin->api;
+        struct request request;
+        if (api_services_request(ask->path, &api->bytes, &api->txn, &request))
+                node_ask(ask, &request);
+        else
+                answer_error(ask, MHD_HTTP_BAD_REQUEST, "BADREQUEST",
+                             "want /services/NAME; a name has a-z, 0-9 and '-'");
+}
+
 static void post_lab_link(struct ask *ask)
 {
         const struct api *api = ask->admin->api;
@@ -505,6 +520,7 @@ static const struct route routes[] = {
         {"/kv", true, ask_kv, "a transaction of several keys"},
         {"/kv-history", false, ask_kv, "?key=KEY: its versions, newest first"},
         {"/kv-watch", false, ask_kv, "?prefix=P&after=REVISION&wait_ms=N: changes"},
+        {"/services/", false, get_service, "NAME: its instances, the nearest first"},
         {"/lab/link", true, post_lab_link, "delay, loss and cuts; only in a lab"},
         {"/index", false, get_index, "this list; also at /"},
 };

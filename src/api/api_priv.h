@@ -188,6 +188,12 @@ bool api_http_kv_request(struct api_http_kv *http);
 json_t *api_http_kv_reply(const char *path, bool post, const struct reply *reply,
                           unsigned *ret_status);
 
+/* ---- api_services.c ---- */
+/* Fills a request from the path, borrowing from both buffers. False: no service has such a name. */
+bool api_services_request(const char *path, struct buffer *key, struct buffer *txn,
+                          struct request *request);
+json_t *api_services_reply(const struct api *api, const struct reply *reply, unsigned *ret_status);
+
 /* ---- api_admin.c ---- */
 MUST_USE enum err api_admin_new(struct api *api, const char *host, uint16_t port,
                                 struct api_admin **ret_admin, char *why, size_t why_size);

@@ -1,8 +1,8 @@
 /* locks.c - `meridian lock ...`: the lock service over RESP, as any Redis client would use it. */
 #include "meridian/cli.h"
+#include "meridian/resp_ask.h"
 #include "term/term.h"
 
-#include <hiredis/hiredis.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +18,7 @@ struct lock_command {
         int (*run)(redisContext *context, int argc, char **argv);
 };
 
-static redisReply *ask(redisContext *context, int argc, const char **argv)
+redisReply *resp_ask(redisContext *context, int argc, const char **argv)
 {
         redisReply *reply = redisCommandArgv(context, argc, argv, NULL);
         if (reply == NULL) {
@@ -61,7 +61,7 @@ static int lock_acquire(redisContext *context, int argc, char **argv)
         if (!milliseconds(argv[2], ttl, sizeof ttl) ||
             (waits && !milliseconds(argv[4], wait, sizeof wait)))
                 return CLI_USAGE;
-        redisReply *reply = ask(context, waits ? 6 : 4, words);
+        redisReply *reply = resp_ask(context, waits ? 6 : 4, words);
         if (reply == NULL)
                 return CLI_FAILED;
         int status = CLI_FAILED;
@@ -84,7 +84,7 @@ static int lock_renew(redisContext *context, int argc, char **argv)
         (void)argc;
         if (!milliseconds(argv[3], ttl, sizeof ttl))
                 return CLI_USAGE;
-        redisReply *reply = ask(context, 5, words);
+        redisReply *reply = resp_ask(context, 5, words);
         if (reply == NULL)
                 return CLI_FAILED;
         printf("renewed %s: for %lld ms\n", argv[0], reply->integer);
@@ -96,7 +96,7 @@ static int lock_release(redisContext *context, int argc, char **argv)
 {
         const char *words[4] = {"LOCK.RELEASE", argv[0], argv[1], argv[2]};
         (void)argc;
-        redisReply *reply = ask(context, 4, words);
+        redisReply *reply = resp_ask(context, 4, words);
         if (reply == NULL)
                 return CLI_FAILED;
         bool released = reply->integer == 1;
@@ -126,7 +126,7 @@ static int lock_info(redisContext *context, int argc, char **argv)
 {
         const char *words[2] = {"LOCK.INFO", argv[0]};
         (void)argc;
-        redisReply *reply = ask(context, 2, words);
+        redisReply *reply = resp_ask(context, 2, words);
         if (reply == NULL)
                 return CLI_FAILED;
         if (reply->type == REDIS_REPLY_ARRAY)
@@ -141,7 +141,7 @@ static int lock_list(redisContext *context, int argc, char **argv)
 {
         const char *words[2] = {"LOCK.LIST", argv[0]};
         (void)argc;
-        redisReply *reply = ask(context, 2, words);
+        redisReply *reply = resp_ask(context, 2, words);
         if (reply == NULL)
                 return CLI_FAILED;
         for (size_t i = 0; i < reply->elements; i++)
@@ -158,7 +158,7 @@ static const struct lock_command lock_commands[] = {
         {"list", "PREFIX", 1, 1, lock_list},
 };
 
-static redisContext *locks_connect(const struct cli *cli)
+redisContext *resp_connect(const struct cli *cli)
 {
         struct timeval timeout = {.tv_sec = 2};
         for (size_t i = 0; i < cli->node_count; i++) {
@@ -198,7 +198,7 @@ int cli_lock(struct cli *cli)
                 cli_error("usage: meridian lock %s %s", found->name, found->usage);
                 return CLI_USAGE;
         }
-        redisContext *context = locks_connect(cli);
+        redisContext *context = resp_connect(cli);
         if (context == NULL)
                 return CLI_FAILED;
         int status = found->run(context, cli->argc - 1, cli->argv + 1);

@@ -51,6 +51,17 @@ static const struct command commands[] = {
         {"kv", "list PREFIX [--stale]", "all that begin so, e.g. with global:", 1, 3, cli_kv},
         {"kv", "history KEY", "its versions, newest first: who, when", 1, 2, cli_kv},
         {"kv", "watch PREFIX", "changes as they come", 1, 2, cli_kv},
+        {"flag", "set NAME RULES", "a feature flag, e.g. \"otherwise 10%\"", 1, 20, cli_flag},
+        {"flag", "kill NAME", "off for everybody, at once", 1, 20, cli_flag},
+        {"flag", "eval NAME USER [A=V]...", "is it on for a user (--region R), and why", 1, 20,
+         cli_flag},
+        {"flag", "list | get | history | del NAME", "flags, and who changed them", 1, 20, cli_flag},
+        {"flag", "revert NAME [REVISION]", "an earlier version again", 1, 20, cli_flag},
+        {"config", "set NAME VALUE", "configuration for all programs; actions as for flags", 1, 3,
+         cli_config},
+        {"service", "list NAME", "its instances, the nearest first", 1, 8, cli_service},
+        {"service", "register NAME ID HOST:PORT", "as long as this command runs", 1, 8,
+         cli_service},
         {"doctor", "", "look for what is missing or wrong on this machine", 0, 0, cli_doctor},
         {"lab", "COMMAND", "three regions on this machine: `meridian lab help`", 0, 0, NULL},
         {"completion", "bash", "a script for the shell: eval \"$(meridian completion bash)\"", 1, 1,
@@ -101,6 +112,9 @@ static int command_completion(struct cli *cli)
         }
         printf("' ;;\n        2:lock) words='acquire renew release info list' ;;\n"
                "        2:kv) words='get put del list history watch' ;;\n"
+               "        2:flag) words='set get list history revert del kill eval' ;;\n"
+               "        2:config) words='set get list history revert del' ;;\n"
+               "        2:service) words='list register' ;;\n"
                "        2:lab) words='");
         for (size_t i = 0; lab_commands[i].name != NULL; i++)
                 printf("%s ", lab_commands[i].name);

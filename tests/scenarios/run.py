@@ -23,8 +23,8 @@ sys.path.insert(0, HERE)
 from lab import ADDRESSES, BUILD, MERIDIAN, Failure, Lab, own_network  # noqa: E402
 
 THEMES = ["first_minutes", "traffic", "data", "verify", "policies", "postgres", "together",
-          "locks", "lock_clients", "values", "process_kills", "bank", "kill_region", "partition",
-          "flapping", "bad_input", "ports_taken", "restart", "removal"]
+          "locks", "lock_clients", "values", "flags", "process_kills", "bank", "kill_region",
+          "partition", "flapping", "bad_input", "ports_taken", "restart", "removal"]
 
 
 def scenarios(theme):
