@@ -52,9 +52,10 @@ enum linear_lock_op {
         LINEAR_HELD,        /* refused: somebody else holds it */
         LINEAR_RELEASED,    /* token */
         LINEAR_NOT_OWNER,   /* a release or renewal was refused: not by this owner and token */
-        LINEAR_USE,         /* or a renewal that succeeded: the owner holds it by token */
-        LINEAR_FREE,        /* somebody looked: nobody holds it */
-        LINEAR_BROKEN,      /* an operator took it; token: larger than all before, or 0 */
+        LINEAR_USE,    /* the owner holds it by token: it is sure of that, somebody looked, or a
+                             * renewal succeeded */
+        LINEAR_FREE,   /* somebody looked: nobody holds it */
+        LINEAR_BROKEN, /* an operator took it; token: larger than all before, or 0 */
         LINEAR_LOCK_OP_COUNT,
 };
 

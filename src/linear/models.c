@@ -60,6 +60,15 @@ static bool lock_is(const uint64_t *lock, const struct linear_lock *op)
         return lock[OWNER] == op->owner && lock[TOKEN] == op->token;
 }
 
+/* The token of a grant whose answer was lost comes to light. */
+static bool lock_learn(uint64_t *lock, const struct linear_lock *op)
+{
+        if (lock[OWNER] != op->owner || lock[TOKEN] != 0 || op->token <= lock[LARGEST])
+                return false;
+        lock[TOKEN] = lock[LARGEST] = op->token;
+        return true;
+}
+
 static void lock_free(uint64_t *lock)
 {
         lock[OWNER] = lock[TOKEN] = 0;
@@ -76,7 +85,7 @@ bool linear_step_locks(const struct linear_part *part, struct linear_state *stat
         case LINEAR_HELD:
                 return lock[OWNER] != 0 && lock[OWNER] != op->lock.owner;
         case LINEAR_USE:
-                return lock_is(lock, &op->lock);
+                return lock_is(lock, &op->lock) || lock_learn(lock, &op->lock);
         case LINEAR_RELEASED:
                 if (!lock_is(lock, &op->lock))
                         return !answered;

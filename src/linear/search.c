@@ -248,11 +248,9 @@ static enum outcome choose(struct search *search, size_t at)
         *place = mark;
         search->tried.count++;
         search->answered += point->match != NONE;
+        unsigned run = point->match == NONE ? run_now(search) + 1 : 0;
         search->choices[search->choice_count++] =
-                (struct choice){.point = at,
-                                .run = point->match == NONE ? run_now(search) + 1 : 0,
-                                .sure = same,
-                                .state = search->state};
+                (struct choice){.point = at, .run = run, .sure = same, .state = search->state};
         search->state = state;
         return OUTCOME_YES;
 }

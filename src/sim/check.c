@@ -389,9 +389,8 @@ bool check_converged(struct sim *sim, char *why, size_t size)
 
 void check_end(struct sim *sim)
 {
-        if (sim->over)
-                return;
         redis_check_converged(sim);
+        history_check(sim);
         for (uint32_t i = 0; i < sim->host_count; i++) {
                 const struct host *host = &sim->hosts[i];
                 for (unsigned group = 0; group < WORLD_GROUP_COUNT; group++) {

@@ -95,6 +95,8 @@ static uint64_t belief_end(const struct lock_client *client)
 static void use_resource(struct sim *sim, struct lock_client *client)
 {
         struct lock_key *key = &sim->keys[client->key];
+        if (believes(sim, client))
+                history_use(sim, client);
         if (client->token >= key->fence) {
                 key->fence = client->token;
                 return;
@@ -244,9 +246,11 @@ void clients_reply(struct sim *sim, struct host *host, uint64_t request, struct 
                 client->request = 0;
                 /* A reply may be lost between the node and its client. */
                 if (!sim->swarm.calm && sim_chance(sim, STREAM_LOCKS, 50)) {
+                        history_lost(sim, client);
                         retry(sim, client);
                         return;
                 }
+                history_heard(sim, client, &reply);
                 replied(sim, client, &reply);
                 return;
         }
@@ -270,6 +274,7 @@ void lock_client_timeout(struct sim *sim, uint32_t index, uint64_t request)
                 sim_violation(sim, "liveness: client %u got no answer from node %u within %llu s",
                               index, host->id, (unsigned long long)(REPLY_WAIT_US / SECOND));
         client->request = 0;
+        history_lost(sim, client);
         retry(sim, client);
 }
 
@@ -280,6 +285,7 @@ void clients_host_down(struct sim *sim, struct host *host)
                 if (client->host != host->index || client->request == 0)
                         continue;
                 client->request = 0;
+                history_lost(sim, client);
                 client->host = (uint32_t)sim_below(sim, STREAM_LOCKS, sim->host_count);
                 retry(sim, client);
         }

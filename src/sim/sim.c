@@ -121,6 +121,7 @@ static void build(struct sim *sim)
 
 static void tear_down(struct sim *sim)
 {
+        history_fini(sim);
         queue_fini(&sim->queue);
         for (uint32_t i = 0; i < sim->host_count; i++)
                 host_fini(&sim->hosts[i]);

@@ -32,6 +32,7 @@
         X(COVER_NO_MAJORITY, "a request was refused for want of a majority")                       \
         X(COVER_TIMEOUT, "a request timed out")                                                    \
         X(COVER_FORWARDED, "a lock of another region was granted")                                 \
+        X(COVER_HISTORY, "all that the users of locks heard has one order")                        \
         X(COVER_LOCK_READ, "a question about a lock was answered without an entry")                \
         X(COVER_LOCK_WAITED, "a lock was granted after a wait")                                    \
         X(COVER_LOCK_EXPIRED, "a lock went to another owner because its lease ended")              \

@@ -413,6 +413,8 @@ struct sim {
         uint64_t settled_us;
         uint64_t converged_us;
         bool minority_global_refused, minority_region_granted;
+        struct linear_op *history; /* of the locks */
+        size_t history_count, history_size;
         uint64_t probe_global, probe_region; /* requests; 0: none */
         uint64_t probe_us, probe_generation;
         uint64_t last_state[REGIONS_MAX];
@@ -477,6 +479,13 @@ void lock_client_step(struct sim *sim, uint32_t index, uint64_t generation);
 void lock_client_timeout(struct sim *sim, uint32_t index, uint64_t request);
 void clients_reply(struct sim *sim, struct host *host, uint64_t request, struct bytes data);
 void clients_host_down(struct sim *sim, struct host *host);
+
+/* history.c: each before the client's state changes. */
+void history_use(struct sim *sim, const struct lock_client *client);
+void history_lost(struct sim *sim, const struct lock_client *client);
+void history_heard(struct sim *sim, const struct lock_client *client, const struct reply *reply);
+void history_check(struct sim *sim);
+void history_fini(struct sim *sim);
 uint64_t clients_ask(struct sim *sim, struct host *host, const struct request *request);
 
 /* postgres.c */

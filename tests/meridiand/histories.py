@@ -113,6 +113,12 @@ class LockClient(threading.Thread):
             self.note(called, now_us(), key, "not-owner", token)
         return until
 
+    def look(self, key, token):
+        called = now_us()
+        answer = self.door.ask(self.rng.choice(self.nodes), "LOCK.CHECK", key, token)
+        if answer in (":1\r\n", ":0\r\n"):
+            self.note(called, now_us(), key, "use" if answer[1] == "1" else "not-owner", token)
+
     def release(self, key, token):
         called = now_us()
         answer = self.door.ask(self.rng.choice(self.nodes), "LOCK.RELEASE", key, self.owner, token)
@@ -134,6 +140,8 @@ class LockClient(threading.Thread):
             self.use(key, token, until)
             if self.rng.random() < 0.3:
                 until = self.renew(key, token, ttl_ms, until)
+            if self.rng.random() < 0.3:
+                self.look(key, token)
         if self.rng.random() < 0.85:
             self.release(key, token)  # else it dies holding
 
