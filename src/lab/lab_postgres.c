@@ -148,15 +148,22 @@ bool lab_postgres_files(const struct lab *lab, const struct lab_region *region, 
                             "\\connect app\n"
                             "CREATE SCHEMA meridian;\n"
                             "SET search_path = meridian;\n");
-        if (!script_add(lab, text) || !file_save(lab, region, "postgres.init.sql", text))
+        if (!script_add(lab, text))
+                return false;
+        buffer_format(text, "CREATE USER MAPPING FOR app SERVER meridian_writer "
+                            "OPTIONS (password 'app');\n");
+        if (!file_save(lab, region, "postgres.init.sql", text))
                 return false;
         buffer_reset(text);
-        buffer_format(text, "shared_buffers = '16MB'\n"
-                            "max_connections = 100\n"
-                            "min_wal_size = '32MB'\n"
-                            "max_wal_size = '128MB'\n"
-                            "wal_keep_size = '64MB'\n"
-                            "max_slot_wal_keep_size = '256MB'\n");
+        buffer_format(text,
+                      "shared_buffers = '16MB'\n"
+                      "max_connections = 100\n"
+                      "min_wal_size = '32MB'\n"
+                      "max_wal_size = '128MB'\n"
+                      "wal_keep_size = '64MB'\n"
+                      "max_slot_wal_keep_size = '256MB'\n"
+                      "meridian.writer = 'host=%s port=%d'\n",
+                      region->address, LAB_PORT_POSTGRES_WRITE);
         return file_save(lab, region, "postgres.settings.conf", text);
 }
 
