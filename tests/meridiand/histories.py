@@ -22,6 +22,7 @@ import cluster
 from cluster import REGIONS, check, wait_for
 
 CLIENTS = 8
+VALUE_CLIENTS = 4
 KEYS = ["global:a", "global:b", "eu-west:c", "us-east:d"]
 SURE = 0.95  # of its lease: so long a client relies on its lock
 
@@ -151,6 +152,97 @@ class LockClient(threading.Thread):
             time.sleep(self.rng.uniform(0, 0.05))
 
 
+def parse(text):
+    """One RESP answer, as Python has it; errors are ValueError."""
+    def at(index):
+        end = text.index("\r\n", index)
+        mark, rest, index = text[index], text[index + 1:end], end + 2
+        if mark == "-":
+            raise ValueError(rest)
+        if mark == ":":
+            return int(rest), index
+        if mark in "_" or rest == "-1":
+            return None, index
+        if mark == "$":
+            return text[index:index + int(rest)], index + int(rest) + 2
+        items = []
+        for _ in range(int(rest)):
+            item, index = at(index)
+            items.append(item)
+        return items, index
+    return at(0)[0]
+
+
+class ValueClient(threading.Thread):
+    """Reads, writes, and moves what is in two keys by transactions; each value is written once."""
+
+    KEYS = ["global:v/a", "global:v/b", "global:v/c"]
+
+    def __init__(self, index, nodes, history, rng):
+        super().__init__()
+        self.index, self.nodes, self.history, self.rng = index, nodes, history, rng
+        self.door, self.ended, self.grants, self.last = Door(nodes), threading.Event(), 0, 0
+
+    def fresh(self):
+        self.last += 1
+        return f"v{self.index}-{self.last}"
+
+    def ask(self, words, sent, heard):
+        """Notes what was sent, and by `heard` what came back; where it is not known, only if it may
+        have changed something."""
+        called = now_us()
+        answer = self.door.ask(self.rng.choice(self.nodes), *words)
+        if unsure(answer):
+            if any(word.startswith(("then:", "else:")) for word in sent):
+                self.history.add(called, None, "txn", *sent)
+            return
+        try:
+            told = heard(parse(answer))
+        except ValueError:
+            return
+        self.grants += 1
+        self.history.add(called, now_us(), "txn", *sent, *told)
+
+    @staticmethod
+    def shown(value):
+        return "-" if value is None else value
+
+    def get(self, key):
+        seen = {}
+
+        def heard(answer):
+            seen["value"] = self.shown(answer[0] if answer else None)
+            return [f"saw:{key}={seen['value']}"]
+        self.ask(["KV.GET", key], [], heard)
+        return seen.get("value")
+
+    def put(self, key):
+        value = self.fresh()
+        self.ask(["KV.PUT", key, value], [f"then:{key}={value}"], lambda _: [])
+
+    def swap(self, key, other):
+        """Where a key is as it was seen: another value into it and a second key, which is read."""
+        seen = self.get(key)
+        if seen is None:
+            return
+        value = self.fresh()
+        words = ["KV.TXN", "IF", key, *(["VERSION", "=", "0"] if seen == "-" else ["VALUE", "=", seen]),
+                 "THEN", "GET", other, "PUT", key, value, "PUT", other, value, "ELSE", "GET", key]
+        sent = [f"if:{key}={seen}", f"then:{key}={value}", f"then:{other}={value}"]
+
+        def heard(answer):
+            value = self.shown(answer[2][0][0] if answer[2][0] else None)
+            return [f"saw:{other}={value}"] if answer[0] == 1 else ["no", f"saw:{key}={value}"]
+        self.ask(words, sent, heard)
+
+    def run(self):
+        while not self.ended.is_set():
+            key, other = self.rng.sample(self.KEYS, 2)
+            self.rng.choice([lambda: self.get(key), lambda: self.put(key),
+                             lambda: self.swap(key, other)])()
+            time.sleep(self.rng.uniform(0, 0.1))
+
+
 class ClockNode(cluster.Node):
     """A node that may be started with another boot time: its monotonic clock begins elsewhere."""
 
@@ -251,6 +343,24 @@ def plant_owner(lines, rng):
     return None
 
 
+def plant_stale(lines, rng):
+    """A read tells a value that had been overwritten before it was asked for."""
+    writes = []
+    for line in sorted(lines, key=lambda line: int(line.split()[0])):
+        words = line.split()
+        if words[2:] and words[2] == "txn" and words[1] != "-" and words[3].startswith("then:"):
+            writes.append((int(words[0]), int(words[1]), words[3][5:]))
+    for at, line in enumerate(lines):
+        words = line.split()
+        if words[2] != "txn" or len(words) != 4 or not words[3].startswith("saw:"):
+            continue
+        key = words[3][4:].split("=")[0] + "="
+        before = [write for write in writes if write[1] < int(words[0]) and write[2].startswith(key)]
+        if len(before) > 2 and before[-2][1] < before[-1][0] and rng.random() < 0.2:
+            return lines[:at] + [" ".join(words[:3] + ["saw:" + before[-2][2]])] + lines[at + 1:]
+    return None
+
+
 def run(args, nodes, root):
     rng = random.Random(args.seed)
     for node in nodes:
@@ -259,6 +369,8 @@ def run(args, nodes, root):
     history = History()
     clients = [LockClient(i, nodes, history, random.Random(args.seed * 1000 + i))
                for i in range(CLIENTS)]
+    clients += [ValueClient(i, nodes, history, random.Random(args.seed * 2000 + i))
+                for i in range(VALUE_CLIENTS)]
     for client in clients:
         client.start()
     faults = [fault_kill, fault_stop, fault_cut] + ([fault_clock] if os.geteuid() == 0 else [])
@@ -278,13 +390,14 @@ def run(args, nodes, root):
         file.write("\n".join(lines) + "\n")
     grants = sum(client.grants for client in clients)
     lost = sum(line.split()[1] == "-" for line in lines)
-    print(f"# {len(lines)} operations, {grants} grants, {lost} without an answer; {' '.join(done)}")
-    check(grants > 20, "locks were granted all the time", str(grants))
+    print(f"# {len(lines)} operations, {grants} grants and values, {lost} without an answer; {' '.join(done)}")
+    check(grants > 20, "locks were granted and values told", str(grants))
     status, text = judge(args.tool, lines)
-    print(f"# {text}")
+    print("# " + text.replace("\n", "\n# "))
     check(status == 0, "the history is linearizable", re.sub(r"\n", "; ", text))
     for name, plant in (("a token that is given again", plant_token),
-                        ("a lock that two hold", plant_owner)):
+                        ("a lock that two hold", plant_owner),
+                        ("a read of what was overwritten", plant_stale)):
         planted = plant(lines, rng)
         status = judge(args.tool, planted)[0] if planted else None
         check(status == 1, f"{name} would be found", str(status))
