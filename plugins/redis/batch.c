@@ -73,6 +73,7 @@ static const struct {
         [RULE_DECRBY] = {CRDT_OP_COUNT, {'i', 'n', 'c', 'r'}, 3},
         [RULE_HSET] = {CRDT_OP_HSET, {'h', 's', 'e', 't'}, 0},
         [RULE_SADD] = {CRDT_OP_SADD, {'s', 'a', 'd', 'd'}, 0},
+        [RULE_ZADD] = {CRDT_OP_ZADD, {'z', 'a', 'd', 'd'}, 4}, /* of one member */
 };
 
 /* The list of an HSET or SADD; false where it is too long. */
@@ -89,6 +90,22 @@ static bool put_list(struct redis_filter_context *ctx, int argc, uint64_t count,
         return true;
 }
 
+/* The list of a ZADD of one member. Where the command changes something, the score is this one. */
+static bool put_score(struct redis_filter_context *ctx, uint8_t **at, const uint8_t *end)
+{
+        double score;
+        uint64_t bits;
+        struct bytes member = plugin_bytes(redis.CommandFilterArgGet(ctx, 3));
+        if (!zset_parse(redis.CommandFilterArgGet(ctx, 2), &score) ||
+            member.len + LEN_BYTES_MAX + sizeof(bits) >= (size_t)(end - *at))
+                return false;
+        memcpy(&bits, &score, sizeof(bits));
+        *at = put_slice(put_varint(*at, 1), member);
+        for (unsigned i = 0; i < sizeof(bits); i++)
+                *(*at)++ = (uint8_t)(bits >> (8 * i));
+        return true;
+}
+
 /* The body of the open op's delta; false where the command is not plain. */
 static bool put_body(struct redis_filter_context *ctx, int argc, struct keyspace_op *op,
                      uint8_t **at, const uint8_t *end)
@@ -96,6 +113,8 @@ static bool put_body(struct redis_filter_context *ctx, int argc, struct keyspace
         bool hash = op->op == CRDT_OP_HSET;
         if (op->op == CRDT_OP_COUNT)
                 return read_amount(ctx, batch.rule, &op->amount);
+        if (op->op == CRDT_OP_ZADD)
+                return put_score(ctx, at, end);
         if (op->op != CRDT_OP_SET)
                 return (!hash || argc % 2 == 0) &&
                        put_list(ctx, argc, (uint64_t)(hash ? argc / 2 - 1 : argc - 2), at, end);

@@ -75,6 +75,7 @@ static const char *const type_names[CRDT_TYPE_COUNT + 1] = {
         [CRDT_STRING] = "string", [CRDT_HASH] = "hash",         [CRDT_SET] = "set",
         [CRDT_OPAQUE] = "whole",  [CRDT_SIBLINGS] = "siblings", [CRDT_NONE] = "none",
         [CRDT_LIST] = "list",     [CRDT_STREAM] = "stream",     [CRDT_HLL] = "hyperloglog",
+        [CRDT_ZSET] = "zset",
 };
 
 static const char *type_name(enum crdt_type type)

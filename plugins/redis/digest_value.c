@@ -11,7 +11,6 @@
 enum {
         STEP_ITEMS = 64,
         STEP_BYTES = 64 << 10,
-        TYPE_ZSET = 5,
         REGISTERS = 16384,
         REGISTER_BITS = 6,
         HLL_HEAD = 16,
@@ -119,7 +118,7 @@ static void scanned(struct reading *reading, struct redis_reply *items, unsigned
         double score;
         for (size_t i = 0; i + width <= redis.CallReplyLength(items); i += width) {
                 struct bytes value = width == 2 ? element_text(items, i + 1) : bytes_of("", 0);
-                if (reading->type == TYPE_ZSET)
+                if (reading->type == REDIS_KEY_ZSET)
                         value = score_of(value, &score);
                 reading->sum += verify_item(reading->name, element_text(items, i), value);
         }
@@ -208,7 +207,7 @@ static const struct {
         void (*step)(struct reading *reading, struct redis_context *ctx);
 } steps[] = {
         {REDIS_KEY_STRING, step_string}, {REDIS_KEY_HASH, step_hash},
-        {REDIS_KEY_SET, step_set},       {TYPE_ZSET, step_zset},
+        {REDIS_KEY_SET, step_set},       {REDIS_KEY_ZSET, step_zset},
         {REDIS_KEY_LIST, step_list},     {REDIS_KEY_STREAM, step_stream},
 };
 

@@ -296,6 +296,28 @@ static long tell_removed(struct redis_context *ctx, const struct crdt_delta *del
         return count;
 }
 
+static long tell_scores(struct redis_context *ctx, const struct crdt_delta *delta)
+{
+        long count = 0;
+        struct cursor cursor = cursor_of(delta->list);
+        for (uint64_t i = 0; i < delta->list_count; i++, count += 2) {
+                char text[40];
+                reply_bytes(ctx, cursor_slice(&cursor));
+                snprintf(text, sizeof(text), "%.17g", crdt_score_read(&cursor));
+                reply_text(ctx, text);
+        }
+        return count;
+}
+
+/* Behind each member stands what was seen of it, which only a decoder knows the length of. */
+static long tell_scores_removed(struct redis_context *ctx, const struct crdt_delta *delta)
+{
+        struct cursor cursor = cursor_of(delta->list);
+        for (uint64_t i = 0; i < delta->list_count; i++)
+                reply_bytes(ctx, crdt_score_seen_read(&cursor));
+        return (long)delta->list_count;
+}
+
 static const struct {
         const char *name;
         const char *type;
@@ -312,6 +334,9 @@ static const struct {
         [CRDT_OP_HDEL] = {"hdel", "hash", tell_slices},
         [CRDT_OP_SADD] = {"sadd", "set", tell_slices},
         [CRDT_OP_SREM] = {"srem", "set", tell_removed},
+        [CRDT_OP_ZADD] = {"zadd", "zset", tell_scores},
+        [CRDT_OP_ZREM] = {"zrem", "zset", tell_scores_removed},
+        [CRDT_OP_ZCOUNT] = {"zincrby", "zset", NULL},
         [CRDT_OP_OPAQUE] = {"restore", "", NULL},
         [CRDT_OP_LIST_INSERT] = {"insert", "list", NULL},
         [CRDT_OP_LIST_REMOVE] = {"remove", "list", NULL},

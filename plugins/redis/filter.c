@@ -40,16 +40,6 @@ static bool argument_is(struct redis_filter_context *ctx, int at, const char *te
         return word.len == strlen(text) && strncasecmp((const char *)word.ptr, text, word.len) == 0;
 }
 
-static void judge_store(struct redis_filter_context *ctx, int argc)
-{
-        for (int i = 2; i < argc; i++) {
-                if (argument_is(ctx, i, "store") || argument_is(ctx, i, "storedist")) {
-                        refuse(ctx);
-                        return;
-                }
-        }
-}
-
 static void judge_config(struct redis_filter_context *ctx, int argc)
 {
         if (argc < 4 || !argument_is(ctx, 1, "set"))
@@ -121,16 +111,27 @@ static void filter_set_add(struct redis_filter_context *ctx, const struct rule *
                 wrap_rule(ctx, rule);
 }
 
+static void filter_zset_add(struct redis_filter_context *ctx, const struct rule *rule, int argc)
+{
+        enum crdt_member look = zset_filter_look(ctx, argc);
+        if (look == CRDT_MEMBER_ABSENT)
+                stash_command(ctx, rule, argc);
+        else if (look == CRDT_MEMBER_THERE)
+                wrap_rule(ctx, rule);
+}
+
 static void filter_write(struct redis_filter_context *ctx, const struct rule *rule, int argc)
 {
         if (!rule_fits(rule, argc))
                 return;
-        bool blind =
-                rule->kind == RULE_SADD && plugin.many_dbs; /* the database is not known here */
+        bool adds = rule->kind == RULE_SADD || rule->kind == RULE_ZADD;
+        bool blind = adds && plugin.many_dbs; /* the database is not known here */
         if (rule->always || blind || plugin.multi_open > 0)
                 wrap_rule(ctx, rule);
         else if (rule->kind == RULE_SADD)
                 filter_set_add(ctx, rule, argc);
+        else if (rule->kind == RULE_ZADD)
+                filter_zset_add(ctx, rule, argc);
         else
                 stash_command(ctx, rule, argc);
 }
@@ -149,6 +150,7 @@ static void filter_rule(struct redis_filter_context *ctx, const struct rule *rul
         int argc = redis.CommandFilterArgsCount(ctx);
         plugin.stash.rule = NULL; /* its strings may be gone, and their addresses used again */
         batch_close();
+        zset_settle();
         switch (rule->kind) {
         case RULE_PASS:
         case RULE_KIND_COUNT:
@@ -161,9 +163,6 @@ static void filter_rule(struct redis_filter_context *ctx, const struct rule *rul
                 return;
         case RULE_PUBLISH:
                 filter_publish(ctx, rule, argc);
-                return;
-        case RULE_STORE:
-                judge_store(ctx, argc);
                 return;
         case RULE_CONFIG:
                 guard_changes();
@@ -213,6 +212,12 @@ static void filter_rule(struct redis_filter_context *ctx, const struct rule *rul
         case RULE_PFADD:
         case RULE_XADD:
         case RULE_XDEL:
+        case RULE_ZADD:
+        case RULE_GEOADD:
+        case RULE_ZINCRBY:
+        case RULE_ZREM:
+        case RULE_ZPOP:
+        case RULE_ZREMRANGE:
                 filter_write(ctx, rule, argc);
                 return;
         }

@@ -255,6 +255,7 @@ static void turn(struct redis_context *ctx, struct redis_event event, uint64_t s
         if (sub != REDIS_LOOP_BEFORE_SLEEP || plugin.loading || plugin.replica)
                 return;
         batch_drain();
+        zset_settle();
         if (plugin.recover)
                 recover(ctx);
         if (plugin.dirty.len > 0 && cluster_serves(ctx))
@@ -299,7 +300,7 @@ static bool subscribe(struct redis_context *ctx)
         const struct redis_event loop = {REDIS_EVENT_LOOP, 1};
         int types = REDIS_NOTIFY_GENERIC | REDIS_NOTIFY_STRING | REDIS_NOTIFY_SET |
                     REDIS_NOTIFY_LIST | REDIS_NOTIFY_STREAM | REDIS_NOTIFY_HASH |
-                    REDIS_NOTIFY_EXPIRED | REDIS_NOTIFY_EVICTED;
+                    REDIS_NOTIFY_ZSET | REDIS_NOTIFY_EXPIRED | REDIS_NOTIFY_EVICTED;
         return redis.SubscribeToKeyspaceEvents(ctx, types, local_notified) == REDIS_OK &&
                redis.SubscribeToServerEvent(ctx, loading, persist_loading) == REDIS_OK &&
                redis.SubscribeToServerEvent(ctx, flush, flush_told) == REDIS_OK &&

@@ -374,6 +374,9 @@ static const struct event_row events[] = {
         {"ltrim", list_on_ltrim},
         {"linsert", list_on_linsert},
         {"lrem", list_on_lrem},
+        {"zadd", zset_on_zadd},
+        {"zincr", zset_on_zincr},
+        {"zrem", zset_on_zrem},
         {"set", on_set},
         {"incrby", on_increment},
         {"hset", on_hset},
@@ -403,6 +406,12 @@ static const struct event_row events[] = {
         {"sdiffstore", replace_key},
         {"sinterstore", replace_key},
         {"sunionstore", replace_key},
+        {"zrangestore", replace_key},
+        {"zunionstore", replace_key},
+        {"zinterstore", replace_key},
+        {"zdiffstore", replace_key},
+        {"geosearchstore", replace_key},
+        {"georadiusstore", replace_key},
 };
 
 static void dispatch(struct redis_context *ctx, const char *event, struct crdt_name name,
@@ -424,6 +433,8 @@ int local_notified(struct redis_context *ctx, int type, const char *event, struc
         /* Before the change of the command that runs: it is not in the log yet. */
         if (ours && plugin.pending.len > PLUGIN_PENDING_BYTES_MAX)
                 log_flush(ctx);
+        if (ours)
+                zset_settle();
         if (ours && batch_commit(event, key, db)) {
                 plugin.many_dbs = plugin.many_dbs || db != 0;
                 return REDIS_OK;
@@ -442,6 +453,8 @@ int local_notified(struct redis_context *ctx, int type, const char *event, struc
                 return REDIS_OK;
         }
         batch_drain();
+        if (zset_noted(event, name))
+                return REDIS_OK;
         if (!policy_notified(ctx, event, name, key))
                 dispatch(ctx, event, name, key);
         return REDIS_OK;

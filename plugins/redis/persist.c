@@ -19,6 +19,7 @@ void persist_incarnation(void)
 void persist_reset(void)
 {
         batch_forget();
+        zset_forget();
         keyspace_free(plugin.keyspace);
         redis.GetRandomBytes((unsigned char *)&plugin.config.hash_key,
                              sizeof(plugin.config.hash_key));

@@ -240,6 +240,38 @@ void hll_on_pfadd(struct redis_context *ctx, struct crdt_name name, struct redis
 void hll_native_add(void *context, struct crdt_name name, struct bytes element);
 void hll_native_merge(void *context, struct crdt_name name, struct bytes registers);
 
+/* ---- zset.c: sorted sets */
+
+/* A score as Redis reads it; whether that is a word of ZADD or GEOADD and no score. */
+bool zset_parse(const struct redis_string *text, double *ret);
+bool zset_is_option(struct bytes word);
+
+/* In the filter: what a ZADD would be to the members that it names: ABSENT where it changes any. */
+enum crdt_member zset_filter_look(struct redis_filter_context *ctx, int argc);
+
+void zset_on_zadd(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+void zset_on_zincr(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+void zset_on_zrem(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+
+/* The wrapped ZADD or GEOADD that is stashed has changed nothing: it is told all the same. */
+void zset_added_again(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+
+/* True for an event that does not name what went: it is looked for when the command is over, which
+ * is before the next event, filtered write, or end of the turn. */
+bool zset_noted(const char *event, struct crdt_name name);
+void zset_settle(void);
+void zset_forget(void);
+
+/* Runs a command that takes members away; NULL as redis.Call. */
+struct redis_reply *zset_run(struct redis_context *ctx, const struct rule *rule,
+                             struct redis_string **argv, int argc);
+
+/* Deletes what was observed of the key and adds what the native set holds. */
+void zset_record_all(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+
+void zset_native_add(void *context, struct crdt_name name, struct bytes member, double score);
+void zset_native_remove(void *context, struct crdt_name name, struct bytes member);
+
 /* ---- recover.c: content without stamps */
 
 /* Gives every key in `dirty` a fresh stamp for what Redis holds now. */

@@ -33,6 +33,7 @@ enum {
         REDIS_KEY_STRING = 1,
         REDIS_KEY_LIST = 2,
         REDIS_KEY_HASH = 3,
+        REDIS_KEY_ZSET = 5,
         REDIS_KEY_STREAM = 7,
         REDIS_KEY_SET = 4,
 
@@ -60,6 +61,7 @@ enum {
         REDIS_NOTIFY_LIST = 1 << 4,
         REDIS_NOTIFY_SET = 1 << 5,
         REDIS_NOTIFY_HASH = 1 << 6,
+        REDIS_NOTIFY_ZSET = 1 << 7,
         REDIS_NOTIFY_STREAM = 1 << 10,
         REDIS_NOTIFY_EXPIRED = 1 << 8,
         REDIS_NOTIFY_EVICTED = 1 << 9,
@@ -157,6 +159,7 @@ struct redis_type_methods {
         X(int, SetAbsExpire, (struct redis_key *, long long))                                      \
         X(int, HashGet, (struct redis_key *, int, ...))                                            \
         X(int, HashSet, (struct redis_key *, int, ...))                                            \
+        X(int, ZsetScore, (struct redis_key *, struct redis_string *, double *))                   \
         X(struct redis_string *, ListGet, (struct redis_key *, long))                              \
         X(int, ListSet, (struct redis_key *, long, struct redis_string *))                         \
         X(int, ListInsert, (struct redis_key *, long, struct redis_string *))                      \

@@ -178,6 +178,13 @@ static void replace_stream(struct redis_context *ctx, struct crdt_name name,
         stream_record_all(ctx, name, key);
 }
 
+static void replace_zset(struct redis_context *ctx, struct crdt_name name, struct redis_string *key,
+                         uint64_t expire_at_ms)
+{
+        (void)expire_at_ms;
+        zset_record_all(ctx, name, key);
+}
+
 /* By REDIS_KEY_*: how content of that type is recorded. `whole`: the expiry is told with it. */
 static const struct {
         void (*replace)(struct redis_context *ctx, struct crdt_name name, struct redis_string *key,
@@ -186,7 +193,7 @@ static const struct {
 } rows[] = {
         [REDIS_KEY_STRING] = {replace_string, true},  [REDIS_KEY_LIST] = {replace_list, false},
         [REDIS_KEY_STREAM] = {replace_stream, false}, [REDIS_KEY_HASH] = {replace_hash, false},
-        [REDIS_KEY_SET] = {replace_set, false},
+        [REDIS_KEY_SET] = {replace_set, false},       [REDIS_KEY_ZSET] = {replace_zset, false},
 };
 
 void replace_key(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)

@@ -28,22 +28,27 @@ enum rule_kind {
         RULE_SREM,
         RULE_SMOVE,
         RULE_SPOP,
-        RULE_MULTI,   /* opens a transaction */
-        RULE_EXEC,    /* closes one */
-        RULE_STORE,   /* refused when its arguments hold STORE or STOREDIST */
-        RULE_CONFIG,  /* refused where it would take the metadata out of the AOF */
-        RULE_DEBUG,   /* refused where it makes keys */
-        RULE_ACL,     /* may change who may run what */
-        RULE_CLUSTER, /* SETSLOT changes what is whose */
-        RULE_LINSERT, /* key where pivot value */
-        RULE_LSET,    /* key index value */
-        RULE_LTRIM,   /* key start stop */
-        RULE_XADD,    /* key options id field value ... */
-        RULE_XDEL,    /* key id ... */
-        RULE_LREM,    /* key count value */
-        RULE_FLUSH,   /* empties databases */
-        RULE_PFADD,   /* key element ... */
-        RULE_PUBLISH, /* channel message */
+        RULE_MULTI,     /* opens a transaction */
+        RULE_EXEC,      /* closes one */
+        RULE_CONFIG,    /* refused where it would take the metadata out of the AOF */
+        RULE_DEBUG,     /* refused where it makes keys */
+        RULE_ACL,       /* may change who may run what */
+        RULE_CLUSTER,   /* SETSLOT changes what is whose */
+        RULE_LINSERT,   /* key where pivot value */
+        RULE_LSET,      /* key index value */
+        RULE_LTRIM,     /* key start stop */
+        RULE_XADD,      /* key options id field value ... */
+        RULE_XDEL,      /* key id ... */
+        RULE_LREM,      /* key count value */
+        RULE_FLUSH,     /* empties databases */
+        RULE_PFADD,     /* key element ... */
+        RULE_PUBLISH,   /* channel message */
+        RULE_ZADD,      /* key options score member ... */
+        RULE_GEOADD,    /* key options longitude latitude member ... */
+        RULE_ZINCRBY,   /* key amount member */
+        RULE_ZREM,      /* key member ... */
+        RULE_ZPOP,      /* key count */
+        RULE_ZREMRANGE, /* key from to */
         RULE_KIND_COUNT,
 };
 

@@ -151,7 +151,9 @@ static int run_one(struct redis_context *ctx, const struct rule *rule, struct re
 {
         if (rule->kind == RULE_LREM && argc == 4)
                 list_before_lrem(ctx, argv);
+        bool unnamed = rule->kind == RULE_ZPOP || rule->kind == RULE_ZREMRANGE;
         struct redis_reply *reply = rule->kind == RULE_XADD ? stream_run_xadd(ctx, argv, argc)
+                                    : unnamed               ? zset_run(ctx, rule, argv, argc)
                                                             : run(ctx, rule, argv, argc);
         if (reply == NULL)
                 return redis.ReplyWithError(ctx, "ERR refused");
@@ -165,6 +167,9 @@ static int run_one(struct redis_context *ctx, const struct rule *rule, struct re
         else if (rule->kind == RULE_SADD && !plugin.stash.used && !whole &&
                  redis.CallReplyType(reply) == REDIS_REPLY_INTEGER)
                 local_set_add(name_of(ctx, argv[1]), &plugin.stash, 1);
+        else if ((rule->kind == RULE_ZADD || rule->kind == RULE_GEOADD) && !plugin.stash.used &&
+                 !whole && redis.CallReplyType(reply) == REDIS_REPLY_INTEGER)
+                zset_added_again(ctx, name_of(ctx, argv[1]), argv[1]);
         int status = redis.ReplyWithCallReply(ctx, reply);
         redis.FreeCallReply(reply);
         return status;

@@ -584,6 +584,9 @@ void crdt_zset_each(const struct crdt *crdt,
 void crdt_score_encode(struct buffer *buffer, double score);
 double crdt_score_read(struct cursor *cursor);
 
+/* The member of the next element of a ZREM. */
+struct bytes crdt_score_seen_read(struct cursor *cursor);
+
 /* What a ZADD or ZREM of that member has seen: whether there is any but the dot of `origin`; a
  * member seen, without the dot of `except` (0: with all). And the increments of all members. */
 bool crdt_score_observed(const struct table_env *env, const struct crdt *crdt, struct bytes member,

@@ -57,6 +57,13 @@ void zset_cut_check(struct cursor *cursor, uint64_t hlc_max)
         cuts_skip(cursor, hlc_max);
 }
 
+struct bytes crdt_score_seen_read(struct cursor *cursor)
+{
+        struct cursor from = *cursor;
+        zset_observed_check(cursor, UINT64_MAX);
+        return name_read(&from);
+}
+
 void zset_observed_check(struct cursor *cursor, uint64_t hlc_max)
 {
         enum {
