@@ -139,7 +139,7 @@ bool batch_open(struct redis_filter_context *ctx, const struct rule *rule, int a
         batch.rule = rule;
         op->delta = batch.bytes + batch.used + DB_SPACE;
         const uint8_t *end = op->delta + OP_BYTES_MAX - DB_SPACE;
-        uint8_t *at = put_varint(op->delta + KEYSPACE_OP_BODY + 1, name.len);
+        uint8_t *at = put_varint(op->delta + keyspace_op_body(op->op) + 1, name.len);
         op->name.key = bytes_of(at, name.len);
         at = put_bytes(at, name);
         op->body.ptr = at;
@@ -170,7 +170,7 @@ bool batch_commit(const char *event, struct redis_string *key, int db)
         unsigned extra = db < 1 << 7 ? 0 : db < 1 << 14 ? 1 : 2;
         op->delta -= extra;
         op->delta_len += extra;
-        put_varint(op->delta + KEYSPACE_OP_BODY, op->name.db);
+        put_varint(op->delta + keyspace_op_body(op->op), op->name.db);
         op->hlc = keyspace_stamp(plugin.keyspace, plugin_stamp_ms());
         batch.count++;
         if (batch.count == KEYSPACE_OPS_MAX || batch.used > BATCH_BYTES - OP_BYTES_MAX)

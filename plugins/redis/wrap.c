@@ -190,6 +190,7 @@ int wrap_strict(struct redis_context *ctx, struct redis_string **argv, int argc)
         const struct rule *rule = rules_find((const char *)name.ptr, name.len);
         argv++;
         argc--;
+        zset_settle();
         if (rule == NULL || rule->wrap == WRAP_NONE || !rule_fits(rule, argc))
                 return redis.ReplyWithError(ctx, "MERIDIAN this command is not meant for clients");
         stash_begin(&plugin.stash, rule);

@@ -45,13 +45,24 @@ static bool digits_parse(struct bytes text, double *ret)
                         return false;
                 value = value * 10 + (text.ptr[at] - '0');
         }
-        *ret = negative ? -(double)value : (double)value;
+        *ret = (double)(negative ? -value : value);
         return true;
 }
 
 bool zset_parse(const struct redis_string *text, double *ret)
 {
-        return digits_parse(plugin_bytes(text), ret) || redis.StringToDouble(text, ret) == REDIS_OK;
+        if (digits_parse(plugin_bytes(text), ret))
+                return true;
+        bool number = redis.StringToDouble(text, ret) == REDIS_OK;
+        *ret += 0.0; /* Redis forgets the sign of a zero in small sets: none has one here */
+        return number;
+}
+
+static bool member_score(struct redis_key *open, struct redis_string *member, double *ret)
+{
+        bool there = redis.ZsetScore(open, member, ret) == REDIS_OK;
+        *ret += 0.0;
+        return there;
 }
 
 bool zset_is_option(struct bytes word)
@@ -123,7 +134,7 @@ static void record_named(struct redis_context *ctx, struct crdt_name name, struc
         for (unsigned i = first + step - 1; i < stash->count && open != NULL; i += step) {
                 struct keyspace_score *now = &scores[count];
                 now->member = stash_bytes(stash, i);
-                if (redis.ZsetScore(open, stash->arguments[i].string, &now->score) == REDIS_OK &&
+                if (member_score(open, stash->arguments[i].string, &now->score) &&
                     is_news(name, now, first == 1))
                         count++;
         }
@@ -165,7 +176,7 @@ void zset_on_zincr(struct redis_context *ctx, struct crdt_name name, struct redi
         struct redis_key *open = told ? open_zset(ctx, key) : NULL;
         struct redis_string *member = told ? stash->arguments[stash->count - 1].string : NULL;
         told = open != NULL && zset_parse(stash->arguments[stash->count - 2].string, &amount) &&
-               redis.ZsetScore(open, member, &after) == REDIS_OK;
+               member_score(open, member, &after);
         if (open != NULL)
                 redis.CloseKey(open);
         if (told) {
@@ -401,7 +412,7 @@ static double text_score(struct redis_reply *reply)
         const char *text = redis.CallReplyStringPtr(reply, &len);
         struct redis_string *string = redis.CreateString(NULL, text == NULL ? "" : text, len);
         double score = 0;
-        CHECK(redis.StringToDouble(string, &score) == REDIS_OK);
+        CHECK(zset_parse(string, &score));
         redis.FreeString(NULL, string);
         return score;
 }

@@ -296,12 +296,7 @@ void zset_show(struct crdt_env *env, struct crdt *crdt, struct zset_member *memb
         }
         if (native == NULL)
                 return;
-        bool differs = !zset_same_score(was.score, now.score);
-        /* Stores take zeroes of both signs for the same. */
-        if (now.there && was.there && differs && !(was.score < now.score) &&
-            !(was.score > now.score))
-                native->zset_add(native->context, env->name, name, 1);
-        if (now.there && (!was.there || differs))
+        if (now.there && (!was.there || !zset_same_score(was.score, now.score)))
                 native->zset_add(native->context, env->name, name, now.score);
         if (was.there && !now.there)
                 native->zset_remove(native->context, env->name, name);

@@ -235,7 +235,10 @@ static void publish(struct keyspace *keyspace, struct stamp stamp, const struct 
                     uint8_t flags, struct keyspace_change *ret)
 {
         put_u64(op->delta, stamp.hlc);
-        op->delta[8] = (uint8_t)(op->op | flags);
+        bool more = keyspace_op_body(op->op) > KEYSPACE_OP_BODY;
+        op->delta[8] = (uint8_t)((unsigned)(more ? CRDT_OP_MORE : op->op) | flags);
+        if (more)
+                op->delta[9] = (uint8_t)op->op;
         uint8_t *at = ring_append(&keyspace->ring, stamp.hlc, op->delta_len);
         if (at != NULL)
                 memcpy(at, op->delta, op->delta_len);

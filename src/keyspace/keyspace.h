@@ -202,7 +202,7 @@ MUST_USE enum err keyspace_local_hll_registers(struct keyspace *keyspace, uint64
 
 struct keyspace_score {
         struct bytes member;
-        double score; /* no NaN */
+        double score; /* no NaN, no zero with a sign */
 };
 
 /* ZADD: name every member of the command that the store has now with that score, those that had it
@@ -322,7 +322,7 @@ MUST_USE enum err keyspace_key_gone(struct keyspace *keyspace, struct crdt_name 
 
 enum {
         KEYSPACE_OPS_MAX = 64,
-        KEYSPACE_OP_BODY = 8 + 1, /* where the database stands in `delta` */
+        KEYSPACE_OP_BODY = 8 + 1, /* where the database stands in `delta`, but see below */
 };
 
 struct keyspace_op {
@@ -340,6 +340,12 @@ struct keyspace_op {
         uint64_t hash; /* the run's own, as is item_hash */
         uint64_t item_hash;
 };
+
+/* Where it stands for that operation, whose number may take one byte more. */
+static inline unsigned keyspace_op_body(enum crdt_op op)
+{
+        return KEYSPACE_OP_BODY + ((unsigned)op > 15);
+}
 
 /* What a run asks and tells. */
 struct keyspace_teller {

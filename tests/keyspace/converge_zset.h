@@ -6,7 +6,7 @@
 
 static double score_random(struct world *world)
 {
-        static const double odd[] = {0.1,    -0.0, 1e300,   -1.7e308,        1.7e308,
+        static const double odd[] = {0.1,    1e15, 1e300,   -1.7e308,        1.7e308,
                                      1e-300, 1e17, 3.3e-17, __builtin_inf(), -__builtin_inf()};
         if (rng_chance(&world->rng, 150))
                 return odd[rng_below(&world->rng, COUNT_OF(odd))];

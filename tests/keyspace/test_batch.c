@@ -109,7 +109,7 @@ static void later(enum crdt_op op, size_t key, int64_t amount, struct bytes body
         *next = (struct keyspace_op){.op = op, .name = name, .amount = amount};
         if (op != CRDT_OP_COUNT) {
                 next->delta = pair.bytes[pair.count];
-                uint8_t *at = next->delta + KEYSPACE_OP_BODY;
+                uint8_t *at = next->delta + keyspace_op_body(next->op);
                 if (name.db >= 128)
                         *at++ = (uint8_t)(name.db | 0x80);
                 *at++ = (uint8_t)(name.db >= 128 ? name.db >> 7 : name.db);
@@ -201,6 +201,58 @@ static void step_items(size_t key, enum crdt_type type)
               &change);
 }
 
+/* ZADD of one or two members. */
+static void step_scores(size_t key)
+{
+        struct shadow *shadow = &pair.shadow[key];
+        struct keyspace_change change;
+        char names[2][8];
+        struct keyspace_score scores[2];
+        uint8_t body[64];
+        uint8_t *at = body;
+        size_t count = rng_below(&pair.rng, 4) == 0 ? 2 : 1;
+        if (shadow->type != CRDT_NONE && shadow->type != CRDT_ZSET)
+                return;
+        shadow->type = CRDT_ZSET;
+        *at++ = (uint8_t)count;
+        for (size_t i = 0; i < count; i++) {
+                size_t item = rng_below(&pair.rng, ITEMS);
+                uint64_t bits = 0;
+                shadow->items[item] = true;
+                snprintf(names[i], sizeof names[i], "i%zu", item);
+                scores[i].member = bytes_of_str(names[i]);
+                scores[i].score = (double)rng_below(&pair.rng, 9) / 3 - 1;
+                memcpy(&bits, &scores[i].score, sizeof bits);
+                at = put_slice(at, scores[i].member);
+                for (unsigned n = 0; n < sizeof bits; n++)
+                        *at++ = (uint8_t)(bits >> (8 * n));
+        }
+        assert_int_equal(keyspace_local_zset_add(pair.plain, pair.now_ms, name_of(key), scores,
+                                                 count, &change),
+                         ERR_NONE);
+        later(CRDT_OP_ZADD, key, 0, bytes_of(body, (size_t)(at - body)), &change);
+}
+
+static void step_score_count(size_t key)
+{
+        struct keyspace *both[2] = {pair.plain, pair.batched};
+        struct keyspace_change change;
+        drain();
+        if (pair.shadow[key].type != CRDT_ZSET)
+                return;
+        pair.shadow[key].items[0] = true;
+        for (size_t i = 0; i < 2; i++) {
+                double before = 0;
+                if (keyspace_zset_look(both[i], name_of(key), BYTES("i0"), 0, &before) ==
+                    CRDT_MEMBER_ABSENT)
+                        before = 0;
+                assert_int_equal(keyspace_local_zset_increment(both[i], pair.now_ms, name_of(key),
+                                                               BYTES("i0"), 0.1, before + 0.1,
+                                                               &change),
+                                 ERR_NONE);
+        }
+}
+
 /* Changes that are told at once, by both, when nothing waits. */
 static void step_other(size_t key)
 {
@@ -229,6 +281,9 @@ static void step_other(size_t key)
                 else if (what == 2 && shadow->type == CRDT_HASH)
                         err = keyspace_local_hash_delete(both[i], pair.now_ms, name_of(key),
                                                          &member, 1, &changes[i]);
+                else if (what == 2 && shadow->type == CRDT_ZSET)
+                        err = keyspace_local_zset_remove(both[i], pair.now_ms, name_of(key),
+                                                         &member, 1, &changes[i]);
                 else if (what == 3)
                         err = keyspace_key_gone(both[i], name_of(key));
                 else
@@ -251,7 +306,7 @@ static void step(void)
 {
         size_t key = rng_below(&pair.rng, KEYS);
         pair.now_ms += rng_below(&pair.rng, 2);
-        switch (rng_below(&pair.rng, 16)) {
+        switch (rng_below(&pair.rng, 20)) {
         case 0:
                 step_other(key);
                 return;
@@ -273,8 +328,16 @@ static void step(void)
         case 12:
                 step_items(key, CRDT_HASH);
                 return;
-        default:
+        case 13:
+        case 14:
+        case 15:
                 step_items(key, CRDT_SET);
+                return;
+        case 16:
+                step_score_count(key);
+                return;
+        default:
+                step_scores(key);
         }
 }
 

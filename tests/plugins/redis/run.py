@@ -32,6 +32,7 @@ import replaced
 import status
 import streams
 import waiting
+import zsets
 from harness import MODULE, Failed
 
 
@@ -58,7 +59,7 @@ def main():
     for program in servers:
         for group in (groups.ALL + replaced.ALL + access.ALL + commands.ALL + counters.ALL + lives.ALL +
                       policies.ALL + flushed.ALL + hyperloglog.ALL + libraries.ALL + lists.ALL + streams.ALL +
-                      waiting.ALL + status.ALL + digests.ALL + events.ALL + feed.ALL):
+                      waiting.ALL + status.ALL + digests.ALL + events.ALL + feed.ALL + zsets.ALL):
             name = group.__name__
             if arguments.groups and name not in arguments.groups:
                 continue
