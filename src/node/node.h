@@ -33,8 +33,9 @@ enum node_bug {
         NODE_BUG_KEEP_FAILED = 128, /* goes on after a failed journal */
         NODE_BUG_CLAIM_ANY = 256,   /* who has not most claims PostgreSQL's lease, and promotes */
         NODE_BUG_LEASE_FROM_ANSWER =
-                512,               /* a lease counts from the answer, not from the question */
-        NODE_BUG_NO_MARGIN = 1024, /* the holder goes on up to its lease's end */
+                512,                   /* a lease counts from the answer, not from the question */
+        NODE_BUG_READ_OWN_COPY = 2048, /* values are read as if they might be stale */
+        NODE_BUG_NO_MARGIN = 1024,     /* the holder goes on up to its lease's end */
 };
 
 struct node_config {

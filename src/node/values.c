@@ -198,7 +198,8 @@ static void txn_came(struct node *node, struct asker asker, const struct request
                                "the same name and a colon.");
                 return;
         }
-        if (request->kv.stale) {
+        bool own_copy = (node->config.bugs & NODE_BUG_READ_OWN_COPY) != 0 && !txn.writes;
+        if (request->kv.stale || own_copy) {
                 stale_came(node, asker, request, &txn, group);
                 return;
         }

@@ -114,6 +114,7 @@ static void build(struct sim *sim)
         for (uint32_t i = 0; i < sim->host_count && !sim->over; i++)
                 host_start(sim, &sim->hosts[i]);
         clients_init(sim);
+        value_clients_init(sim);
         sim_at(sim, SECOND, EVENT_DATA_CLIENT, 0, 0, 0);
         sim_at(sim, SECOND + sim_below(sim, STREAM_FAULTS, SECOND), EVENT_FAULT, 0, 0, 0);
         sim_at(sim, CHECK_EVERY_US, EVENT_CHECK, 0, 0, 0);
@@ -270,6 +271,12 @@ static void take(struct sim *sim, struct sim_event *event)
         case EVENT_LOCK_TIMEOUT:
                 lock_client_timeout(sim, event->a, event->generation);
                 break;
+        case EVENT_VALUE_CLIENT:
+                value_client_step(sim, event->a, event->generation);
+                break;
+        case EVENT_VALUE_TIMEOUT:
+                value_client_timeout(sim, event->a, event->generation);
+                break;
         case EVENT_DATA_CLIENT:
                 redis_client(sim);
                 break;
@@ -340,6 +347,8 @@ void sim_run(const struct sim_options *options, struct sim_result *ret)
         }
         if (!ret->violated)
                 check_end(sim);
+        if (!ret->violated)
+                value_clients_check(sim);
         count_cover(sim);
         ret->hash = sim->hash;
         ret->events = sim->events;

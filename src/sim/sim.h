@@ -37,6 +37,8 @@
         X(COVER_LOCK_WAITED, "a lock was granted after a wait")                                    \
         X(COVER_LOCK_EXPIRED, "a lock went to another owner because its lease ended")              \
         X(COVER_LOCK_FENCED, "a holder that was late was refused by the resource")                 \
+        X(COVER_VALUES, "what was done to values was found linearizable")                          \
+        X(COVER_VALUE_REPEATED, "a transaction was repeated, and known by its id")                 \
         X(COVER_MINORITY_SERVES, "a region cut off granted its own locks and refused global ones") \
         X(COVER_REGION_DOWN, "a region left the view")                                             \
         X(COVER_REGION_BACK, "a region returned to the view")                                      \

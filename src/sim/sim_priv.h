@@ -10,6 +10,7 @@
 #include "base/rng.h"
 #include "council/request.h"
 #include "keyspace/keyspace.h"
+#include "linear/linear.h"
 #include "node/node.h"
 #include "sim/sim.h"
 #include "world/world.h"
@@ -18,6 +19,9 @@
 #define REGIONS_MAX   5
 #define LOCK_CLIENTS  6
 #define LOCK_KEYS     8
+#define VALUE_CLIENTS 3
+#define VALUE_KEYS    4
+#define VALUE_OPS     160
 #define TERMS_MAX     4096
 #define INDEX_MAX     8192
 #define WITNESSES_MAX 1024
@@ -37,6 +41,7 @@ enum sim_stream {
         STREAM_REDIS,
         STREAM_DATA,
         STREAM_POSTGRES,
+        STREAM_VALUES,
         STREAM_COUNT,
 };
 
@@ -55,6 +60,8 @@ enum event_kind {
         EVENT_PROBE,       /* a node looks at its parts */
         EVENT_LOCK_CLIENT,
         EVENT_LOCK_TIMEOUT,
+        EVENT_VALUE_CLIENT,
+        EVENT_VALUE_TIMEOUT,
         EVENT_DATA_CLIENT,
         EVENT_FAULT,
         EVENT_HEAL_LINKS,
@@ -305,6 +312,29 @@ struct lock_key {
         uint64_t granted_us; /* when it was told so */
 };
 
+/* ---- values ---- */
+
+/* An operation on values, as it is judged at the end. */
+struct value_op {
+        struct linear_op op;
+        struct linear_pair when[1];
+        struct linear_pair then[2];
+        struct linear_pair saw[2];
+        uint32_t gets[2];
+        size_t get_count;
+        bool reads; /* it writes nothing */
+};
+
+struct value_client {
+        uint32_t index;
+        uint32_t host;
+        bool busy; /* with `op` */
+        size_t op;
+        uint64_t request; /* 0: none is open */
+        uint64_t generation;
+        uint32_t tries;
+};
+
 /* ---- PostgreSQL ---- */
 
 #define POSTGRES_RECORDS_MAX 1024
@@ -393,6 +423,10 @@ struct sim {
         struct lock_client clients[LOCK_CLIENTS];
         struct lock_key keys[LOCK_KEYS];
         uint32_t key_count;
+        struct value_client value_clients[VALUE_CLIENTS];
+        struct value_op value_ops[VALUE_OPS];
+        size_t value_op_count;
+        uint64_t value_seen[VALUE_KEYS]; /* by whoever read last */
         uint64_t request_last;
         /* Checkers. */
         uint16_t leader_of[1 + REGIONS_MAX][TERMS_MAX];
@@ -487,6 +521,16 @@ void history_heard(struct sim *sim, const struct lock_client *client, const stru
 void history_check(struct sim *sim);
 void history_fini(struct sim *sim);
 uint64_t clients_ask(struct sim *sim, struct host *host, const struct request *request);
+
+/* values.c */
+void value_clients_init(struct sim *sim);
+void value_client_step(struct sim *sim, uint32_t index, uint64_t generation);
+void value_client_timeout(struct sim *sim, uint32_t index, uint64_t request);
+/* False: it is no answer about values. */
+bool value_clients_reply(struct sim *sim, uint64_t request, const struct reply *reply);
+void value_clients_host_down(struct sim *sim, const struct host *host);
+/* At the end: is what was recorded linearizable? */
+void value_clients_check(struct sim *sim);
 
 /* postgres.c */
 void postgres_draw(struct sim *sim);
