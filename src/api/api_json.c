@@ -108,6 +108,23 @@ static json_t *json_region(const struct api *api, const struct node_status *stat
                 (json_int_t)region->backend_count, "healthy", (json_int_t)healthy);
 }
 
+static json_t *json_nodes(const struct node_status *status)
+{
+        json_t *nodes = json_array();
+        for (size_t i = 0; i < status->member_count; i++) {
+                const struct node_status_member *node = &status->members[i];
+                const struct node_status_region *region = region_by_id(status, node->region);
+                json_array_append_new(
+                        nodes, json_pack("{s:I, s:s, s:o, s:s, s:b, s:b, s:b, s:b, s:b}", "id",
+                                         (json_int_t)node->node, "name", node->name, "region",
+                                         text_or_null(region == NULL ? NULL : region->name), "role",
+                                         node->role, "coming", (int)node->coming, "up",
+                                         (int)node->up, "leader", (int)node->leads, "carries",
+                                         (int)node->carries, "done", (int)node->done));
+        }
+        return nodes;
+}
+
 json_t *api_json_status(const struct api *api)
 {
         const struct node_status *status = api->host.status(api->host.context);
@@ -120,14 +137,14 @@ json_t *api_json_status(const struct api *api)
         struct timespec now;
         clock_gettime(CLOCK_REALTIME, &now);
         return json_pack(
-                "{s:s, s:f, s:I, s:o, s:I, s:I, s:I, s:o, s:b, s:b, s:b, s:o, s:o}", "version",
+                "{s:s, s:f, s:I, s:o, s:I, s:I, s:I, s:o, s:b, s:b, s:b, s:o, s:o, s:o}", "version",
                 MERIDIAN_VERSION, "time", (double)now.tv_sec + (double)now.tv_nsec / 1e9, "node",
                 (json_int_t)status->node, "region", text_or_null(self == NULL ? NULL : self->name),
                 "epoch", (json_int_t)status->epoch, "view", (json_int_t)status->version, "term",
                 (json_int_t)status->term, "leader",
                 text_or_null(leader == NULL ? NULL : leader->name), "leads", (int)status->leads,
                 "majority", (int)status->majority, "stopped", (int)status->stopped, "postgres",
-                api_json_postgres(api, status), "regions", regions);
+                api_json_postgres(api, status), "nodes", json_nodes(status), "regions", regions);
 }
 
 json_t *api_json_events(const struct api *api, uint64_t since)

@@ -645,6 +645,9 @@ void cluster_redis(struct engine *engine, const struct world_effect *effect)
                 event.tailed.origin = effect->tail.origin;
                 event.tailed.after = event.tailed.last = effect->tail.after;
                 engine_emit(engine, &event);
+        } else if (effect->kind == WORLD_REDIS_AGAIN) {
+                for (unsigned i = 0; i < cluster->count; i++)
+                        connection_kick(&cluster->shards[i]->control, "asked anew");
         } else if (effect->kind == WORLD_REDIS_CLOSE) {
                 char low[NUMBER_SIZE], high[NUMBER_SIZE];
                 struct bytes argv[] = {BYTES("MERIDIAN.CLOSE"),

@@ -385,6 +385,8 @@ void engine_redis(struct engine *engine, const struct world_effect *effect)
                         redis_merge(engine, effect);
         } else if (effect->kind == WORLD_REDIS_SCAN) {
                 redis_scan(engine, effect);
+        } else if (effect->kind == WORLD_REDIS_AGAIN) {
+                connection_kick(&engine->control, "asked anew");
         } else if (effect->kind == WORLD_REDIS_CLOSE) {
                 redis_close(engine, effect);
         } else {

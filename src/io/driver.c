@@ -132,6 +132,7 @@ static void effect_run(struct io_driver *driver, const struct world_effect *effe
         case WORLD_REDIS_SCAN:
         case WORLD_REDIS_ACKED:
         case WORLD_REDIS_CLOSE:
+        case WORLD_REDIS_AGAIN:
                 ports->redis(ports->user, effect);
                 return;
         case WORLD_POSTGRES_DO:

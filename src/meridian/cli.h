@@ -57,6 +57,9 @@ const char *cli_user(void);
 /* The PostgreSQL part of a status; nothing where there is no cluster. */
 void cli_print_postgres(json_t *postgres);
 
+/* The document in force and its epoch, as GET /topology answers; NULL: said on stderr. */
+json_t *cli_topology_get(const struct cli *cli);
+
 /* ---- commands ---- */
 int cli_status(struct cli *cli);
 int cli_topology(struct cli *cli);

@@ -50,6 +50,36 @@ static bool topology_read(struct daemon *daemon)
         return true;
 }
 
+/* The newest topology that this node knew is kept beside its journals: what it was given may be so
+ * old that nobody of it is there any more. */
+static void topology_kept(struct daemon *daemon)
+{
+        struct io_error error;
+        struct topology_error fault;
+        char path[CONFIG_TEXT_MAX + 16];
+        uint8_t *kept = NULL;
+        size_t len = 0;
+        struct topology *topology = heap_alloc(&daemon->heap, sizeof *topology);
+        snprintf(path, sizeof path, "%s/topology", daemon->config.data_dir);
+        if (topology != NULL &&
+            io_file_read(&daemon->heap, path, TOPOLOGY_BYTES_MAX, &kept, &len, &error) ==
+                    ERR_NONE &&
+            topology_parse(bytes_of(kept, len), topology, &fault) &&
+            topology->epoch > daemon->topology.epoch &&
+            strcmp(topology->cluster, daemon->topology.cluster) == 0 &&
+            topology_region_of_node(topology, daemon->config.node) != NULL) {
+                LOG_INFO("topology", "%s of epoch %llu is newer than %s", path,
+                         (unsigned long long)topology->epoch, daemon->config.topology);
+                heap_free(&daemon->heap, daemon->document);
+                daemon->document = kept;
+                daemon->document_len = len;
+                daemon->topology = *topology;
+                kept = NULL;
+        }
+        heap_free(&daemon->heap, kept);
+        heap_free(&daemon->heap, topology);
+}
+
 /* Configuration and topology speak of the same node. */
 static bool identity_check(const struct daemon *daemon)
 {
@@ -79,7 +109,10 @@ bool daemon_check(struct daemon *daemon, int64_t *ret_days_left)
         struct pki_identity self;
         struct pki_error error;
         struct pki_files files = files_of(config);
-        if (!topology_read(daemon) || !identity_check(daemon))
+        if (!topology_read(daemon))
+                return false;
+        topology_kept(daemon);
+        if (!identity_check(daemon))
                 return false;
         enum err err = pki_identity_set(&self, config->cluster, config->region, config->node);
         CHECK(err == ERR_NONE); /* the configuration and the topology allow no other names */

@@ -72,6 +72,8 @@ struct daemon {
         struct view_region_now regions[TOPOLOGY_REGIONS_MAX];
         struct link_peer peers[TOPOLOGY_NODES_MAX];
         char peer_hosts[TOPOLOGY_NODES_MAX][TOPOLOGY_ADDRESS_TEXT];
+        struct node_leaving leaving[8]; /* nodes that are in the topology no more */
+        uint64_t peers_version;
 };
 
 /* Reads the topology file and checks that it, the configuration and the certificate belong

@@ -318,6 +318,26 @@ static void port_postgres(void *user, const struct world_effect *effect)
 
 /* ---- what follows from a turn ---- */
 
+/* Who leaves the groups keeps its link for so long. */
+static size_t wire_leaving(struct daemon *daemon, size_t count)
+{
+        size_t leaving = node_leaving(daemon->node, daemon->leaving, COUNT_OF(daemon->leaving));
+        for (size_t i = 0; i < leaving && count < COUNT_OF(daemon->peers); i++) {
+                const struct node_leaving *node = &daemon->leaving[i];
+                if (node->link.address.family == 0 || node->id == daemon->config.node)
+                        continue;
+                topology_address_text(&node->link.address, daemon->peer_hosts[count]);
+                daemon->peers[count] = (struct link_peer){
+                        .id = node->id,
+                        .region = node->region,
+                        .host = daemon->peer_hosts[count],
+                        .port = node->link.port,
+                };
+                count++;
+        }
+        return count;
+}
+
 size_t wire_peers(struct daemon *daemon, const struct topology *topology)
 {
         size_t count = 0;
@@ -337,15 +357,33 @@ size_t wire_peers(struct daemon *daemon, const struct topology *topology)
                         count++;
                 }
         }
-        return count;
+        return wire_leaving(daemon, count);
+}
+
+/* For the next start; a copy that is missing costs nothing but that. */
+static void topology_keep(struct daemon *daemon, const struct topology *topology)
+{
+        struct io_error error;
+        struct buffer text;
+        char path[CONFIG_TEXT_MAX + 16];
+        buffer_init(&text, &daemon->heap);
+        topology_write(topology, &text);
+        snprintf(path, sizeof path, "%s/topology", daemon->config.data_dir);
+        if (text.err != ERR_NONE ||
+            io_file_write(path, buffer_view(&text), 0644, &error) != ERR_NONE)
+                LOG_WARN("topology", "%s cannot be written", path);
+        buffer_fini(&text);
 }
 
 /* The council agreed on another topology, or the node has just read its own copy. */
 static void topology_follow(struct daemon *daemon)
 {
         const struct topology *topology = node_topology(daemon->node);
-        if (topology == daemon->topology_set && topology->epoch == daemon->topology_epoch)
+        uint64_t peers = node_peers_version(daemon->node);
+        if (topology == daemon->topology_set && topology->epoch == daemon->topology_epoch &&
+            peers == daemon->peers_version)
                 return;
+        daemon->peers_version = peers;
         enum err err = link_set_peers(daemon->link, daemon->peers, wire_peers(daemon, topology));
         if (err != ERR_NONE)
                 LOG_ERROR("topology", "the link cannot follow the topology: %s", err_text(err));
@@ -355,6 +393,8 @@ static void topology_follow(struct daemon *daemon)
                 LOG_ERROR("topology", "some backends are not looked at: %s", err_text(err));
         if (daemon->warden != NULL)
                 warden_topology(daemon->warden, topology);
+        if (topology->epoch > 1 && topology->epoch != daemon->topology_epoch)
+                topology_keep(daemon, topology);
         if (topology->epoch != daemon->topology_epoch)
                 LOG_INFO("topology", "epoch %llu is in force", (unsigned long long)topology->epoch);
         daemon->topology_set = topology;

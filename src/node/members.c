@@ -20,7 +20,10 @@
 #define LEND_APART_US   1000000
 #define WORD_VERSION    1
 #define WORD_REGION     1 /* flag: takes part in its region's group */
+#define WORD_DONE       4 /* flag: its groups are as the topology wants them */
+#define WORD_CARRIES    2 /* flag: carries its region's data */
 #define AWAY_HEARTBEATS 10
+#define LEAVES_US       3000000
 
 static bool knows_members(const struct node *node)
 {
@@ -67,23 +70,34 @@ static bool fresh(const struct node *node, uint64_t at_us)
                at_us + 1000ull * AWAY_HEARTBEATS * node->topology->timing.heartbeat_ms;
 }
 
-/* May this node begin its region's group (as the first), or join it (`ret_join`)? */
-static bool region_decided(const struct node *node, bool *ret_join)
+void members_note_founders(struct node *node)
+{
+        node->founder_count = 0;
+        for (uint32_t i = 0; i < node->region->node_count; i++)
+                node->founders[node->founder_count++] = node->region->nodes[i].id;
+}
+
+/* May this node begin its region's group (as the first), or join it (`ret_join`)? It begins only
+ * where all nodes of the document that it was started with are there, and none of them knows of the
+ * group: one that is gone may have known. */
+static bool region_decided(struct node *node, bool *ret_join)
 {
         bool first = true;
-        bool all = true;
         *ret_join = false;
         for (size_t i = 0; i < node->peer_count; i++) {
                 const struct node_peer *peer = &node->peers[i];
-                if (peer->region != node->region_id || peer->id == node->config.self)
-                        continue;
-                bool known = peer->up && peer->word_us != 0 && fresh(node, peer->word_us);
-                all = all && known;
-                first = first && node->config.self < peer->id;
-                if (known && peer->word.region_open)
+                if (peer->region == node->region_id && peer->id != node->config.self && peer->up &&
+                    peer->word_us != 0 && fresh(node, peer->word_us) && peer->word.region_open)
                         *ret_join = true;
         }
-        return *ret_join || (all && first);
+        for (size_t i = 0; i < node->founder_count; i++) {
+                const struct node_peer *peer = node_peer_of(node, node->founders[i]);
+                if (node->founders[i] == node->config.self)
+                        continue;
+                first = first && node->config.self < node->founders[i] && peer != NULL &&
+                        peer->up && peer->word_us != 0 && fresh(node, peer->word_us);
+        }
+        return *ret_join || first;
 }
 
 void members_begin(struct node *node)
@@ -97,6 +111,21 @@ void members_begin(struct node *node)
         if (err != ERR_NONE)
                 node->failed = err;
         node->gossip_wanted = true;
+}
+
+/* Members of the groups who are in the topology no more, from an earlier start. */
+void members_meet(struct node *node)
+{
+        struct consensus_member members[CONSENSUS_VOTERS_MAX];
+        for (int group = 0; group < WORLD_GROUP_COUNT; group++) {
+                const struct consensus *consensus = node->groups[group].consensus;
+                size_t count = consensus == NULL
+                                       ? 0
+                                       : consensus_members(consensus, members, COUNT_OF(members));
+                for (size_t i = 0; i < count; i++)
+                        if (node_peer_of(node, members[i].node) == NULL)
+                                node_peer_meet(node, members[i].node);
+        }
 }
 
 /* ---- words ---- */
@@ -143,15 +172,47 @@ enum err member_states_came(struct node *node, node_id from, struct bytes data)
         return version < WORD_VERSION || cursor_failed(&cursor) ? ERR_MALFORMED : ERR_NONE;
 }
 
+static bool is_member(const struct node *node, node_id id)
+{
+        struct consensus_member members[CONSENSUS_VOTERS_MAX];
+        for (int group = 0; group < WORLD_GROUP_COUNT; group++) {
+                const struct consensus *consensus = node->groups[group].consensus;
+                size_t count = consensus == NULL
+                                       ? 0
+                                       : consensus_members(consensus, members, COUNT_OF(members));
+                for (size_t i = 0; i < count; i++)
+                        if (members[i].node == id)
+                                return true;
+        }
+        return false;
+}
+
+/* Who has left the groups is not listened to any more. */
+static void forget_left(struct node *node)
+{
+        for (size_t i = node->peer_count; i-- > 0;) {
+                const struct node_peer *peer = &node->peers[i];
+                if (peer->leaving_us != 0 && node->now_us > peer->leaving_us + LEAVES_US &&
+                    !is_member(node, peer->id))
+                        node_peer_forget(node, i);
+        }
+}
+
 void members_tell(struct node *node)
 {
+        forget_left(node);
         if (node->groups[WORLD_GROUP_GLOBAL].leading)
                 tell_states(node);
         struct buffer buffer;
         buffer_init(&buffer, node->heap);
         buffer_u8(&buffer, WORD_VERSION);
-        buffer_u8(&buffer, node->groups[WORLD_GROUP_REGION].consensus != NULL ? WORD_REGION : 0);
-        buffer_varint(&buffer, node->topology->epoch);
+        unsigned flags = node->groups[WORLD_GROUP_REGION].consensus != NULL ? WORD_REGION : 0;
+        if (node->carries)
+                flags |= WORD_CARRIES;
+        if (node_members_done(node))
+                flags |= WORD_DONE;
+        buffer_u8(&buffer, (uint8_t)flags);
+        buffer_varint(&buffer, node->outcast ? node->learned_epoch : node->topology->epoch);
         struct envelope envelope = {.kind = ENVELOPE_MEMBER, .body = buffer_view(&buffer)};
         for (size_t i = 0; i < node->peer_count && buffer.err == ERR_NONE; i++)
                 if (node->peers[i].up)
@@ -167,6 +228,8 @@ static bool word_decode(struct bytes data, struct member_word *ret)
         uint8_t flags = cursor_u8(&cursor);
         ret->epoch = cursor_varint(&cursor);
         ret->region_open = (flags & WORD_REGION) != 0;
+        ret->carries = (flags & WORD_CARRIES) != 0;
+        ret->done = (flags & WORD_DONE) != 0;
         return !cursor_failed(&cursor) && version >= WORD_VERSION;
 }
 
@@ -208,7 +271,8 @@ enum err member_topology_came(struct node *node, struct bytes document)
                 return ERR_MALFORMED;
         struct bytes copy;
         if (strcmp(node->spare->cluster, node->topology->cluster) != 0 ||
-            node->spare->epoch <= node->topology->epoch)
+            node->spare->epoch <= node->topology->epoch ||
+            node->spare->epoch <= node->learned_epoch)
                 return ERR_NONE;
         if (!heap_copy(node->heap, document, &copy))
                 return ERR_NONE; /* it comes again */
@@ -223,13 +287,6 @@ enum err member_topology_came(struct node *node, struct bytes document)
 
 /* ---- steps ---- */
 
-static bool peer_there(struct node *node, node_id id)
-{
-        const struct node_peer *peer = node_peer_of(node, id);
-        return id == node->config.self ||
-               (peer != NULL && peer->up && peer->gossip_known && fresh(node, peer->gossip_us));
-}
-
 static bool seats_now(struct node *node, const struct node_group *group, struct seats *ret)
 {
         struct consensus_member members[CONSENSUS_VOTERS_MAX];
@@ -240,7 +297,7 @@ static bool seats_now(struct node *node, const struct node_group *group, struct 
                         topology_region_of_node(node->topology, members[i].node);
                 ret->items[i] = (struct seat){.member = members[i],
                                               .region = region != NULL ? region->id : 0,
-                                              .there = peer_there(node, members[i].node)};
+                                              .there = members_there(node, members[i].node)};
         }
         return ret->count > 0;
 }
@@ -294,6 +351,33 @@ static void carry_out(struct node *node, struct node_group *group, const struct 
                 tell_step(node, group, step);
 }
 
+static bool group_done(const struct node *node, const struct node_group *group)
+{
+        struct consensus_member members[CONSENSUS_VOTERS_MAX];
+        struct seats wanted;
+        if (group->consensus == NULL ||
+            !seats_wanted(node->topology, group->group == WORLD_GROUP_GLOBAL ? 0 : node->region_id,
+                          &wanted))
+                return false;
+        size_t count = consensus_members(group->consensus, members, COUNT_OF(members));
+        if (count != wanted.count)
+                return false;
+        for (size_t i = 0; i < count; i++) {
+                const struct seat *seat = seats_find(&wanted, members[i].node);
+                if (seat == NULL || seat->member.role != members[i].role)
+                        return false;
+        }
+        return true;
+}
+
+bool node_members_done(const struct node *node)
+{
+        for (int i = 0; i < WORLD_GROUP_COUNT; i++)
+                if (!group_done(node, &node->groups[i]))
+                        return false;
+        return true;
+}
+
 void members_tick(struct node *node, struct node_group *group)
 {
         bool global = group->group == WORLD_GROUP_GLOBAL;
@@ -311,7 +395,7 @@ void members_tick(struct node *node, struct node_group *group)
                 return;
         group->step_next_us = node->now_us + STEP_APART_US;
         if (node->outcast) {
-                if (global && now.count > 1)
+                if (now.count > 1)
                         (void)!consensus_transfer(group->consensus, node->now_us / 1000, 0);
                 return;
         }
@@ -319,6 +403,105 @@ void members_tick(struct node *node, struct node_group *group)
                 return;
         seats_next(&now, &wanted, node->config.self, &step);
         carry_out(node, group, &step);
+}
+
+/* ---- which topology may follow ---- */
+
+static bool region_open_at(struct node *node, node_id id)
+{
+        const struct node_peer *peer = node_peer_of(node, id);
+        if (id == node->config.self)
+                return node->groups[WORLD_GROUP_REGION].consensus != NULL;
+        return peer != NULL && peer->word_us != 0 && fresh(node, peer->word_us) &&
+               peer->word.region_open;
+}
+
+/* A region that loses a node keeps one that has its group's state. */
+static bool region_may_follow(struct node *node, const struct topology_region *before,
+                              const struct topology_region *after, char *text, size_t size)
+{
+        bool lost = false;
+        bool kept = false;
+        bool any = false;
+        uint32_t there = 0;
+        for (uint32_t i = 0; i < before->node_count; i++) {
+                node_id id = before->nodes[i].id;
+                bool stays = false;
+                for (uint32_t k = 0; k < after->node_count; k++)
+                        stays = stays || after->nodes[k].id == id;
+                lost = lost || !stays;
+                any = any || stays;
+                kept = kept || (stays && region_open_at(node, id));
+                there += members_there(node, id);
+        }
+        if (any && before->role != after->role) {
+                (void)snprintf(text, size,
+                               "region %s goes from %s to %s: its nodes cannot; give them new ids",
+                               after->name, topology_role_name(before->role),
+                               topology_role_name(after->role));
+                return false;
+        }
+        if (lost && there < before->node_count / 2 + 1) {
+                (void)snprintf(text, size,
+                               "the group of region %s has no majority now (%u of %u nodes are "
+                               "there), so it can let nobody go: start its nodes, or take the "
+                               "whole region out",
+                               after->name, there, before->node_count);
+                return false;
+        }
+        if (!lost || kept)
+                return true;
+        (void)snprintf(text, size,
+                       "region %s would keep no node that has the state of its group: first add "
+                       "the new nodes and wait until they have it; a region that is lost comes "
+                       "back under a new id",
+                       after->name);
+        return false;
+}
+
+/* Those who vote then, and are there or new, are a majority. */
+static bool majority_may_follow(struct node *node, const struct topology *after, char *text,
+                                size_t size)
+{
+        struct seats wanted;
+        size_t there = 0;
+        size_t stay = 0;
+        if (!seats_wanted(after, 0, &wanted)) {
+                (void)snprintf(text, size, "more than %d nodes", SEATS_MAX);
+                return false;
+        }
+        for (size_t i = 0; i < wanted.count; i++) {
+                const struct consensus_member *member = &wanted.items[i].member;
+                bool old = topology_node_by_id(node->topology, member->node) != NULL;
+                if (member->role == CONSENSUS_LEARNER)
+                        continue;
+                stay += old;
+                there += !old || members_there(node, member->node);
+        }
+        size_t votes = seats_votes(&wanted);
+        if (stay > 0 && there >= votes / 2 + 1)
+                return true;
+        if (stay == 0)
+                (void)snprintf(text, size,
+                               "nobody who votes now would vote then: replace the "
+                               "nodes in two steps");
+        else
+                (void)snprintf(text, size,
+                               "agreement would be lost: of %zu votes only %zu are of nodes that "
+                               "are there or new",
+                               votes, there);
+        return false;
+}
+
+bool members_may_follow(struct node *node, const struct topology *after, char *text, size_t size)
+{
+        for (uint32_t i = 0; i < node->topology->region_count; i++) {
+                const struct topology_region *before = &node->topology->regions[i];
+                const struct topology_region *then = topology_region_by_id(after, before->id);
+                if (then != NULL && !region_may_follow(node, before, then, text, size))
+                        return false;
+        }
+        return !knows_members(node) || majority_may_follow(node, after, text, size);
 }
 
 bool members_give_way(struct node *node, struct node_group *group,
@@ -332,11 +515,59 @@ bool members_give_way(struct node *node, struct node_group *group,
                 return false;
         size_t count = consensus_members(group->consensus, members, COUNT_OF(members));
         for (size_t i = 0; i < count; i++) {
-                if (members[i].role != CONSENSUS_VOTER || !peer_there(node, members[i].node) ||
+                if (members[i].role != CONSENSUS_VOTER || !members_there(node, members[i].node) ||
                     topology_region_of_node(node->spare, members[i].node) == NULL)
                         continue;
                 (void)!consensus_transfer(group->consensus, node->now_us / 1000, members[i].node);
                 return true;
         }
         return false;
+}
+
+/* ---- status ---- */
+
+bool members_there(const struct node *node, node_id id)
+{
+        for (size_t i = 0; i < node->peer_count; i++)
+                if (node->peers[i].id == id)
+                        return id == node->config.self ||
+                               (node->peers[i].up && node->peers[i].gossip_known &&
+                                fresh(node, node->peers[i].gossip_us));
+        return id == node->config.self;
+}
+
+static void member_role(const struct consensus_member *members, size_t count,
+                        struct node_status_member *ret)
+{
+        static const char *const names[] = {"none", "voter", "learner", "witness"};
+        ret->role = names[0];
+        for (size_t i = 0; i < count; i++) {
+                if (members[i].node != ret->node)
+                        continue;
+                ret->role = names[members[i].role];
+                ret->coming = members[i].wanted != 0;
+        }
+}
+
+void members_status(const struct node *node, struct node_status *ret)
+{
+        struct consensus_member members[CONSENSUS_VOTERS_MAX];
+        const struct node_group *global = &node->groups[WORLD_GROUP_GLOBAL];
+        size_t count = global->consensus == NULL
+                               ? 0
+                               : consensus_members(global->consensus, members, COUNT_OF(members));
+        for (size_t i = 0; i < node->peer_count && i < NODE_STATUS_MEMBERS_MAX; i++) {
+                const struct node_peer *peer = &node->peers[i];
+                struct node_status_member *out = &ret->members[ret->member_count++];
+                const struct topology_node *known = topology_node_by_id(node->topology, peer->id);
+                bool self = peer->id == node->config.self;
+                out->node = peer->id;
+                out->region = peer->region;
+                (void)snprintf(out->name, sizeof out->name, "%s", known != NULL ? known->name : "");
+                member_role(members, count, out);
+                out->up = members_there(node, peer->id);
+                out->leads = global->status.leader == peer->id;
+                out->carries = self ? node->carries : out->up && peer->word.carries;
+                out->done = self ? node_members_done(node) : peer->word.done;
+        }
 }

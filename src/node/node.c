@@ -57,9 +57,23 @@ const char *node_region_name(const struct node *node, region_id id)
 
 /* ---- topology ---- */
 
-static enum err peers_fill(struct node *node)
+static void peer_left(struct node *node, const struct topology *before, struct node_peer *peer)
 {
-        size_t count = 0;
+        const struct topology_region *region = topology_region_of_node(before, peer->id);
+        const struct topology_node *known = topology_node_by_id(before, peer->id);
+        if (peer->leaving_us == 0 && region != NULL && known != NULL) {
+                peer->leaving = (struct node_leaving){.id = peer->id, .link = known->link};
+                memcpy(peer->leaving.region, region->name, sizeof peer->leaving.region);
+                peer->leaving_us = node->now_us;
+        }
+        peer->region = 0;
+}
+
+/* Those of the topology, and behind them those who were in it `before` (or NULL): who is to leave
+ * the groups has to be heard until it has left them. */
+static enum err peers_fill(struct node *node, const struct topology *before)
+{
+        size_t count = node->peer_count;
         const struct topology *topology = node->topology;
         for (size_t i = 0; i < topology->region_count; i++)
                 count += topology->regions[i].node_count;
@@ -74,17 +88,96 @@ static enum err peers_fill(struct node *node)
                         if (old != NULL)
                                 peers[at] = *old;
                         peers[at].id = id;
+                        peers[at].leaving_us = 0;
                         peers[at++].region = topology->regions[i].id;
                 }
         }
-        CHECK(at == count);
+        for (size_t i = 0; i < node->peer_count && before != NULL; i++) {
+                if (topology_region_of_node(topology, node->peers[i].id) != NULL)
+                        continue;
+                peers[at] = node->peers[i];
+                peer_left(node, before, &peers[at++]);
+        }
         heap_free(node->heap, node->peers);
         node->peers = peers;
-        node->peer_count = count;
+        node->peer_count = at;
+        node->peers_version++;
         return ERR_NONE;
 }
 
-/* The regions whose data comes here, and goes there: data flows between their first nodes. */
+/* A node that is not in the newest topology still knows those who are: its groups may need it to
+ * let it go. */
+static void peers_meet(struct node *node, const struct topology *newest)
+{
+        size_t count = node->peer_count;
+        struct node_peer *peers =
+                heap_alloc_array(node->heap, count + TOPOLOGY_NODES_MAX, sizeof *peers);
+        if (peers == NULL)
+                return; /* it hears of the topology again */
+        memcpy(peers, node->peers, count * sizeof *peers);
+        for (uint32_t i = 0; i < newest->region_count; i++) {
+                const struct topology_region *region = &newest->regions[i];
+                for (uint32_t k = 0; k < region->node_count; k++) {
+                        if (node_peer_of(node, region->nodes[k].id) != NULL)
+                                continue;
+                        struct node_peer *peer = &peers[count++];
+                        peer->id = region->nodes[k].id;
+                        peer->leaving_us = node->now_us;
+                        peer->leaving.id = peer->id;
+                        peer->leaving.link = region->nodes[k].link;
+                        memcpy(peer->leaving.region, region->name, sizeof region->name);
+                }
+        }
+        heap_free(node->heap, node->peers);
+        node->peers = peers;
+        node->peer_count = count;
+        node->peers_version++;
+}
+
+void node_peer_meet(struct node *node, node_id id)
+{
+        size_t size = (node->peer_count + 1) * sizeof *node->peers;
+        struct node_peer *peers = heap_resize(node->heap, node->peers, size);
+        if (peers == NULL)
+                return;
+        memset(&peers[node->peer_count], 0, sizeof *peers);
+        peers[node->peer_count].id = peers[node->peer_count].leaving.id = id;
+        peers[node->peer_count++].leaving_us = node->now_us;
+        node->peers = peers;
+        node->peers_version++;
+}
+
+void node_peer_forget(struct node *node, size_t at)
+{
+        memmove(&node->peers[at], &node->peers[at + 1],
+                (node->peer_count - at - 1) * sizeof *node->peers);
+        node->peer_count--;
+        node->peers_version++;
+}
+
+bool node_knows(const struct node *node, node_id id)
+{
+        for (size_t i = 0; i < node->peer_count; i++)
+                if (node->peers[i].id == id)
+                        return true;
+        return false;
+}
+
+uint64_t node_peers_version(const struct node *node)
+{
+        return node->peers_version;
+}
+
+size_t node_leaving(const struct node *node, struct node_leaving *ret, size_t size)
+{
+        size_t count = 0;
+        for (size_t i = 0; i < node->peer_count && count < size; i++)
+                if (node->peers[i].leaving_us != 0)
+                        ret[count++] = node->peers[i].leaving;
+        return count;
+}
+
+/* The regions whose data comes here, and goes there: at first between their first nodes. */
 static enum err replication_peers(const struct node *node, struct replication_peer *ret_peers,
                                   size_t *ret_count)
 {
@@ -98,7 +191,7 @@ static enum err replication_peers(const struct node *node, struct replication_pe
                         return ERR_LIMIT;
                 ret_peers[count++] = (struct replication_peer){region->nodes[0].id, region->id};
         }
-        *ret_count = node->region->nodes[0].id == node->config.self ? count : 0;
+        *ret_count = count;
         return ERR_NONE;
 }
 
@@ -149,8 +242,13 @@ void node_adopt_topology(struct node *node, struct bytes document)
         }
         if (node->spare->epoch < node->learned_epoch)
                 return; /* the log comes there, too */
-        node->outcast = topology_region_of_node(node->spare, node->config.self) == NULL;
+        bool without = topology_region_of_node(node->spare, node->config.self) == NULL;
+        if (without && node->spare->epoch < node->topology->epoch)
+                return; /* of the time before this node */
+        node->outcast = without;
         if (node->outcast) {
+                if (node->started)
+                        peers_meet(node, node->spare);
                 node_note(node, "topology-without-us",
                           "The agreed topology is without this node: it takes and sends no data "
                           "any more. Stop it; its region can come back under a new id, with an "
@@ -165,7 +263,7 @@ void node_adopt_topology(struct node *node, struct bytes document)
         node->region = topology_region_of_node(node->topology, node->config.self);
         if (node->started) {
                 health_reconfigure(node->health, node->topology, node->now_us);
-                if (peers_fill(node) != ERR_NONE)
+                if (peers_fill(node, old) != ERR_NONE)
                         node->failed = ERR_NOMEM;
                 regions_sync(node);
                 regions_removed(node, old);
@@ -206,7 +304,8 @@ static enum err node_open(struct node *node, struct bytes document)
         if (node->region == NULL)
                 return ERR_INVALID;
         node->region_id = node->region->id;
-        enum err err = peers_fill(node);
+        members_note_founders(node);
+        enum err err = peers_fill(node, NULL);
         struct consensus_member members[CONSENSUS_VOTERS_MAX];
         if (err == ERR_NONE && members_first(node, WORLD_GROUP_GLOBAL, members) == 0)
                 err = ERR_LIMIT;
@@ -269,6 +368,7 @@ static void node_start(struct node *node, const struct world_event *event)
         node->seed = event->start.seed;
         health_init(node->health, node->topology, node->config.self, node->now_us);
         node->started = true;
+        carrier_start(node);
         regions_sync(node);
         for (int i = 0; i < WORLD_GROUP_COUNT; i++) {
                 enum err err = group_start(node, &node->groups[i], event->start.journals[i]);
@@ -278,6 +378,7 @@ static void node_start(struct node *node, const struct world_event *event)
                 }
                 group_pump(node, &node->groups[i]);
         }
+        members_meet(node);
         regions_sync(node);
 }
 
@@ -525,7 +626,9 @@ void node_step(struct node *node, const struct world_event *event,
                 seen.now_us = node->now_us;
                 dispatch(node, &seen);
                 if (node->failed == ERR_NONE) {
-                        replication_step(node->replication, &seen, &node->outbox);
+                        carrier_look(node);
+                        if (carrier_hears(node, &seen))
+                                replication_step(node->replication, &seen, &node->outbox);
                         if (!event->more) {
                                 turn(node);
                                 outbox_wake(&node->outbox, turn_next_us(node));

@@ -16,10 +16,10 @@
 #include "node/status.h"
 #include "raft/consensus.h"
 #include "replication/replication.h"
+#include "topology/topology.h"
 #include "world/world.h"
 
 struct council;
-struct topology;
 
 /* Planted bugs of this room; those of other rooms are passed on in their own fields. */
 enum node_bug {
@@ -88,6 +88,23 @@ int node_region_state(const struct node *node, region_id region);
 
 /* A group's consensus, for status. */
 struct consensus_status node_group_status(const struct node *node, enum world_group group);
+
+/* True where both groups of this node have the members that its topology wants, as far as it knows. */
+bool node_members_done(const struct node *node);
+
+/* A node that is in the topology no more, and leaves the groups: its link stays until then. */
+struct node_leaving {
+        node_id id;
+        char region[TOPOLOGY_NAME_SIZE];
+        struct topology_endpoint link;
+};
+size_t node_leaving(const struct node *node, struct node_leaving *ret, size_t size);
+
+/* Is that node one to have a link with? */
+bool node_knows(const struct node *node, node_id id);
+
+/* Grows whenever the set of nodes to have a link with has changed. */
+uint64_t node_peers_version(const struct node *node);
 
 /* The topology in force, borrowed until the next node_step. */
 const struct topology *node_topology(const struct node *node);

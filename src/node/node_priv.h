@@ -80,14 +80,16 @@ MUST_USE enum err gossip_decode(struct bytes data, struct gossip *ret);
  * varint epoch, and what later versions add. */
 struct member_word {
         bool region_open; /* it takes part in its region's group */
+        bool carries;     /* its region's data: carrier.c */
+        bool done;        /* its groups are as the topology wants them */
         uint64_t epoch;   /* of the document that it knows */
 };
 
 /* Another node, or this one. In the order of the topology. */
 struct node_peer {
         node_id id;
-        region_id region;
-        bool up; /* the link stands */
+        region_id region; /* 0: of one that is leaving */
+        bool up;          /* the link stands */
         bool rtt_known;
         uint64_t rtt_us;
         bool gossip_known;
@@ -95,7 +97,9 @@ struct node_peer {
         struct gossip gossip;
         uint64_t word_us; /* when it came; 0: never */
         struct member_word word;
-        uint64_t behind_us; /* knows an older topology since then, or was sent the newer one */
+        uint64_t behind_us;  /* knows an older topology since then, or was sent the newer one */
+        uint64_t leaving_us; /* is not in the topology any more since then; 0: it is */
+        struct node_leaving leaving;
 };
 
 /* What is followed about a region. */
@@ -105,6 +109,7 @@ struct node_region {
         uint64_t state_since_us; /* seen in this state since then */
         uint64_t fine_since_us;  /* up and well without a break since then; 0: not now */
         uint64_t proposed_us;    /* a change was proposed then; 0: none is under way */
+        node_id carrier;         /* data goes to that node of it; 0: to its first */
 };
 
 /* Where an answer goes. */
@@ -254,6 +259,9 @@ struct node {
         struct bytes learned;  /* the newest that another node told of, owned */
         uint64_t learned_epoch;
         uint8_t told_states[TOPOLOGY_REGION_ID_MAX + 1]; /* of a witness: as the leader told */
+        node_id founders[TOPOLOGY_REGION_NODES_MAX];
+        size_t founder_count;
+        bool carries;                         /* this node carries its region's data */
         bool outcast;                         /* the agreed topology is without this node */
         const struct topology_region *region; /* own */
         region_id region_id;
@@ -264,6 +272,7 @@ struct node {
         struct buffer scratch, scratch2;
         struct node_peer *peers;
         size_t peer_count;
+        uint64_t peers_version;
         struct node_region regions[TOPOLOGY_REGIONS_MAX];
         size_t region_count;
         struct pending *pending_first;
@@ -301,6 +310,9 @@ struct node {
 void node_note(struct node *node, const char *name, const char *format, ...) PRINTF_LIKE(3, 4);
 struct node_peer *node_peer_of(struct node *node, node_id id);
 void node_send(struct node *node, node_id peer, const struct envelope *envelope);
+/* One more, who is in no topology that is known; without memory, nothing happens. */
+void node_peer_meet(struct node *node, node_id id);
+void node_peer_forget(struct node *node, size_t at);
 void node_adopt_topology(struct node *node, struct bytes document);
 const char *node_region_name(const struct node *node, region_id id);
 
@@ -312,12 +324,20 @@ size_t members_first(const struct node *node, enum world_group group,
                      struct consensus_member members[CONSENSUS_VOTERS_MAX]);
 /* True where this node was not there when the cluster began. */
 bool members_later(const struct node *node);
+/* Whose word counts when the region's group begins: the nodes of the first document. */
+void members_note_founders(struct node *node);
+/* May this topology follow on the one in force? False, and why. */
+bool members_may_follow(struct node *node, const struct topology *after, char *text, size_t size);
+void members_meet(struct node *node);
 /* Begins the region's group when it is time. */
 void members_begin(struct node *node);
 void members_tell(struct node *node);
 MUST_USE enum err member_word_came(struct node *node, struct node_peer *peer, struct bytes data);
 MUST_USE enum err member_topology_came(struct node *node, struct bytes document);
 void members_tick(struct node *node, struct node_group *group);
+/* Was that node heard lately? */
+bool members_there(const struct node *node, node_id id);
+void members_status(const struct node *node, struct node_status *ret);
 /* A witness of the global group has its log, and not the state that it makes. */
 bool node_stateless(const struct node *node);
 /* Of a region, as it was agreed. */
@@ -326,6 +346,15 @@ MUST_USE enum err member_states_came(struct node *node, node_id from, struct byt
 /* A leader does not propose the topology that is without it: it hands over, true. */
 bool members_give_way(struct node *node, struct node_group *group,
                       const struct council_command *command);
+
+/* carrier.c */
+void carrier_start(struct node *node);
+/* Takes over, or lets go; and follows where the other regions' data is. */
+void carrier_look(struct node *node);
+/* Does replication hear of this event? */
+bool carrier_hears(const struct node *node, const struct world_event *event);
+/* Whose gossip counts for a region: the carrier's, else any fresh one; NULL: none. */
+const struct node_peer *carrier_speaks(const struct node *node, region_id region);
 
 /* group.c */
 MUST_USE enum err group_open(struct node *node, enum world_group group);

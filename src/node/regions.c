@@ -56,14 +56,8 @@ bool region_routable(const struct node *node, const struct node_region *region, 
 
 static const struct gossip *region_gossip(const struct node *node, region_id region)
 {
-        uint64_t fresh_us = 5000ull * node->topology->timing.heartbeat_ms;
-        for (size_t i = 0; i < node->peer_count; i++) {
-                const struct node_peer *peer = &node->peers[i];
-                if (peer->region == region && peer->gossip_known &&
-                    node->now_us < peer->gossip_us + fresh_us)
-                        return &peer->gossip;
-        }
-        return NULL;
+        const struct node_peer *peer = carrier_speaks(node, region);
+        return peer != NULL ? &peer->gossip : NULL;
 }
 
 /* Does a region write data that this one has to wait for before it serves? */
@@ -97,7 +91,7 @@ static bool region_caught_up(const struct node *node, region_id region)
 {
         if (node->config.bugs & NODE_BUG_EARLY_RETURN)
                 return true;
-        if (region == node->region_id)
+        if (region == node->region_id && node->carries)
                 return node_caught_up(node);
         const struct gossip *gossip = region_gossip(node, region);
         return gossip != NULL && gossip->caught_up;
@@ -237,6 +231,9 @@ static uint64_t backends_of(const struct node *node, region_id region)
 {
         if (region == node->region_id)
                 return node->backends_up;
+        const struct gossip *gossip = region_gossip(node, region);
+        if (gossip != NULL)
+                return gossip->backends_up;
         for (size_t i = 0; i < node->peer_count; i++)
                 if (node->peers[i].region == region && node->peers[i].gossip_known)
                         return node->peers[i].gossip.backends_up;

@@ -418,6 +418,10 @@ static void topology_came(struct node *node, struct asker asker, const struct re
                                topology_error_text(&error, text, sizeof text));
                 return;
         }
+        if (!members_may_follow(node, node->spare, text, sizeof text)) {
+                request_refuse(node, asker, request->kind, REPLY_BAD_REQUEST, text);
+                return;
+        }
         if (request_no_majority(node, asker, request->kind, group))
                 return;
         topology_set(node, asker, request);

@@ -106,13 +106,9 @@ static void status_region(const struct node *node, size_t index, uint64_t now_us
         ret->heard_age_us = ret->heard_ever ? 1000ull * age_ms : 0;
         ret->heard =
                 ret->self || (ret->heard_ever && age_ms < node->topology->timing.down_after_ms);
-        for (size_t i = 0; i < node->peer_count; i++) {
-                const struct node_peer *peer = &node->peers[i];
-                if (peer->region == region->id && gossip_fresh(node, peer, now_us)) {
-                        status_word(node, &peer->gossip, ret);
-                        break;
-                }
-        }
+        const struct node_peer *speaker = carrier_speaks(node, region->id);
+        if (speaker != NULL && gossip_fresh(node, speaker, now_us))
+                status_word(node, &speaker->gossip, ret);
         status_why(node, region, now_us, ret);
 }
 
@@ -151,6 +147,7 @@ void node_status(const struct node *node, uint64_t now_us, uint64_t wall_us,
         ret_status->region_count = node->region_count;
         for (size_t i = 0; i < node->region_count; i++)
                 status_region(node, i, now_us, ret_status);
+        members_status(node, ret_status);
         status_notes(node, ret_status);
         postgres_status(node, now_us, &ret_status->postgres);
 }

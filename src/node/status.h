@@ -87,6 +87,21 @@ struct node_status_postgres {
         size_t server_count;
 };
 
+#define NODE_STATUS_MEMBERS_MAX 64
+
+/* A node of the topology, or one that is about to leave the groups. */
+struct node_status_member {
+        node_id node;
+        region_id region; /* 0: it is in the topology no more */
+        char name[NODE_STATUS_NAME_MAX];
+        const char *role; /* in the global group: "voter", "learner", "witness", "none"; static */
+        bool coming;      /* gets a vote as soon as it has caught up */
+        bool up;          /* was heard lately; this node itself: true */
+        bool leads;       /* the global group */
+        bool carries;     /* its region's data */
+        bool done;        /* its groups are as the topology wants them, as far as it knows */
+};
+
 struct node_status_note {
         uint64_t index; /* grows by one a note, from 1 */
         uint64_t wall_us;
@@ -109,6 +124,8 @@ struct node_status {
         bool stopped;      /* a journal failed: this node takes no part in agreement */
         struct node_status_region regions[NODE_STATUS_REGIONS_MAX];
         size_t region_count;
+        struct node_status_member members[NODE_STATUS_MEMBERS_MAX];
+        size_t member_count;
         struct node_status_postgres postgres;
         struct node_status_note notes[NODE_STATUS_NOTES_MAX]; /* oldest first */
         size_t note_count;

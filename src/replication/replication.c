@@ -45,7 +45,7 @@ struct replication *replication_new(struct heap *heap, const struct replication_
         buffer_init(&r->scratch, heap);
         r->peer_count = config->peer_count;
         for (size_t i = 0; i < config->peer_count; i++) {
-                r->peers[i].node = config->peers[i].node;
+                r->peers[i].node = r->peers[i].at = config->peers[i].node;
                 r->peers[i].region = config->peers[i].region;
                 receiver_init(&r->peers[i].receiver);
                 pieces_init(r, &r->peers[i]);
@@ -84,6 +84,14 @@ static struct peer *peer_by_node(struct replication *r, node_id node)
         return NULL;
 }
 
+static struct peer *peer_at(struct replication *r, node_id node)
+{
+        for (size_t i = 0; i < r->peer_count; i++)
+                if (r->peers[i].at == node)
+                        return &r->peers[i];
+        return NULL;
+}
+
 static struct peer *peer_by_region(struct replication *r, region_id region)
 {
         for (size_t i = 0; i < r->peer_count; i++)
@@ -110,7 +118,7 @@ void replication_send(struct replication *r, struct peer *peer,
         if (!piece && r->scratch.len > r->config.piece_bytes)
                 pieces_begin(r, peer, slot, class);
         else
-                outbox_send(r->outbox, peer->node, class, buffer_view(&r->scratch));
+                outbox_send(r->outbox, peer->at, class, buffer_view(&r->scratch));
 }
 
 static void greet(struct replication *r, struct peer *peer)
@@ -159,9 +167,22 @@ void replication_members(struct replication *r, const struct replication_peer *p
                 if (peer == NULL || peer->standing == PEER_MEMBER)
                         continue;
                 if (peer->standing == PEER_UNKNOWN)
-                        peer->node = peers[i].node;
+                        peer->node = peer->at = peers[i].node;
                 peer->standing = PEER_MEMBER;
         }
+}
+
+void replication_route(struct replication *r, region_id region, node_id node, bool up)
+{
+        struct peer *peer = peer_by_region(r, region);
+        if (peer == NULL || peer->standing != PEER_MEMBER || peer->at == node)
+                return;
+        sender_stop(&peer->sender);
+        receiver_stop(r, peer);
+        pieces_stop(peer);
+        peer->at = node;
+        peer->link = up;
+        peer->up = false; /* peers_return */
 }
 
 /* What our Redis holds of a region that is no member may be more than others have. */
@@ -302,7 +323,7 @@ static void dispatch(struct replication *r, const struct world_event *event)
         switch (event->kind) {
         case WORLD_PEER_UP:
         case WORLD_PEER_DOWN:
-                peer = peer_by_node(r, event->peer.peer);
+                peer = peer_at(r, event->peer.peer);
                 if (peer == NULL)
                         break;
                 peer->link = event->kind == WORLD_PEER_UP;
@@ -310,7 +331,7 @@ static void dispatch(struct replication *r, const struct world_event *event)
                         peer_changed(r, peer, peer->link);
                 break;
         case WORLD_MESSAGE:
-                peer = peer_by_node(r, event->message.peer);
+                peer = peer_at(r, event->message.peer);
                 if (event->message.class != WORLD_CLASS_CONTROL && peer != NULL && peer->up)
                         message_came(r, peer, event->message.data);
                 break;

@@ -106,6 +106,10 @@ void replication_free(struct replication *replication);
 void replication_members(struct replication *replication, const struct replication_peer *peers,
                          size_t count);
 
+/* The region's data is at another of its nodes now; `up`: the link to that one stands. Streams in
+ * both directions begin anew. Outside of replication_step. */
+void replication_route(struct replication *replication, region_id region, node_id node, bool up);
+
 /* Takes every event that concerns it and ignores the rest: PEER_UP, PEER_DOWN, MESSAGE (class DATA
  * and BULK), REDIS_*, TIMER. Appends SEND, REDIS_* and NOTE effects. `event->now_us` must not go
  * back. Damaged messages are dropped and counted. Memory that runs out shows in the outbox. */

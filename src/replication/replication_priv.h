@@ -184,7 +184,8 @@ enum peer_standing {
 };
 
 struct peer {
-        node_id node; /* 0: no member */
+        node_id node; /* its name towards Redis; 0: no member */
+        node_id at;   /* where it is reached now */
         region_id region;
         enum peer_standing standing;
         bool link; /* `up` only for members */

@@ -86,7 +86,8 @@ static void region_returned(struct sim *sim, uint32_t region)
 static void check_flapping(struct sim *sim, const struct host *host, uint32_t region,
                            enum region_state state)
 {
-        if (!sim->settled || !region_serves(sim, region))
+        if (!sim->settled || !region_serves(sim, region) || !host_in(sim, host) ||
+            host->from_epoch > 1)
                 return;
         bool serves = region_state_serves(state) &&
                       node_routable(host->node, (region_id)(region + 1), host_mono_us(sim, host));
@@ -129,18 +130,24 @@ void check_host(struct sim *sim, struct host *host)
 
 /* ---- now and then ---- */
 
-static bool all_active(const struct sim *sim)
+static bool all_active(struct sim *sim)
 {
         for (uint32_t i = 0; i < sim->host_count; i++) {
                 const struct host *host = &sim->hosts[i];
+                if (!host_in(sim, host))
+                        continue;
                 if (host->node == NULL)
                         return false;
                 for (uint32_t k = 0; k < sim->swarm.region_count; k++)
                         if (region_serves(sim, k) &&
                             (node_region_state(host->node, (region_id)(k + 1)) != REGION_ACTIVE ||
                              !node_routable(host->node, (region_id)(k + 1),
-                                            host_mono_us(sim, host))))
+                                            host_mono_us(sim, host)))) {
+                                sim_trace(sim, "node %u holds region %u for %s", host->id, k + 1,
+                                          region_state_name((enum region_state)node_region_state(
+                                                  host->node, (region_id)(k + 1))));
                                 return false;
+                        }
         }
         return true;
 }
@@ -167,7 +174,7 @@ static uint64_t ask_lock(struct sim *sim, struct host *host, const char *key)
 static bool host_fine(const struct sim *sim, const struct host *host, uint64_t since_us)
 {
         return host->node != NULL && !host->disk_broken && host->paused_until_us < since_us &&
-               sim->swarm.region_of_three == false;
+               sim->host_count == sim->swarm.region_count;
 }
 
 /* A region that is cut off grants its own locks and refuses global ones. */
@@ -225,7 +232,7 @@ static void check_dead(struct sim *sim)
 static void check_round(struct sim *sim)
 {
         if (!sim->swarm.one_cut || sim->healing || !sim->settled || sim->swarm.small_windows ||
-            sim->swarm.region_of_three || sim->now_us > sim->swarm.load_end_us ||
+            sim->host_count != sim->swarm.region_count || sim->now_us > sim->swarm.load_end_us ||
             sim->swarm.region_count - sim->swarm.witness < 3)
                 return;
         for (uint32_t a = 0; a < sim->host_count; a++) {
@@ -322,6 +329,8 @@ static bool groups_converged(struct sim *sim, char *why, size_t size)
 {
         for (uint32_t i = 0; i < sim->host_count; i++) {
                 const struct host *host = &sim->hosts[i];
+                if (!host_in(sim, host))
+                        continue;
                 if (host->node == NULL) {
                         (void)snprintf(why, size, "node %u is not running", host->id);
                         return false;
@@ -355,7 +364,8 @@ static bool groups_converged(struct sim *sim, char *why, size_t size)
 static bool locks_free(const struct sim *sim)
 {
         for (uint32_t i = 0; i < sim->host_count; i++)
-                for (unsigned group = 0; group < WORLD_GROUP_COUNT; group++) {
+                for (unsigned group = 0; group < WORLD_GROUP_COUNT && host_in(sim, &sim->hosts[i]);
+                     group++) {
                         const struct lock_table *locks = council_locks(
                                 node_council(sim->hosts[i].node, (enum world_group)group));
                         /* The lease of PostgreSQL stays. */
@@ -368,7 +378,7 @@ static bool locks_free(const struct sim *sim)
 
 bool check_converged(struct sim *sim, char *why, size_t size)
 {
-        if (!groups_converged(sim, why, size))
+        if (!groups_converged(sim, why, size) || !changes_done(sim, why, size))
                 return false;
         if (!all_active(sim)) {
                 (void)snprintf(why, size, "not all regions are active and routable everywhere");

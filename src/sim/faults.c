@@ -69,6 +69,7 @@ void swarm_draw(struct sim *sim)
                 swarm->redis_crashes = 5 + (unsigned)sim_below(sim, STREAM_SETUP, 20);
         postgres_draw(sim);
         chase_draw(sim);
+        changes_draw(sim);
         if (swarm->calm)
                 sim_cover(sim, COVER_CALM);
         else if (swarm->deaths_only)
@@ -365,7 +366,7 @@ void faults_end(struct sim *sim)
                 host->dead = false;
                 if (host->disk_broken)
                         host_crash(sim, host);
-                if (host->node == NULL)
+                if (host->node == NULL && host->from_epoch <= sim->epoch)
                         host_start(sim, host);
         }
         for (unsigned i = 0; i < 1 + REGIONS_MAX; i++)

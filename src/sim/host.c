@@ -55,7 +55,8 @@ void host_fini(struct host *host)
 void host_start(struct sim *sim, struct host *host)
 {
         struct node_config config = {.self = host->id};
-        config.topology = bytes_of_str(sim->topology);
+        config.topology =
+                bytes_of_str(sim->topologies[host->document > 0 ? host->document - 1 : 0]);
         if (sim->swarm.small_snapshots) {
                 config.snapshot_entries = 24;
                 config.trailing_entries = 8;
@@ -101,6 +102,8 @@ void host_crash(struct sim *sim, struct host *host)
         sim_cover(sim, COVER_CRASH);
         if (node_group_status(host->node, WORLD_GROUP_GLOBAL).role == CONSENSUS_LEADER)
                 sim_cover(sim, COVER_CRASH_LEADER);
+        if (node_topology(host->node)->epoch > host->document)
+                host->document = (unsigned)node_topology(host->node)->epoch; /* it is kept */
         node_free(host->node);
         host->node = NULL;
         host->generation++;
@@ -150,6 +153,9 @@ static void carry_out(struct sim *sim, struct host *host, const struct world_eff
         case WORLD_REDIS_CLOSE:
                 if (host->redis_ready)
                         redis_effect(&sim->redis[host->region], host, effect);
+                break;
+        case WORLD_REDIS_AGAIN:
+                redis_again(&sim->redis[host->region], host);
                 break;
         case WORLD_POSTGRES_DO:
         case WORLD_POSTGRES_GATE:

@@ -84,7 +84,9 @@ void network_up(struct sim *sim, uint32_t a, uint32_t b, uint64_t epoch)
                 return;
         if (hosts[0]->node == NULL || hosts[1]->node == NULL)
                 return;
-        if (link->cut[0] || link->cut[1] || link->clog_until_us > sim->now_us) {
+        bool strangers = !node_knows(hosts[0]->node, hosts[1]->id) ||
+                         !node_knows(hosts[1]->node, hosts[0]->id);
+        if (strangers || link->cut[0] || link->cut[1] || link->clog_until_us > sim->now_us) {
                 network_connect(sim, a, b, 4 * CONNECT_US);
                 return;
         }

@@ -482,20 +482,20 @@ void postgres_init(struct sim *sim)
 {
         if (!sim->swarm.postgres)
                 return;
-        size_t at = strlen(sim->topology);
-        size_t size = sizeof sim->topology;
+        size_t at = strlen(sim->topologies[0]);
+        size_t size = sizeof sim->topologies[0];
         const char *comma = "";
-        at += (size_t)snprintf(sim->topology + at, size - at, "postgres { nodes = [");
+        at += (size_t)snprintf(sim->topologies[0] + at, size - at, "postgres { nodes = [");
         for (uint32_t i = 0; i < sim->host_count; i++) {
                 struct sim_postgres *server = server_of(sim, i);
                 server->exists = sim->redis[sim->hosts[i].region].exists;
                 if (!server->exists)
                         continue;
-                at += (size_t)snprintf(sim->topology + at, size - at, "%sn%u", comma,
+                at += (size_t)snprintf(sim->topologies[0] + at, size - at, "%sn%u", comma,
                                        sim->hosts[i].id);
                 comma = ", ";
         }
-        at += (size_t)snprintf(sim->topology + at, size - at, "]; sync = %u }\n",
+        at += (size_t)snprintf(sim->topologies[0] + at, size - at, "]; sync = %u }\n",
                                sim->swarm.postgres_sync);
         CHECK(at < size);
         sim_at(sim, BEAT_US, EVENT_POSTGRES_BEAT, 0, 0, 0);

@@ -15,15 +15,6 @@ uint64_t redis_wall_ms(const struct sim_redis *redis)
         UNREACHABLE("every region has a host");
 }
 
-struct host *redis_host(struct sim_redis *redis)
-{
-        struct sim *sim = redis->sim;
-        for (uint32_t i = 0; i < sim->host_count; i++)
-                if (sim->hosts[i].region == redis->region)
-                        return &sim->hosts[i];
-        UNREACHABLE("every region has a host");
-}
-
 void redis_must(struct sim_redis *redis, enum err err, const char *what)
 {
         if (err != ERR_NONE)
@@ -241,13 +232,7 @@ void redis_crash(struct sim_redis *redis)
         sim_trace(sim, "Redis of region %u crashes", redis->region + 1);
         sim_cover(sim, COVER_REDIS_CRASH);
         redis->up = false;
-        struct host *host = redis_host(redis);
-        if (host->redis_told && host->node != NULL) {
-                struct world_event event = {.kind = WORLD_REDIS_DOWN};
-                sim_post(sim, host, MS, parcel_new(sim, &event, bytes_of(NULL, 0)));
-        }
-        host->redis_told = host->redis_ready = false;
-        redis_forget_link(redis);
+        redis_forget_links(redis);
         bool lost = log_crash(redis);
         clock_settle(redis);
         redis->clock_pending = 0;

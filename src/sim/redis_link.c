@@ -2,10 +2,22 @@
  * the daemon. It answers after a little while, and breaks with either of the two. */
 #include "sim/redis_priv.h"
 
-void redis_forget_link(struct sim_redis *redis)
+/* A connection breaks: what was asked on it is not answered. */
+static void link_break(struct sim_redis *redis, struct host *host)
 {
-        memset(redis->tails, 0, sizeof redis->tails);
-        memset(redis->scans, 0, sizeof redis->scans);
+        if (host->redis_told && host->node != NULL) {
+                struct world_event event = {.kind = WORLD_REDIS_DOWN};
+                sim_post(redis->sim, host, MS, parcel_new(redis->sim, &event, bytes_of(NULL, 0)));
+        }
+        host->redis_told = host->redis_ready = false;
+        memset(&redis->links[host->index], 0, sizeof redis->links[0]);
+}
+
+void redis_forget_links(struct sim_redis *redis)
+{
+        for (uint32_t i = 0; i < redis->sim->host_count; i++)
+                if (redis->sim->hosts[i].region == redis->region)
+                        link_break(redis, &redis->sim->hosts[i]);
 }
 
 static size_t positions_of(const struct vector *vector, struct world_position *ret)
@@ -17,17 +29,13 @@ static size_t positions_of(const struct vector *vector, struct world_position *r
         return count;
 }
 
-/* The node connects, and learns the positions. */
-void redis_tell(struct sim_redis *redis)
+static void tell_host(struct sim_redis *redis, struct host *host)
 {
         struct sim *sim = redis->sim;
-        if (sim == NULL || !redis->exists || !redis->up)
-                return;
-        struct host *host = redis_host(redis);
         if (host->node == NULL || host->redis_told)
                 return;
         host->redis_told = true;
-        redis_forget_link(redis);
+        memset(&redis->links[host->index], 0, sizeof redis->links[0]);
         struct world_event event = {.kind = WORLD_REDIS_UP};
         event.redis_up.incarnation = redis->incarnation;
         event.redis_up.recovered = keyspace_recovered(redis->keyspace);
@@ -42,6 +50,28 @@ void redis_tell(struct sim_redis *redis)
         parcel->event.redis_up.count =
                 positions_of(keyspace_positions(redis->keyspace), parcel->positions);
         sim_post(sim, host, 2 * MS, parcel);
+}
+
+/* The nodes of the region connect, and learn the positions. */
+void redis_tell(struct sim_redis *redis)
+{
+        struct sim *sim = redis->sim;
+        if (sim == NULL || !redis->exists || !redis->up)
+                return;
+        for (uint32_t i = 0; i < sim->host_count; i++)
+                if (sim->hosts[i].region == redis->region)
+                        tell_host(redis, &sim->hosts[i]);
+}
+
+/* A node takes the region's data over, and wants to know where it stands. */
+void redis_again(struct sim_redis *redis, struct host *host)
+{
+        if (!redis->exists)
+                return;
+        if (redis->sim->now_us > SECOND)
+                sim_cover(redis->sim, COVER_CARRIER);
+        link_break(redis, host);
+        redis_tell(redis);
 }
 
 static uint64_t redis_delay(struct sim_redis *redis)
@@ -87,25 +117,31 @@ static void tail_answer(struct sim_redis *redis, struct tail_wait *wait, bool en
         struct parcel *parcel = parcel_new(sim, &event, buffer_view(&deltas));
         parcel->event.tailed.deltas = bytes_of(parcel->bytes, parcel->len);
         buffer_fini(&deltas);
-        sim_post(sim, redis_host(redis), redis_delay(redis), parcel);
+        sim_post(sim, &sim->hosts[wait->host], redis_delay(redis), parcel);
         wait->used = false;
 }
 
 void redis_tail_end(struct sim_redis *redis, uint32_t slot, uint64_t id)
 {
-        for (size_t i = 0; i <= REGIONS_MAX; i++) {
-                struct tail_wait *wait = &redis->tails[slot][i];
-                if (redis->up && wait->used && wait->id == id)
-                        tail_answer(redis, wait, true);
+        for (size_t i = 0; i < HOSTS_MAX; i++) {
+                for (size_t k = 0; k <= REGIONS_MAX; k++) {
+                        struct tail_wait *wait = &redis->links[i].tails[slot][k];
+                        if (redis->up && wait->used && wait->id == id)
+                                tail_answer(redis, wait, true);
+                }
         }
 }
 
 void redis_wake_tails(struct sim_redis *redis)
 {
-        for (size_t i = 0; i < HOSTS_MAX; i++)
-                for (size_t k = 0; k <= REGIONS_MAX; k++)
-                        if (redis->tails[i][k].used)
-                                tail_answer(redis, &redis->tails[i][k], false);
+        for (size_t host = 0; host < redis->sim->host_count; host++) {
+                if (redis->sim->hosts[host].region != redis->region)
+                        continue;
+                for (size_t i = 0; i < HOSTS_MAX; i++)
+                        for (size_t k = 0; k <= REGIONS_MAX; k++)
+                                if (redis->links[host].tails[i][k].used)
+                                        tail_answer(redis, &redis->links[host].tails[i][k], false);
+        }
 }
 
 static uint32_t slot_of(struct sim *sim, node_id peer)
@@ -116,15 +152,16 @@ static uint32_t slot_of(struct sim *sim, node_id peer)
         UNREACHABLE("peers are hosts");
 }
 
-static void take_tail(struct sim_redis *redis, const struct world_effect *effect)
+static void take_tail(struct sim_redis *redis, struct host *host, const struct world_effect *effect)
 {
         uint32_t slot = slot_of(redis->sim, effect->tail.peer);
-        struct tail_wait *wait = &redis->tails[slot][effect->tail.origin];
+        struct tail_wait *wait = &redis->links[host->index].tails[slot][effect->tail.origin];
         if (wait->used) {
                 sim_violation(redis->sim, "contract: a second tail for node %u", effect->tail.peer);
                 return;
         }
         *wait = (struct tail_wait){.used = true,
+                                   .host = host->index,
                                    .peer = effect->tail.peer,
                                    .origin = effect->tail.origin,
                                    .after = effect->tail.after,
@@ -163,7 +200,8 @@ static enum err merge_state(struct sim_redis *redis, const struct world_effect *
         return err;
 }
 
-static void take_merge(struct sim_redis *redis, const struct world_effect *effect)
+static void take_merge(struct sim_redis *redis, struct host *host,
+                       const struct world_effect *effect)
 {
         sim_trace(redis->sim, "Redis of region %u merges from %u: %llu to %llu%s",
                   redis->region + 1, effect->merge.origin, (unsigned long long)effect->merge.after,
@@ -201,7 +239,7 @@ static void take_merge(struct sim_redis *redis, const struct world_effect *effec
                 parcel->event.merged.position_count =
                         positions_of(keyspace_positions(redis->keyspace), parcel->positions);
         }
-        sim_post(redis->sim, redis_host(redis), redis_delay(redis), parcel);
+        sim_post(redis->sim, host, redis_delay(redis), parcel);
         redis_reserve(redis);
         redis_wake_tails(redis);
 }
@@ -217,11 +255,11 @@ static void take_close(struct sim_redis *redis, const struct world_effect *effec
         redis_wake_tails(redis);
 }
 
-static void take_scan(struct sim_redis *redis, const struct world_effect *effect)
+static void take_scan(struct sim_redis *redis, struct host *host, const struct world_effect *effect)
 {
         struct sim *sim = redis->sim;
         redis->given = UINT64_MAX;
-        struct scan_run *run = &redis->scans[slot_of(sim, effect->scan.peer)];
+        struct scan_run *run = &redis->links[host->index].scans[slot_of(sim, effect->scan.peer)];
         if (effect->scan.cursor == 0) {
                 run->peer = effect->scan.peer;
                 run->vector = *keyspace_positions(redis->keyspace);
@@ -240,20 +278,19 @@ static void take_scan(struct sim_redis *redis, const struct world_effect *effect
         parcel->event.scanned.positions = parcel->positions;
         parcel->event.scanned.position_count = positions_of(&run->vector, parcel->positions);
         buffer_fini(&state);
-        sim_post(sim, redis_host(redis), redis_delay(redis), parcel);
+        sim_post(sim, host, redis_delay(redis), parcel);
 }
 
 void redis_effect(struct sim_redis *redis, struct host *host, const struct world_effect *effect)
 {
-        (void)host;
         if (!redis->exists || !redis->up)
                 return;
         if (effect->kind == WORLD_REDIS_TAIL)
-                take_tail(redis, effect);
+                take_tail(redis, host, effect);
         else if (effect->kind == WORLD_REDIS_MERGE)
-                take_merge(redis, effect);
+                take_merge(redis, host, effect);
         else if (effect->kind == WORLD_REDIS_SCAN)
-                take_scan(redis, effect);
+                take_scan(redis, host, effect);
         else if (effect->kind == WORLD_REDIS_CLOSE)
                 take_close(redis, effect);
         else

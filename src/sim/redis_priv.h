@@ -33,7 +33,6 @@ const struct redis_type *const *redis_types(size_t *ret_count);
 
 /* redis.c */
 uint64_t redis_wall_ms(const struct sim_redis *redis);
-struct host *redis_host(struct sim_redis *redis);
 void redis_must(struct sim_redis *redis, enum err err, const char *what);
 void redis_log(struct sim_redis *redis, enum log_kind kind, region_id origin, uint64_t last,
                const struct vector *vector, struct bytes data);
@@ -45,7 +44,8 @@ void redis_reserve(struct sim_redis *redis);
 /* redis_link.c: own deltas may have come. */
 void redis_wake_tails(struct sim_redis *redis);
 /* What the two had under way is void. */
-void redis_forget_link(struct sim_redis *redis);
+/* All connections break. */
+void redis_forget_links(struct sim_redis *redis);
 
 /* redis_values.c: a string's number; the key becomes it plus `amount`. */
 int64_t redis_number(const struct model_key *key);

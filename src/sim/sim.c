@@ -70,35 +70,6 @@ void sim_post(struct sim *sim, struct host *host, uint64_t after_us, struct parc
 
 /* ---- the world ---- */
 
-static void write_topology(struct sim *sim)
-{
-        size_t at = 0;
-        size_t size = sizeof sim->topology;
-        at += (size_t)snprintf(sim->topology, size,
-                               "cluster = sim; epoch = 1;\n"
-                               "timing { recover_after = 500ms; hold_down = 500ms; drain = 1s;\n"
-                               "  election = 800ms; election_heartbeat = 150ms; }\n");
-        uint32_t id = 0;
-        for (uint32_t i = 0; i < sim->swarm.region_count; i++) {
-                bool witness = sim->swarm.witness && i == sim->swarm.region_count - 1;
-                uint32_t nodes = sim->swarm.region_of_three && i == 0 ? 3 : 1;
-                at += (size_t)snprintf(sim->topology + at, size - at, "region r%u { id = %u; %s\n",
-                                       i + 1, i + 1, witness ? "role = witness;" : "");
-                for (uint32_t k = 0; k < nodes; k++) {
-                        id++;
-                        at += (size_t)snprintf(sim->topology + at, size - at,
-                                               "  node n%u { id = %u; link = \"127.0.%u.%u:7401\" "
-                                               "}\n",
-                                               id, id, i + 1, k + 1);
-                        host_init(sim, id - 1, id, i);
-                        sim->host_count = id;
-                }
-                at += (size_t)snprintf(sim->topology + at, size - at, "}\n");
-                sim->redis[i].exists = !witness;
-        }
-        CHECK(at < size);
-}
-
 static void build(struct sim *sim)
 {
         for (unsigned i = 0; i < STREAM_COUNT; i++)
@@ -106,13 +77,14 @@ static void build(struct sim *sim)
         sim->isolated = -1;
         bug_postgres(sim);
         swarm_draw(sim);
-        write_topology(sim);
+        changes_build(sim);
         postgres_init(sim);
         for (uint32_t i = 0; i < sim->swarm.region_count; i++)
                 if (sim->redis[i].exists)
                         redis_init(sim, i);
         for (uint32_t i = 0; i < sim->host_count && !sim->over; i++)
-                host_start(sim, &sim->hosts[i]);
+                if (host_in(sim, &sim->hosts[i]))
+                        host_start(sim, &sim->hosts[i]);
         clients_init(sim);
         value_clients_init(sim);
         sim_at(sim, SECOND, EVENT_DATA_CLIENT, 0, 0, 0);
@@ -244,6 +216,9 @@ static void take(struct sim *sim, struct sim_event *event)
         case EVENT_CRASH:
                 if (host->generation == event->generation && !sim->healing)
                         faults_crash(sim, host);
+                break;
+        case EVENT_CHANGE:
+                changes_step(sim);
                 break;
         case EVENT_RESTART:
                 restart(sim, event->a, event->generation);

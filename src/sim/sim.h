@@ -56,6 +56,10 @@
         X(COVER_EXPIRED_KEY, "a key expired")                                                      \
         X(COVER_FIVE_REGIONS, "five regions ran")                                                  \
         X(COVER_WITNESS, "a witness region voted")                                                 \
+        X(COVER_MANY_NODES, "regions had one to three nodes")                                      \
+        X(COVER_NODE_ADDED, "a node was added to a region")                                        \
+        X(COVER_NODE_REMOVED, "a region's first node was taken away")                              \
+        X(COVER_CARRIER, "another node of a region took its data over")                            \
         X(COVER_REGION_OF_THREE, "a region had three nodes")                                       \
         X(COVER_POSTGRES_TAKEOVER, "a PostgreSQL standby was promoted")                            \
         X(COVER_POSTGRES_TAIL, "a PostgreSQL server lost what it had not flushed")                 \

@@ -15,7 +15,8 @@
 #include "sim/sim.h"
 #include "world/world.h"
 
-#define HOSTS_MAX     8
+#define HOSTS_MAX     12
+#define SIM_EPOCHS    3 /* of the topology, where it changes */
 #define REGIONS_MAX   5
 #define LOCK_CLIENTS  6
 #define LOCK_KEYS     8
@@ -42,6 +43,7 @@ enum sim_stream {
         STREAM_DATA,
         STREAM_POSTGRES,
         STREAM_VALUES,
+        STREAM_SHAPE,
         STREAM_COUNT,
 };
 
@@ -64,6 +66,7 @@ enum event_kind {
         EVENT_VALUE_TIMEOUT,
         EVENT_DATA_CLIENT,
         EVENT_FAULT,
+        EVENT_CHANGE, /* of the topology */
         EVENT_HEAL_LINKS,
         EVENT_CHECK,
         EVENT_POSTGRES_BEAT,   /* flushes, streams, clients */
@@ -123,8 +126,10 @@ struct host {
         node_id id;
         uint32_t region; /* index into regions */
         struct heap heap;
-        struct node *node;   /* NULL: not running */
-        uint64_t generation; /* of the process: events of older ones are void */
+        struct node *node;                /* NULL: not running */
+        uint64_t generation;              /* of the process: events of older ones are void */
+        unsigned from_epoch, until_epoch; /* in the topology of these epochs */
+        unsigned document;                /* that it is started with, by its epoch */
         uint64_t incarnation;
         uint64_t wake_at_us;
         uint64_t wake_id;
@@ -194,6 +199,7 @@ struct model_key {
 
 struct tail_wait {
         bool used;
+        uint32_t host;
         node_id peer;
         region_id origin;
         uint64_t after;
@@ -207,6 +213,12 @@ struct scan_run {
         struct vector vector;
 };
 
+/* What a node has asked. */
+struct redis_link {
+        struct tail_wait tails[HOSTS_MAX][REGIONS_MAX + 1]; /* by peer and origin */
+        struct scan_run scans[HOSTS_MAX];
+};
+
 struct sim_redis {
         uint32_t region;
         struct sim *sim;
@@ -218,8 +230,7 @@ struct sim_redis {
         struct model_key *keys;
         size_t key_count, key_size;
         struct log_entry *log_first, **log_tail, *log_synced; /* NULL: nothing synced */
-        struct tail_wait tails[HOSTS_MAX][REGIONS_MAX + 1];   /* by peer and origin */
-        struct scan_run scans[HOSTS_MAX];
+        struct redis_link links[HOSTS_MAX];                   /* by host */
         uint64_t tail_id;
         uint64_t clock_file;    /* how far the clock is reserved, durably */
         uint64_t clock_pending; /* is being written */
@@ -233,6 +244,7 @@ void redis_crash(struct sim_redis *redis);
 void redis_start(struct sim_redis *redis);
 void redis_effect(struct sim_redis *redis, struct host *host, const struct world_effect *effect);
 void redis_tell(struct sim_redis *redis);
+void redis_again(struct sim_redis *redis, struct host *host);
 void redis_synced(struct sim_redis *redis);
 void redis_beat(struct sim_redis *redis);
 void redis_tail_end(struct sim_redis *redis, uint32_t slot, uint64_t id);
@@ -375,6 +387,10 @@ struct swarm {
         uint32_t region_count;
         bool witness;
         bool region_of_three;
+        bool many; /* regions of one to three nodes */
+        uint8_t nodes[REGIONS_MAX];
+        bool change; /* a node is added and one taken away, */
+        uint32_t change_region;
         bool calm;     /* light loss only: nothing may flap */
         unsigned loss; /* per mille of messages that are late by a resend */
         uint64_t delay_us, jitter_us;
@@ -410,7 +426,9 @@ struct sim {
         uint64_t events;
         bool over;
         bool healing;
-        char topology[8192];
+        char topologies[SIM_EPOCHS][8192];
+        unsigned epoch; /* of the topology, as agreed */
+        uint64_t change_next_us;
         struct host hosts[HOSTS_MAX];
         uint32_t host_count;
         struct sim_link links[HOSTS_MAX][HOSTS_MAX]; /* [low][high] */
@@ -562,6 +580,14 @@ void chase_draw(struct sim *sim);
 uint64_t chase_rate_ppm(struct sim *sim);
 void chase_step(struct sim *sim);
 void faults_heal_link(struct sim *sim, uint32_t a, uint32_t b);
+
+/* changes.c */
+void changes_draw(struct sim *sim);
+void changes_build(struct sim *sim);
+void changes_step(struct sim *sim);
+bool changes_done(struct sim *sim, char *why, size_t size);
+/* Is it in the topology now? */
+bool host_in(const struct sim *sim, const struct host *host);
 
 /* check.c */
 void check_host(struct sim *sim, struct host *host);

@@ -227,6 +227,7 @@ enum world_effect_kind {
         WORLD_REDIS_SCAN,    /* the next part of the whole state, for a peer */
         WORLD_REDIS_ACKED,   /* tell Redis how far a peer holds our stream (tombstones, WAIT) */
         WORLD_REDIS_CLOSE,   /* tell Redis that nobody holds anything of a hole in our stream */
+        WORLD_REDIS_AGAIN,   /* tell anew how Redis is: DOWN, where it was up, and UP when it is */
         WORLD_POSTGRES_DO,   /* change this node's PostgreSQL server */
         WORLD_POSTGRES_GATE, /* how long it may take writes */
 };
