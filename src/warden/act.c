@@ -357,7 +357,10 @@ void act_idle(struct warden *warden)
         bool runs = warden->seen.server == PRIMARY_OPEN || warden->seen.server == PRIMARY_STANDBY;
         if (warden->peers_changed && warden->seen_any) {
                 warden->peers_changed = false;
-                if (runs && !conf_reload(warden, warden->upstream, &fail))
+                /* After a start of the daemon it is not known whom a standby follows: it goes on
+                 * with what it has until the node says so. */
+                bool known = warden->seen.server == PRIMARY_OPEN || warden->upstream != 0;
+                if (runs && known && !conf_reload(warden, warden->upstream, &fail))
                         warden_note(warden, "postgres-settings", "PostgreSQL: %.400s", fail.text);
         }
         if (!runs || now_us < warden->slots_next_us)

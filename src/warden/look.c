@@ -220,7 +220,7 @@ static bool look_running(struct warden *warden, struct world_postgres *ret)
 
 /* Where the log of a timeline ends, read from `from`: a record's place. */
 static bool wal_end(struct warden *warden, uint32_t timeline, uint64_t from, uint32_t segment_bytes,
-                    uint64_t *ret_end)
+                    uint64_t *ret_end, struct fail *ret_fail)
 {
         char wal[WARDEN_PATH_SIZE], number[16], place[32];
         struct child_text text;
@@ -232,18 +232,21 @@ static bool wal_end(struct warden *warden, uint32_t timeline, uint64_t from, uin
         const char *all[] = {"-q", "-p", wal, "-t", number, "-s", place, NULL};
         /* It ends with an error where the log ends. */
         if (child_run(warden, "pg_waldump", all, &text, &fail) ||
-            !history_waldump_last(bytes_of(text.err, text.err_len), &last) || last < from)
-                return false;
+            !history_waldump_last(bytes_of(text.err, text.err_len), &last) || last < from) {
+                return fail_set(ret_fail,
+                                "where the log of timeline %u ends cannot be told: %.300s",
+                                timeline, fail.text);
+        }
         (void)snprintf(place, sizeof place, "%X/%X", (unsigned)(last >> 32), (unsigned)last);
         const char *one[] = {"-p", wal, "-t", number, "-s", place, "-n", "1", NULL};
         return child_run(warden, "pg_waldump", one, &text, &fail) &&
                history_waldump_end(bytes_of(text.out, text.out_len), segment_bytes, ret_end);
 }
 
-/* The newest timeline in pg_wal that has a history in which `timeline` was left at `end` or
- * before; 0: none. */
+/* The newest timeline below `limit` in pg_wal that has a history in which `timeline` was left at
+ * `end` or before; 0: none. */
 static uint32_t timeline_newer(struct warden *warden, uint32_t timeline, uint64_t end,
-                               uint64_t *ret_left)
+                               uint32_t limit, uint64_t *ret_left)
 {
         char path[WARDEN_PATH_SIZE];
         uint32_t found = 0;
@@ -257,7 +260,7 @@ static uint32_t timeline_newer(struct warden *warden, uint32_t timeline, uint64_
                 unsigned long number = strtoul(entry->d_name, &rest, 16);
                 if (strlen(entry->d_name) != strlen("00000001.history") ||
                     strcmp(rest, ".history") != 0 || number <= timeline || number <= found ||
-                    !look_history(warden, (uint32_t)number, &history, &fail))
+                    number >= limit || !look_history(warden, (uint32_t)number, &history, &fail))
                         continue;
                 for (unsigned i = 0; i < history.count; i++) {
                         if (history.lines[i].timeline != timeline || history.lines[i].end > end)
@@ -270,6 +273,25 @@ static uint32_t timeline_newer(struct warden *warden, uint32_t timeline, uint64_
         return found;
 }
 
+/* A standby's log may go on in newer timelines. Their histories come before their log, so the
+ * newest of which there is some counts. */
+static void stopped_go_on(struct warden *warden, struct stopped *stopped)
+{
+        uint32_t from = stopped->timeline;
+        uint64_t from_end = stopped->written;
+        uint64_t left = 0;
+        uint64_t end = 0;
+        uint32_t newer = UINT32_MAX;
+        struct fail fail;
+        while ((newer = timeline_newer(warden, from, from_end, newer, &left)) != 0) {
+                if (!wal_end(warden, newer, left, stopped->control.segment_bytes, &end, &fail))
+                        continue;
+                stopped->timeline = newer;
+                stopped->written = end;
+                return;
+        }
+}
+
 static bool look_control(struct warden *warden, struct history_control *ret)
 {
         struct child_text text;
@@ -279,33 +301,37 @@ static bool look_control(struct warden *warden, struct history_control *ret)
                history_control_parse(bytes_of(text.out, text.out_len), ret);
 }
 
-/* A standby's log may go on behind its last restart point, and into newer timelines. */
+/* Where the end of a standby's log cannot be read, less is told than there is. Of a primary that
+ * would be to lose what only it has, so nothing is told; nor where something else came first. */
 static bool stopped_read(struct warden *warden, struct stopped *stopped)
 {
-        struct history_control *control = &stopped->control;
-        uint64_t left = 0;
-        if (!look_control(warden, control))
+        const struct history_control *control = &stopped->control;
+        bool standby = file_there("%s/standby.signal", warden->paths.data);
+        struct fail fail;
+        if (!look_control(warden, &stopped->control))
                 return false;
         stopped->timeline = control->timeline;
-        stopped->written = control->redo;
-        if (!wal_end(warden, stopped->timeline, control->redo, control->segment_bytes,
-                     &stopped->written))
-                stopped->written =
-                        control->recovered > control->redo ? control->recovered : control->redo;
-        if (!file_there("%s/standby.signal", warden->paths.data))
+        stopped->sure = wal_end(warden, stopped->timeline, control->redo, control->segment_bytes,
+                                &stopped->written, &fail);
+        if (!stopped->sure) {
+                if (atomic_load(&warden->cancel))
+                        return false;
+                if (!warden->log_noted)
+                        warden_note(warden, "postgres-log", "PostgreSQL: %.400s", fail.text);
+                warden->log_noted = true;
+                if (!standby)
+                        return false;
+                stopped->written = control->redo;
+        }
+        if (!standby)
                 return true;
-        uint32_t newer = timeline_newer(warden, stopped->timeline, stopped->written, &left);
-        uint64_t end = 0;
-        if (newer != 0 && wal_end(warden, newer, left, control->segment_bytes, &end) &&
-            end > left) {
-                stopped->timeline = newer;
-                stopped->written = end;
-        } else if (control->recovered_timeline > stopped->timeline &&
-                   control->recovered >= stopped->written) {
+        if (stopped->sure)
+                stopped_go_on(warden, stopped);
+        if (control->recovered > stopped->written) {
                 stopped->timeline = control->recovered_timeline;
                 stopped->written = control->recovered;
         }
-        return true;
+        return !atomic_load(&warden->cancel);
 }
 
 static bool look_stopped(struct warden *warden, struct world_postgres *ret)

@@ -370,7 +370,8 @@ bool rejoin_rewind(struct warden *warden, node_id upstream, struct fail *fail)
                 return fail_set(fail, "what this server has cannot be read");
         if (source.system != seen.system)
                 return fail_set(fail, "the primary is another cluster's");
-        if (!history_fork(&own, seen.written, &source.history, source.lsn, &timeline, &lsn))
+        if (!warden->stopped.sure ||
+            !history_fork(&own, seen.written, &source.history, source.lsn, &timeline, &lsn))
                 return rejoin_rebuild(warden, upstream, fail);
         if (!aside_wal(warden, upstream, &seen, &own, timeline, lsn, fail))
                 return false;

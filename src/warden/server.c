@@ -90,12 +90,23 @@ static bool wait_for_answer(struct warden *warden, struct fail *fail)
         return fail_set(fail, "the server does not answer yet: %.300s", last.text);
 }
 
+/* Removes a file of PostgreSQL's that begins with the pid of a zombie. */
+static void zombie_forget(const char *path)
+{
+        char text[512], stat[512], proc[64];
+        if (!file_read(path, text, sizeof text, NULL))
+                return;
+        (void)snprintf(proc, sizeof proc, "/proc/%ld/stat", strtol(text, NULL, 10));
+        const char *end = file_read(proc, stat, sizeof stat, NULL) ? strrchr(stat, ')') : NULL;
+        if (end != NULL && strncmp(end, ") Z", 3) == 0)
+                (void)unlink(path);
+}
+
 /* A postmaster that was killed leaves processes behind for a moment, and maybe itself as a zombie,
  * which PostgreSQL takes for alive. Nothing is done where any process still lives in the folder. */
 static bool remains_end(struct warden *warden, struct fail *fail)
 {
-        char path[WARDEN_PATH_SIZE], text[512], stat[512];
-        char real[PATH_MAX];
+        char path[WARDEN_PATH_SIZE], real[PATH_MAX];
         uint64_t begin_us = gate_now_us();
         if (realpath(warden->paths.data, real) == NULL)
                 return fail_set(fail, "%s is not there", warden->paths.data);
@@ -107,14 +118,10 @@ static bool remains_end(struct warden *warden, struct fail *fail)
                 if (!warden_pause(warden, STEP_MS))
                         return fail_set(fail, "something else came first");
         }
-        if (!path_set(path, "%s/postmaster.pid", warden->paths.data) ||
-            !file_read(path, text, sizeof text, NULL))
-                return true;
-        char proc[64];
-        (void)snprintf(proc, sizeof proc, "/proc/%ld/stat", strtol(text, NULL, 10));
-        const char *end = file_read(proc, stat, sizeof stat, NULL) ? strrchr(stat, ')') : NULL;
-        if (end != NULL && strncmp(end, ") Z", 3) == 0)
-                (void)unlink(path);
+        if (path_set(path, "%s/postmaster.pid", warden->paths.data))
+                zombie_forget(path);
+        if (path_set(path, "%s/.s.PGSQL.%u.lock", warden->paths.socket, warden->config.listen.port))
+                zombie_forget(path);
         return true;
 }
 

@@ -1,0 +1,454 @@
+#!/usr/bin/python3
+"""The warden with real servers: this program plays the node of each of three (warden_tool.c).
+
+As root it starts itself anew as the user `nobody`. Prints `N passed, N failed`.
+"""
+
+import glob
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+SOURCE = os.path.realpath(os.path.join(os.path.dirname(__file__), "../.."))
+BUILD = os.path.realpath(os.environ.get("MERIDIAN_BUILD", os.path.join(SOURCE, "build")))
+TOOL = os.path.join(BUILD, "tests/warden/warden-tool")
+MODULE = os.path.join(BUILD, "plugins/postgres/meridian.so")
+BIN = "/usr/lib/postgresql/15/bin"
+
+if not all(os.path.exists(path) for path in (f"{BIN}/initdb", TOOL, MODULE)):
+    print("postgresql-15, the extension or warden-tool is missing: nothing is tested")
+    print("0 passed, 0 failed, 1 skipped")
+    sys.exit(0)
+
+import psycopg2  # noqa: E402
+
+REFUSED = "25006"
+TOPOLOGY = """
+cluster = test
+epoch = 1
+region r {{
+        id = 1
+        node n1 {{ id = 1; link = "127.9.0.1:7401"; admin = "127.9.0.1:7400" }}
+        node n2 {{ id = 2; link = "127.9.0.2:7401"; admin = "127.9.0.2:7400" }}
+        node n3 {{ id = 3; link = "127.9.0.3:7401"; admin = "127.9.0.3:7400" }}
+}}
+postgres {{ nodes = [n1, n2, n3]; sync = {sync}; automatic = on }}
+"""
+LOCAL = "CREATE ROLE app LOGIN PASSWORD 'app';\nCREATE DATABASE app OWNER app;\n"
+
+
+def expect(seen, wanted, what):
+    if seen != wanted:
+        raise AssertionError(f"{what}: wanted {wanted!r}, seen {seen!r}")
+
+
+def wait_for(what, condition, seconds=30):
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            seen = condition()
+            if seen:
+                return seen
+        except psycopg2.Error as error:
+            seen = error
+        if time.monotonic() > end:
+            raise AssertionError(f"waited in vain for {what}; seen last: {seen}")
+        time.sleep(0.02)
+
+
+class Node:
+    """One warden and its server."""
+
+    def __init__(self, folder, number, archive=""):
+        self.folder, self.number, self.archive = folder, number, archive
+        self.home = f"{folder}/n{number}"
+        self.process = None
+        self.seen, self.done, self.notes, self.count = {}, {}, [], 0
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(
+            [TOOL, f"{self.folder}/topology", str(self.number), self.home, BIN,
+             f"{self.folder}/password", MODULE, f"{self.folder}/init.sql", self.archive],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.seen, self.done, self.count = {}, {}, 0
+        threading.Thread(target=self.read, args=(self.process,), daemon=True).start()
+        wait_for("a first look", lambda: self.seen)
+
+    def read(self, process):
+        for line in process.stdout:
+            told = json.loads(line)
+            if "seen" in told:
+                self.seen = told
+            elif "done" in told:
+                self.done[told["done"]] = told["fail"]
+            else:
+                self.notes.append(told)
+
+    def say(self, text):
+        self.process.stdin.write(text + "\n")
+        self.process.stdin.flush()
+
+    def begin(self, action, upstream=0, epoch=0):
+        self.say(f"do {action} {upstream} {epoch}")
+        self.count += 1
+        return self.count
+
+    def ends(self, number, seconds=60):
+        wait_for(f"the end of action {number}", lambda: number in self.done, seconds)
+        return self.done[number]
+
+    def do(self, action, upstream=0, epoch=0):
+        """Must succeed."""
+        expect(self.ends(self.begin(action, upstream, epoch)), "", f"{action} of n{self.number}")
+
+    def fails(self, action, upstream=0, epoch=0):
+        fail = self.ends(self.begin(action, upstream, epoch))
+        if fail == "":
+            raise AssertionError(f"{action} did not fail")
+        return fail
+
+    def gate(self, epoch, ms=60000):
+        self.say(f"gate {epoch} {ms}")
+
+    def take(self, action, epoch):
+        """An action that ends with an open gate."""
+        number = self.begin(action, 0, epoch)
+        self.gate(epoch)
+        expect(self.ends(number), "", f"{action} of n{self.number}")
+        self.is_now("open")
+
+    def is_now(self, what, seconds=20):
+        wait_for(f"n{self.number} to be {what}, it is {self.seen}",
+                 lambda: self.seen.get("seen") == what, seconds)
+
+    def follows(self, upstream):
+        wait_for(f"n{self.number} to stream from {upstream}",
+                 lambda: self.seen.get("upstream") == upstream)
+
+    def ask(self, text, user="app"):
+        connection = psycopg2.connect(host=f"127.9.0.{self.number}", port=5434, user=user,
+                                      password=user, dbname=user, connect_timeout=5)
+        connection.autocommit = True
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(text)
+                return cursor.fetchall() if cursor.description else None
+        finally:
+            connection.close()
+
+    def refuses(self, text="INSERT INTO t VALUES (0)"):
+        try:
+            self.ask(text)
+        except psycopg2.Error as error:
+            return error.pgcode == REFUSED
+        return False
+
+    def postmaster(self):
+        with open(f"{self.home}/data/postmaster.pid", encoding="ascii") as file:
+            return int(file.readline())
+
+    def crash(self):
+        """As if the machine had died: the daemon first, so that it does nothing about it."""
+        self.process.kill()
+        self.process.wait()
+        os.kill(self.postmaster(), signal.SIGKILL)
+
+    def aside(self):
+        return sorted(glob.glob(f"{self.home}/kept-aside/*"))
+
+    def report(self):
+        with open(f"{self.aside()[-1]}/report.txt", encoding="utf-8") as file:
+            return file.read()
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.stdin.close()
+            self.process.wait(20)
+        if os.path.exists(f"{self.home}/data/postmaster.pid"):
+            try:
+                os.kill(self.postmaster(), signal.SIGQUIT)
+            except ProcessLookupError:
+                pass
+
+
+class World:
+    def __init__(self, folder, sync=0):
+        self.folder = folder
+        with open(f"{folder}/topology", "w", encoding="utf-8") as file:
+            file.write(TOPOLOGY.format(sync=sync))
+        with open(f"{folder}/password", "w", encoding="utf-8") as file:
+            file.write("correct-horse\n")
+        with open(f"{folder}/init.sql", "w", encoding="utf-8") as file:
+            file.write(LOCAL)
+        self.nodes = [Node(folder, number) for number in (1, 2, 3)]
+
+
+def same(nodes, text="SELECT count(*), sum(i) FROM t"):
+    answers = [str(node.ask(text)) for node in nodes]
+    return len(set(answers)) == 1
+
+
+def rewound(node, upstream):
+    """A rewind has to wait for the checkpoint of the new primary."""
+    fail = node.ends(node.begin("rewind", upstream))
+    if "no checkpoint" not in fail:
+        expect(fail, "", f"rewind of n{node.number}")
+    return fail == ""
+
+
+def test_a_new_cluster_is_made_and_opens(world):
+    first = world.nodes[0]
+    expect(first.seen["seen"], "absent", "nothing is there")
+    first.take("init", 5)
+    expect((first.seen["timeline"], first.seen["epoch"]), (1, 5), "its first epoch")
+    expect(first.seen["gate"], True, "the gate")
+    first.ask("CREATE TABLE t (i int)")
+    first.ask("INSERT INTO t SELECT generate_series(1, 100)")
+    expect("there is data" in first.fails("init", 0, 6), True, "not twice")
+
+
+def test_standbys_are_cloned_and_follow(world):
+    first, second, third = world.nodes
+    for node in (second, third):
+        node.do("clone", 1)
+        node.is_now("standby")
+        node.do("follow", 1)
+        node.follows(1)
+        expect((node.seen["system"], node.seen["epoch"]), (first.seen["system"], 5), "same data")
+    first.ask("INSERT INTO t VALUES (101)")
+    wait_for("the same in all", lambda: same(world.nodes))
+    wait_for("a slot for each", lambda: first.ask(
+        "SELECT count(*) FROM pg_replication_slots WHERE active") == [(2,)])
+    expect(second.refuses("INSERT INTO t VALUES (1)"), True, "a standby takes no writes")
+
+
+def test_a_daemon_that_starts_again_finds_what_is_there(world):
+    first, second, _ = world.nodes
+    for node in (first, second):
+        node.process.stdin.close()
+        node.process.wait(20)
+        node.start()
+    first.is_now("open")
+    second.is_now("standby")
+    first.ask("INSERT INTO t VALUES (102)")
+    second.do("follow", 1)
+    second.follows(1)
+
+
+def test_a_gate_that_runs_out_fences_the_server_which_opens_again(world):
+    first = world.nodes[0]
+    first.gate(5, 300)
+    first.is_now("fenced")
+    expect(first.refuses(), True, "no writes")
+    first.take("open", 5)
+    first.ask("INSERT INTO t VALUES (103)")
+
+
+def test_held_writes_are_let_go(world):
+    first = world.nodes[0]
+    first.do("hold")
+    first.is_now("held")
+    written = first.seen["written"]
+    waiting = threading.Thread(target=first.ask, args=("INSERT INTO t VALUES (104)",), daemon=True)
+    waiting.start()
+    wait_for("it to wait", lambda: first.ask(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'Extension'") == [(1,)])
+    expect(first.seen["seen"], "held", "still")
+    first.take("open", 5)
+    waiting.join(10)
+    wait_for("it to go on", lambda: first.ask("SELECT i FROM t WHERE i = 104") == [(104,)])
+    expect(first.seen["written"] >= written, True, "it goes on")
+
+
+def test_a_standby_is_promoted_with_its_epoch_and_the_other_follows(world):
+    first, second, third = world.nodes
+    wait_for("the same in all", lambda: same(world.nodes))
+    first.do("fence")
+    first.is_now("closed")
+    end = first.seen["written"]
+    second.take("promote", 9)
+    expect((second.seen["timeline"], second.seen["epoch"]), (2, 9), "the new line")
+    expect(second.seen["lines"][0][:2], [1, 5], "the old one")
+    third.do("follow", 2)
+    third.follows(2)
+    second.ask("INSERT INTO t VALUES (105)")
+    wait_for("the third has it", lambda: same([second, third]))
+    wait_for("and is on its line", lambda: third.seen["timeline"] == 2)
+    expect((third.seen["epoch"], third.seen["lines"]), (9, second.seen["lines"]), "its history")
+    expect(end <= second.seen["lines"][0][2], True, "the first was stopped before: nothing more")
+
+
+def test_the_former_primary_joins_without_a_rewind_where_it_has_nothing_more(world):
+    first, second, _ = world.nodes
+    first.do("start", 2)
+    first.is_now("standby")
+    first.follows(2)
+    wait_for("the same in all", lambda: same(world.nodes))
+    expect(first.aside(), [], "nothing to keep")
+    wait_for("no slots on a standby",
+             lambda: first.ask("SELECT count(*) FROM pg_replication_slots") == [(0,)])
+
+
+def test_a_diverged_one_is_rewound_and_what_only_it_had_is_kept(world):
+    first, second, third = world.nodes
+    third.take("promote", 12)
+    third.ask("INSERT INTO t VALUES (106)")
+    second.ask("INSERT INTO t VALUES (-1), (-2)")
+    second.ask("INSERT INTO t VALUES (-3)")
+    wait_for("the first to have it", lambda: same([first, second]))
+    second.do("fence")
+    for node in (second, first):
+        wait_for("a rewind", lambda n=node: rewound(n, 3))
+        node.follows(3)
+    expect("commits    2" in second.report(), True, second.report())
+    expect(len(glob.glob(second.aside()[-1] + "/0000*")) > 0, True, "the log itself")
+    wait_for("the same in both", lambda: same([second, third]))
+    expect(second.ask("SELECT count(*) FROM t WHERE i < 0"), [(0,)], "taken back")
+    expect("commits    2" in first.report(), True, "it had received them")
+    wait_for("the same in all", lambda: same(world.nodes))
+
+
+def test_one_of_another_history_is_rebuilt_and_its_data_kept(world):
+    first, second, third = world.nodes
+    first.process.stdin.close()
+    first.process.wait(20)
+    for path in glob.glob(f"{first.home}/data/base/5/1*"):
+        os.truncate(path, 0)
+        break
+    first.start()
+    first.do("rebuild", 3)
+    first.is_now("standby")
+    first.follows(3)
+    expect("whole data" in first.report(), True, first.report())
+    expect(os.path.exists(first.aside()[-1] + "/data/PG_VERSION"), True, "it is there")
+    wait_for("the same in all", lambda: same(world.nodes))
+
+
+def test_a_crash_of_the_machine_and_an_open(world):
+    third = world.nodes[2]
+    third.ask("INSERT INTO t VALUES (107)")
+    third.crash()
+    third.start()
+    third.is_now("closed")
+    expect(third.seen["epoch"], 12, "known from its files")
+    written = third.seen["written"]
+    third.take("open", 12)
+    expect(third.seen["written"] >= written, True, "nothing is lost")
+    third.ask("INSERT INTO t VALUES (108)")
+
+
+def test_a_standby_that_sleeps_tells_what_it_has(world):
+    first, _, third = world.nodes
+    first.follows(3)
+    third.ask("INSERT INTO t VALUES (109)")
+    wait_for("the same", lambda: same([first, third]))
+    wait_for("it to be told", lambda: first.seen["written"] == third.seen["written"])
+    told = first.seen
+    first.crash()
+    first.start()
+    first.is_now("asleep")
+    expect((first.seen["timeline"], first.seen["epoch"]), (told["timeline"], told["epoch"]), "line")
+    expect(first.seen["written"] >= told["written"], True, "all that was received")
+    first.do("start", 3)
+    first.follows(3)
+
+
+def test_a_fence_takes_the_place_of_what_is_under_way(world):
+    second, third = world.nodes[1:]
+    os.kill(third.postmaster(), signal.SIGSTOP)
+    try:
+        number = second.begin("rebuild", 3)
+        time.sleep(0.3)
+        begin = time.monotonic()
+        fence = second.begin("fence")
+        second.ends(fence, 20)
+        expect(time.monotonic() - begin < 10, True, "soon")
+    finally:
+        os.kill(third.postmaster(), signal.SIGCONT)
+    expect(second.done.get(number, "") != "", True, "the other failed")
+    if second.seen["seen"] == "absent":
+        second.do("clone", 3)
+    else:
+        second.do("start", 3)
+    second.follows(3)
+
+
+def test_a_wrong_password_is_told(world):
+    second = world.nodes[1]
+    second.process.stdin.close()
+    second.process.wait(20)
+    with open(f"{world.folder}/password", "w", encoding="utf-8") as file:
+        file.write("wrong-horse\n")
+    second.start()
+    fail = second.fails("rebuild", 3)
+    expect("password authentication failed" in fail, True, fail)
+    expect(second.seen["seen"], "standby", "and nothing was touched")
+    second.process.stdin.close()
+    second.process.wait(20)
+    with open(f"{world.folder}/password", "w", encoding="utf-8") as file:
+        file.write("correct-horse\n")
+    second.start()
+
+
+def test_bad_configurations_are_refused(world):
+    for arguments, says in ((("/nowhere", f"{world.folder}/password"), "postgresql-15"),
+                            ((BIN, f"{world.folder}/topology"), "password"),
+                            ((BIN, f"{world.folder}/none"), "cannot be read")):
+        done = subprocess.run(
+            [TOOL, f"{world.folder}/topology", "1", f"{world.folder}/other", arguments[0],
+             arguments[1], MODULE, "", ""], capture_output=True, text=True, check=False, timeout=20,
+            stdin=subprocess.DEVNULL)
+        expect(done.returncode, 1, done.stderr)
+        expect(says in done.stdout, True, done.stdout)
+
+
+TESTS = [function for name, function in list(globals().items()) if name.startswith("test_")]
+
+
+def main():
+    if os.getuid() == 0:
+        os.execvp("setpriv", ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups",
+                              "/usr/bin/python3", "-u", os.path.realpath(__file__), *sys.argv[1:]])
+    folder = tempfile.mkdtemp(prefix="mwarden-", dir="/tmp")
+    passed = failed = 0
+    world = None
+    try:
+        world = World(folder)
+        for function in TESTS:
+            begin = time.monotonic()
+            try:
+                function(world)
+                passed += 1
+                print(f"ok {function.__name__} ({time.monotonic() - begin:.1f} s)")
+            except Exception:  # each builds on the one before
+                failed += 1
+                print(f"FAILED {function.__name__}")
+                traceback.print_exc(file=sys.stdout)
+                for node in world.nodes:
+                    print(node.number, node.seen, node.notes[-2:])
+                break
+    except Exception:
+        failed += 1
+        traceback.print_exc(file=sys.stdout)
+    finally:
+        for node in world.nodes if world else ():
+            node.stop()
+        if failed and world:
+            subprocess.run(["tail", "-n", "12", *glob.glob(f"{folder}/n*/server.log")], check=False)
+        if not failed or "--keep" not in sys.argv:
+            time.sleep(0.5)
+            shutil.rmtree(folder, ignore_errors=True)
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
