@@ -38,7 +38,7 @@ sim-bugs: build ## plants every known bug and checks that the simulator finds it
 soak: build ## uses three regions while everything fails: MINUTES=n, SEED=n
 	@MERIDIAN_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -u tests/soak/run.py --seconds $$(( $(MINUTES) * 60 )) --seed $(SEED)
 
-bench: build ## measures, each figure beside its rival's: BENCH='keyspace redis dns edge locks replication failover'
+bench: build ## measures, each figure beside its rival's: BENCH='keyspace redis dns edge locks replication failover postgres'
 	@bench/run $(BENCH)
 
 check: build ## format, house rules, static analysis
