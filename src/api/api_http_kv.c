@@ -414,7 +414,7 @@ static json_t *json_steps(struct kv_reading *reading)
 /* The first step's answer, for those who asked for one thing. */
 static json_t *json_one(struct kv_reading *reading, unsigned *ret_status)
 {
-        struct kv_answer_step step = {0};
+        struct kv_answer_step step = {.op = KV_GET};
         struct kv_item item;
         json_int_t revision = (json_int_t)reading->head.revision;
         bool stepped = kv_result_step(reading, &step);

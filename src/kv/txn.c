@@ -305,7 +305,7 @@ enum err kv_result_open(struct bytes data, struct kv_reading *ret)
         uint8_t version = cursor_u8(&cursor);
         uint8_t kind = cursor_u8(&cursor);
         uint8_t bits = cursor_u8(&cursor);
-        struct kv_reading reading = {0};
+        struct kv_reading reading = {.steps_left = 0};
         if (cursor_failed(&cursor))
                 return ERR_TRUNCATED;
         if (version != RESULT_VERSION)

@@ -1,5 +1,5 @@
-/* board.c - `meridian flag ...` and `meridian config ...`: values of the global group that every program
- * of every region reads (board/board.h). Whatever is changed keeps its earlier versions, with who
+/* board.c - `meridian flag ...` and `meridian config ...`: values of the global group that every
+ * program of every region reads (board/board.h). What is changed keeps its earlier versions, with who
  * and when, and can be reverted; a change that is based on another one's state is refused. */
 #include "board/board.h"
 

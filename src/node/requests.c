@@ -663,7 +663,7 @@ void request_result_send(struct node *node, const struct council_outcome *outcom
         bool lock = outcome->kind == COUNCIL_LOCK_RESULT && outcome->lock.kind != LOCK_QUEUED;
         if ((!lock && outcome->kind != COUNCIL_KV_RESULT) || peer == NULL || !peer->up)
                 return;
-        struct reply reply = {0};
+        struct reply reply = {.kind = REQUEST_KV};
         if (lock)
                 reply = lock_reply_of(REQUEST_LOCK_ACQUIRE, outcome);
         else
