@@ -68,9 +68,12 @@ class Rival:
 
     def where(self):
         names = ",".join(self.hosts())
-        ports = ",".join(["5432"] * len(self.hosts()))
+        ports = ",".join(map(str, self.ports()))
         return {"host": names, "port": ports, "user": "postgres", "password": "secret",
                 "dbname": "postgres", "target_session_attrs": "read-write"}
+
+    def ports(self):
+        return [5432] * len(self.hosts())
 
     def table(self):
         connection = psycopg2.connect(connect_timeout=3, **self.where())
@@ -199,6 +202,7 @@ class Patroni(Rival):
 class AutoFailover(Rival):
     HOSTS = {"node1": "127.42.0.1", "node2": "127.42.0.2", "node3": "127.42.0.3"}
     MONITOR = "127.42.0.9"
+    PORTS = {"monitor": 5500, "node1": 5501, "node2": 5502, "node3": 5503}  # of Unix sockets, too
     TIGHT = {"health_check_period": 500, "health_check_timeout": 500, "health_check_max_retries": 1,
              "health_check_retry_delay": 200, "node_considered_unhealthy_timeout": 2000,
              "primary_demote_timeout": 3000, "startup_grace_period": 1000}
@@ -225,13 +229,19 @@ class AutoFailover(Rival):
     def hosts(self):
         return list(self.HOSTS.values())
 
+    def ports(self):
+        return [self.PORTS[name] for name in self.HOSTS]
+
+    def answers(self, name, host):
+        return socket.create_connection((host, self.PORTS[name]), 1).close() is None
+
     def monitor(self):
-        return f"postgres://autoctl_node@{self.MONITOR}:5432/pg_auto_failover"
+        return f"postgres://autoctl_node@{self.MONITOR}:{self.PORTS['monitor']}/pg_auto_failover"
 
     def create(self, name, *words):
         done = self.run("pg_autoctl", "create", *words, "--pgdata", f"{self.folder}/{name}/data",
-                        "--skip-pg-hba", "--no-ssl", "--pgport", "5432", "--pgctl",
-                        f"{BIN}/pg_ctl")
+                        "--skip-pg-hba", "--no-ssl", "--pgport", str(self.PORTS[name]),
+                        "--pgctl", f"{BIN}/pg_ctl")
         if done.returncode != 0:
             said = [line for line in done.stderr.splitlines() if "ERROR" in line or "FATAL" in line]
             raise Trouble(f"pg_autoctl create {words[0]}: {said[:3]}")
@@ -249,8 +259,7 @@ class AutoFailover(Rival):
                                                        ("monitor", *self.HOSTS)))
         self.create("monitor", "monitor", "--hostname", self.MONITOR, "--listen", self.MONITOR)
         self.start("monitor")
-        wait_for(lambda: socket.create_connection((self.MONITOR, 5432), 1).close() is None,
-                 "the monitor")
+        wait_for(lambda: self.answers("monitor", self.MONITOR), "the monitor")
         time.sleep(2)
         self.open_hba("monitor")
         if self.tight:
@@ -259,7 +268,7 @@ class AutoFailover(Rival):
             self.create(name, "postgres", "--hostname", host, "--listen", host, "--name", name,
                         "--monitor", self.monitor())
             self.start(name)
-            wait_for(lambda h=host: socket.create_connection((h, 5432), 1).close() is None, name)
+            wait_for(lambda n=name, h=host: self.answers(n, h), name)
             self.open_hba(name)
         wait_for(self.table, "a primary")
         self.settled()
