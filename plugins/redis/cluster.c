@@ -9,18 +9,26 @@
  * The layout is a number that changes whenever CLUSTER SETSLOT is told to this server, so a batch
  * that was split by an older map is refused (-LAYOUT) before any of it is applied. A server that
  * imports slots wants LAST: the promise that every other server has the batch already, so that it
- * is never ahead of the server from which a key comes. (Slots that hold keys do not move yet, see
- * filter.c.) */
+ * is never ahead of the server from which a key comes (migrate.c). */
 #include "keyspace/shards.h"
 #include "plugin.h"
 
 #include <errno.h>
+#include <stdlib.h>
+
+enum {
+        LEAVING_MAX = 64, /* slots that are told apart; more wait for their turn */
+        LOOK_MS = 2000,   /* after a SETSLOT, which may wait for replicas before it counts */
+};
 
 struct cluster {
         bool enabled;
         uint64_t layout;
         bool importing;
-        bool stale; /* `importing` is to be asked for again */
+        bool stale; /* `importing` and the slots that leave are to be asked for again */
+        uint64_t look_until_ms;
+        unsigned leaving_count;
+        struct leaving leaving[LEAVING_MAX];
 };
 
 static struct cluster cluster;
@@ -42,6 +50,7 @@ void cluster_changed(void)
 {
         cluster.layout++;
         cluster.stale = true;
+        cluster.look_until_ms = plugin_now_ms() + LOOK_MS;
 }
 
 /* A server whose cluster is down answers no command on keys, not even ours: what a merge would
@@ -68,25 +77,143 @@ bool cluster_refuses(struct redis_context *ctx)
         return true;
 }
 
-/* Whether our line of CLUSTER NODES has a slot that comes to us: "[93-<-node]". */
-static bool ask_importing(struct redis_context *ctx)
+/* ---- slots that come and go: "[93-<-node]" and "[77->-node]" in our line of CLUSTER NODES */
+
+struct leaving *cluster_leaving_at(unsigned index)
 {
+        return &cluster.leaving[index];
+}
+
+unsigned cluster_leaves(void)
+{
+        return cluster.leaving_count;
+}
+
+static struct leaving *leaving_of(unsigned slot)
+{
+        for (unsigned i = 0; i < cluster.leaving_count; i++)
+                if (cluster.leaving[i].slot == slot)
+                        return &cluster.leaving[i];
+        return NULL;
+}
+
+/* The line that begins with that name; other lines may have it, too. */
+static const char *node_line(struct bytes nodes, struct bytes id)
+{
+        const char *end = (const char *)nodes.ptr + nodes.len;
+        for (const char *at = (const char *)nodes.ptr; (size_t)(end - at) > id.len;) {
+                if (memcmp(at, id.ptr, id.len) == 0 && at[id.len] == ' ')
+                        return at;
+                at = memchr(at, '\n', (size_t)(end - at));
+                if (at == NULL)
+                        return NULL;
+                at++;
+        }
+        return NULL;
+}
+
+/* The line of a node begins with its name, then "host:port@bus". */
+static bool node_address(struct bytes nodes, struct bytes id, struct leaving *ret)
+{
+        char text[64];
+        const char *line = node_line(nodes, id);
+        if (line == NULL)
+                return false;
+        const char *from = line + id.len + 1;
+        const char *end = (const char *)nodes.ptr + nodes.len;
+        const char *bus = from < end ? memchr(from, '@', (size_t)(end - from)) : NULL;
+        if (bus == NULL || (size_t)(bus - from) >= sizeof(text))
+                return false;
+        memcpy(text, from, (size_t)(bus - from));
+        text[bus - from] = '\0';
+        char *colon = strrchr(text, ':');
+        if (colon == NULL || (size_t)(colon - text) >= sizeof(ret->host))
+                return false;
+        memcpy(ret->host, text, (size_t)(colon - text));
+        ret->host[colon - text] = '\0';
+        ret->port = (unsigned)strtoul(colon + 1, NULL, 10);
+        return ret->port != 0;
+}
+
+/* One "[slot->-id]"; `from` is behind the bracket. */
+static void leaving_read(struct bytes nodes, const char *from, const char *end,
+                         struct leaving *list, unsigned *count)
+{
+        char *arrow = NULL;
+        unsigned slot = (unsigned)strtoul(from, &arrow, 10);
+        if (*count == LEAVING_MAX || end - arrow < 3 || memcmp(arrow, "->-", 3) != 0)
+                return;
+        struct leaving leaving = {.slot = slot};
+        struct bytes id = bytes_of(arrow + 3, (size_t)(end - arrow - 3));
+        const struct leaving *known = leaving_of(slot);
+        if (!node_address(nodes, id, &leaving))
+                return;
+        leaving.told = known != NULL && known->told && known->port == leaving.port &&
+                       strcmp(known->host, leaving.host) == 0;
+        list[(*count)++] = leaving;
+}
+
+static void slots_take(struct bytes nodes)
+{
+        struct leaving list[LEAVING_MAX];
+        unsigned count = 0;
+        const char *end = (const char *)nodes.ptr + nodes.len;
+        const char *at = (const char *)nodes.ptr;
+        cluster.importing = memmem(nodes.ptr, nodes.len, "-<-", 3) != NULL;
+        while ((at = memchr(at, '[', (size_t)(end - at))) != NULL) {
+                const char *close = memchr(at, ']', (size_t)(end - at));
+                if (close == NULL)
+                        break;
+                leaving_read(nodes, at + 1, close, list, &count);
+                at = close;
+        }
+        struct leaving was[LEAVING_MAX];
+        unsigned was_count = cluster.leaving_count;
+        memcpy(was, cluster.leaving, sizeof(was));
+        memcpy(cluster.leaving, list, count * sizeof(list[0]));
+        cluster.leaving_count = count;
+        for (unsigned i = 0; i < count; i++) {
+                bool known = false;
+                for (unsigned k = 0; k < was_count; k++)
+                        known = known || was[k].slot == list[i].slot;
+                if (!known)
+                        migrate_slot_leaves(&list[i]);
+        }
+}
+
+static void slots_ask(struct redis_context *ctx)
+{
+        cluster.importing = true; /* where it cannot be asked for */
         struct redis_reply *reply = redis.Call(ctx, "CLUSTER", "c", "NODES");
         if (reply == NULL)
-                return true;
+                return;
         size_t len = 0;
         const char *text = redis.CallReplyStringPtr(reply, &len);
-        bool found = text != NULL && memmem(text, len, "-<-", 3) != NULL;
+        if (text != NULL)
+                slots_take(bytes_of(text, len));
         redis.FreeCallReply(reply);
-        return found;
+        cluster.stale = plugin_now_ms() < cluster.look_until_ms;
 }
 
 bool cluster_importing(struct redis_context *ctx)
 {
         if (cluster.stale)
-                cluster.importing = ask_importing(ctx);
-        cluster.stale = false;
+                slots_ask(ctx);
         return cluster.importing;
+}
+
+bool cluster_look(struct redis_context *ctx)
+{
+        if (cluster.enabled && cluster.stale)
+                slots_ask(ctx);
+        return cluster.leaving_count > 0;
+}
+
+struct leaving *cluster_leaving(struct redis_context *ctx, unsigned slot)
+{
+        if (ctx != NULL)
+                (void)cluster_look(ctx);
+        return leaving_of(slot);
 }
 
 int cluster_shard(struct redis_context *ctx, struct redis_string **argv, int argc)

@@ -385,6 +385,8 @@ int daemon_merge(struct redis_context *ctx, struct redis_string **argv, int argc
         stream_native_close();
         list_native_close();
         plugin.applying = false;
+        if (!logged)
+                migrate_merged(deltas);
         if (!logged && deltas.len > 0 && err != ERR_INVALID)
                 status_batch((region_id)origin, last, err);
         int status = merge_done(ctx, deltas, buffer_view(&moved), (region_id)origin, after, err,

@@ -52,15 +52,11 @@ static void judge_config(struct redis_filter_context *ctx, int argc)
         }
 }
 
-/* MIGRATE takes the values of a slot to another server, but not what is remembered of them. It is
- * refused at the first step, so that the slot stays whole where it is. */
+/* What is remembered of the keys in a slot has to go with it. */
 static void judge_cluster(struct redis_filter_context *ctx)
 {
-        if (!argument_is(ctx, 1, "setslot"))
-                return;
-        cluster_changed();
-        if (argument_is(ctx, 3, "importing") || argument_is(ctx, 3, "migrating"))
-                refuse(ctx);
+        if (argument_is(ctx, 1, "setslot"))
+                cluster_changed();
 }
 
 /* Which argument holds a value that Redis re-encodes in place. */
@@ -218,6 +214,7 @@ static void filter_rule(struct redis_filter_context *ctx, const struct rule *rul
         case RULE_ZREM:
         case RULE_ZPOP:
         case RULE_ZREMRANGE:
+        case RULE_MIGRATE:
                 filter_write(ctx, rule, argc);
                 return;
         }

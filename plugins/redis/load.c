@@ -262,6 +262,7 @@ static void turn(struct redis_context *ctx, struct redis_event event, uint64_t s
                 local_stamp_dirty(ctx);
         if (plugin.expired.len > 0)
                 local_expire_listed(ctx);
+        migrate_turn(ctx);
         clock_turn();
         if (log_flush(ctx)) {
                 daemon_wake(ctx);
@@ -326,6 +327,7 @@ static bool start(struct redis_context *ctx, struct redis_string **argv, int arg
         buffer_init(&plugin.stash.copies, &plugin.heap);
         plugin.ctx = redis.GetDetachedThreadSafeContext(ctx);
         cluster_init(ctx);
+        migrate_init();
         persist_reset();
         plugin.replica = (redis.GetContextFlags(ctx) & REDIS_FLAG_SLAVE) != 0;
         plugin.recover = true; /* a module that is loaded at run time finds keys */

@@ -440,6 +440,7 @@ int local_notified(struct redis_context *ctx, int type, const char *event, struc
                 return REDIS_OK;
         }
         struct crdt_name name = {(uint32_t)db, plugin_bytes(key)};
+        migrate_touched(name);
         if (plugin.applying) {
                 if (type == REDIS_NOTIFY_EXPIRED)
                         local_dirty(&plugin.expired, name);
@@ -454,6 +455,8 @@ int local_notified(struct redis_context *ctx, int type, const char *event, struc
         }
         batch_drain();
         if (zset_noted(event, name))
+                return REDIS_OK;
+        if (strcmp(event, "restore") == 0 && migrate_restored(ctx, name, key))
                 return REDIS_OK;
         if (!policy_notified(ctx, event, name, key))
                 dispatch(ctx, event, name, key);

@@ -14,6 +14,8 @@
 enum log_kind {
         LOG_MARK = 1, /* u64 position that was told */
         LOG_BEFORE,   /* slice: what the increment that follows was the first to be added to */
+        LOG_FORGET,   /* u32 db, slice key: it has gone to another server of the region */
+        LOG_MOVED,    /* u64 clock, slice state: a key has come from one */
 };
 
 bool log_flush(struct redis_context *ctx)
@@ -36,6 +38,25 @@ static enum err replay_gone(struct cursor *cursor)
         return cursor_failed(cursor) ? cursor->err : keyspace_key_gone(plugin.keyspace, name);
 }
 
+static enum err replay_forget(struct cursor *cursor)
+{
+        struct crdt_name name = {.db = cursor_u32(cursor)};
+        name.key = cursor_slice(cursor);
+        if (!cursor_failed(cursor))
+                keyspace_forget(plugin.keyspace, name);
+        return cursor->err;
+}
+
+static enum err replay_moved(struct cursor *cursor)
+{
+        uint64_t clock = cursor_u64(cursor);
+        struct bytes state = cursor_slice(cursor);
+        if (cursor_failed(cursor))
+                return cursor->err;
+        enum err err = keyspace_clock_observe(plugin.keyspace, hlc_ms(clock), clock);
+        return err != ERR_NONE ? err : keyspace_move_in(plugin.keyspace, NULL, state);
+}
+
 static enum err replay_kind(struct cursor *cursor, struct bytes *ret_before)
 {
         uint8_t kind = cursor_u8(cursor);
@@ -43,6 +64,10 @@ static enum err replay_kind(struct cursor *cursor, struct bytes *ret_before)
                 *ret_before = cursor_slice(cursor);
         if (cursor_failed(cursor) || kind == LOG_BEFORE)
                 return cursor->err;
+        if (kind == LOG_FORGET)
+                return replay_forget(cursor);
+        if (kind == LOG_MOVED)
+                return replay_moved(cursor);
         if (kind != LOG_MARK)
                 return ERR_VERSION;
         uint64_t position = cursor_u64(cursor);
@@ -57,6 +82,24 @@ void log_mark(uint64_t position)
         buffer_varint(&plugin.pending, 1);
         buffer_u8(&plugin.pending, LOG_MARK);
         buffer_u64(&plugin.pending, position);
+        plugin_must(plugin.pending.err, "the log");
+}
+
+void log_forget(struct crdt_name name)
+{
+        buffer_varint(&plugin.pending, 1);
+        buffer_u8(&plugin.pending, LOG_FORGET);
+        buffer_u32(&plugin.pending, name.db);
+        buffer_slice(&plugin.pending, name.key);
+        plugin_must(plugin.pending.err, "the log");
+}
+
+void log_moved(uint64_t clock, struct bytes state)
+{
+        buffer_varint(&plugin.pending, 1);
+        buffer_u8(&plugin.pending, LOG_MOVED);
+        buffer_u64(&plugin.pending, clock);
+        buffer_slice(&plugin.pending, state);
         plugin_must(plugin.pending.err, "the log");
 }
 

@@ -319,6 +319,10 @@ int log_command(struct redis_context *ctx, struct redis_string **argv, int argc)
 /* Appends a position of our own stream that was told (keyspace_mark). */
 void log_mark(uint64_t position);
 
+/* A key has gone to another server of the region; one has come, by a server with that clock. */
+void log_forget(struct crdt_name name);
+void log_moved(uint64_t clock, struct bytes state);
+
 /* ---- cluster.c: one of several servers of a region */
 
 void cluster_init(struct redis_context *ctx);
@@ -330,6 +334,21 @@ bool cluster_refuses(struct redis_context *ctx);
 
 /* CLUSTER SETSLOT is about to run. */
 void cluster_changed(void);
+
+/* A slot that goes to another server. */
+struct leaving {
+        unsigned slot;
+        char host[48];
+        unsigned port;
+        bool told; /* the other server has our clock, and what was remembered at the begin */
+};
+
+/* Looks again where a SETSLOT was told lately; true where slots leave. Once a turn. */
+bool cluster_look(struct redis_context *ctx);
+unsigned cluster_leaves(void); /* how many, as of the last look */
+struct leaving *cluster_leaving_at(unsigned index);
+/* The one of that slot, or NULL; with a context it looks first. */
+struct leaving *cluster_leaving(struct redis_context *ctx, unsigned slot);
 bool cluster_importing(struct redis_context *ctx);
 
 /* Whether the words of a MERGE after its deltas fit this server; else it has replied. */
@@ -344,6 +363,22 @@ bool cluster_state_allowed(struct redis_context *ctx, struct bytes state);
 int cluster_shard(struct redis_context *ctx, struct redis_string **argv, int argc);
 int cluster_mark(struct redis_context *ctx, struct redis_string **argv, int argc);
 int cluster_join(struct redis_context *ctx, struct redis_string **argv, int argc);
+
+/* ---- migrate.c: keys that move between the servers of a cluster */
+
+void migrate_init(void);
+int migrate_run(struct redis_context *ctx, struct redis_string **argv, int argc);
+
+/* A key was told to have changed; a batch was merged: it may have died in a slot that leaves. */
+void migrate_touched(struct crdt_name name);
+void migrate_merged(struct bytes deltas);
+void migrate_slot_leaves(const struct leaving *leaving);
+
+/* A key was restored. True: it came from another server of this region, with its metadata. */
+bool migrate_restored(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
+
+/* At the end of a turn, before anybody is answered. */
+void migrate_turn(struct redis_context *ctx);
 
 /* ---- native.c: how a merge changes Redis */
 

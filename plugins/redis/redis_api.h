@@ -166,6 +166,7 @@ struct redis_type_methods {
         X(int, StreamDelete, (struct redis_key *, struct redis_stream_id *))                       \
         X(int, ListDelete, (struct redis_key *, long))                                             \
         X(int, DeleteKey, (struct redis_key *))                                                    \
+        X(int, StringSet, (struct redis_key *, struct redis_string *))                             \
         X(int, SignalModifiedKey, (struct redis_context *, struct redis_string *))                 \
         X(struct redis_context *, GetDetachedThreadSafeContext, (struct redis_context *))          \
         X(int, GetSelectedDb, (struct redis_context *))                                            \

@@ -109,6 +109,7 @@ static const struct rule fixed[] = {
         {"copy", RULE_EVENT, WRAP_NONE, 0, false},
         {"move", RULE_EVENT, WRAP_NONE, 0, false},
         {"restore", RULE_EVENT, WRAP_NONE, 0, false},
+        {"migrate", RULE_MIGRATE, WRAP_PLAIN, -6, true},
         {"restore-asking", RULE_EVENT, WRAP_NONE, 0, false},
         {"bitop", RULE_EVENT, WRAP_NONE, 0, false},
         {"sdiffstore", RULE_EVENT, WRAP_NONE, 0, false},

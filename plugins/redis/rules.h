@@ -49,6 +49,7 @@ enum rule_kind {
         RULE_ZREM,      /* key member ... */
         RULE_ZPOP,      /* key count */
         RULE_ZREMRANGE, /* key from to */
+        RULE_MIGRATE,   /* host port key db timeout ... */
         RULE_KIND_COUNT,
 };
 

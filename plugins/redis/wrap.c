@@ -205,6 +205,8 @@ int wrap_strict(struct redis_context *ctx, struct redis_string **argv, int argc)
                 status = hash_run_float(ctx, argv, argc);
         else if (rule->kind == RULE_FLUSH)
                 status = flush_run(ctx, rule, argv, argc);
+        else if (rule->kind == RULE_MIGRATE)
+                status = migrate_run(ctx, argv, argc);
         else
                 status = run_one(ctx, rule, argv, argc);
         plugin.stash.rule = NULL;
@@ -216,12 +218,8 @@ static const struct {
         const char *name;
         const char *reason;
 } reasons[] = {
-        {"cluster", "a slot cannot move between servers with the module yet, its metadata would "
-                    "stay behind; fill a larger cluster from the other regions instead"},
         {"config", "aof-use-rdb-preamble must stay 'yes': a rewritten AOF would lose the metadata"},
         {"debug", "keys made by DEBUG POPULATE would be in this region alone"},
-        {"migrate", "it would hand keys to a server outside of the regions and delete them in "
-                    "each; use DUMP and RESTORE there, and DEL"},
         {"pfdebug", "it changes a HyperLogLog in ways that other regions cannot follow"},
         {"swapdb", "it gives every key of two databases another name, while other regions go on "
                    "to write to the old ones; use MOVE or COPY"},

@@ -1,6 +1,7 @@
 """What must hold when a region is a Redis Cluster."""
 import random
 import subprocess
+import threading
 
 from harness import (ADDRESS, Error, Failed, Region, Server, World, address, check, cluster, eventually,
                      single)
@@ -28,6 +29,22 @@ def write_some(client, rng, count):
         else:
             client.run("DEL", rng.choice(["string", "set", "hash"]) + f":{at}")
     return added
+
+
+def info(server):
+    lines = server.run("INFO", "meridian").decode().split("\r\n")
+    return dict(line.split(":") for line in lines if ":" in line)
+
+
+def refused(server, *words):
+    try:
+        return server.run(*words)
+    except Error as error:
+        return error
+
+
+def slot_here(server, key):
+    return not isinstance(refused(server, "EXISTS", key), Error)
 
 
 def counted(client):
@@ -304,34 +321,122 @@ def another_region(program):
         world.close()
 
 
-def resharding_refused(program):
-    """Slots that hold keys do not move yet: redis-cli is told so at its first step, and everything
-    goes on as it was."""
+def reshard(region, source, target, slots):
+    """redis-cli moves so many slots, keys included."""
+    ids = [server.run("CLUSTER", "MYID").decode() for server in region.servers]
+    told = subprocess.run([region.cli, "--cluster", "reshard", address(region.servers[0]),
+                           "--cluster-from", ids[source], "--cluster-to", ids[target],
+                           "--cluster-slots", str(slots), "--cluster-yes"],
+                          capture_output=True, text=True, timeout=120, check=False)
+    check(told.returncode == 0, f"reshard says {told.stdout[-400:]}{told.stderr[-400:]}")
+
+
+class Writer(threading.Thread):
+    """Writes to one region until it is told to stop."""
+
+    def __init__(self, region, seed):
+        super().__init__(daemon=True)
+        self.client, self.rng = region.client(), random.Random(seed)
+        self.added, self.wrote, self.failed, self.ends = 0, 0, None, False
+        self.start()
+
+    def run(self):
+        try:
+            while not self.ends:
+                self.added += write_some(self.client, self.rng, 10)
+                self.wrote += 10
+        except Exception as error:  # pylint: disable=broad-except
+            self.failed = error
+
+    def end(self):
+        self.ends = True
+        self.join(30)
+        check(self.failed is None, f"a writer broke: {self.failed!r}")
+        return self.added
+
+
+def resharding(program):
+    """Slots move between servers with their keys, while both regions write: nothing is lost, and
+    nothing that was deleted comes back."""
     world = World()
     rng = random.Random(6)
     try:
         one, two = cluster(program, 1, 3), single(world, program, 2)
         open_world(world, one, two)
         clients = [one.client(), two.client()]
-        added = sum(write_some(client, rng, 100) for client in clients)
-        ids = [server.run("CLUSTER", "MYID").decode() for server in one.servers]
-        slots = sorted(map(str, one.servers[0].run("CLUSTER", "SLOTS")))
-        told = subprocess.run([one.cli, "--cluster", "reshard", address(one.servers[0]),
-                               "--cluster-from", ids[0], "--cluster-to", ids[1],
-                               "--cluster-slots", "10", "--cluster-yes"],
-                              capture_output=True, text=True, timeout=30, check=False)
-        check("a slot cannot move" in told.stdout + told.stderr, f"reshard says {told}")
+        added = sum(write_some(client, rng, 300) for client in clients)
+        writers = [Writer(one, 1), Writer(two, 2)]
+        for source, target in ((0, 1), (1, 2), (2, 0)):
+            reshard(one, source, target, 250)
+        eventually(lambda: all(writer.wrote > 100 for writer in writers), "nobody writes")
+        added += sum(writer.end() for writer in writers)
+        world.settle("after the moves")
         checked = subprocess.run([one.cli, "--cluster", "check", address(one.servers[0])],
                                  capture_output=True, text=True, timeout=30, check=False)
         check("All 16384 slots covered" in checked.stdout and "WARNING" not in checked.stdout,
               f"the cluster is not whole: {checked.stdout}")
-        check(slots == sorted(map(str, one.servers[0].run("CLUSTER", "SLOTS"))), "slots have moved")
-        added += sum(write_some(client, rng, 100) for client in clients)
-        world.settle("after the refusal")
+        same_values(clients)
         check(counted(clients[1]) == added, f"{counted(clients[1])} counted, {added} added")
+        keys = {key for server in one.servers for key in server.run("KEYS", "*")}
+        check(not any(key.startswith(b"meridian:") for key in keys), f"what helped stays: {keys}")
+        added += sum(write_some(client, rng, 200) for client in clients)
+        world.settle("some time after the moves")
+        same_values(clients)
         world.close(gently=True)
     finally:
         world.close()
+
+
+def moved_tombstones(program):
+    """What was deleted in a slot, before and while it leaves, is known where it goes: an older write
+    that comes later stays dead. And a clock that is behind there does not lose a later write."""
+    world = World()
+    try:
+        one = cluster(program, 1, 3)
+        source = next(s for s in one.servers if slot_here(s, "k"))
+        target = next(s for s in one.servers if s is not source)
+        far = Server(program, 2).start()
+        world.servers = [far]
+        for key in ("k", "{k}2"):
+            far.run("SET", key, "old")
+        last, _, deltas = far.run("MERIDIAN.TAIL", 0, 65536, 0)
+        for server in one.servers:
+            server.run("MERIDIAN.MEMBERS", 1, 2)
+        source.run("SET", "k", "newer")
+        source.run("SET", "{k}2", "newer")
+        source.run("SET", "{k}3", "stays")
+        source.run("DEL", "k")
+        slot = source.run("CLUSTER", "KEYSLOT", "k")
+        ids = {server: server.run("CLUSTER", "MYID").decode() for server in one.servers}
+        target.run("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+        source.run("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+        source.run("DEL", "{k}2")
+        check(source.run("MIGRATE", ADDRESS, target.port, "", 0, 5000, "KEYS", "{k}3", "nokey{k}")
+              == b"OK", "MIGRATE")
+        check(source.run("MIGRATE", ADDRESS, target.port, "nokey{k}", 0, 5000) == b"NOKEY", "NOKEY")
+        for server in (target, source, *one.servers):
+            server.run("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+        tombstones = [int(info(server)["meridian_tombstones"]) for server in (source, target)]
+        check(tombstones == [0, 2], f"tombstones: {tombstones}")
+        layout = target.run("MERIDIAN.SHARD")[0]
+        reply = target.run("MERIDIAN.MERGE", 2, 0, last, deltas, "LAYOUT", layout, "LAST")
+        check("LAYOUT" not in str(reply), f"MERGE said {reply}")
+        check([target.run("EXISTS", key) for key in ("k", "{k}2", "{k}3")] == [0, 0, 1],
+              "the dead stay dead, the living lives")
+        check("outside of the regions" in str(refused(target, "MIGRATE", ADDRESS, source.port, "{k}3", 0, 5000)),
+              "a key of a slot that stays")
+        for server in (source, target):  # the same from the log
+            server.kill()
+            server.start()
+            eventually(lambda s=server: b"cluster_state:ok" in s.run("CLUSTER", "INFO"), "no cluster")
+        tombstones = [int(info(server)["meridian_tombstones"]) for server in (source, target)]
+        check(tombstones == [0, 2], f"after a restart: {tombstones}")
+        check(target.run("GET", "{k}3") == b"stays" and
+              int(info(target)["meridian_keys"]) == 1, "the key, too")
+        one.tool = None
+    finally:
+        for server in one.servers + [far]:
+            server.close()
 
 
 def grown(program):
@@ -369,5 +474,5 @@ def grown(program):
         world.close()
 
 
-ALL = [streams, catching_up, restarts, failover, sentinel, another_region, resharding_refused,
+ALL = [streams, catching_up, restarts, failover, sentinel, another_region, resharding, moved_tombstones,
        grown]
