@@ -3,9 +3,9 @@
  *   load DOOR HOST:PORT [HOST:PORT ...] CLIENTS SECONDS [CONNECTIONS] [PREFIX]
  *
  * Each client asks for its own lock, waits for the answer, releases it, waits for the answer, and
- * begins again: closed loop, no two clients meet. What is measured begins after a tenth of the time.
- * Prints one JSON object. An answer that is not the wished one is counted; a connection that ends
- * ends the program. */
+ * begins again: closed loop, no two clients meet. What is measured begins after a tenth of the
+ * time. Prints one JSON object. An answer that is not the wished one is counted; a connection that
+ * ends ends the program. */
 #include "load.h"
 
 #include <arpa/inet.h>

@@ -1,5 +1,5 @@
-/* load.h - what the two doors of the load generator share: clients that each ask for one thing after
- * the other, and the loop that carries their bytes. */
+/* load.h - what the two doors of the load generator share: clients that each ask for one thing
+ * after the other, and the loop that carries their bytes. */
 #ifndef MERIDIAN_BENCH_LOAD_H
 #define MERIDIAN_BENCH_LOAD_H
 

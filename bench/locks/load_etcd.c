@@ -1,5 +1,5 @@
-/* load_etcd.c - etcd's door: gRPC, which is HTTP/2 by nghttp2 with messages of protocol buffers that
- * are written and read by hand. Clients share connections, as those of etcd's own clients do.
+/* load_etcd.c - etcd's door: gRPC, which is HTTP/2 by nghttp2 with messages of protocol buffers
+ * that are written and read by hand. Clients share connections, as those of etcd's own clients do.
  *
  *   etcd       Lock and Unlock of its lock service, with a lease for each client
  *   etcd-txn   the least that is a lock: "if absent, put under my lease", then delete

@@ -1,5 +1,6 @@
-/* api_lock_commands.c - the commands of the lock service's door, a row each. One either has its answer
- * at once or becomes a request to the node; what cannot be read is answered with a sentence. */
+/* api_lock_commands.c - the commands of the lock service's door, a row each. One either has its
+ * answer at once or becomes a request to the node; what cannot be read is answered with a sentence.
+ * */
 #include "api/api_door.h"
 
 struct bytes command_arg(const struct command *command, size_t index)

@@ -1,5 +1,5 @@
-/* api_lock_hello.c - what clients of Redis ask of a connection before and beside their commands: who is
- * there, by which protocol, under which name. All is answered at once. */
+/* api_lock_hello.c - what clients of Redis ask of a connection before and beside their commands:
+ * who is there, by which protocol, under which name. All is answered at once. */
 #include "api/api_door.h"
 
 #include <stdio.h>

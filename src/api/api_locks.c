@@ -6,8 +6,8 @@
  *
  *   bytes -> input -> command -> [slot, slot, slot] -> output -> sending -> bytes
  *
- * Answers of one turn of the loop leave together, before the loop sleeps (uv_prepare): one write for
- * each client. What the socket does not take at once waits for it in `sending`.
+ * Answers of one turn of the loop leave together, before the loop sleeps (uv_prepare): one write
+ * for each client. What the socket does not take at once waits for it in `sending`.
  *
  * Bounds: a client that has API_PENDING_MAX slots or API_OUTPUT_MAX bytes of output is not read
  * from until it has less. A client that breaks the protocol gets its earlier answers, the error,

@@ -1,18 +1,19 @@
-/* linear.h - is a recorded history linearizable? Operations with the times of their calls and answers
- * in; the verdict, and where it fails, out.
+/* linear.h - is a recorded history linearizable? Operations with the times of their calls and
+ * answers in; the verdict, and where it fails, out.
  *
- * A history is linearizable when its operations can be put in one order, each at a point between its
- * call and its answer, so that a program which runs them one after the other in that order gives the
- * same answers. An operation without an answer may have happened at any time after its call, or
- * never.
+ * A history is linearizable when its operations can be put in one order, each at a point between
+ * its call and its answer, so that a program which runs them one after the other in that order
+ * gives the same answers. An operation without an answer may have happened at any time after its
+ * call, or never.
  *
  * The search is that of Wing and Gong with Lowe's memory of what was tried. What is linearizable by
  * parts is linearizable as a whole, so keys that no transaction joins are checked apart.
  *
  * The two models:
- *  - values: a transaction compares keys with values, sees the values of keys as they were before it,
- *    and puts values, of one branch where all comparisons hold, else of the other. A read, a put and
- *    a compare-and-swap are transactions.
+ *  - values: a transaction compares keys with values, sees the values of keys as they were before
+ *  it,
+ *    and puts values, of one branch where all comparisons hold, else of the other. A read, a put
+ *    and a compare-and-swap are transactions.
  *  - locks: who holds it, by which token, and the largest token ever. A lease may end at any time,
  *    so mutual exclusion is told by LINEAR_USE: at that time its owner is sure to hold the lock.
  *
@@ -96,8 +97,8 @@ struct linear_report {
         uint64_t tried;
 };
 
-/* Checks `count` operations, in any order; borrows them. All have keys below `key_count`. All memory
- * is given back. */
+/* Checks `count` operations, in any order; borrows them. All have keys below `key_count`. All
+ * memory is given back. */
 struct linear_report linear_check(struct heap *heap, enum linear_model model,
                                   const struct linear_op *ops, size_t count, uint32_t key_count);
 

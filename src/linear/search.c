@@ -1,18 +1,19 @@
 /* search.c - the search for an order of one part.
  *
  * Calls and answers lie in a list by time. The search walks it from the front: at a call, the
- * operation is tried next if the model lets it; then its call and answer leave the list and the walk
- * begins anew. At an answer nothing more can come before it but operations without an answer, which
- * have a list of their own and are tried last, since most of them are not needed. When none of those
- * helps, the newest choice was wrong: it is put back, and the walk goes on behind it.
+ * operation is tried next if the model lets it; then its call and answer leave the list and the
+ * walk begins anew. At an answer nothing more can come before it but operations without an answer,
+ * which have a list of their own and are tried last, since most of them are not needed. When none
+ * of those helps, the newest choice was wrong: it is put back, and the walk goes on behind it.
  *
  * A set of operations that leads to a state is tried once: both together are remembered as a hash
  * of 128 bits. Two that hash alike would hide a good order; at 2^26 states the chance is below
  * 2^-76.
  *
  * Operations without an answer make the search hard: any of them may or may not be in the set. So a
- * first search lets each of them happen any number of times, and leaves them out of the set. What has
- * no order even so is bad. Else a second search looks for an order in which they happen at most once. */
+ * first search lets each of them happen any number of times, and leaves them out of the set. What
+ * has no order even so is bad. Else a second search looks for an order in which they happen at most
+ * once. */
 #include "base/check.h"
 #include "base/hash.h"
 #include "linear/linear_priv.h"
@@ -195,8 +196,8 @@ static unsigned run_now(const struct search *search)
         return search->choice_count == 0 ? 0 : search->choices[search->choice_count - 1].run;
 }
 
-/* What is tried once: the choices and the state, and within a run where it began, which says what may
- * follow. */
+/* What is tried once: the choices and the state, and within a run where it began, which says what
+ * may follow. */
 static struct mark mark_now(const struct search *search, const struct linear_state *state,
                             bool unanswered)
 {
@@ -271,8 +272,8 @@ static bool undo(struct search *search, size_t *ret_at)
         return false;
 }
 
-/* Of the calls without an answer the last before the first answer: most of what happens at all happens
- * soon after its call. */
+/* Of the calls without an answer the last before the first answer: most of what happens at all
+ * happens soon after its call. */
 static size_t unanswered_last(const struct search *search)
 {
         size_t at = UNANSWERED;

@@ -1,5 +1,6 @@
 /* locks.c - `meridian lock ...`: the lock service over RESP, as any Redis client would use it. */
 #include "meridian/cli.h"
+#include "meridian/lock_options.h"
 #include "meridian/resp_ask.h"
 #include "term/term.h"
 
@@ -7,8 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/time.h>
-
-#define LOCKS_PORT 7402
 
 struct lock_command {
         const char *name;
@@ -44,24 +43,50 @@ static bool milliseconds(const char *text, char *out, size_t size)
         return true;
 }
 
-static int usage_acquire(void)
+struct words {
+        const char *items[16];
+        int count;
+        char numbers[6][24];
+        int number_count;
+};
+
+static void word(struct words *words, const char *text)
 {
-        cli_error("usage: meridian lock acquire KEY OWNER TTL [--wait TIME]");
-        return CLI_USAGE;
+        words->items[words->count++] = text;
+}
+
+/* Nothing where the value is 0: not said. */
+static void word_number(struct words *words, const char *name, uint64_t value)
+{
+        char *text = words->numbers[words->number_count++];
+        snprintf(text, sizeof words->numbers[0], "%" PRIu64, value);
+        if (value == 0)
+                return;
+        word(words, name);
+        word(words, text);
 }
 
 static int lock_acquire(redisContext *context, int argc, char **argv)
 {
         char ttl[32];
-        char wait[32];
-        const char *words[6] = {"LOCK.ACQUIRE", argv[0], argv[1], ttl, "WAIT", wait};
-        bool waits = argc == 5;
-        if (waits && strcmp(argv[3], "--wait") != 0)
-                return usage_acquire();
+        int at = 3;
+        struct lock_options options = {0};
+        struct words words = {.count = 0};
         if (!milliseconds(argv[2], ttl, sizeof ttl) ||
-            (waits && !milliseconds(argv[4], wait, sizeof wait)))
+            !lock_options_read(&options, argc, argv, &at) || at < argc)
                 return CLI_USAGE;
-        redisReply *reply = resp_ask(context, waits ? 6 : 4, words);
+        const char *const first[] = {"LOCK.ACQUIRE", argv[0], argv[1], ttl};
+        for (size_t i = 0; i < COUNT_OF(first); i++)
+                word(&words, first[i]);
+        word_number(&words, "WAIT", options.wait_ms);
+        word_number(&words, "SLOTS", options.slots);
+        word_number(&words, "DELAY", options.delay_ms);
+        word_number(&words, "SESSION", options.session);
+        if (options.shared)
+                word(&words, "SHARED");
+        if (options.detect)
+                word(&words, "DETECT");
+        redisReply *reply = resp_ask(context, words.count, words.items);
         if (reply == NULL)
                 return CLI_FAILED;
         int status = CLI_FAILED;
@@ -150,8 +175,41 @@ static int lock_list(redisContext *context, int argc, char **argv)
         return CLI_DONE;
 }
 
+/* SESSION.OPEN, KEEP and CLOSE by the word after "session". */
+static int lock_session(redisContext *context, int argc, char **argv)
+{
+        char ttl[32];
+        const char *words[4] = {NULL, argv[1], argv[2], argc > 3 ? argv[3] : ""};
+        bool opens = strcmp(argv[0], "open") == 0, keeps = strcmp(argv[0], "keep") == 0;
+        if (!opens && !keeps && strcmp(argv[0], "close") != 0) {
+                cli_error("usage: meridian lock session open PREFIX OWNER TTL, or keep or close "
+                          "PREFIX OWNER SESSION");
+                return CLI_USAGE;
+        }
+        words[0] = opens ? "SESSION.OPEN" : keeps ? "SESSION.KEEP" : "SESSION.CLOSE";
+        if (opens && !milliseconds(argv[3], ttl, sizeof ttl))
+                return CLI_USAGE;
+        words[3] = opens ? ttl : argv[3];
+        redisReply *reply = resp_ask(context, 4, words);
+        if (reply == NULL)
+                return CLI_FAILED;
+        if (opens && reply->type == REDIS_REPLY_ARRAY && reply->elements == 2)
+                printf("session %lld, for %lld ms\n", reply->element[0]->integer,
+                       reply->element[1]->integer);
+        else if (keeps)
+                printf("session %s: for %lld ms\n", argv[3], reply->integer);
+        else
+                printf("session %s is closed, and its locks are free\n", argv[3]);
+        freeReplyObject(reply);
+        return CLI_DONE;
+}
+
 static const struct lock_command lock_commands[] = {
-        {"acquire", "KEY OWNER TTL [--wait TIME]", 3, 5, lock_acquire},
+        {"acquire",
+         "KEY OWNER TTL [--wait TIME] [--shared | --slots N] [--delay TIME] [--session ID] "
+         "[--detect]",
+         3, 12, lock_acquire},
+        {"session", "open PREFIX OWNER TTL | keep|close PREFIX OWNER SESSION", 4, 4, lock_session},
         {"renew", "KEY OWNER TOKEN TTL", 4, 4, lock_renew},
         {"release", "KEY OWNER TOKEN", 3, 3, lock_release},
         {"info", "KEY", 1, 1, lock_info},
@@ -163,11 +221,11 @@ redisContext *resp_connect(const struct cli *cli)
         struct timeval timeout = {.tv_sec = 2};
         for (size_t i = 0; i < cli->node_count; i++) {
                 redisContext *context =
-                        redisConnectWithTimeout(cli->nodes[i].host, LOCKS_PORT, timeout);
+                        redisConnectWithTimeout(cli->nodes[i].host, LOCK_DOOR_PORT, timeout);
                 if (context != NULL && context->err == 0)
                         return context;
                 fprintf(stderr, "%s%s:%d does not answer (%s)%s\n", term_style(TERM_DIM),
-                        cli->nodes[i].host, LOCKS_PORT,
+                        cli->nodes[i].host, LOCK_DOOR_PORT,
                         context == NULL ? "out of memory" : context->errstr,
                         term_style(TERM_PLAIN));
                 if (context != NULL)
@@ -177,24 +235,26 @@ redisContext *resp_connect(const struct cli *cli)
                 cli_error("no node is known: name one with --node HOST:PORT or MERIDIAN_NODE, or "
                           "start the lab (make lab)");
         else
-                cli_error("no node of %s answers on port %d", cli->from, LOCKS_PORT);
+                cli_error("no node of %s answers on port %d", cli->from, LOCK_DOOR_PORT);
         return NULL;
 }
 
 int cli_lock(struct cli *cli)
 {
         const struct lock_command *found = NULL;
+        if (strcmp(cli->argv[0], "run") == 0)
+                return cli_lock_run(cli, cli->argc - 1, cli->argv + 1);
         for (size_t i = 0; i < COUNT_OF(lock_commands); i++) {
                 if (strcmp(lock_commands[i].name, cli->argv[0]) == 0)
                         found = &lock_commands[i];
         }
         if (found == NULL) {
-                cli_error("there is no command \"lock %s\": acquire, renew, release, info, list",
+                cli_error("there is no command \"lock %s\": run, acquire, renew, release, session, "
+                          "info, list",
                           cli->argv[0]);
                 return CLI_USAGE;
         }
-        if (cli->argc - 1 < found->args_min || cli->argc - 1 > found->args_max ||
-            (found->args_max == 5 && cli->argc - 1 == 4)) {
+        if (cli->argc - 1 < found->args_min || cli->argc - 1 > found->args_max) {
                 cli_error("usage: meridian lock %s %s", found->name, found->usage);
                 return CLI_USAGE;
         }

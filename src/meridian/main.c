@@ -39,11 +39,16 @@ static const struct command commands[] = {
          cli_switchover},
         {"failover", "[--to NODE|REGION] [--force]", "a new writer, where there is none", 0, 5,
          cli_failover},
-        {"lock", "acquire KEY OWNER TTL [--wait TIME]", "acquire a lock", 1, 8, cli_lock},
-        {"lock", "renew KEY OWNER TOKEN TTL", "prolong it", 1, 8, cli_lock},
-        {"lock", "release KEY OWNER TOKEN", "give it back", 1, 8, cli_lock},
-        {"lock", "info KEY", "who holds it", 1, 8, cli_lock},
-        {"lock", "list PREFIX", "all that are held, e.g. of global:", 1, 8, cli_lock},
+        {"lock", "run KEY [--lease TIME] [--wait TIME] -- COMMAND...", "a command under a lock", 1,
+         256, cli_lock},
+        {"lock", "acquire KEY OWNER TTL [--wait TIME] [--shared | --slots N]", "acquire a lock", 1,
+         256, cli_lock},
+        {"lock", "session open PREFIX OWNER TTL", "locks of one session end together", 1, 256,
+         cli_lock},
+        {"lock", "renew KEY OWNER TOKEN TTL", "prolong it", 1, 256, cli_lock},
+        {"lock", "release KEY OWNER TOKEN", "give it back", 1, 256, cli_lock},
+        {"lock", "info KEY", "who holds it", 1, 256, cli_lock},
+        {"lock", "list PREFIX", "all that are held, e.g. of global:", 1, 256, cli_lock},
         {"kv", "get KEY [--stale]", "a value", 1, 3, cli_kv},
         {"kv", "put KEY VALUE [--revision N]", "write it; only where its revision is N", 1, 5,
          cli_kv},
@@ -179,6 +184,9 @@ static bool options_take(struct cli *cli, int argc, char **argv, char **words, i
         for (int i = 1; i < argc; i++) {
                 if (options && strcmp(argv[i], "--") == 0) {
                         options = false;
+                        /* `lock run` tells its own options from the command by it. */
+                        if (*ret_count > 0 && strcmp(words[0], "lock") == 0)
+                                words[(*ret_count)++] = argv[i];
                 } else if (options && strcmp(argv[i], "--json") == 0) {
                         cli->json = true;
                 } else if (options && (strcmp(argv[i], "-f") == 0)) {

@@ -1,5 +1,5 @@
-/* pending.c - the requests that wait for a decision: found by sequence (when the decision comes) and
- * by the world's name (when the client goes), in the order in which they came otherwise.
+/* pending.c - the requests that wait for a decision: found by sequence (when the decision comes)
+ * and by the world's name (when the client goes), in the order in which they came otherwise.
  *
  * Time is looked at rarely: `pending_next_us` is never later than the first deadline or retry, so
  * as long as it lies ahead nobody has to be asked. It may be earlier than all (whoever set it has

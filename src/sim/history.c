@@ -1,5 +1,5 @@
-/* history.c - what the users of locks asked and heard, and the verdict at the end: is there one order of
- * all that explains every answer? */
+/* history.c - what the users of locks asked and heard, and the verdict at the end: is there one
+ * order of all that explains every answer? */
 #include "linear/linear.h"
 #include "sim/sim_priv.h"
 
