@@ -21,6 +21,12 @@
 #define IDLE_EVERY_US 2000000
 #define ARCHIVE_FILES 64 /* of 16 MB: a gigabyte */
 
+/* What pg_rewind asks of the server that it reads from. */
+#define GRANTS                                                                                     \
+        "GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_dir(text, boolean, boolean), "                 \
+        "pg_catalog.pg_stat_file(text, boolean), pg_catalog.pg_read_binary_file(text), "           \
+        "pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean) TO " ROLE
+
 /* ---- a new cluster ---- */
 
 static bool folder_remove(struct warden *warden, const char *path, struct fail *fail)
@@ -60,11 +66,7 @@ static bool init_fill(struct warden *warden, struct fail *fail)
 {
         char sql[1024], port[8];
         (void)snprintf(sql, sizeof sql,
-                       "CREATE ROLE " ROLE " LOGIN REPLICATION PASSWORD '%s';"
-                       "GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_dir(text, boolean, boolean), "
-                       "pg_catalog.pg_stat_file(text, boolean), "
-                       "pg_catalog.pg_read_binary_file(text), "
-                       "pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean) TO " ROLE,
+                       "CREATE ROLE " ROLE " LOGIN REPLICATION PASSWORD '%s'; " GRANTS,
                        warden->password);
         if (!sql_do(warden, sql, ASK_MS, fail))
                 return false;
@@ -173,10 +175,40 @@ static bool act_promote(struct warden *warden, const struct command *command, st
         return true;
 }
 
+/* A cluster that somebody else made: what it lacks is added before it is opened for the first time,
+ * by a server that nobody else can reach. */
+static bool adopt(struct warden *warden, struct fail *fail)
+{
+        char sql[1024], path[WARDEN_PATH_SIZE], version[16];
+        if (!path_set(path, "%s/PG_VERSION", warden->paths.data) ||
+            !file_read(path, version, sizeof version, NULL) || strcmp(version, "15\n") != 0)
+                return fail_set(fail, "%s is not of PostgreSQL 15: upgrade it first (pg_upgrade)",
+                                warden->paths.data);
+        if (!file_there("%s/postgresql.conf", warden->paths.data))
+                return fail_set(
+                        fail,
+                        "%s has no postgresql.conf: copy it there, with pg_hba.conf (Debian "
+                        "keeps them in /etc/postgresql)",
+                        warden->paths.data);
+        (void)snprintf(sql, sizeof sql,
+                       "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '" ROLE
+                       "') THEN CREATE ROLE " ROLE "; END IF; END $$; "
+                       "ALTER ROLE " ROLE " LOGIN REPLICATION PASSWORD '%s'; " GRANTS,
+                       warden->password);
+        if (!server_start(warden, SERVER_ALONE, 0, fail) || !sql_do(warden, sql, ASK_MS, fail) ||
+            !server_stop(warden, true, fail))
+                return false;
+        warden_note(warden, "postgres-adopted", "PostgreSQL: the cluster in %.300s is adopted",
+                    warden->paths.data);
+        return true;
+}
+
 static bool act_open(struct warden *warden, struct fail *fail)
 {
         if (file_there("%s/standby.signal", warden->paths.data))
                 return fail_set(fail, "it has a standby's data");
+        if (!file_there("%s/meridian.conf", warden->paths.data) && !adopt(warden, fail))
+                return false;
         if (!server_start(warden, SERVER_PRIMARY, 0, fail))
                 return false;
         warden_gate_allow(warden);

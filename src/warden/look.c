@@ -371,6 +371,13 @@ bool look(struct warden *warden, struct world_postgres *ret)
                 struct fail fail;
                 if (warden->sql != NULL || sql_own(warden, &fail))
                         return false;
+                if (!file_there("%s/meridian.conf", warden->paths.data) && !warden->log_noted) {
+                        warden->log_noted = true;
+                        warden_note(warden, "postgres-foreign",
+                                    "PostgreSQL: a server that Meridian did not start runs in "
+                                    "%.200s: stop it, and it is adopted",
+                                    warden->paths.data);
+                }
                 *ret = (struct world_postgres){.server = PRIMARY_ABSENT};
                 bool known = strstr(fail.text, "starting up") != NULL && look_stopped(warden, ret);
                 warden->stopped.known = false;
