@@ -206,10 +206,10 @@ static bool lab_open(struct lab *lab)
         if (!self_find(lab->self) || !root_find(lab->self, lab->root))
                 return false;
         if (named == NULL || named[0] == '\0')
-                return lab_path(lab->dir, "%s/.lab", lab->root);
+                return lab_path(lab->dir, "%s/.lab", lab->root) && lab_nodes_load(lab);
         if (named[0] != '/')
                 return lab_error("MERIDIAN_LAB is \"%s\": write a whole path", named);
-        return lab_path(lab->dir, "%s", named);
+        return lab_path(lab->dir, "%s", named) && lab_nodes_load(lab);
 }
 
 /* Ordinary users' PATH often lacks the folders of system programs. */
@@ -257,6 +257,8 @@ static bool programs_find(struct lab *lab)
         memcpy(lab->programs[LAB_BACKEND_1], lab->self, LAB_PATH_MAX);
         memcpy(lab->programs[LAB_BACKEND_2], lab->self, LAB_PATH_MAX);
         return built_find(lab->programs[LAB_MERIDIAND], build, "meridiand") &&
+               lab_path(lab->programs[LAB_NODE_2], "%s", lab->programs[LAB_MERIDIAND]) &&
+               lab_path(lab->programs[LAB_NODE_3], "%s", lab->programs[LAB_MERIDIAND]) &&
                built_find(lab->plugin_redis, build, "plugins/redis/meridian.so") &&
                built_find(lab->plugin_knot, build, "plugins/knot/mod-meridian.so") &&
                built_find(lab->plugin_nginx, build, "plugins/nginx/ngx_http_meridian_module.so") &&
@@ -385,7 +387,7 @@ static bool region_start(const struct lab *lab, const struct lab_region *region)
 {
         if (!remains_remove(lab, region))
                 return false;
-        for (enum lab_part part = 0; part < LAB_PARTS; part++) {
+        for (enum lab_part part = 0; part < lab_parts(lab); part++) {
                 if (lab_process_alive(lab, region, part))
                         continue;
                 orphans_end(lab, region, part);
@@ -400,13 +402,13 @@ static bool wan_apply(const struct lab *lab, const struct lab_wan *wan,
                       const struct lab_region *region)
 {
         uint64_t until = lab_now_ms() + START_TIMEOUT_MS;
-        while (!lab_wan_apply(wan, region_index(region), false)) {
-                if (!lab_process_alive(lab, region, LAB_MERIDIAND)) {
+        while (!lab_wan_apply(lab, wan, region_index(region), false)) {
+                if (lab->nodes == 1 && !lab_process_alive(lab, region, LAB_MERIDIAND)) {
                         lab_process_log_show(lab, region, LAB_MERIDIAND);
                         return lab_error("meridiand of %s has ended", region->name);
                 }
                 if (lab_now_ms() > until)
-                        return lab_wan_apply(wan, region_index(region), true);
+                        return lab_wan_apply(lab, wan, region_index(region), true);
                 lab_waiting("%s: meridiand does not answer yet", region->name);
                 lab_sleep_ms(50);
         }
@@ -494,13 +496,13 @@ static bool up_earlier(const struct lab *lab, bool postgres, bool *ret_reuse)
 {
         unsigned alive = alive_count(lab, NULL);
         bool same = lab_postgres_used(lab) == postgres;
-        *ret_reuse = alive == LAB_REGIONS * LAB_PARTS && !build_is_newer(lab) && same;
+        *ret_reuse = alive == LAB_REGIONS * lab_parts(lab) && !build_is_newer(lab) && same;
         if (*ret_reuse)
                 return true;
         if (signal_all(lab, NULL, 0) > 0) {
-                const char *why = alive != LAB_REGIONS * LAB_PARTS ? "only a part of it runs"
-                                  : same                           ? "it runs from an older build"
-                                                                   : "it has other parts";
+                const char *why = alive != LAB_REGIONS * lab_parts(lab) ? "only a part of it runs"
+                                  : same ? "it runs from an older build"
+                                         : "it has other parts";
                 if (!stop_all(lab, NULL))
                         return false;
                 lab_step("earlier lab", "ended (%s); its data stays", why);
@@ -524,7 +526,10 @@ static bool up_start(const struct lab *lab)
         for (size_t i = 0; i < LAB_REGIONS; i++) {
                 if (!region_start(lab, &lab_regions[i]))
                         return false;
-                lab_step(lab_regions[i].name, "redis-server, knotd, nginx, meridiand, 2 backends%s",
+                lab_step(lab_regions[i].name, "redis-server, knotd, nginx, %s, 2 backends%s",
+                         lab->nodes == 1   ? "meridiand"
+                         : lab->nodes == 2 ? "2 nodes of meridiand"
+                                           : "3 nodes of meridiand",
                          lab_postgres_used(lab) ? ", PostgreSQL" : "");
         }
         for (size_t i = 0; i < LAB_REGIONS; i++) {
@@ -542,14 +547,22 @@ static int command_up(int argc, char **argv)
 {
         static struct lab lab;
         bool reuse = false;
-        bool without =
-                argc == 3 && strcmp(argv[1], "--without") == 0 && strcmp(argv[2], "postgres") == 0;
+        bool without = false;
+        unsigned nodes = 0;
         uint64_t begin = lab_now_ms();
-        if (argc > 1 && !without)
-                return usage("up [--without postgres]");
+        for (int i = 1; i < argc; i += 2) {
+                const char *value = i + 1 < argc ? argv[i + 1] : "";
+                if (strcmp(argv[i], "--without") == 0 && strcmp(value, "postgres") == 0)
+                        without = true;
+                else if (strcmp(argv[i], "--nodes") == 0 && value[0] >= '1' &&
+                         value[0] <= '0' + LAB_NODES_MAX && value[1] == '\0')
+                        nodes = (unsigned)(value[0] - '0');
+                else
+                        return usage("up [--nodes 1..3] [--without postgres]");
+        }
         if (!lab_open(&lab) || !owner_check(&lab) || !programs_find(&lab) || !disk_check(&lab) ||
             (!without && !lab_postgres_check(&lab)) || !lock_take(&lab) ||
-            !up_earlier(&lab, !without, &reuse))
+            (nodes != 0 && !lab_nodes_use(&lab, nodes)) || !up_earlier(&lab, !without, &reuse))
                 return 1;
         if (reuse)
                 lab_step("earlier lab", "runs already, from this build");
@@ -606,14 +619,29 @@ static int command_down(int argc, char **argv)
 
 /* ---- one region ---- */
 
+static int node_kill(const struct lab *lab, const struct lab_region *region, unsigned node)
+{
+        enum lab_part part = lab_node_part(node);
+        uint64_t until = lab_now_ms() + STOP_TIMEOUT_MS;
+        if (lab_process_signal(lab, region, part, SIGKILL) == 0)
+                return lab_error("node %u of %s does not run", node, region->name) ? 0 : 1;
+        while (lab_process_signal(lab, region, part, SIGKILL) > 0 && lab_now_ms() < until)
+                lab_sleep_ms(5);
+        lab_step(region->name, "%s killed (SIGKILL)", lab_part_name(part));
+        return 0;
+}
+
 static int command_kill(int argc, char **argv)
 {
         static struct lab lab;
-        const struct lab_region *region = argc == 2 ? lab_region_find(argv[1]) : NULL;
+        const struct lab_region *region = NULL;
+        unsigned node = 0;
         if (argc != 2)
-                return usage("kill REGION");
-        if (region == NULL || !lab_open(&lab) || !lock_take(&lab))
+                return usage("kill REGION[/NODE]");
+        if (!lab_open(&lab) || !lab_node_find(&lab, argv[1], &region, &node) || !lock_take(&lab))
                 return 1;
+        if (node != 0)
+                return node_kill(&lab, region, node);
         int killed = 0;
         uint64_t until = lab_now_ms() + STOP_TIMEOUT_MS;
         for (enum lab_part part = 0; part < LAB_PARTS; part++)
@@ -632,7 +660,7 @@ static bool region_stays(const struct lab *lab, const struct lab_region *region)
 {
         uint64_t until = lab_now_ms() + STAYS_MS;
         while (lab_now_ms() < until) {
-                for (enum lab_part part = 0; part < LAB_PARTS; part++) {
+                for (enum lab_part part = 0; part < lab_parts(lab); part++) {
                         if (lab_process_alive(lab, region, part))
                                 continue;
                         lab_process_log_show(lab, region, part);
@@ -647,10 +675,12 @@ static int command_start(int argc, char **argv)
 {
         static struct lab lab;
         struct lab_wan wan;
-        const struct lab_region *region = argc == 2 ? lab_region_find(argv[1]) : NULL;
+        const struct lab_region *region = NULL;
+        unsigned node = 0;
         if (argc != 2)
-                return usage("start REGION");
-        if (region == NULL || !lab_open(&lab) || !owner_check(&lab) || !programs_find(&lab) ||
+                return usage("start REGION[/NODE]");
+        if (!lab_open(&lab) || !lab_node_find(&lab, argv[1], &region, &node) ||
+            !owner_check(&lab) || !programs_find(&lab) ||
             (lab_postgres_used(&lab) && !lab_postgres_check(&lab)) || !lock_take(&lab))
                 return 1;
         for (enum lab_part part = 0; part < LAB_PARTS; part++)
@@ -722,8 +752,9 @@ static int wan_change(const struct lab *lab, const struct lab_region *a, const s
         bool done = lab_wan_save(lab, &wan);
         for (size_t i = 0; i < LAB_REGIONS; i++) {
                 bool meant = a == NULL || i == region_index(a) || i == region_index(b);
-                if (meant && lab_process_alive(lab, &lab_regions[i], LAB_MERIDIAND))
-                        done = lab_wan_apply(&wan, i, true) && done;
+                if (meant &&
+                    (lab->nodes > 1 || lab_process_alive(lab, &lab_regions[i], LAB_MERIDIAND)))
+                        done = lab_wan_apply(lab, &wan, i, true) && done;
         }
         return done ? 0 : 1;
 }
@@ -842,7 +873,7 @@ static int command_status(int argc, char **argv)
         printf("lab in %s\n\n", lab.dir);
         for (size_t i = 0; i < LAB_REGIONS; i++) {
                 term_cell(TERM_HEAD, lab_regions[i].name, 14);
-                for (enum lab_part part = 0; part < LAB_PARTS; part++) {
+                for (enum lab_part part = 0; part < lab_parts(&lab); part++) {
                         pid_t pid = lab_process_pid(&lab, &lab_regions[i], part);
                         printf(" %s%s%s %s", term_style(pid != 0 ? TERM_GOOD : TERM_BAD),
                                term_symbol(pid != 0 ? TERM_OK : TERM_FAIL), term_style(TERM_PLAIN),
@@ -854,17 +885,18 @@ static int command_status(int argc, char **argv)
         }
         putchar('\n');
         status_links(&lab);
-        return alive_count(&lab, NULL) == LAB_REGIONS * LAB_PARTS ? 0 : 1;
+        return alive_count(&lab, NULL) == LAB_REGIONS * lab_parts(&lab) ? 0 : 1;
 }
 
 /* ---- the table ---- */
 
 const struct lab_command lab_commands[] = {
-        {"up", "[--without postgres]", "start three regions and wait until all is well"},
+        {"up", "[--nodes N] [--without postgres]",
+         "start three regions, of one to three nodes, and wait until all is well"},
         {"down", "[--wipe]", "end everything; --wipe removes the data too"},
         {"status", "", "what runs, and how the links are; exit 1 unless all runs"},
-        {"kill", "REGION", "kill -9 everything of a region"},
-        {"start", "REGION", "start what is missing in a region"},
+        {"kill", "REGION[/NODE]", "kill -9 everything of a region, or one node of it"},
+        {"start", "REGION[/NODE]", "start what is missing in a region"},
         {"partition", "REGION REGION", "let nothing pass between two regions"},
         {"heal", "[REGION REGION]", "undo partition, slow and lose"},
         {"slow", "REGION REGION TIME", "make round trips longer, e.g. by 300ms"},

@@ -16,8 +16,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LAB_CLUSTER "lab"
-
 static bool disk_error(const char *path)
 {
         int number = errno;
@@ -161,7 +159,7 @@ struct place {
 
 static const struct place places[LAB_REGIONS] = {{"US", "NA"}, {"IE", "EU"}, {"SG", "AS"}};
 
-static void topology_region_text(struct buffer *text, size_t index)
+static void topology_region_text(const struct lab *lab, struct buffer *text, size_t index)
 {
         const struct lab_region *region = &lab_regions[index];
         buffer_format(text,
@@ -172,19 +170,13 @@ static void topology_region_text(struct buffer *text, size_t index)
                       "        country = %s\n"
                       "        continent = %s\n"
                       "        a = [%s]\n"
-                      "        backends = [\"%s:%d\", \"%s:%d\"]\n"
-                      "        node %s-1 {\n"
-                      "                id = %zu\n"
-                      "                link = \"%s:%d\"\n"
-                      "                admin = \"%s:%d\"\n"
-                      "                locks = \"%s:%d\"\n"
-                      "        }\n"
-                      "}\n\n",
+                      "        backends = [\"%s:%d\", \"%s:%d\"]\n",
                       region->name, index + 1, region->latitude, region->longitude,
                       places[index].country, places[index].continent, region->address,
-                      region->address, LAB_PORT_BACKEND, region->address, LAB_PORT_BACKEND + 1,
-                      region->name, index + 1, region->address, LAB_PORT_LINK, region->address,
-                      LAB_PORT_ADMIN, region->address, LAB_PORT_LOCKS);
+                      region->address, LAB_PORT_BACKEND, region->address, LAB_PORT_BACKEND + 1);
+        for (unsigned node = 1; node <= lab->nodes; node++)
+                lab_node_topology(index, node, text);
+        buffer_format(text, "}\n\n");
 }
 
 static void topology_text(const struct lab *lab, struct buffer *text)
@@ -199,7 +191,7 @@ static void topology_text(const struct lab *lab, struct buffer *text)
                       "}\n\n",
                       LAB_CLUSTER);
         for (size_t i = 0; i < LAB_REGIONS; i++)
-                topology_region_text(text, i);
+                topology_region_text(lab, text, i);
         if (lab_postgres_used(lab))
                 buffer_format(text,
                               "postgres {\n"
@@ -437,6 +429,9 @@ static bool region_files(const struct lab *lab, size_t index, struct buffer *tex
                 if (!text_save(lab, &lab_regions[index], file_rows[i].name, text))
                         return false;
         }
+        for (unsigned node = 2; node <= lab->nodes; node++)
+                if (!lab_node_files(lab, index, node, text))
+                        return false;
         return !lab_postgres_used(lab) || lab_postgres_files(lab, &lab_regions[index], text);
 }
 

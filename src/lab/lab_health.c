@@ -62,7 +62,7 @@ void lab_health_look(const struct lab *lab, const struct lab_region *region, cha
         char node[64];
         struct client_answer answer;
         ret_text[0] = '\0';
-        for (enum lab_part part = 0; part < LAB_PARTS; part++) {
+        for (enum lab_part part = 0; part < lab_parts(lab); part++) {
                 if (!lab_process_alive(lab, region, part))
                         text_add(ret_text, size, lab_part_name(part));
         }
@@ -85,7 +85,7 @@ void lab_health_look(const struct lab *lab, const struct lab_region *region, cha
 /* A part that was started and is gone. LAB_PARTS: none. */
 static enum lab_part part_ended(const struct lab *lab, const struct lab_region *region)
 {
-        for (enum lab_part part = 0; part < LAB_PARTS; part++) {
+        for (enum lab_part part = 0; part < lab_parts(lab); part++) {
                 if (!lab_process_alive(lab, region, part))
                         return part;
         }

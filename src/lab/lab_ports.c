@@ -203,6 +203,24 @@ static bool port_free(const struct lab *lab, const struct lab_region *region,
                          row->what, region->name, who);
 }
 
+/* The doors of the other nodes, at addresses of their own. */
+static bool nodes_free(const struct lab *lab, size_t index)
+{
+        static const int ports[] = {LAB_PORT_ADMIN, LAB_PORT_LINK, LAB_PORT_LOCKS};
+        bool all_free = true;
+        for (unsigned node = 2; node <= lab->nodes; node++) {
+                struct lab_region at = lab_regions[index];
+                char address[LAB_ADDRESS_SIZE];
+                lab_node_address(&lab_regions[index], node, address);
+                at.address = address;
+                for (size_t i = 0; i < COUNT_OF(ports); i++) {
+                        struct port_row row = {lab_node_part(node), ports[i], false, "a node"};
+                        all_free = port_free(lab, &at, &row) && all_free;
+                }
+        }
+        return all_free;
+}
+
 bool lab_ports_free(const struct lab *lab, const struct lab_region *region)
 {
         bool all_free = true;
@@ -211,6 +229,7 @@ bool lab_ports_free(const struct lab *lab, const struct lab_region *region)
                         continue;
                 for (size_t j = 0; j < COUNT_OF(port_rows); j++)
                         all_free = port_free(lab, &lab_regions[i], &port_rows[j]) && all_free;
+                all_free = nodes_free(lab, i) && all_free;
         }
         return all_free;
 }

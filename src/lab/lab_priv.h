@@ -2,12 +2,17 @@
 #ifndef MERIDIAN_LAB_LAB_PRIV_H
 #define MERIDIAN_LAB_LAB_PRIV_H
 
+#include "base/buffer.h"
 #include "lab/lab.h"
 
 #include <stdio.h>
 #include <sys/types.h>
 
-#define LAB_PATH_MAX 1024
+#define LAB_PATH_MAX     1024
+
+#define LAB_CLUSTER      "lab"
+#define LAB_NODES_MAX    3
+#define LAB_ADDRESS_SIZE 32
 
 /* What runs in a region, in the order in which it is started. */
 enum lab_part {
@@ -17,6 +22,8 @@ enum lab_part {
         LAB_MERIDIAND,
         LAB_KNOT,
         LAB_NGINX,
+        LAB_NODE_2, /* more nodes: a daemon alone */
+        LAB_NODE_3,
         LAB_PARTS,
 };
 
@@ -30,6 +37,7 @@ struct lab {
         char plugin_knot[LAB_PATH_MAX];
         char plugin_nginx[LAB_PATH_MAX];
         char plugin_postgres[LAB_PATH_MAX];
+        unsigned nodes; /* in each region, 1 .. LAB_NODES_MAX */
 };
 
 /* Says on stderr what is wrong, where and what to do. Returns false,
@@ -52,6 +60,28 @@ uint64_t lab_now_ms(void);
 void lab_sleep_ms(unsigned ms);
 
 const struct lab_region *lab_region_find(const char *name);
+
+/* Of a region of this lab: LAB_REDIS up to here. */
+static inline enum lab_part lab_parts(const struct lab *lab)
+{
+        return (enum lab_part)(LAB_NODE_2 + lab->nodes - 1);
+}
+
+/* ---- lab_nodes.c: regions of several nodes; `node` counts from 1 ---- */
+
+unsigned lab_node_id(size_t region, unsigned node);
+void lab_node_address(const struct lab_region *region, unsigned node, char text[LAB_ADDRESS_SIZE]);
+enum lab_part lab_node_part(unsigned node);
+MUST_USE bool lab_nodes_load(struct lab *lab);
+/* Before the first start; else said on stderr. */
+MUST_USE bool lab_nodes_use(struct lab *lab, unsigned nodes);
+MUST_USE bool lab_node_certificate(const struct lab *lab, size_t region, unsigned node);
+void lab_node_topology(size_t region, unsigned node, struct buffer *text);
+MUST_USE bool lab_node_files(const struct lab *lab, size_t region, unsigned node,
+                             struct buffer *text);
+/* "us-east" (node 0: all of it) or "us-east/2". */
+MUST_USE bool lab_node_find(const struct lab *lab, const char *text,
+                            const struct lab_region **ret_region, unsigned *ret_node);
 
 /* ---- lab_files.c: everything under .lab but what the servers write ---- */
 
@@ -138,7 +168,8 @@ unsigned lab_wan_rtt_ms(size_t a, size_t b);
 
 /* Tells region `from` (an index) how its links are; false where it does not answer
  * (said only when `loud`). */
-MUST_USE bool lab_wan_apply(const struct lab_wan *wan, size_t from, bool loud);
+MUST_USE bool lab_wan_apply(const struct lab *lab, const struct lab_wan *wan, size_t from,
+                            bool loud);
 
 /* ---- lab_health.c ---- */
 

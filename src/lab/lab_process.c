@@ -28,6 +28,8 @@ static const struct part_row part_rows[LAB_PARTS] = {
         [LAB_MERIDIAND] = {"meridiand", "meridiand"},
         [LAB_KNOT] = {"knot", "knotd"},
         [LAB_NGINX] = {"nginx", "nginx"},
+        [LAB_NODE_2] = {"meridiand-2", "meridiand"},
+        [LAB_NODE_3] = {"meridiand-3", "meridiand"},
 };
 
 const char *lab_part_name(enum lab_part part)
@@ -238,6 +240,11 @@ static bool arguments(struct command *command, const struct lab *lab,
                 return argument(command, "-c") &&
                        argument_file(command, lab, region,
                                      part == LAB_KNOT ? "knot.conf" : "meridiand.conf");
+        case LAB_NODE_2:
+        case LAB_NODE_3:
+                return argument(command, "-c") &&
+                       argument_file(command, lab, region,
+                                     part == LAB_NODE_2 ? "meridiand-2.conf" : "meridiand-3.conf");
         case LAB_NGINX:
                 return argument(command, "-p") && argument_file(command, lab, region, "") &&
                        argument(command, "-e") &&

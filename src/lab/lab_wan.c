@@ -61,11 +61,13 @@ bool lab_wan_save(const struct lab *lab, const struct lab_wan *wan)
         return lab_path(path, "%s/wan", lab->dir) && lab_file_write(path, bytes_of(text, len));
 }
 
-static bool link_post(const struct lab_wan *wan, size_t from, size_t to, bool loud)
+static bool link_post(const struct lab_wan *wan, size_t from, unsigned number, size_t to, bool loud)
 {
         char node[64];
         const struct lab_wan_pair *pair = &wan->pairs[from][to];
-        snprintf(node, sizeof node, "%s:%d", lab_regions[from].address, LAB_PORT_ADMIN);
+        char address[LAB_ADDRESS_SIZE];
+        lab_node_address(&lab_regions[from], number, address);
+        snprintf(node, sizeof node, "%s:%d", address, LAB_PORT_ADMIN);
         json_t *body =
                 json_pack("{s:s, s:I, s:I, s:i, s:b}", "region", lab_regions[to].name, "delay_us",
                           (json_int_t)rtt_ms[from][to] * 500, "slow_us", (json_int_t)pair->slow_us,
@@ -85,12 +87,17 @@ static bool link_post(const struct lab_wan *wan, size_t from, size_t to, bool lo
         return done;
 }
 
-bool lab_wan_apply(const struct lab_wan *wan, size_t from, bool loud)
+/* A node that does not run learns it at its start. */
+bool lab_wan_apply(const struct lab *lab, const struct lab_wan *wan, size_t from, bool loud)
 {
         bool done = true;
-        for (size_t to = 0; to < LAB_REGIONS && done; to++) {
-                if (to != from)
-                        done = link_post(wan, from, to, loud);
+        for (unsigned node = 1; node <= lab->nodes; node++) {
+                if (lab->nodes > 1 &&
+                    !lab_process_alive(lab, &lab_regions[from], lab_node_part(node)))
+                        continue;
+                for (size_t to = 0; to < LAB_REGIONS && done; to++)
+                        if (to != from)
+                                done = link_post(wan, from, node, to, loud);
         }
         return done;
 }
