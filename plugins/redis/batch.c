@@ -10,12 +10,13 @@
  * Fails only by running out of memory, which stops the server. */
 #include "plugin.h"
 
+#include "base/put.h"
+
 #include <stdlib.h>
 
 enum {
         OP_BYTES_MAX = 8 << 10, /* longer commands take the long way */
         BATCH_BYTES = 64 << 10,
-        LEN_BYTES_MAX = 10,
         DB_SPACE = 2, /* before an op: database numbers beyond 127 take two bytes more */
 };
 
@@ -29,26 +30,6 @@ static struct {
 } batch;
 
 /* ---- opening */
-
-static uint8_t *put_varint(uint8_t *at, uint64_t value)
-{
-        for (; value >= 0x80; value >>= 7)
-                *at++ = (uint8_t)(value | 0x80);
-        *at++ = (uint8_t)value;
-        return at;
-}
-
-static uint8_t *put_bytes(uint8_t *at, struct bytes data)
-{
-        if (data.len > 0)
-                memcpy(at, data.ptr, data.len);
-        return at + data.len;
-}
-
-static uint8_t *put_slice(uint8_t *at, struct bytes data)
-{
-        return put_bytes(put_varint(at, data.len), data);
-}
 
 static bool read_amount(struct redis_filter_context *ctx, const struct rule *rule, int64_t *ret)
 {
@@ -74,16 +55,21 @@ static const struct {
         [RULE_HSET] = {CRDT_OP_HSET, {'h', 's', 'e', 't'}, 0},
         [RULE_SADD] = {CRDT_OP_SADD, {'s', 'a', 'd', 'd'}, 0},
         [RULE_ZADD] = {CRDT_OP_ZADD, {'z', 'a', 'd', 'd'}, 4}, /* of one member */
+        [RULE_LPUSH] = {CRDT_OP_LIST_INSERT, {'l', 'p', 'u', 's'}, 0},
+        [RULE_RPUSH] = {CRDT_OP_LIST_INSERT, {'r', 'p', 'u', 's'}, 0},
+        [RULE_LPOP] = {CRDT_OP_LIST_REMOVE, {'l', 'p', 'o', 'p'}, 2},
+        [RULE_RPOP] = {CRDT_OP_LIST_REMOVE, {'r', 'p', 'o', 'p'}, 2},
 };
 
-/* The list of an HSET or SADD; false where it is too long. */
-static bool put_list(struct redis_filter_context *ctx, int argc, uint64_t count, uint8_t **at,
-                     const uint8_t *end)
+/* The list of an HSET, a SADD or a push; false where it is too long. */
+static bool put_list(struct redis_filter_context *ctx, int argc, uint64_t count, bool reversed,
+                     uint8_t **at, const uint8_t *end)
 {
         *at = put_varint(*at, count);
         for (int i = 2; i < argc; i++) {
-                struct bytes item = plugin_bytes(redis.CommandFilterArgGet(ctx, i));
-                if (item.len + LEN_BYTES_MAX > (size_t)(end - *at))
+                int from = reversed ? argc + 1 - i : i;
+                struct bytes item = plugin_bytes(redis.CommandFilterArgGet(ctx, from));
+                if (item.len + PUT_VARINT_MAX > (size_t)(end - *at))
                         return false;
                 *at = put_slice(*at, item);
         }
@@ -97,7 +83,7 @@ static bool put_score(struct redis_filter_context *ctx, uint8_t **at, const uint
         uint64_t bits;
         struct bytes member = plugin_bytes(redis.CommandFilterArgGet(ctx, 3));
         if (!zset_parse(redis.CommandFilterArgGet(ctx, 2), &score) ||
-            member.len + LEN_BYTES_MAX + sizeof(bits) >= (size_t)(end - *at))
+            member.len + PUT_VARINT_MAX + sizeof(bits) >= (size_t)(end - *at))
                 return false;
         memcpy(&bits, &score, sizeof(bits));
         *at = put_slice(put_varint(*at, 1), member);
@@ -111,13 +97,20 @@ static bool put_body(struct redis_filter_context *ctx, int argc, struct keyspace
                      uint8_t **at, const uint8_t *end)
 {
         bool hash = op->op == CRDT_OP_HSET;
+        bool head = batch.rule->kind == RULE_LPUSH || batch.rule->kind == RULE_LPOP;
         if (op->op == CRDT_OP_COUNT)
                 return read_amount(ctx, batch.rule, &op->amount);
         if (op->op == CRDT_OP_ZADD)
                 return put_score(ctx, at, end);
+        op->amount = head;
+        if (op->op == CRDT_OP_LIST_REMOVE)
+                return true;
+        if (op->op == CRDT_OP_LIST_INSERT)
+                *(*at)++ = head ? CRDT_LIST_HEAD : CRDT_LIST_TAIL;
         if (op->op != CRDT_OP_SET)
                 return (!hash || argc % 2 == 0) &&
-                       put_list(ctx, argc, (uint64_t)(hash ? argc / 2 - 1 : argc - 2), at, end);
+                       put_list(ctx, argc, (uint64_t)(hash ? argc / 2 - 1 : argc - 2), head, at,
+                                end);
         struct bytes value = plugin_bytes(redis.CommandFilterArgGet(ctx, 2));
         if (value.len > (size_t)(end - *at))
                 return false;
@@ -132,6 +125,7 @@ bool batch_open(struct redis_filter_context *ctx, const struct rule *rule, int a
         struct bytes name = plugin_bytes(key);
         struct keyspace_op *op = &batch.ops[batch.count];
         op->op = shapes[rule->kind].op;
+        op->hash = 0;
         if (policy_of(name) != POLICY_TYPED)
                 return false;
         if (op->op == 0 || (args != 0 && argc != args) || name.len > OP_BYTES_MAX / 2)
@@ -151,6 +145,11 @@ bool batch_open(struct redis_filter_context *ctx, const struct rule *rule, int a
         return true;
 }
 
+void batch_hash(uint64_t hash)
+{
+        batch.ops[batch.count].hash = hash;
+}
+
 void batch_close(void)
 {
         batch.key = NULL;
@@ -167,6 +166,7 @@ bool batch_commit(const char *event, struct redis_string *key, int db)
         batch.key = NULL;
         batch.used = (size_t)(op->delta + op->delta_len - batch.bytes);
         op->name.db = (uint32_t)db;
+        op->hash = db == 0 ? op->hash : 0;
         unsigned extra = db < 1 << 7 ? 0 : db < 1 << 14 ? 1 : 2;
         op->delta -= extra;
         op->delta_len += extra;

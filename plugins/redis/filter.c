@@ -92,13 +92,15 @@ static void stash_command(struct redis_filter_context *ctx, const struct rule *r
 static void filter_set_add(struct redis_filter_context *ctx, const struct rule *rule, int argc)
 {
         struct crdt_name name = {0, plugin_bytes(redis.CommandFilterArgGet(ctx, 1))};
+        uint64_t hash = keyspace_name_hash(plugin.keyspace, name);
         bool fresh = true;
         for (int i = 2; i < argc; i++) {
                 struct bytes member = plugin_bytes(redis.CommandFilterArgGet(ctx, i));
                 enum crdt_member look =
-                        keyspace_set_look(plugin.keyspace, name, member, plugin.shipped);
+                        keyspace_set_look(plugin.keyspace, name, hash, member, plugin.shipped);
                 if (look == CRDT_MEMBER_ABSENT) {
                         stash_command(ctx, rule, argc);
+                        batch_hash(hash);
                         return;
                 }
                 fresh = fresh && look == CRDT_MEMBER_FRESH;
@@ -130,6 +132,14 @@ static void filter_write(struct redis_filter_context *ctx, const struct rule *ru
                 filter_zset_add(ctx, rule, argc);
         else
                 stash_command(ctx, rule, argc);
+}
+
+/* What came or went at an end of a list is also told by its length, where the command is queued. */
+static void filter_ends(struct redis_filter_context *ctx, const struct rule *rule, int argc)
+{
+        bool queued = plugin.multi_open > 0;
+        if (rule_fits(rule, argc) && (queued || !batch_open(ctx, rule, argc)))
+                batch_drain();
 }
 
 static void filter_publish(struct redis_filter_context *ctx, const struct rule *rule, int argc)
@@ -181,6 +191,12 @@ static void filter_rule(struct redis_filter_context *ctx, const struct rule *rul
                 batch_drain();
                 guard_executed();
                 plugin.multi_open -= plugin.multi_open > 0;
+                return;
+        case RULE_LPUSH:
+        case RULE_RPUSH:
+        case RULE_LPOP:
+        case RULE_RPOP:
+                filter_ends(ctx, rule, argc);
                 return;
         case RULE_SET:
         case RULE_SETEX:

@@ -130,6 +130,8 @@ struct bytes stash_bytes(const struct stash *stash, unsigned at);
 /* In the filter: the command that runs next is a plain write of that shape. False: it is not, and
  * nothing is open. */
 bool batch_open(struct redis_filter_context *ctx, const struct rule *rule, int argc);
+/* The hash of its key in database 0, which is known already. */
+void batch_hash(uint64_t hash);
 void batch_close(void);
 
 /* The notification: true where it was the open op's, which is now in the batch. */

@@ -28,12 +28,16 @@ enum rule_kind {
         RULE_SREM,
         RULE_SMOVE,
         RULE_SPOP,
-        RULE_MULTI,     /* opens a transaction */
-        RULE_EXEC,      /* closes one */
-        RULE_CONFIG,    /* refused where it would take the metadata out of the AOF */
-        RULE_DEBUG,     /* refused where it makes keys */
-        RULE_ACL,       /* may change who may run what */
-        RULE_CLUSTER,   /* SETSLOT changes what is whose */
+        RULE_MULTI,   /* opens a transaction */
+        RULE_EXEC,    /* closes one */
+        RULE_CONFIG,  /* refused where it would take the metadata out of the AOF */
+        RULE_DEBUG,   /* refused where it makes keys */
+        RULE_ACL,     /* may change who may run what */
+        RULE_CLUSTER, /* SETSLOT changes what is whose */
+        RULE_LPUSH,   /* key value ... */
+        RULE_RPUSH,
+        RULE_LPOP, /* key [count] */
+        RULE_RPOP,
         RULE_LINSERT,   /* key where pivot value */
         RULE_LSET,      /* key index value */
         RULE_LTRIM,     /* key start stop */

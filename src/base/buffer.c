@@ -1,6 +1,7 @@
 #include "base/buffer.h"
 
 #include "base/check.h"
+#include "base/put.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -91,7 +92,9 @@ void buffer_u32(struct buffer *buffer, uint32_t value)
 
 void buffer_u64(struct buffer *buffer, uint64_t value)
 {
-        buffer_fixed(buffer, value, 8);
+        uint8_t *at = buffer_reserve(buffer, 8);
+        if (at != NULL)
+                buffer->len = (size_t)(put_u64(at, value) - buffer->ptr);
 }
 
 void buffer_varint(struct buffer *buffer, uint64_t value)
@@ -99,12 +102,7 @@ void buffer_varint(struct buffer *buffer, uint64_t value)
         uint8_t *at = buffer_reserve(buffer, 10);
         if (at == NULL)
                 return;
-        while (value >= 0x80) {
-                *at++ = (uint8_t)(value | 0x80);
-                value >>= 7;
-        }
-        *at++ = (uint8_t)value;
-        buffer->len = (size_t)(at - buffer->ptr);
+        buffer->len = (size_t)(put_varint(at, value) - buffer->ptr);
 }
 
 void buffer_varint_signed(struct buffer *buffer, int64_t value)

@@ -681,6 +681,14 @@ enum crdt_member crdt_zset_look(const struct table_env *env, const struct crdt *
                                 struct bytes member, region_id origin, uint64_t shipped,
                                 double *ret_score);
 
+/* The same for a list: a push of `count` with a stamp later than all that is known, and a pop of one
+ * that leaves some, whose name is appended as a delta has it. False: not so plain, or no memory;
+ * nothing is changed. */
+bool crdt_list_push_plain(const struct table_env *env, struct crdt *crdt, bool head, uint32_t count,
+                          struct stamp stamp);
+bool crdt_list_pop_plain(const struct table_env *env, struct crdt *crdt,
+                         const struct crdt_seen *seen, bool head, struct buffer *name);
+
 /* Writes a field or adds a member with a stamp later than all that is known. `hash` is the
  * name's, from crdt_item_hash. */
 void crdt_item_put(struct crdt_env *env, struct crdt *crdt, enum crdt_type type, struct bytes name,

@@ -3,6 +3,7 @@
  * there. A plain change comes to what crdt_apply of its delta does: its stamp is later than all
  * that is known, and nothing of another type is left that could die by it. */
 #include "crdt/crdt_priv.h"
+#include "crdt/list.h"
 
 static struct item *member_find(const struct table_env *env, const struct crdt *crdt,
                                 struct bytes member)
@@ -60,4 +61,47 @@ void crdt_item_put(struct crdt_env *env, struct crdt *crdt, enum crdt_type type,
 uint64_t crdt_item_hash(const struct table_env *env, struct bytes name)
 {
         return table_hash(env, 0, name);
+}
+
+static struct crdt_list *list_plain(const struct crdt *crdt)
+{
+        struct crdt_list *list = crdt->list;
+        bool plain = list != NULL && list->length > 0 && list->gone_count == 0 &&
+                     list->values.count == 0 && crdt->fields == NULL && crdt->members == NULL &&
+                     crdt->stream == NULL && crdt->zset == NULL && crdt->bound_count == 0 &&
+                     !crdt->evicted && crdt->counter.base_kind == CRDT_BASE_NATIVE;
+        return plain ? list : NULL;
+}
+
+bool crdt_list_push_plain(const struct table_env *env, struct crdt *crdt, bool head, uint32_t count,
+                          struct stamp stamp)
+{
+        struct crdt_list *list = list_plain(crdt);
+        if (list == NULL)
+                return false;
+        struct list_at at = list_seek(list, head ? 0 : list->length);
+        struct list_run run = {
+                .stamp = stamp, .kind = head ? LIST_HEAD : LIST_TAIL, .count = count};
+        if (!list_put(env->heap, list, at, run))
+                return false;
+        crdt->last[CRDT_LIST] = stamp;
+        return true;
+}
+
+bool crdt_list_pop_plain(const struct table_env *env, struct crdt *crdt,
+                         const struct crdt_seen *seen, bool head, struct buffer *name)
+{
+        struct crdt_list *list = list_plain(crdt);
+        if (list == NULL || list->length == 1)
+                return false;
+        struct list_at at = list_seek(list, head ? 0 : list->length - 1);
+        struct list_run run = list_run_at(list, at);
+        run.count = 1;
+        if (run.kind == LIST_BETWEEN || !crdt_seen_covers(seen, run.stamp) ||
+            !list_take(env->heap, list, at, 1))
+                return false;
+        list_run_write(name, run);
+        if (crdt->touched < seen->vector.hlc[seen->self])
+                crdt->touched = seen->vector.hlc[seen->self];
+        return true;
 }

@@ -3,6 +3,7 @@
 #include "crdt/pack_priv.h"
 
 #include "base/check.h"
+#include "base/put.h"
 
 _Static_assert(CRDT_PACK_ELEMENTS_MAX <= UINT8_MAX, "counted in a byte");
 _Static_assert(CRDT_PACK_NAME_MAX <= UINT8_MAX, "length in a byte");
@@ -23,10 +24,12 @@ static const enum crdt_type types[] = {
 size_t pack_size(size_t len)
 {
         size_t total = offsetof(struct crdt_pack, bytes) + len;
-        size_t step = 16;
-        while (step * 8 < total)
-                step *= 2;
-        return (total + step - 1) & ~(step - 1);
+        size_t size = 64;
+        if (total <= size)
+                return (total + 15) & ~(size_t)15;
+        while (size < total && size / 2 * 3 < total)
+                size *= 2;
+        return size < total ? size / 2 * 3 : size;
 }
 
 void crdt_pack_free(const struct table_env *env, struct crdt_pack *pack)
@@ -53,33 +56,25 @@ static uint8_t *writer_room(struct writer *writer, size_t len)
         return writer->at - len;
 }
 
-static void put_u8(struct writer *writer, uint8_t value)
+static void write_u8(struct writer *writer, uint8_t value)
 {
         uint8_t *at = writer_room(writer, 1);
         if (at != NULL)
                 *at = value;
 }
 
-static void put_u64(struct writer *writer, uint64_t value)
+static void write_u64(struct writer *writer, uint64_t value)
 {
         uint8_t *at = writer_room(writer, 8);
         if (at != NULL)
                 u64_write(at, value);
 }
 
-static void put_dot(struct writer *writer, struct stamp stamp, uint8_t flags)
+static void write_dot(struct writer *writer, struct stamp stamp, uint8_t flags)
 {
         uint8_t *at = writer_room(writer, DOT_LEN);
         if (at != NULL)
                 dot_write_at(at, stamp, flags);
-}
-
-static uint8_t *varint_write(uint8_t *at, uint64_t value)
-{
-        for (; value >= 0x80; value >>= 7)
-                *at++ = (uint8_t)(value | 0x80);
-        *at++ = (uint8_t)value;
-        return at;
 }
 
 static uint64_t varint_read(const uint8_t **at)
@@ -103,7 +98,7 @@ struct list_run pack_run_read(const uint8_t **at)
 uint8_t *pack_run_write(uint8_t *at, struct list_run run)
 {
         dot_write_at(at, run.stamp, (uint8_t)(run.kind << 6));
-        return varint_write(varint_write(at + DOT_LEN, run.first), run.count);
+        return put_varint(put_varint(at + DOT_LEN, run.first), run.count);
 }
 
 static void part_make(struct writer *writer, const struct crdt_count *count, struct stamp last)
@@ -117,14 +112,14 @@ static void part_make(struct writer *writer, const struct crdt_count *count, str
                 return;
         }
         bool cut = count->cut.whole != 0;
-        put_u8(writer,
-               (uint8_t)((count->origin - 1) | (is_last ? PART_LAST : 0) | (cut ? PART_CUT : 0)));
+        write_u8(writer,
+                 (uint8_t)((count->origin - 1) | (is_last ? PART_LAST : 0) | (cut ? PART_CUT : 0)));
         if (!is_last)
-                put_u64(writer, count->hlc);
-        put_u64(writer, count->total.whole);
-        put_u64(writer, count->cut_hlc);
+                write_u64(writer, count->hlc);
+        write_u64(writer, count->total.whole);
+        write_u64(writer, count->cut_hlc);
         if (cut)
-                put_u64(writer, count->cut.whole);
+                write_u64(writer, count->cut.whole);
 }
 
 static void counter_make(struct writer *writer, const struct crdt *crdt, struct stamp last)
@@ -135,13 +130,13 @@ static void counter_make(struct writer *writer, const struct crdt *crdt, struct 
                 writer->full = true;
                 return;
         }
-        put_u8(writer, counter->base_kind);
+        write_u8(writer, counter->base_kind);
         if (stamp_is(crdt->base)) {
                 writer->pack->flags |= PACK_BASED;
-                put_dot(writer, crdt->base, 0);
+                write_dot(writer, crdt->base, 0);
         }
         if (counter->base_kind == CRDT_BASE_INT)
-                put_u64(writer, (uint64_t)counter->base_int);
+                write_u64(writer, (uint64_t)counter->base_int);
         writer->pack->count = counter->count_count;
         for (unsigned i = 0; i < counter->count_count; i++)
                 part_make(writer, &counter->counts[i], last);
@@ -177,12 +172,12 @@ static void items_make(struct writer *writer, const struct crdt_items *items, bo
                         writer->full = true;
                         return;
                 }
-                put_u8(writer, (uint8_t)node->key_len);
+                write_u8(writer, (uint8_t)node->key_len);
                 for (unsigned i = 0; i < item->one.count; i++) {
                         const struct crdt_dot *dot = &item_dots(item)[i];
-                        put_dot(writer, dot_stamp(*dot),
-                                (uint8_t)((dot->removed ? DOT_REMOVED : 0) |
-                                          (i + 1u < item->one.count ? DOT_MORE : 0)));
+                        write_dot(writer, dot_stamp(*dot),
+                                  (uint8_t)((dot->removed ? DOT_REMOVED : 0) |
+                                            (i + 1u < item->one.count ? DOT_MORE : 0)));
                 }
                 uint8_t *at = writer_room(writer, node->key_len);
                 if (at != NULL && node->key_len > 0)
@@ -277,11 +272,11 @@ struct crdt_pack *crdt_pack_make(const struct table_env *env, const struct crdt 
                 .ttl_hlc = crdt->ttl.hlc, .ttl_origin = crdt->ttl.origin, .flags = (uint8_t)type};
         if (crdt->expire_at_ms != 0) {
                 room.pack.flags |= PACK_EXPIRES;
-                put_u64(&writer, crdt->expire_at_ms);
+                write_u64(&writer, crdt->expire_at_ms);
         }
         if (stamp_is(crdt->killed)) {
                 room.pack.flags |= PACK_KILLED;
-                put_dot(&writer, crdt->killed, 0);
+                write_dot(&writer, crdt->killed, 0);
         }
         body_make(&writer, crdt, type, last);
         size_t len = (size_t)(writer.at - bytes);

@@ -122,7 +122,7 @@ static inline size_t element_len(const uint8_t *element)
 struct list_run pack_run_read(const uint8_t **at);
 uint8_t *pack_run_write(uint8_t *at, struct list_run run);
 
-/* The size of the block for that many bytes: those that allocators have. */
+/* The size of the block for that many bytes: one that allocators have, with room to grow. */
 size_t pack_size(size_t len);
 
 #endif

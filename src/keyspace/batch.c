@@ -4,6 +4,7 @@
  * short way where its key is plain and by that of local.c elsewhere. The looking ahead only warms
  * caches: what it saw may be gone when a change is made, and is looked up again. */
 #include "base/check.h"
+#include "base/put.h"
 #include "keyspace/keyspace_priv.h"
 
 enum {
@@ -79,7 +80,8 @@ static void fetch_all(const struct keyspace *keyspace, struct keyspace_op *ops, 
         const struct node *nodes[KEYSPACE_OPS_MAX];
         const struct crdt *full[KEYSPACE_OPS_MAX];
         for (size_t i = 0; i < count; i++) {
-                ops[i].hash = table_hash(&keyspace->env, (uint16_t)ops[i].name.db, ops[i].name.key);
+                if (ops[i].hash == 0)
+                        ops[i].hash = keyspace_name_hash(keyspace, ops[i].name);
                 table_fetch_bucket(&keyspace->table, ops[i].hash);
                 ops[i].item_hash = 0;
         }
@@ -103,21 +105,6 @@ static void fetch_all(const struct keyspace *keyspace, struct keyspace_op *ops, 
                 if (table != NULL)
                         table_fetch_node(table, ops[i].item_hash);
         }
-}
-
-static uint8_t *put_u64(uint8_t *at, uint64_t value)
-{
-        for (unsigned i = 0; i < 8; i++)
-                at[i] = (uint8_t)(value >> (8 * i));
-        return at + 8;
-}
-
-static uint8_t *put_varint(uint8_t *at, uint64_t value)
-{
-        for (; value >= 0x80; value >>= 7)
-                *at++ = (uint8_t)(value | 0x80);
-        *at++ = (uint8_t)value;
-        return at;
 }
 
 /* Totals without a float part: a zero byte, then the zigzag varint. */
@@ -314,6 +301,47 @@ static enum err run_score(struct keyspace *keyspace, struct stamp stamp, struct 
         return ERR_NONE;
 }
 
+static enum err run_push(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                         const struct keyspace_op *op, struct keyspace_change *ret)
+{
+        uint8_t flags;
+        if (!pack_body(keyspace, entry, op->op, stamp, op->body, &flags))
+                return items_publish(keyspace, stamp, entry, op->op, op->body, ret);
+        publish(keyspace, stamp, op, flags, ret);
+        return ERR_NONE;
+}
+
+static enum err run_pop(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                        const struct keyspace_op *op, struct keyspace_change *ret)
+{
+        uint64_t length = entry_list_length(entry);
+        if (length == 0)
+                return change_nothing(ret);
+        struct keyspace_range range = {op->amount != 0 ? 0 : length - 1, 1};
+        return pops_publish(keyspace, stamp, entry, &range, 1, ret);
+}
+
+static enum err run_one(struct keyspace *keyspace, struct entry *entry, struct keyspace_op *ops,
+                        size_t at, size_t count, const struct keyspace_teller *teller,
+                        struct keyspace_change *ret)
+{
+        const struct keyspace_op *op = &ops[at];
+        struct stamp stamp = {op->hlc, keyspace->config.origin};
+        switch ((int)op->op) {
+        case CRDT_OP_COUNT:
+                return run_count(keyspace, stamp, entry, ops, at, count, teller, ret);
+        case CRDT_OP_SET:
+                return run_set(keyspace, stamp, entry, op, ret);
+        case CRDT_OP_ZADD:
+                return run_score(keyspace, stamp, entry, op, ret);
+        case CRDT_OP_LIST_INSERT:
+                return run_push(keyspace, stamp, entry, op, ret);
+        case CRDT_OP_LIST_REMOVE:
+                return run_pop(keyspace, stamp, entry, op, ret);
+        }
+        return run_items(keyspace, stamp, entry, op, ret);
+}
+
 uint64_t keyspace_stamp(struct keyspace *keyspace, uint64_t wall_ms)
 {
         return keyspace_issue(keyspace, wall_ms).hlc;
@@ -327,21 +355,12 @@ enum err keyspace_run(struct keyspace *keyspace, struct keyspace_op *ops, size_t
         for (size_t i = 0; i < count; i++) {
                 struct keyspace_op *op = &ops[i];
                 struct keyspace_change change = {0};
-                struct stamp stamp = {op->hlc, keyspace->config.origin};
                 if (!name_fits(op->name) || op->delta_len > CRDT_NAME_LEN_MAX)
                         return ERR_LIMIT;
                 struct entry *entry = entry_get_hashed(keyspace, op->name, op->hash);
                 if (entry == NULL)
                         return ERR_NOMEM;
-                enum err err;
-                if (op->op == CRDT_OP_COUNT)
-                        err = run_count(keyspace, stamp, entry, ops, i, count, teller, &change);
-                else if (op->op == CRDT_OP_SET)
-                        err = run_set(keyspace, stamp, entry, op, &change);
-                else if (op->op == CRDT_OP_ZADD)
-                        err = run_score(keyspace, stamp, entry, op, &change);
-                else
-                        err = run_items(keyspace, stamp, entry, op, &change);
+                enum err err = run_one(keyspace, entry, ops, i, count, teller, &change);
                 if (err != ERR_NONE)
                         return err;
                 teller->changed(teller->context, op, &change);

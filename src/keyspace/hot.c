@@ -1,12 +1,17 @@
 /* What a store asks on its hot path, or before it merges. None of it reads a value. */
 #include "keyspace/keyspace_priv.h"
 
+uint64_t keyspace_name_hash(const struct keyspace *keyspace, struct crdt_name name)
+{
+        return table_hash(&keyspace->env, (uint16_t)name.db, name.key);
+}
+
 enum crdt_member keyspace_set_look(const struct keyspace *keyspace, struct crdt_name name,
-                                   struct bytes member, uint64_t shipped)
+                                   uint64_t hash, struct bytes member, uint64_t shipped)
 {
         region_id self = keyspace->config.origin;
         const struct node *node =
-                table_look(&keyspace->env, &keyspace->table, (uint16_t)name.db, name.key);
+                table_look_hashed(&keyspace->table, hash, (uint16_t)name.db, name.key);
         const struct entry *entry = (const struct entry *)node;
         if (node != NULL && node->kind == ENTRY_PACK)
                 return crdt_pack_member(entry->pack, member, self, shipped);

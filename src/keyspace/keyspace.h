@@ -145,7 +145,10 @@ MUST_USE enum err keyspace_local_set_add(struct keyspace *keyspace, uint64_t wal
  * Where it is fresh, no other region can have seen the dot by which it stands (its clock is beyond
  * `shipped`), so adding it again changes nothing anywhere. */
 enum crdt_member keyspace_set_look(const struct keyspace *keyspace, struct crdt_name name,
-                                   struct bytes member, uint64_t shipped);
+                                   uint64_t hash, struct bytes member, uint64_t shipped);
+
+/* The hash of a name, for what takes one. */
+uint64_t keyspace_name_hash(const struct keyspace *keyspace, struct crdt_name name);
 
 /* SREM, SPOP: these members are gone; so is the key where they were the last. */
 MUST_USE enum err keyspace_local_set_remove(struct keyspace *keyspace, uint64_t wall_ms,
@@ -328,16 +331,17 @@ enum {
 struct keyspace_op {
         uint64_t hlc; /* from keyspace_stamp; each larger than the one before */
         struct crdt_name name;
-        enum crdt_op op; /* SET without expiry, COUNT, HSET, SADD or ZADD */
-        int64_t amount;  /* COUNT */
+        enum crdt_op op; /* SET without expiry, COUNT, HSET, SADD, ZADD, LIST_INSERT at an end; or
+                          * LIST_REMOVE: of one element at an end, where there is any */
+        int64_t amount;  /* COUNT; LIST_REMOVE: 1 the head, 0 the tail */
 
-        /* All but COUNT: the delta as crdt/crdt.h has it, without flags, in memory of the caller.
+        /* Not of COUNT and LIST_REMOVE: the delta as crdt/crdt.h has it, without flags, in memory of the caller.
          * The clock and the operation are filled in. `body` is its part after the key. */
         uint8_t *delta;
         size_t delta_len;
         struct bytes body;
 
-        uint64_t hash; /* the run's own, as is item_hash */
+        uint64_t hash; /* of the name; 0: not known yet. item_hash is the run's own */
         uint64_t item_hash;
 };
 

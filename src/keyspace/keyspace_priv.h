@@ -255,6 +255,7 @@ enum err count_publish(struct keyspace *keyspace, struct stamp stamp, struct ent
 enum err scores_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                         struct bytes body, struct keyspace_change *ret);
 bool count_fits(const struct crdt_count *own, int64_t amount);
+uint64_t entry_list_length(const struct entry *entry);
 enum err pops_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                       const struct keyspace_range *ranges, size_t count,
                       struct keyspace_change *ret);

@@ -4,28 +4,7 @@
 #include "keyspace/keyspace_priv.h"
 
 #include "base/check.h"
-
-static uint8_t *write_u64(uint8_t *at, uint64_t value)
-{
-        for (unsigned i = 0; i < 8; i++)
-                *at++ = (uint8_t)(value >> (8 * i));
-        return at;
-}
-
-static uint8_t *write_varint(uint8_t *at, uint64_t value)
-{
-        for (; value >= 0x80; value >>= 7)
-                *at++ = (uint8_t)(value | 0x80);
-        *at++ = (uint8_t)value;
-        return at;
-}
-
-static uint8_t *write_bytes(uint8_t *at, struct bytes data)
-{
-        if (data.len > 0)
-                memcpy(at, data.ptr, data.len);
-        return at + data.len;
-}
+#include "base/put.h"
 
 static size_t varint_len(uint64_t value)
 {
@@ -62,14 +41,14 @@ static enum err set_publish(struct keyspace *keyspace, struct stamp stamp, struc
                         return ERR_NOMEM;
         }
         uint8_t *from = at;
-        at = write_u64(at, stamp.hlc);
+        at = put_u64(at, stamp.hlc);
         *at++ = expire_at_ms == 0 ? CRDT_OP_SET : CRDT_OP_SET | CRDT_FLAG_EXPIRY;
-        at = write_varint(at, name.db);
-        at = write_varint(at, name.key.len);
-        at = write_bytes(at, name.key);
+        at = put_varint(at, name.db);
+        at = put_varint(at, name.key.len);
+        at = put_bytes(at, name.key);
         if (expire_at_ms != 0)
-                at = write_varint(at, expire_at_ms);
-        at = write_bytes(at, value);
+                at = put_varint(at, expire_at_ms);
+        at = put_bytes(at, value);
         CHECK((size_t)(at - from) == len);
         keyspace->stats.local++;
         *ret = (struct keyspace_change){.stamp = stamp, .delta = bytes_of(from, len)};

@@ -13,7 +13,7 @@ static enum err body_publish(struct keyspace *keyspace, uint64_t wall_ms, struct
         if (keyspace->text.err != ERR_NONE)
                 return keyspace->text.err;
         struct entry *entry = entry_get(keyspace, name);
-        if (entry == NULL || entry_full(keyspace, entry) == NULL)
+        if (entry == NULL)
                 return ERR_NOMEM;
         if (change_is_part(entry, op, ret))
                 return ERR_NONE;

@@ -12,7 +12,7 @@ static const struct crdt *list_of(struct keyspace *keyspace, struct entry *entry
         return entry == NULL || entry->node.kind != ENTRY_FULL ? NULL : entry->crdt;
 }
 
-static uint64_t entry_list_length(const struct entry *entry)
+uint64_t entry_list_length(const struct entry *entry)
 {
         if (entry->node.kind == ENTRY_PACK)
                 return crdt_pack_list_length(entry->pack);

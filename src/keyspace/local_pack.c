@@ -1,4 +1,5 @@
-/* Local changes of keys that are packed, or of which nothing is known, in place. Each comes to what
+/* Local changes in place: of keys that are packed, or of which nothing is known, and at the ends of
+ * lists. Each comes to what
  * the long way of local.c makes of the same delta. False: it must go that way, with the same stamp;
  * what was done already does no harm there. */
 #include "keyspace/keyspace_priv.h"
@@ -65,6 +66,17 @@ static void entry_begin(struct keyspace *keyspace, struct entry *entry, struct c
         entry->more_origin = 0;
 }
 
+static bool list_push(struct keyspace *keyspace, struct crdt *crdt, struct stamp stamp,
+                      struct bytes body)
+{
+        struct cursor cursor = cursor_of(body);
+        uint8_t where = cursor_u8(&cursor);
+        uint64_t count = cursor_varint(&cursor);
+        return where <= CRDT_LIST_HEAD &&
+               crdt_list_push_plain(&keyspace->env, crdt, where == CRDT_LIST_HEAD, (uint32_t)count,
+                                    stamp);
+}
+
 bool pack_body(struct keyspace *keyspace, struct entry *entry, enum crdt_op op, struct stamp stamp,
                struct bytes body, uint8_t *ret_flags)
 {
@@ -78,6 +90,8 @@ bool pack_body(struct keyspace *keyspace, struct entry *entry, enum crdt_op op, 
                         entry_raise(entry, stamp);
                 return done;
         }
+        if (entry->node.kind == ENTRY_FULL && op == CRDT_OP_LIST_INSERT)
+                return list_push(keyspace, entry->crdt, stamp, body);
         if (!entry_unknown(entry) || op == CRDT_OP_HDEL)
                 return false;
         struct crdt_pack *pack = crdt_pack_new(&keyspace->env, op_type(op), stamp);
@@ -132,15 +146,20 @@ bool pack_set_remove(struct keyspace *keyspace, struct entry *entry, struct stam
 bool pack_pop(struct keyspace *keyspace, struct entry *entry, struct stamp stamp, bool head,
               struct keyspace_change *ret)
 {
-        if (entry->node.kind != ENTRY_PACK)
+        const struct table_env *env = &keyspace->env;
+        const struct crdt_seen *seen = &keyspace->seen;
+        if (entry_short(entry))
                 return false;
         struct buffer *delta =
                 delta_begin(keyspace, stamp, CRDT_OP_LIST_REMOVE, 0, entry_name(entry));
         buffer_varint(delta, 1);
-        if (!crdt_pack_pop(&keyspace->env, &entry->pack, &keyspace->seen, head, delta) ||
-            delta->err != ERR_NONE)
+        bool packed = entry->node.kind == ENTRY_PACK;
+        bool done = packed ? crdt_pack_pop(env, &entry->pack, seen, head, delta)
+                           : crdt_list_pop_plain(env, entry->crdt, seen, head, delta);
+        if (!done || delta->err != ERR_NONE)
                 return false;
-        entry_count(keyspace, CRDT_LIST, crdt_pack_type(entry->pack));
+        if (packed)
+                entry_count(keyspace, CRDT_LIST, crdt_pack_type(entry->pack));
         change_publish(keyspace, stamp, ret);
         return true;
 }
