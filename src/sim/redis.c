@@ -204,6 +204,7 @@ void redis_init(struct sim *sim, uint32_t region)
         redis->sim = sim;
         redis->region = region;
         redis->log_tail = &redis->log_first;
+        buffer_init(&redis->room, &sim->heap);
         natives(redis);
         keyspace_open(redis);
         life_begin(redis);
@@ -221,6 +222,7 @@ void redis_fini(struct sim_redis *redis)
         keyspace_free(redis->keyspace);
         redis->keyspace = NULL;
         model_clear(redis);
+        buffer_fini(&redis->room);
         log_cut(redis, &redis->log_first);
 }
 
@@ -259,27 +261,38 @@ void redis_start(struct sim_redis *redis)
         redis_tell(redis);
 }
 
+/* True where it was due. */
+static bool strike(struct sim_redis *redis, const struct model_key *key)
+{
+        uint8_t text[sizeof key->name];
+        struct keyspace_change change;
+        if (key->expire_at_ms == 0 || key->expire_at_ms > redis_wall_ms(redis))
+                return false;
+        memcpy(text, key->name, key->name_len);
+        struct crdt_name name = {key->db, bytes_of(text, key->name_len)};
+        redis->native.key_delete(redis, name);
+        sim_cover(redis->sim, COVER_EXPIRED_KEY);
+        redis_logged(redis,
+                     keyspace_local_expired(redis->keyspace, redis_wall_ms(redis), name, &change),
+                     &change);
+        return true;
+}
+
+void redis_strike(struct sim_redis *redis, struct crdt_name name)
+{
+        const struct model_key *key = model_find(redis, name);
+        if (key != NULL)
+                (void)strike(redis, key);
+}
+
 /* Keys expire, tombstones go. */
 void redis_beat(struct sim_redis *redis)
 {
         sim_at(redis->sim, REDIS_BEAT_US, EVENT_REDIS_BEAT, redis->region, 0, 0);
         if (!redis->up)
                 return;
-        for (size_t i = 0; i < redis->key_count;) {
-                struct model_key *key = &redis->keys[i];
-                if (key->expire_at_ms == 0 || key->expire_at_ms > redis_wall_ms(redis)) {
+        for (size_t i = 0; i < redis->key_count;)
+                if (!strike(redis, &redis->keys[i]))
                         i++;
-                        continue;
-                }
-                uint8_t text[sizeof key->name];
-                memcpy(text, key->name, key->name_len);
-                struct crdt_name name = {key->db, bytes_of(text, key->name_len)};
-                struct keyspace_change change;
-                redis->native.key_delete(redis, name);
-                sim_cover(redis->sim, COVER_EXPIRED_KEY);
-                enum err err = keyspace_local_expired(redis->keyspace, redis_wall_ms(redis), name,
-                                                      &change);
-                redis_logged(redis, err, &change);
-        }
         (void)keyspace_collect(redis->keyspace, 16);
 }

@@ -6,8 +6,9 @@
 #define DATA_KEYS 6
 
 static const struct redis_type *const types[] = {
-        &redis_witnesses, &redis_strings, &redis_hashes,   &redis_sets,
-        &redis_deletes,   &redis_lists,   &redis_expiries,
+        &redis_witnesses, &redis_strings,  &redis_hashes,   &redis_sets,
+        &redis_deletes,   &redis_lists,    &redis_expiries, &redis_hlls,
+        &redis_streams,   &redis_siblings, &redis_flushes,
 };
 
 const struct redis_type *const *redis_types(size_t *ret_count)
@@ -64,6 +65,7 @@ static void client_act(struct sim_redis *redis)
         const struct redis_type *type = types[which];
         if (type->key != NULL && sim_chance(sim, STREAM_DATA, 800))
                 name = redis_name(type->key);
+        redis_strike(redis, name);
         type->act(redis, name, turn);
 }
 

@@ -181,6 +181,11 @@ static void vector_of(const struct world_effect *effect, struct vector *ret)
                                effect->merge.positions[i].hlc);
 }
 
+static void strike_named(void *context, struct crdt_name name)
+{
+        redis_strike(context, name);
+}
+
 static enum err merge_state(struct sim_redis *redis, const struct world_effect *effect,
                             struct keyspace_result *result)
 {
@@ -212,6 +217,10 @@ static void take_merge(struct sim_redis *redis, struct host *host,
         struct keyspace_result result = {0};
         struct world_event event = {.kind = WORLD_REDIS_MERGED};
         event.merged.origin = effect->merge.origin;
+        if (effect->merge.state)
+                keyspace_state_names(effect->merge.data, strike_named, redis);
+        else
+                keyspace_names(effect->merge.data, strike_named, redis);
         if (effect->merge.state) {
                 event.merged.err = merge_state(redis, effect, &result);
         } else {

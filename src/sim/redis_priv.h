@@ -26,7 +26,8 @@ struct redis_type {
 };
 
 extern const struct redis_type redis_witnesses, redis_strings, redis_hashes, redis_sets,
-        redis_deletes, redis_lists, redis_expiries;
+        redis_deletes, redis_lists, redis_expiries, redis_hlls, redis_streams, redis_siblings,
+        redis_flushes;
 
 /* The rows. */
 const struct redis_type *const *redis_types(size_t *ret_count);
@@ -41,6 +42,9 @@ void redis_log_change(struct sim_redis *redis, enum err err, const struct keyspa
 /* Reserves the clock; once a turn. */
 void redis_reserve(struct sim_redis *redis);
 
+/* Where the key is due: it dies before anything else happens to it. */
+void redis_strike(struct sim_redis *redis, struct crdt_name name);
+
 /* redis_link.c: own deltas may have come. */
 void redis_wake_tails(struct sim_redis *redis);
 /* What the two had under way is void. */
@@ -49,6 +53,7 @@ void redis_forget_links(struct sim_redis *redis);
 
 /* redis_values.c: a string's number; the key becomes it plus `amount`. */
 int64_t redis_number(const struct model_key *key);
+void redis_delete(struct sim_redis *redis, struct crdt_name name);
 enum err redis_increment(struct sim_redis *redis, struct crdt_name name, uint32_t amount,
                          struct keyspace_change *ret);
 

@@ -55,15 +55,20 @@ static void set_string(struct sim_redis *redis, struct crdt_name name)
         redis_logged(redis, err, &change);
 }
 
-static void delete_key(struct sim_redis *redis, struct crdt_name name, unsigned turn)
+void redis_delete(struct sim_redis *redis, struct crdt_name name)
 {
-        (void)turn;
         struct keyspace_change change;
         if (model_find(redis, name) == NULL)
                 return;
         redis->native.key_delete(redis, name);
         enum err err = keyspace_local_delete(redis->keyspace, redis_wall_ms(redis), name, &change);
         redis_logged(redis, err, &change);
+}
+
+static void delete_key(struct sim_redis *redis, struct crdt_name name, unsigned turn)
+{
+        (void)turn;
+        redis_delete(redis, name);
 }
 
 static void expire_key(struct sim_redis *redis, struct crdt_name name, unsigned turn)

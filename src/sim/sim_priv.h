@@ -236,6 +236,7 @@ struct sim_redis {
         uint64_t clock_pending; /* is being written */
         uint64_t clock_at_us;   /* and durable then */
         uint64_t given;         /* the largest own clock that a tail or a scan has handed out */
+        struct buffer room;     /* of one callback */
 };
 
 void redis_init(struct sim *sim, uint32_t region);
