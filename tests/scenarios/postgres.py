@@ -47,6 +47,16 @@ def writer(regions=None):
     return found[0] if len(found) == 1 else None
 
 
+def prepared():
+    """The primary, with the tables of these scenarios."""
+    for region in REGIONS:
+        if role(region) == "primary":
+            ask(region, "CREATE TABLE IF NOT EXISTS numbers (i bigint); "
+                        "CREATE TABLE IF NOT EXISTS probe (i int)")
+            return region
+    return None
+
+
 def all_follow(primary):
     return all(region == primary or role(region) == "standby" for region in REGIONS)
 
@@ -100,26 +110,26 @@ def sync_set(lab, count):
 
 
 def scenario_there_is_one_primary_and_the_others_follow(lab):
-    expect(role("us-east"), "primary", "the first region begins")
-    eventually("the others follow", lambda: all_follow("us-east"))
-    ask("us-east", "CREATE TABLE IF NOT EXISTS numbers (i bigint); "
-                   "CREATE TABLE IF NOT EXISTS probe (i int)")
-    ask("us-east", "INSERT INTO numbers VALUES (0)")
+    lab.wait_all_active()
+    primary = eventually("one is the primary", prepared, 60)
+    eventually("the others follow", lambda: all_follow(primary), 60)
+    ask(primary, "INSERT INTO numbers VALUES (0)")
     for region in REGIONS:
         eventually(f"{region} has it", lambda r=region: ask(r, "SELECT i FROM numbers") == [(0,)])
-    expect(writer(), "us-east", "nobody else takes writes")
+    expect(writer(), primary, "nobody else takes writes")
 
 
 def scenario_a_region_dies_another_takes_over_and_nothing_is_lost(lab):
     """Commits wait for one standby: whatever was acknowledged is in the next primary."""
+    first = eventually("a primary", writer)
     sync_set(lab, 1)
     eventually("commits wait for a standby",
-               lambda: "ANY 1" in ask("us-east", "SHOW synchronous_standby_names")[0][0])
-    load = Load("us-east", 1)
+               lambda: "ANY 1" in ask(first, "SHOW synchronous_standby_names")[0][0])
+    load = Load(first, 1)
     eventually("writes flow", lambda: len(load.acknowledged) > 20, 30)
-    lab.kill("us-east")
+    lab.kill(first)
     begin = time.monotonic()
-    others = [region for region in REGIONS if region != "us-east"]
+    others = [region for region in REGIONS if region != first]
     primary = eventually("another takes writes", lambda: writer(others), 30)
     print(f"        {time.monotonic() - begin:.2f} s from the kill to the first write elsewhere")
     acknowledged = load.stop()
@@ -129,11 +139,8 @@ def scenario_a_region_dies_another_takes_over_and_nothing_is_lost(lab):
     ask(primary, "INSERT INTO numbers VALUES (-1)")
     eventually("the third follows it",
                lambda: ask(other, "SELECT count(*) FROM numbers WHERE i = -1") == [(1,)], 20)
-
-
-def scenario_it_comes_back_as_a_standby(lab):
-    lab.start("us-east")
-    eventually("us-east follows", lambda: role("us-east") == "standby", 60)
+    lab.start(first)
+    eventually("the first one comes back and follows", lambda: role(first) == "standby", 60)
     eventually("all have the same",
                lambda: same_everywhere("SELECT count(*), sum(i) FROM numbers"), 30)
     sync_set(lab, 0)
