@@ -888,6 +888,14 @@ static int command_status(int argc, char **argv)
         return alive_count(&lab, NULL) == LAB_REGIONS * lab_parts(&lab) ? 0 : 1;
 }
 
+static int command_certificate(int argc, char **argv)
+{
+        static struct lab lab;
+        if (argc != 3)
+                return usage("certificate REGION ID");
+        return lab_open(&lab) && owner_check(&lab) ? lab_certificate(&lab, argv[1], argv[2]) : 1;
+}
+
 /* ---- the table ---- */
 
 const struct lab_command lab_commands[] = {
@@ -901,13 +909,15 @@ const struct lab_command lab_commands[] = {
         {"heal", "[REGION REGION]", "undo partition, slow and lose"},
         {"slow", "REGION REGION TIME", "make round trips longer, e.g. by 300ms"},
         {"lose", "REGION REGION SHARE", "lose packets, e.g. 5%"},
+        {"certificate", "REGION ID", "make a certificate for a node that you add yourself"},
         {"backend", "--listen HOST:PORT --region NAME", "run one sample backend"},
         {NULL, NULL, NULL},
 };
 
 static int (*const handlers[])(int argc, char **argv) = {
-        command_up,        command_down, command_status, command_kill, command_start,
-        command_partition, command_heal, command_slow,   command_lose, lab_backend,
+        command_up,    command_down,        command_status, command_kill,
+        command_start, command_partition,   command_heal,   command_slow,
+        command_lose,  command_certificate, lab_backend,
 };
 _Static_assert(COUNT_OF(handlers) + 1 == COUNT_OF(lab_commands), "a handler for each command");
 

@@ -87,6 +87,29 @@ bool lab_node_certificate(const struct lab *lab, size_t region, unsigned node)
         return err == ERR_NONE || lab_error("%s", error.text);
 }
 
+int lab_certificate(const struct lab *lab, const char *region, const char *number)
+{
+        static const struct pki_validity validity = {-3600, (int64_t)PKI_DAYS_NODE * 86400};
+        struct pki_identity identity;
+        struct pki_error error;
+        char ca[LAB_PATH_MAX];
+        char dir[LAB_PATH_MAX];
+        char *end = NULL;
+        unsigned long id = strtoul(number, &end, 10);
+        if (id == 0 || id > UINT32_MAX || *end != '\0' ||
+            pki_identity_set(&identity, LAB_CLUSTER, region, (uint32_t)id) != ERR_NONE)
+                return lab_error("%s, node %s: a region's name and a node's id are wanted", region,
+                                 number)
+                               ? 0
+                               : 1;
+        if (!lab_path(ca, "%s/pki", lab->dir) || !lab_path(dir, "%s/%s-node-%lu", ca, region, id))
+                return 1;
+        if (pki_node_issue(ca, dir, &identity, validity, &error) != ERR_NONE)
+                return lab_error("%s", error.text) ? 0 : 1;
+        printf("%s\n", dir);
+        return 0;
+}
+
 void lab_node_topology(size_t region, unsigned node, struct buffer *text)
 {
         char address[LAB_ADDRESS_SIZE];

@@ -76,6 +76,8 @@ MUST_USE bool lab_nodes_load(struct lab *lab);
 /* Before the first start; else said on stderr. */
 MUST_USE bool lab_nodes_use(struct lab *lab, unsigned nodes);
 MUST_USE bool lab_node_certificate(const struct lab *lab, size_t region, unsigned node);
+/* Issues a certificate for a node that a person adds, and prints its folder. Exit status. */
+int lab_certificate(const struct lab *lab, const char *region, const char *number);
 void lab_node_topology(size_t region, unsigned node, struct buffer *text);
 MUST_USE bool lab_node_files(const struct lab *lab, size_t region, unsigned node,
                              struct buffer *text);
