@@ -110,6 +110,8 @@ static json_t *json_reply(const struct ask *ask, const struct reply *reply)
 {
         if (reply->code == REPLY_OK && is_lock(ask->kind))
                 return api_http_lock_reply(reply);
+        if (reply->code == REPLY_OK && api_session_is(ask->kind))
+                return api_session_reply(reply);
         if (reply->code != REPLY_OK)
                 return json_pack("{s:s, s:o}", "code", reply_code_word(reply->code), "error",
                                  json_text(reply->text));
@@ -442,6 +444,18 @@ static void ask_kv(struct ask *ask)
         json_decref(http.json);
 }
 
+static void post_session(struct ask *ask)
+{
+        struct request request = {.kind = REQUEST_SESSION_OPEN};
+        const char *problem = NULL;
+        json_t *body = api_session_post(ask->path, buffer_view(&ask->body), &request, &problem);
+        if (body == NULL)
+                answer_error(ask, MHD_HTTP_BAD_REQUEST, "BADREQUEST", problem);
+        else
+                node_ask(ask, &request);
+        json_decref(body);
+}
+
 static void get_service(struct ask *ask)
 {
         struct api *api = ask->admin->api;
@@ -520,6 +534,8 @@ static const struct route routes[] = {
         {"/kv", true, ask_kv, "a transaction of several keys"},
         {"/kv-history", false, ask_kv, "?key=KEY: its versions, newest first"},
         {"/kv-watch", false, ask_kv, "?prefix=P&after=REVISION&wait_ms=N: changes"},
+        {"/sessions/", true, post_session,
+         "open, keep, close: for locks, and keys that end with it"},
         {"/services/", false, get_service, "NAME: its instances, the nearest first"},
         {"/lab/link", true, post_lab_link, "delay, loss and cuts; only in a lab"},
         {"/index", false, get_index, "this list; also at /"},

@@ -188,6 +188,13 @@ bool api_http_kv_request(struct api_http_kv *http);
 json_t *api_http_kv_reply(const char *path, bool post, const struct reply *reply,
                           unsigned *ret_status);
 
+/* ---- api_sessions.c ---- */
+/* As api_http_lock_post. */
+json_t *api_session_post(const char *path, struct bytes text, struct request *request,
+                         const char **ret_problem);
+bool api_session_is(enum request_kind kind);
+json_t *api_session_reply(const struct reply *reply);
+
 /* ---- api_services.c ---- */
 /* Fills a request from the path, borrowing from both buffers. False: no service has such a name. */
 bool api_services_request(const char *path, struct buffer *key, struct buffer *txn,

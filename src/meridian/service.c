@@ -72,8 +72,8 @@ static bool session_open(redisContext *context, struct registration *of)
         (void)snprintf(of->session, sizeof of->session, "%lld", reply->element[0]->integer);
         freeReplyObject(reply);
         const char *put[] = {"KV.PUT", of->key,   of->value, "SESSION", of->session,
-                             "OWNER",  of->owner, "KEEP",    "ACTOR",   of->owner};
-        reply = resp_ask(context, 10, put);
+                             "OWNER",  of->owner, "ACTOR",   of->owner};
+        reply = resp_ask(context, (int)COUNT_OF(put), put);
         bool done = reply != NULL;
         freeReplyObject(reply);
         return done;

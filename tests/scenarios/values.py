@@ -124,6 +124,22 @@ def scenario_a_key_ends_with_its_session(lab):
                lambda: kv(lab, "us-east", "KV.GET", "us-east:worker/1") is None, 10)
 
 
+def scenario_a_service_is_registered_over_http(lab):
+    opened = http("eu-west", "/sessions/open",
+                  {"prefix": "global:", "owner": "pay-1", "ttl_ms": 3000}).json()
+    path = "/kv/global:service/web/one/put"
+    value = {"value": "10.0.0.1:80 region eu-west", "session": opened["session"], "owner": "pay-1"}
+    expect(http("eu-west", path, dict(value, owner="other")).status_code, 404, "another's session")
+    expect(http("eu-west", path, value).status_code, 200, "registered")
+    found = eventually("found elsewhere", lambda: http("us-east", "/services/web").json()["instances"], 5)
+    expect((found[0]["host"], found[0]["port"]), ("10.0.0.1", 80), "where it is")
+    kept = {"prefix": "global:", "owner": "pay-1", "session": opened["session"]}
+    expect(http("us-east", "/sessions/keep", kept).json()["ttl_ms"], 3000, "kept from elsewhere")
+    expect(http("us-east", "/sessions/close", kept).status_code, 200, "closed")
+    eventually("gone", lambda: http("us-east", "/services/web").status_code == 404, 5)
+    expect(http("us-east", "/sessions/keep", kept).status_code, 404, "it has ended")
+
+
 def scenario_cut_off_values_are_read_stale_and_not_written(lab):
     alone = "eu-west"
     revision = kv(lab, "us-east", "KV.PUT", "global:config/cut", "before")
