@@ -137,10 +137,11 @@ json_t *api_json_status(const struct api *api)
         struct timespec now;
         clock_gettime(CLOCK_REALTIME, &now);
         return json_pack(
-                "{s:s, s:f, s:I, s:o, s:I, s:I, s:I, s:o, s:b, s:b, s:b, s:o, s:o, s:o}", "version",
-                MERIDIAN_VERSION, "time", (double)now.tv_sec + (double)now.tv_nsec / 1e9, "node",
-                (json_int_t)status->node, "region", text_or_null(self == NULL ? NULL : self->name),
-                "epoch", (json_int_t)status->epoch, "view", (json_int_t)status->version, "term",
+                "{s:s, s:f, s:I, s:o, s:I, s:i, s:I, s:I, s:o, s:b, s:b, s:b, s:o, s:o, s:o}",
+                "version", MERIDIAN_VERSION, "time", (double)now.tv_sec + (double)now.tv_nsec / 1e9,
+                "node", (json_int_t)status->node, "region",
+                text_or_null(self == NULL ? NULL : self->name), "epoch", (json_int_t)status->epoch,
+                "level", (int)status->level, "view", (json_int_t)status->version, "term",
                 (json_int_t)status->term, "leader",
                 text_or_null(leader == NULL ? NULL : leader->name), "leads", (int)status->leads,
                 "majority", (int)status->majority, "stopped", (int)status->stopped, "postgres",

@@ -4,7 +4,10 @@
  *                   removed, varints regions and removed
  *   3 region state  u8 region, u8 from, u8 to, varint row, slice evidence
  *   4 lock          a lock command (lock/command.c) up to the end
- *   5 kv            a transaction (kv/txn.c) up to the end */
+ *   5 kv            a transaction (kv/txn.c) up to the end
+ *   6 level         u8 level
+ *
+ * A kind that is not known is one of a later build: ERR_VERSION. */
 #include "base/cursor.h"
 #include "council/council.h"
 
@@ -52,6 +55,9 @@ void council_command_encode(const struct council_command *command, struct buffer
                 return;
         case COUNCIL_KV:
                 buffer_bytes(out, command->kv);
+                return;
+        case COUNCIL_SET_LEVEL:
+                buffer_u8(out, command->level);
                 return;
         case COUNCIL_NOOP:
         case COUNCIL_COMMAND_COUNT:
@@ -126,6 +132,11 @@ static void body_decode(struct cursor *cursor, uint8_t version, struct council_c
         case COUNCIL_KV:
                 kv_command_decode(cursor, ret);
                 return;
+        case COUNCIL_SET_LEVEL:
+                ret->level = cursor_u8(cursor);
+                if (ret->level == 0)
+                        cursor_fail(cursor, ERR_MALFORMED);
+                return;
         case COUNCIL_NOOP:
         case COUNCIL_COMMAND_COUNT:
                 return;
@@ -142,7 +153,9 @@ enum err council_command_decode(struct bytes data, struct council_command *ret)
         if (version != COMMAND_VERSION &&
             (version != COMMAND_VERSION_REGIONS || kind != COUNCIL_SET_TOPOLOGY))
                 return ERR_VERSION;
-        if (kind < COUNCIL_NOOP || kind >= COUNCIL_COMMAND_COUNT)
+        if (kind >= COUNCIL_COMMAND_COUNT)
+                return ERR_VERSION;
+        if (kind < COUNCIL_NOOP)
                 return ERR_MALFORMED;
         struct council_command command = {.kind = (enum council_command_kind)kind};
         command.origin.node = (uint32_t)cursor_varint_max(&cursor, UINT32_MAX);

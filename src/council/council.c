@@ -20,6 +20,7 @@ enum err council_new(struct heap *heap, const struct council_config *config,
                 return ERR_NOMEM;
         council->heap = heap;
         council->config = *config;
+        council->level = 1;
         council->repeats.heap = heap;
         enum err err = lock_table_new(heap, config->seed, &council->locks);
         if (err == ERR_NONE)
@@ -323,6 +324,7 @@ static void (*const appliers[COUNCIL_COMMAND_COUNT])(struct council *council,
         [COUNCIL_SET_REGION_STATE] = apply_region,
         [COUNCIL_LOCK] = apply_lock,
         [COUNCIL_KV] = apply_kv,
+        [COUNCIL_SET_LEVEL] = council_level_apply,
 };
 
 static void answers_keep(struct council *council)
@@ -420,11 +422,15 @@ enum err council_apply(struct council *council, uint64_t index, uint64_t term, s
         council->outcome_count = 0;
         council->applied = index;
         struct council_command decoded;
-        if (council_command_decode(command, &decoded) == ERR_NONE)
+        enum err err = council_command_decode(command, &decoded);
+        if (err == ERR_NONE &&
+            council_command_level(&decoded) > council_level_known(&council->config))
+                err = ERR_VERSION;
+        if (err == ERR_NONE)
                 apply_once(council, &decoded, index);
         *ret_outcomes = council->outcomes;
         *ret_count = council->outcome_count;
-        return council->fatal ? ERR_NOMEM : ERR_NONE;
+        return council->fatal ? ERR_NOMEM : err == ERR_VERSION ? err : ERR_NONE;
 }
 
 uint64_t council_applied_index(const struct council *council)

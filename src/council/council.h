@@ -37,6 +37,7 @@ enum council_command_kind {
         COUNCIL_SET_REGION_STATE, /* where the region's state is `from` */
         COUNCIL_LOCK,             /* any lock command, LOCK_TIME included */
         COUNCIL_KV,               /* a transaction */
+        COUNCIL_SET_LEVEL,        /* all replicas know the commands up to that level */
         COUNCIL_COMMAND_COUNT,
 };
 
@@ -62,8 +63,20 @@ struct council_command {
                 } region;
                 struct lock_command lock; /* its `origin` is taken from the command's */
                 struct bytes kv;          /* made by kv_build_end; <= KV_TXN_BYTES_MAX */
+                uint8_t level;            /* 1 .. 255 */
         };
 };
+
+/* Levels. Each command belongs to the level of the first build that knew it; COUNCIL_LEVEL is this
+ * build's. A group begins at level 1, and its leader raises it (COUNCIL_SET_LEVEL) when every node
+ * of the group has said that it knows more. Above the group's level nothing is proposed, so nodes of
+ * two builds serve together while they are changed one by one; after the rise an older build cannot
+ * take part any more: council_apply and council_restore say ERR_VERSION there.
+ *
+ *   2  values (COUNCIL_KV) */
+#define COUNCIL_LEVEL 2
+
+unsigned council_command_level(const struct council_command *command);
 
 /* What one request is to be told, or (origin all zero) what happened for everybody. */
 enum council_outcome_kind {
@@ -118,6 +131,7 @@ struct council_config {
         uint64_t seed;                /* of hash tables; replicas may differ */
         uint8_t region_state_initial; /* of a region not yet spoken of */
         uint8_t region_state_count;   /* states are 0 .. count - 1; 0: any */
+        uint8_t level_max;            /* speak as a build of that level; 0: COUNCIL_LEVEL */
         /* May a region go from one state to another? Given by topology/; NULL: any. */
         bool (*may_move)(uint8_t from, uint8_t to);
 };
@@ -129,7 +143,8 @@ void council_free(struct council *council);
 
 /* Applies a committed command (bytes made by council_command_encode). Outcomes are borrowed until
  * the next call. Bytes that are no command are skipped alike on all replicas (ret_count 0). Returns
- * ERR_NONE, or ERR_NOMEM: this replica must stop, it may differ now. */
+ * ERR_NONE, or ERR_NOMEM, or ERR_VERSION (a command of a later build): this replica must stop, it
+ * may differ now. */
 MUST_USE enum err council_apply(struct council *council, uint64_t index, uint64_t term,
                                 struct bytes command, const struct council_outcome **ret_outcomes,
                                 size_t *ret_count);
@@ -146,6 +161,9 @@ struct council_region council_region(const struct council *council, region_id re
 bool council_region_at(const struct council *council, size_t i, struct council_region *ret);
 size_t council_audit_count(const struct council *council);
 struct council_audit council_audit_at(const struct council *council, size_t i);
+/* The group's level, and what a council of that configuration knows. */
+unsigned council_level(const struct council *council);
+unsigned council_level_known(const struct council_config *config);
 const struct lock_table *council_locks(const struct council *council);
 const struct kv *council_kv(const struct council *council);
 

@@ -93,6 +93,7 @@ struct council {
         size_t audit_count;
         struct lock_table *locks;
         struct kv *kv;
+        uint8_t level;
         bool kv_used;               /* a transaction came by: a snapshot has it from then on */
         struct kv_result kv_repeat; /* the answer to a repeat */
         struct repeats repeats;
@@ -101,6 +102,10 @@ struct council {
         size_t outcome_size;
         bool fatal; /* memory ran out in the middle of a change */
 };
+
+/* ---- level.c ---- */
+void council_level_apply(struct council *council, const struct council_command *command,
+                         uint64_t index);
 
 /* ---- values.c ---- */
 /* Applies a transaction. Sets `fatal` when memory runs out. */

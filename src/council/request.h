@@ -124,7 +124,8 @@ MUST_USE enum err request_decode(struct bytes data, struct request *ret);
         X(REPLY_INTERNAL, "INTERNAL", 500)                                                         \
         X(REPLY_DEADLOCK, "DEADLOCK", 409)    /* to wait would close a circle of waiting owners */ \
         X(REPLY_NO_SESSION, "NOSESSION", 404) /* it has ended, or is another owner's */            \
-        X(REPLY_COMPACTED, "COMPACTED", 410)  /* changes since then are forgotten */
+        X(REPLY_COMPACTED, "COMPACTED", 410)  /* changes since then are forgotten */               \
+        X(REPLY_LEVEL, "LEVEL", 409)          /* not all nodes know this yet: see council.h */
 
 enum reply_code {
 #define REPLY_ENUM(name, word, http) name,

@@ -1,13 +1,14 @@
 /* The whole state as bytes, in an order that only the state decides.
  *
- *   u8 version (1; 2 where regions were removed; 3 where values were ever used), varints applied
- *     index, epoch, slice document; from version 2 on varint ids of removed regions, a bit for each
+ *   u8 version (1; 2 where regions were removed; 3 where values were ever used; 4 from level 2 on),
+ *     version 4: u8 level, u8 whether values were ever used; varints applied index, epoch, slice
+ *     document; from version 2 on varint ids of removed regions, a bit for each
  *   varint count of regions; each: u8 id, u8 state, varints row, index, wall clock, slice text
  *   varint count of audit lines; each: varints index, wall clock, row, slices actor, what, why
  *   varint count of askers; each: varints node, incarnation, highest sequence, index, count of
  *     answers; each: varint sequence, u8 kind, u8 lock result, u8 error, u8 region, from, to,
- *     varints epoch, token, ttl; version 3: u8 result of a transaction, u8 whether it succeeded
- *   version 3: slice: the values (kv/snapshot.c)
+ *     varints epoch, token, ttl; values used: u8 result of a transaction, u8 whether it succeeded
+ *   values used: slice: the values (kv/snapshot.c)
  *   the lock table (lock/snapshot.c) up to the end */
 #include "base/check.h"
 #include "base/cursor.h"
@@ -17,6 +18,7 @@ enum {
         SNAPSHOT_VERSION = 1,
         SNAPSHOT_VERSION_REMOVED = 2,
         SNAPSHOT_VERSION_KV = 3,
+        SNAPSHOT_VERSION_LEVEL = 4,
 };
 
 static void regions_encode(const struct council *council, struct buffer *out)
@@ -106,11 +108,17 @@ static void values_encode(const struct council *council, struct buffer *out)
 void council_snapshot(const struct council *council, struct buffer *out)
 {
         uint8_t version = council->removed != 0 ? SNAPSHOT_VERSION_REMOVED : SNAPSHOT_VERSION;
-        buffer_u8(out, council->kv_used ? SNAPSHOT_VERSION_KV : version);
+        bool leveled = council->level > 1;
+        version = council->kv_used ? SNAPSHOT_VERSION_KV : version;
+        buffer_u8(out, leveled ? SNAPSHOT_VERSION_LEVEL : version);
+        if (leveled) {
+                buffer_u8(out, council->level);
+                buffer_u8(out, council->kv_used);
+        }
         buffer_varint(out, council->applied);
         buffer_varint(out, council->epoch);
         buffer_slice(out, council->document);
-        if (council->removed != 0 || council->kv_used)
+        if (council->removed != 0 || council->kv_used || leveled)
                 buffer_varint(out, council->removed);
         regions_encode(council, out);
         audit_encode(council, out);
@@ -238,14 +246,28 @@ static void document_decode(struct cursor *cursor, struct council *council)
                 cursor_fail(cursor, ERR_NOMEM);
 }
 
+static void level_decode(struct cursor *cursor, struct council *council)
+{
+        council->level = cursor_u8(cursor);
+        uint8_t used = cursor_u8(cursor);
+        council->kv_used = used == 1;
+        if (council->level < 2 || used > 1)
+                cursor_fail(cursor, ERR_MALFORMED);
+}
+
 static enum err council_decode(struct council *council, struct bytes state)
 {
         struct cursor cursor = cursor_of(state);
         uint8_t version = cursor_u8(&cursor);
         if (!cursor_failed(&cursor) && version != SNAPSHOT_VERSION &&
-            version != SNAPSHOT_VERSION_REMOVED && version != SNAPSHOT_VERSION_KV)
+            version != SNAPSHOT_VERSION_REMOVED && version != SNAPSHOT_VERSION_KV &&
+            version != SNAPSHOT_VERSION_LEVEL)
                 return ERR_VERSION;
         council->kv_used = version == SNAPSHOT_VERSION_KV;
+        if (version == SNAPSHOT_VERSION_LEVEL)
+                level_decode(&cursor, council);
+        if (!cursor_failed(&cursor) && council->level > council_level_known(&council->config))
+                return ERR_VERSION;
         council->applied = cursor_varint(&cursor);
         document_decode(&cursor, council);
         if (version >= SNAPSHOT_VERSION_REMOVED) {

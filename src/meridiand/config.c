@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/heap.h"
 #include "base/lexer.h"
+#include "council/council.h"
 #include "io/io.h"
 
 #include <stdarg.h>
@@ -105,6 +106,7 @@ static const struct key_row key_rows[] = {
         ROW("postgres", "settings", KEY_PATH, false, warden.settings),
         ROW("postgres", "archive", KEY_PATH, false, warden.archive),
         ROW("", "log_level", KEY_LEVEL, false, log_level),
+        ROW_NUMBER("", "level", COUNCIL_LEVEL, level),
         ROW("lab", "impairments", KEY_SWITCH, false, impairments),
 };
 _Static_assert(COUNT_OF(key_rows) <= 64, "a word has a bit for each key");

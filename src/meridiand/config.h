@@ -51,6 +51,8 @@
  *   edge        127.10.0.1:8080;
  *   geo         /path/geo.mmdb;       optional
  *   log_level   info;                 error, warn, info or debug; optional
+ *   level       1;                    optional: speak as a build that knows no more than this level
+ *                                     (council/council.h), so that a step back stays possible
  *   lab {
  *       impairments on;               allow delay, loss and cuts by the admin door; optional, off
  *   }
@@ -121,6 +123,7 @@ struct config {
         struct config_address edge;
         struct config_warden warden;
         enum log_level log_level;
+        uint32_t level; /* 0: not given */
         bool impairments;
 };
 

@@ -142,6 +142,7 @@ static bool node_open(struct daemon *daemon)
         struct node_config config = {
                 .self = daemon->config.node,
                 .topology = bytes_of(daemon->document, daemon->document_len),
+                .level_max = (uint8_t)daemon->config.level,
         };
         enum err err = node_new(&daemon->heap, &config, &daemon->node);
         if (err != ERR_NONE)

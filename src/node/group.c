@@ -48,7 +48,8 @@ enum err group_open(struct node *node, enum world_group group)
         struct council_config council = {.seed = hash_fnv_u64(node->config.self, (uint64_t)group),
                                          .region_state_initial = REGION_JOINING,
                                          .region_state_count = REGION_STATE_COUNT,
-                                         .may_move = may_move};
+                                         .may_move = may_move,
+                                         .level_max = node->config.level_max};
         return council_new(node->heap, &council, &g->council);
 }
 
@@ -200,6 +201,12 @@ static void pump_outcomes(struct node *node, struct node_group *group,
         }
 }
 
+static const char *stop_reason(enum err err)
+{
+        return err == ERR_VERSION ? "its log has a command of a later build, which is to be started"
+                                  : err_text(err);
+}
+
 static void pump_restore(struct node *node, struct node_group *group,
                          const struct consensus_output *output)
 {
@@ -207,7 +214,7 @@ static void pump_restore(struct node *node, struct node_group *group,
                 return;
         enum err err = council_restore(group->council, output->restore_state);
         if (err != ERR_NONE) {
-                group_fail(node, group, err_text(err));
+                group_fail(node, group, stop_reason(err));
                 return;
         }
         struct bytes document = council_topology(group->council, NULL);
@@ -225,7 +232,7 @@ static void pump_commands(struct node *node, struct node_group *group,
                 enum err err = council_apply(group->council, command->index, command->term,
                                              command->data, &outcomes, &count);
                 if (err != ERR_NONE) {
-                        group_fail(node, group, err_text(err));
+                        group_fail(node, group, stop_reason(err));
                         return;
                 }
                 pump_outcomes(node, group, outcomes, count);
@@ -308,6 +315,9 @@ bool group_propose(struct node *node, struct node_group *group,
                    const struct council_command *command)
 {
         if (!group->leading || members_give_way(node, group, command))
+                return false;
+        if (command->kind != COUNCIL_SET_LEVEL &&
+            council_command_level(command) > council_level(group->council))
                 return false;
         struct council_command stamped = *command;
         if (stamped.kind == COUNCIL_LOCK) {

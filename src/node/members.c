@@ -213,6 +213,7 @@ void members_tell(struct node *node)
                 flags |= WORD_DONE;
         buffer_u8(&buffer, (uint8_t)flags);
         buffer_varint(&buffer, node->outcast ? node->learned_epoch : node->topology->epoch);
+        buffer_u8(&buffer, level_own(node));
         struct envelope envelope = {.kind = ENVELOPE_MEMBER, .body = buffer_view(&buffer)};
         for (size_t i = 0; i < node->peer_count && buffer.err == ERR_NONE; i++)
                 if (node->peers[i].up)
@@ -227,6 +228,7 @@ static bool word_decode(struct bytes data, struct member_word *ret)
         uint8_t version = cursor_u8(&cursor);
         uint8_t flags = cursor_u8(&cursor);
         ret->epoch = cursor_varint(&cursor);
+        ret->level = cursor_u8(&cursor);
         ret->region_open = (flags & WORD_REGION) != 0;
         ret->carries = (flags & WORD_CARRIES) != 0;
         ret->done = (flags & WORD_DONE) != 0;

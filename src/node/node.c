@@ -365,6 +365,7 @@ static void node_start(struct node *node, const struct world_event *event)
 {
         CHECK(!node->started);
         node->incarnation = event->start.incarnation;
+        node->started_us = event->now_us;
         node->seed = event->start.seed;
         health_init(node->health, node->topology, node->config.self, node->now_us);
         node->started = true;
@@ -577,6 +578,7 @@ static void turn(struct node *node)
         for (int i = 0; i < WORLD_GROUP_COUNT; i++) {
                 group_tick(node, &node->groups[i]);
                 members_tick(node, &node->groups[i]);
+                level_tick(node, &node->groups[i]);
         }
         /* Looking at all regions is the dearest part of a turn: only when something may be new. */
         bool look = step.changed || node->gossip_wanted || node->look ||

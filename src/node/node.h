@@ -36,6 +36,7 @@ enum node_bug {
                 512,                   /* a lease counts from the answer, not from the question */
         NODE_BUG_READ_OWN_COPY = 2048, /* values are read as if they might be stale */
         NODE_BUG_NO_MARGIN = 1024,     /* the holder goes on up to its lease's end */
+        NODE_BUG_LEVEL_BLIND = 4096,   /* a level rises without asking who knows it */
 };
 
 struct node_config {
@@ -50,7 +51,8 @@ struct node_config {
         uint32_t replication_window_bytes; /* as in replication/replication.h; 0: its default */
         uint32_t replication_batch_bytes;
         uint32_t replication_piece_bytes;
-        unsigned bugs;                              /* enum node_bug */
+        uint8_t level_max; /* speak as a build of that level (council.h); 0: as this one */
+        unsigned bugs;     /* enum node_bug */
         const struct consensus_engine *raft_engine; /* as in raft/consensus.h; NULL: the usual */
         struct consensus_bugs raft_bugs;
         unsigned replication_bugs; /* enum replication_bug */

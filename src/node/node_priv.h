@@ -83,6 +83,7 @@ struct member_word {
         bool carries;     /* its region's data: carrier.c */
         bool done;        /* its groups are as the topology wants them */
         uint64_t epoch;   /* of the document that it knows */
+        uint8_t level;    /* what it knows of commands; 0: it has not spoken */
 };
 
 /* Another node, or this one. In the order of the topology. */
@@ -238,6 +239,7 @@ struct node_group {
         bool leading;           /* leader and ready; the clock runs */
         bool waits;             /* not begun yet: members.c */
         uint64_t step_next_us;  /* no earlier change of members */
+        uint64_t raise_next_us; /* no earlier change of the level */
         struct seats_step step; /* of members, as told last */
         uint64_t leaderless_us; /* since then; 0: a leader is known */
         uint64_t time_next_us;  /* no earlier LOCK_TIME proposal */
@@ -285,6 +287,7 @@ struct node {
         uint64_t sequence;        /* of commands */
         uint64_t read_last;       /* of reads */
         uint64_t incarnation;
+        uint64_t started_us;
         uint64_t seed; /* from the world, another at each start and on each node */
         bool started;
         enum err failed;
@@ -417,6 +420,14 @@ void pending_begin(struct node *node, struct pending *pending, struct council_co
 void pending_answer(struct node *node, struct pending *pending, const struct reply *reply);
 void pending_refuse(struct node *node, struct pending *pending, enum reply_code code,
                     const char *text);
+/* level.c */
+#define LEVEL_PATIENCE_US 5000000
+uint8_t level_own(const struct node *node);
+void level_tick(struct node *node, struct node_group *group);
+/* Refuses what needs a level that the group will not reach by itself now: true when it did. */
+bool level_refuses(struct node *node, struct asker asker, enum request_kind kind,
+                   const struct node_group *group, unsigned level);
+
 /* Refuses at once where no decision can come: true when it did. */
 bool request_no_majority(struct node *node, struct asker asker, enum request_kind kind,
                          const struct node_group *group);

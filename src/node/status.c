@@ -133,6 +133,7 @@ void node_status(const struct node *node, uint64_t now_us, uint64_t wall_us,
         ret_status->region = node->region_id;
         ret_status->version = node->view_version;
         (void)council_topology(global->council, &ret_status->epoch);
+        ret_status->level = council_level(global->council);
         ret_status->term = global->status.term;
         ret_status->leads = global->leading;
         ret_status->leader = global->status.leader;

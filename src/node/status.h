@@ -114,6 +114,7 @@ struct node_status {
         region_id region;
         uint64_t version; /* grows whenever anything that matters to routing changes */
         uint64_t epoch;   /* of the council's topology and states */
+        unsigned level;   /* of the global group: what all nodes know (council/council.h) */
         uint64_t term;    /* of the global group */
         bool leads;       /* this node leads the global group */
         bool leader_known;

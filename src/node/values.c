@@ -205,6 +205,8 @@ static void txn_came(struct node *node, struct asker asker, const struct request
         }
         if (request_no_majority(node, asker, request->kind, group))
                 return;
+        if (txn.writes && level_refuses(node, asker, request->kind, group, 2))
+                return;
         if (!txn.writes) {
                 read_begin(node, asker, request, group->group);
                 return;

@@ -388,7 +388,7 @@ bool check_converged(struct sim *sim, char *why, size_t size)
                 (void)snprintf(why, size, "locks of clients that are gone are held");
                 return false;
         }
-        if (!postgres_converged(sim, why, size))
+        if (!postgres_converged(sim, why, size) || !upgrade_converged(sim, why, size))
                 return false;
         if (!redis_all_equal(sim)) {
                 (void)snprintf(why, size, "the Redis servers differ");

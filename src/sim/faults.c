@@ -67,6 +67,7 @@ void swarm_draw(struct sim *sim)
                            sim_chance(sim, STREAM_SETUP, 400);
         if (swarm->tail_loss)
                 swarm->redis_crashes = 5 + (unsigned)sim_below(sim, STREAM_SETUP, 20);
+        upgrade_draw(sim);
         postgres_draw(sim);
         chase_draw(sim);
         changes_draw(sim);
@@ -364,7 +365,7 @@ void faults_end(struct sim *sim)
         for (uint32_t i = 0; i < sim->host_count; i++) {
                 struct host *host = &sim->hosts[i];
                 host->dead = false;
-                if (host->disk_broken)
+                if (host->disk_broken || host->old)
                         host_crash(sim, host);
                 if (host->node == NULL && host->from_epoch <= sim->epoch)
                         host_start(sim, host);

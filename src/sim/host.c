@@ -35,6 +35,7 @@ void host_init(struct sim *sim, uint32_t index, node_id id, uint32_t region)
         uint64_t skew_us = 200 * MS;
         host->wall_offset_us =
                 (int64_t)sim_below(sim, STREAM_CLOCK, 2 * skew_us) - (int64_t)skew_us;
+        upgrade_host_init(sim, host);
         heap_init(&host->heap, HOST_HEAP_BYTES);
         for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++) {
                 buffer_init(&host->journals[i].bytes, &sim->heap);
@@ -66,6 +67,7 @@ void host_start(struct sim *sim, struct host *host)
                 config.replication_batch_bytes = 128;
                 config.replication_piece_bytes = 100;
         }
+        config.level_max = upgrade_level(sim, host);
         bug_apply(sim, &config);
         CHECK(host->node == NULL);
         enum err err = node_new(&host->heap, &config, &host->node);

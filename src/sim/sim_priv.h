@@ -44,6 +44,7 @@ enum sim_stream {
         STREAM_POSTGRES,
         STREAM_VALUES,
         STREAM_SHAPE,
+        STREAM_UPGRADE,
         STREAM_COUNT,
 };
 
@@ -135,6 +136,7 @@ struct host {
         uint64_t wake_id;
         uint64_t paused_until_us;
         bool slowed; /* by a chase */
+        bool old;    /* runs an older build, until it is changed while the others serve */
         bool disk_broken;
         bool dead;         /* the whole region is gone: nothing restarts it until the faults end */
         uint64_t rate_ppm; /* of the monotonic clock; 1,000,000 is true */
@@ -410,6 +412,7 @@ struct swarm {
         uint64_t faults_end_us, load_end_us, end_us;
         uint32_t lock_clients;
         uint64_t data_every_us;
+        bool upgrade; /* nodes are changed to a newer build one by one */
         bool postgres;
         bool chase; /* PostgreSQL's writer is cut off or stopped, for longer than its lease */
         unsigned postgres_sync; /* commits wait for so many standbys */
@@ -575,6 +578,13 @@ void faults_pause(struct sim *sim, struct host *host, uint64_t for_us);
 /* A write has begun: the most interesting moment for a crash. */
 void faults_while_writing(struct sim *sim, struct host *host, bool replacing);
 void faults_end(struct sim *sim);
+
+/* upgrade.c */
+void upgrade_draw(struct sim *sim);
+void upgrade_host_init(struct sim *sim, struct host *host);
+/* What the build knows that a host starts with now; 0: everything. */
+uint8_t upgrade_level(struct sim *sim, struct host *host);
+bool upgrade_converged(struct sim *sim, char *why, size_t size);
 
 /* chase.c */
 void chase_draw(struct sim *sim);
