@@ -155,9 +155,17 @@ static bool view_open(struct daemon *daemon)
         char path[CONFIG_TEXT_MAX + 8], why[512];
         snprintf(path, sizeof path, "%s/view", daemon->config.run_dir);
         enum err err = view_writer_open(path, VIEW_GROUP_DEFAULT, &daemon->view, why, sizeof why);
-        if (err != ERR_NONE)
+        if (err != ERR_NONE) {
                 LOG_ERROR("view", "%s", why);
-        return err == ERR_NONE;
+                return false;
+        }
+        struct board board;
+        view_writer_page(daemon->view, &daemon->board);
+        if (board_open(buffer_view(&daemon->board), &board) == ERR_NONE)
+                daemon->board_revision = board.revision;
+        else
+                buffer_reset(&daemon->board);
+        return true;
 }
 
 /* A database that is not there yet is no reason not to start: it is looked for every second. */

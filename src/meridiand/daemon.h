@@ -61,10 +61,11 @@ struct daemon {
         bool warden_closed;
         int exit_status;
         bool publish_due;
-        bool published_failed;               /* said so already */
-        struct buffer board;                 /* flags, configuration, services, as published, */
-        uint64_t board_revision;             /* as of then */
-        char board_said[256];                /* what was wrong with them */
+        bool published_failed;   /* said so already */
+        struct buffer board;     /* flags, configuration, services, as published, */
+        uint64_t board_revision; /* as of then */
+        uint64_t board_wait_us;  /* an older state is taken after that; 0: no majority */
+        char board_said[256];    /* what was wrong with them */
         const struct topology *topology_set; /* the one that the link was told */
         uint64_t topology_epoch;
         struct node_status status; /* rendered on demand */

@@ -11,6 +11,8 @@
 
 #include <stdio.h>
 
+#define BOARD_WAIT_US 5000000
+
 /* ---- to the node ---- */
 
 static bool event_give(struct daemon *daemon, const struct world_event *event)
@@ -448,14 +450,30 @@ static void board_say(struct daemon *daemon, const char *what)
                 LOG_ERROR("board", "%s", what);
 }
 
+/* After a restart the group's copy may be behind what this node knew before: it is that of the last
+ * snapshot until a leader has told how far the log is decided, which without a majority is never.
+ * Until then, what was published stays. */
+static bool board_behind(struct daemon *daemon, uint64_t revision, bool majority)
+{
+        uint64_t now_us = io_driver_now_us(daemon->driver);
+        if (revision >= daemon->board_revision)
+                return false;
+        if (!majority)
+                daemon->board_wait_us = 0;
+        else if (daemon->board_wait_us == 0)
+                daemon->board_wait_us = now_us + BOARD_WAIT_US;
+        return !majority || now_us < daemon->board_wait_us;
+}
+
 /* Flags, configuration and services, anew where they changed. */
-static void board_collect_now(struct daemon *daemon)
+static void board_collect_now(struct daemon *daemon, bool majority)
 {
         const struct kv *kv = council_kv(node_council(daemon->node, WORLD_GROUP_GLOBAL));
         char refused[FLAG_WHY_SIZE];
         char text[FLAG_WHY_SIZE + 64];
         bool cut = false;
-        if (daemon->board.len > 0 && daemon->board_revision == kv_revision(kv))
+        if (daemon->board.len > 0 && (daemon->board_revision == kv_revision(kv) ||
+                                      board_behind(daemon, kv_revision(kv), majority)))
                 return;
         buffer_reset(&daemon->board);
         if (board_collect(kv, &daemon->heap, &daemon->board, &cut, refused) != ERR_NONE) {
@@ -480,7 +498,7 @@ void wire_publish(struct daemon *daemon)
         const struct topology *topology = node_topology(daemon->node);
         for (uint32_t i = 0; i < topology->region_count; i++)
                 daemon->regions[i] = region_now(status, topology->regions[i].id);
-        board_collect_now(daemon);
+        board_collect_now(daemon, status->majority);
         struct view_content content = {
                 .self = status->region,
                 .wall_us = io_driver_wall_us(daemon->driver),

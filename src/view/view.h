@@ -60,6 +60,9 @@ MUST_USE enum err view_publish(struct view_writer *writer, const struct view_con
  * each, restarts included. */
 uint64_t view_writer_generation(const struct view_writer *writer);
 
+/* Appends the page of the last published view, if it has one: what was known before a restart. */
+void view_writer_page(const struct view_writer *writer, struct buffer *out);
+
 /* The file stays, and readers go on with the last view. NULL is fine. */
 void view_writer_close(struct view_writer *writer);
 

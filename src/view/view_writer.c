@@ -238,6 +238,19 @@ uint64_t view_writer_generation(const struct view_writer *writer)
         return atomic_load_explicit(&writer->file->header.published, memory_order_relaxed);
 }
 
+void view_writer_page(const struct view_writer *writer, struct buffer *out)
+{
+        size_t len = 0;
+        size_t page_len = 0;
+        uint64_t generation = 0;
+        const char *why;
+        uint8_t *payload = malloc(VIEW_PAYLOAD_MAX);
+        if (payload != NULL &&
+            view_slot_copy(writer->file, payload, &len, &page_len, &generation, &why) == ERR_NONE)
+                buffer_bytes(out, bytes_of(payload + view_page_at(len), page_len));
+        free(payload);
+}
+
 static void store(_Atomic uint64_t *word, uint64_t value)
 {
         atomic_store_explicit(word, value, memory_order_release);

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 
-from lab import ADDRESSES, BUILD, MERIDIAN, REGIONS, eventually, expect, expect_true
+from lab import ADDRESSES, BUILD, MERIDIAN, REGIONS, always, eventually, expect, expect_true
 
 LIBRARY = os.path.join(BUILD, "src", "reader", "libmeridian_flags.so")
 ALONE = "eu-west"
@@ -120,6 +120,12 @@ def scenario_cut_off_a_region_reads_what_it_knew(lab):
                      f"{ADDRESSES['us-east']}:7400")
         expect(program.on("checkout", "u1"), True, "its flags are read as they were")
         expect(program.config("limit"), "10", "and its configuration")
+        lab.kill_part(ALONE, "meridiand")
+        lab.start(ALONE)
+        eventually("its daemon is back", lambda: lab.status(ALONE)["majority"] is False, 15)
+        program = Program(lab, ALONE)
+        always("started anew without a majority, it knows what it knew",
+               lambda: program.on("checkout", "u1") and program.config("limit") == "10", 3)
         status, _, err = lab.run("flag", "kill", "checkout", "--node", f"{ADDRESSES[ALONE]}:7400")
         expect_true(status == 1 and "NOMAJORITY" in err, f"a change is refused: {err}")
     finally:
