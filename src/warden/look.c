@@ -226,6 +226,14 @@ static bool wal_end(struct warden *warden, uint32_t timeline, uint64_t from, uin
         struct child_text text;
         struct fail fail;
         uint64_t last = 0;
+        uint64_t per_id = ((uint64_t)1 << 32) / segment_bytes;
+        uint64_t file = from / segment_bytes;
+        /* pg_waldump waits five seconds for a file that is not there. */
+        if (!file_there("%s/pg_wal/%08" PRIX32 "%08" PRIX64 "%08" PRIX64, warden->paths.data,
+                        timeline, file / per_id, file % per_id))
+                return fail_set(ret_fail,
+                                "the log of timeline %" PRIu32 " from %" PRIX64 " on is not there",
+                                timeline, from);
         (void)path_set(wal, "%s/pg_wal", warden->paths.data);
         (void)snprintf(number, sizeof number, "%u", timeline);
         (void)snprintf(place, sizeof place, "%X/%X", (unsigned)(from >> 32), (unsigned)from);

@@ -109,7 +109,7 @@ def scenario_a_policy_goes_again(lab):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "topology.conf")
         with open(path, "w", encoding="utf-8") as file:
-            file.write(good[:good.index('\ndata "')])
+            file.write(good[:good.index('\ndata "')] + good[good.index("\npostgres "):])
         expect(lab.run("apply", path)[0], 0, "apply without policies")
     everywhere(lab, "no policies", lambda r: r.execute_command("MERIDIAN.POLICY") == [])
     for region in REGIONS:
