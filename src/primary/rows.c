@@ -8,7 +8,6 @@
 #include <stdio.h>
 
 #define V(name)  (1u << PRIMARY_##name)
-#define WRITER   (V(OPEN) | V(HELD))
 #define FORMER   (V(CLOSED) | V(FENCED))
 #define M(name)  (1u << PRIMARY_MATCH_##name)
 #define MATCHES  ((1u << PRIMARY_MATCH_COUNT) - 1)
@@ -31,9 +30,17 @@ enum {
  * founder; action, alarm, sentence */
 static const struct primary_row rows[] = {
         /* Safety first: no lease, no writes. */
-        {"lease-lost", WRITER, V(UNKNOWN) | V(FREE) | V(OTHER) | V(ENDING), MATCHES, RANKS, WISHES,
+        {"lease-lost", V(OPEN), V(UNKNOWN) | V(FREE) | V(OTHER) | V(ENDING), MATCHES, RANKS, WISHES,
          ANY, ANY, ANY, ANY, ANY, ANY, DO(FENCE), true,
          "{node} stops taking writes: its lease is not renewed"},
+        {"lease-lost-held", V(HELD), V(UNKNOWN) | V(ENDING), MATCHES, RANKS, WISHES, ANY, ANY, ANY,
+         ANY, ANY, ANY, DO(FENCE), true,
+         "{node} stops in the middle of a switchover: its lease is not renewed"},
+        {"lease-lost-late", V(HELD), V(FREE) | V(OTHER), MATCHES, RANKS,
+         W(NONE) | W(HERE) | W(FORCE), ANY, ANY, ANY, ANY, ANY, ANY, DO(FENCE), true,
+         "{node} stops taking writes: its lease has ended"},
+        {"handed-over", V(HELD), V(FREE) | V(OTHER), MATCHES, RANKS, W(AWAY), ANY, ANY, ANY, ANY,
+         ANY, ANY, DO(FENCE), false, "{node} has handed over, and stops"},
 
         /* The holder. */
         {"found", V(ABSENT), V(MINE), MATCHES, R(EMPTY), WISHES, ANY, ANY, ANY, ANY, ANY, YES,
