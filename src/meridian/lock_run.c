@@ -113,11 +113,12 @@ int cli_lock_run(const struct cli *cli, int argc, char **argv)
         int at = 1;
         bool good = argc > 1 && lock_options_read(&wishes, argc, argv, &at) && at + 1 < argc &&
                     strcmp(argv[at], "--") == 0;
-        if (!good)
-                return cli_error("usage: meridian lock run KEY [--lease TIME] [--wait TIME] "
-                                 "[--owner NAME] [--shared | --slots N] [--delay TIME] -- COMMAND "
-                                 "[ARGUMENT]..."),
-                       CLI_USAGE;
+        if (!good) {
+                cli_error("usage: meridian lock run KEY [--lease TIME] [--wait TIME] "
+                          "[--owner NAME] [--shared | --slots N] [--delay TIME] -- COMMAND "
+                          "[ARGUMENT]...");
+                return CLI_USAGE;
+        }
         for (size_t i = 0; i < cli->node_count; i++) {
                 snprintf(doors[i], sizeof doors[i], "%s:%d", cli->nodes[i].host, LOCK_DOOR_PORT);
                 nodes[i] = doors[i];
