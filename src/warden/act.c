@@ -323,6 +323,11 @@ static void slots_keep(struct warden *warden)
                               ASK_MS, &fail);
                 return;
         }
+        /* One that had to let go of its log is of no use any more. */
+        (void)!sql_do(warden,
+                      "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE "
+                      "slot_name ~ '^meridian_[0-9]+$' AND NOT active AND wal_status = 'lost'",
+                      ASK_MS, &fail);
         for (unsigned i = 0; i < warden->peers.count; i++) {
                 if (warden->peers.ids[i] == warden->config.self)
                         continue;

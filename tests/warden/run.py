@@ -145,6 +145,15 @@ class Node:
         finally:
             connection.close()
 
+    def rule(self, text):
+        """By the superuser, on the server's own socket."""
+        connection = psycopg2.connect(host=f"{self.home}/socket", port=5434, user="postgres",
+                                      dbname="postgres", connect_timeout=5)
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(text)
+        connection.close()
+
     def refuses(self, text="INSERT INTO t VALUES (0)"):
         try:
             self.ask(text)
@@ -437,6 +446,39 @@ def test_a_cluster_that_somebody_made_is_adopted(world):
     first.do("fence")
     second.take("promote", 4)
     expect(second.seen["lines"][0][:2], [1, 0], "its line before")
+
+
+def test_a_standby_that_fell_behind_catches_up_from_the_archive(world):
+    for node in world.nodes:
+        node.stop()
+    folder = f"{world.folder}/far"
+    os.mkdir(folder)
+    for name in ("topology", "password", "init.sql"):
+        shutil.copy(f"{world.folder}/{name}", folder)
+    first, second = world.nodes = [Node(folder, n, f"{folder}/archive") for n in (1, 2)]
+    first.take("init", 2)
+    first.ask("CREATE TABLE t (i int)")
+    second.do("clone", 1)
+    second.do("follow", 1)
+    second.follows(1)
+    for setting in ("max_slot_wal_keep_size = '16MB'", "wal_keep_size = 0"):
+        first.rule(f"ALTER SYSTEM SET {setting}")
+    first.rule("SELECT pg_reload_conf()")
+    wait_for("a slot in use", lambda: first.ask(
+        "SELECT count(*) FROM pg_replication_slots WHERE active") == [(1,)])
+    second.crash()
+    for i in range(6):
+        first.ask(f"INSERT INTO t VALUES ({i})")
+        first.rule("SELECT pg_switch_wal()")
+    first.rule("CHECKPOINT")
+    wait_for("the slot to let go, and another in its place", lambda: first.ask(
+        "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'meridian_2' "
+        "AND restart_lsn IS NULL AND wal_status IS NULL") == [(1,)])
+    wait_for("files in the archive", lambda: len(glob.glob(f"{folder}/archive/0*")) >= 6)
+    second.start()
+    second.do("start", 1)
+    second.follows(1)
+    wait_for("the same in both", lambda: same([first, second]))
 
 
 def test_bad_configurations_are_refused(world):
