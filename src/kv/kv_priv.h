@@ -138,4 +138,11 @@ const struct seen *kv_seen_find(const struct kv *kv, struct bytes id);
 MUST_USE bool kv_seen_add(struct kv *kv, struct bytes id, uint64_t revision, bool succeeded);
 void kv_seen_clear(struct kv *kv);
 
+/* ---- judge.c ---- */
+bool kv_conditions_fit(const struct kv_txn *txn);
+bool kv_conditions_hold(const struct kv *kv, const struct kv_txn *txn);
+/* KV_DONE, or why the branch cannot be carried out. `call` NULL: only reads are allowed. */
+enum kv_result_kind kv_judge(const struct kv *kv, const struct kv_txn *txn,
+                             const struct kv_call *call, bool otherwise);
+
 #endif

@@ -1,7 +1,7 @@
 /* What a program pays for a flag: CPU nanoseconds an evaluation, with 1,000 flags in the view. */
 #include "reader/meridian_flags.h"
 
-#include "view_of.h"
+#include "../../tests/reader/view_of.h"
 
 #include <stdio.h>
 #include <stdlib.h>
