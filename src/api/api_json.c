@@ -55,17 +55,20 @@ static json_t *json_redis(const struct api *api, const struct node_status *statu
                           const struct node_status_region *region)
 {
         json_t *lags = json_object();
+        json_t *transfers = json_object(); /* states that are being taken: per cent */
         for (size_t i = 0; i < region->lag_count; i++) {
-                const struct node_status_region *origin =
-                        region_by_id(status, region->lags[i].origin);
-                if (origin != NULL && origin != region)
-                        json_object_set_new(
-                                lags, origin->name,
-                                milliseconds(region->lags[i].known, region->lags[i].lag_us));
+                const struct node_status_lag *lag = &region->lags[i];
+                const struct node_status_region *origin = region_by_id(status, lag->origin);
+                if (origin == NULL || origin == region)
+                        continue;
+                json_object_set_new(lags, origin->name, milliseconds(lag->known, lag->lag_us));
+                if (lag->transfer)
+                        json_object_set_new(transfers, origin->name,
+                                            json_real(lag->done_permille / 10.0));
         }
-        return json_pack("{s:o, s:o, s:o}", "up",
+        return json_pack("{s:o, s:o, s:o, s:o}", "up",
                          region->redis_known ? json_boolean(region->redis_up) : json_null(),
-                         "lag_ms", lags, "servers",
+                         "lag_ms", lags, "transfers", transfers, "servers",
                          region->self ? api_json_shown(api) : json_null());
 }
 

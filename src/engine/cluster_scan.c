@@ -51,6 +51,17 @@ static uint64_t cursor_first(unsigned shard)
         return (uint64_t)(shard + 1) << CURSOR_SHARD_SHIFT;
 }
 
+/* The shards count alike, however many keys they have. */
+static uint32_t done_permille(const struct cluster *cluster, uint64_t cursor)
+{
+        uint64_t shards = cursor >> CURSOR_SHARD_SHIFT;
+        uint64_t inside = cursor & (((uint64_t)1 << CURSOR_SHARD_SHIFT) - 1);
+        uint64_t done = inside == 0 ? 0 : keyspace_scan_permille(inside);
+        if (shards == 0 || shards > cluster->count)
+                return 1000;
+        return (uint32_t)(((shards - 1) * 1000 + done) / cluster->count);
+}
+
 static void scanning_answer(struct cluster *cluster, struct scanning *scanning,
                             struct shards_part *part)
 {
@@ -70,6 +81,7 @@ static void scanning_answer(struct cluster *cluster, struct scanning *scanning,
         event.scanned.peer = scanning->peer;
         event.scanned.err = scanning->part.err;
         event.scanned.cursor = part->to;
+        event.scanned.done_permille = done_permille(cluster, part->to);
         event.scanned.state = buffer_view(&scanning->part);
         event.scanned.positions = positions.items;
         event.scanned.position_count = positions.count;

@@ -1,6 +1,7 @@
 /* What the module answers, checked for its form: the server is ours, but its version may not be. A
  * reply of another form is REPLY_STRANGE, never a crash. */
 #include "engine/engine_priv.h"
+#include "keyspace/keyspace.h"
 
 static bool is_integer(const redisReply *reply)
 {
@@ -174,6 +175,7 @@ enum reply_kind reply_scan(const redisReply *reply, struct world_event *ret_even
                 return REPLY_STRANGE;
         ret_event->scanned.err = ERR_NONE;
         ret_event->scanned.cursor = cursor;
+        ret_event->scanned.done_permille = keyspace_scan_permille(cursor);
         ret_event->scanned.state = text_of(reply->element[2]);
         ret_event->scanned.positions = ret_positions->items;
         ret_event->scanned.position_count = ret_positions->count;

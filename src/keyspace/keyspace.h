@@ -508,6 +508,9 @@ MUST_USE enum err keyspace_close(struct keyspace *keyspace, uint64_t wall_ms, ui
 MUST_USE enum err keyspace_scan(struct keyspace *keyspace, const struct crdt_native *native,
                                 uint64_t *cursor, size_t bytes_max, struct buffer *buffer);
 
+/* How much of the table a scan has told that goes on with `cursor`: per mille; 0 is the end. */
+unsigned keyspace_scan_permille(uint64_t cursor);
+
 /* Merges one part. Parts that are malformed are refused up to the bad key: ERR_MALFORMED,
  * ERR_TRUNCATED, ERR_VERSION. ERR_REFUSED: a clock beyond the drift bound. ERR_INVALID: the sender
  * is this region, or no member. */

@@ -87,6 +87,17 @@ enum err keyspace_scan(struct keyspace *keyspace, const struct crdt_native *nati
         return ERR_NONE;
 }
 
+/* A walk counts in bit-reversed order, so that it stays right while the table grows. */
+unsigned keyspace_scan_permille(uint64_t cursor)
+{
+        uint64_t share = 0;
+        if (cursor == 0)
+                return 1000;
+        for (unsigned i = 0; i < 64; i++)
+                share |= (cursor >> i & 1) << (63 - i);
+        return (unsigned)((share >> 32) * 1000 >> 32);
+}
+
 /* ---- the receiver */
 
 struct part {

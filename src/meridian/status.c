@@ -227,32 +227,54 @@ static void print_backlogs(json_t *regions)
         }
 }
 
-/* Puts what each region's own node tells of its servers in place of the null that others tell. */
+/* Only a region's own node knows its servers, and how far it is with another's state. */
+static void own_join(json_t *told, json_t *regions)
+{
+        size_t i = 0;
+        json_t *region = NULL;
+        json_array_foreach(json_object_get(told, "regions"), i, region)
+        {
+                json_t *known = json_object_get(json_array_get(regions, i), "redis");
+                json_t *redis = json_object_get(region, "redis");
+                const char *name = text_of(json_array_get(regions, i), "name", "?");
+                if (!json_is_array(json_object_get(redis, "servers")) ||
+                    strcmp(text_of(region, "name", ""), name) != 0)
+                        continue;
+                json_object_set(known, "servers", json_object_get(redis, "servers"));
+                json_object_set(known, "transfers", json_object_get(redis, "transfers"));
+        }
+}
+
 static void servers_join(const struct cli *cli, const struct cli_node *asked, json_t *regions)
 {
         for (size_t i = 0; i < cli->node_count; i++) {
-                size_t k = 0;
-                json_t *region = NULL;
-                json_t *told = NULL;
                 struct client_answer answer;
-                if (&cli->nodes[i] == asked ||
-                    !client_get(cli->nodes[i].admin, "/status", 2000, &answer)) {
-                        if (&cli->nodes[i] != asked)
-                                client_answer_fini(&answer);
+                if (&cli->nodes[i] == asked)
+                        continue;
+                if (!client_get(cli->nodes[i].admin, "/status", 2000, &answer)) {
+                        client_answer_fini(&answer);
                         continue;
                 }
-                json_t *json = cli_json(&answer);
-                json_array_foreach(json_object_get(json, "regions"), k, told)
+                json_t *told = cli_json(&answer);
+                own_join(told, regions);
+                json_decref(told);
+        }
+}
+
+static void print_transfers(json_t *regions)
+{
+        size_t i = 0;
+        json_t *region = NULL;
+        json_array_foreach(regions, i, region)
+        {
+                const char *origin = NULL;
+                json_t *done = NULL;
+                json_object_foreach(json_object_get(json_object_get(region, "redis"), "transfers"),
+                                    origin, done)
                 {
-                        region = json_array_get(regions, k);
-                        json_t *servers =
-                                json_object_get(json_object_get(told, "redis"), "servers");
-                        if (json_is_array(servers) &&
-                            strcmp(text_of(told, "name", ""), text_of(region, "name", "?")) == 0)
-                                json_object_set(json_object_get(region, "redis"), "servers",
-                                                servers);
+                        printf("  %s takes the whole state of %s: %.1f %%\n",
+                               text_of(region, "name", "?"), origin, json_number_value(done));
                 }
-                json_decref(json);
         }
 }
 
@@ -305,6 +327,7 @@ static void print_status(const struct cli *cli, json_t *status, const struct cli
         print_matrix(regions, "Redis: behind origin, ms", "redis", "lag_ms");
         servers_join(cli, node, regions);
         print_backlogs(regions);
+        print_transfers(regions);
         cli_print_postgres(json_object_get(status, "postgres"));
         print_events(node);
 }

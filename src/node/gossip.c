@@ -15,6 +15,8 @@ static void gossip_lags(const struct node *node, struct gossip *ret)
                 out->known = lag.known;
                 out->lag_us = lag.known ? lag.lag_us : 0;
                 out->position = lag.position;
+                out->transfer = lag.transfer;
+                out->done_permille = lag.done_permille;
         }
 }
 

@@ -24,6 +24,8 @@ struct node_status_lag {
         bool known;        /* false: print null, whatever lag_us holds */
         uint64_t lag_us;   /* age of the oldest change that may be missing; 0: none */
         uint64_t position; /* hlc */
+        bool transfer;     /* the origin's state is being taken: the node's own region only */
+        uint32_t done_permille;
 };
 
 struct node_status_region {

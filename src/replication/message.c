@@ -3,7 +3,7 @@
 #include "base/cursor.h"
 #include "replication/replication_priv.h"
 
-#define MESSAGE_VERSION 2
+#define MESSAGE_VERSION 3
 
 static void encode_positions(const struct replication_message *message, struct buffer *out)
 {
@@ -56,6 +56,7 @@ void replication_message_encode(const struct replication_message *message, struc
         case REPLICATION_STATE:
                 buffer_varint(out, message->part);
                 buffer_u8(out, message->end);
+                buffer_varint(out, message->done);
                 if (message->end)
                         encode_positions(message, out);
                 buffer_slice(out, message->data);
@@ -162,6 +163,7 @@ static void decode_fields(struct cursor *cursor, struct replication_message *ret
         case REPLICATION_STATE:
                 ret->part = cursor_varint(cursor);
                 ret->end = decode_flag(cursor);
+                ret->done = (uint32_t)cursor_varint_max(cursor, 1000);
                 if (ret->end)
                         decode_positions(cursor, ret);
                 ret->data = cursor_slice(cursor);
@@ -210,6 +212,7 @@ enum err replication_message_decode(struct bytes data, struct replication_messag
         ret->whole = ret->end = ret->live = ret->gap = false;
         ret->hole_count = 0;
         ret->origin = 0;
+        ret->done = 0;
         if (data.len > REPLICATION_MESSAGE_MAX)
                 return ERR_MALFORMED;
         uint8_t version = cursor_u8(&cursor);

@@ -239,6 +239,7 @@ static void take_part(struct replication *r, struct peer *peer,
         if (!receiver->transfer)
                 r->counters.transfers_received++;
         receiver->transfer = true;
+        receiver->done_permille = message->done;
         receiver->part = message->part;
         if (message->end) {
                 receiver->expect = 0;

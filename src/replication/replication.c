@@ -408,6 +408,7 @@ bool replication_lag(const struct replication *replication, region_id origin, ui
                 ret->heard_us = receiver->heard_us;
                 ret->lag_us = now_us > receiver->synced_us ? now_us - receiver->synced_us : 0;
                 ret->transfer = receiver->transfer;
+                ret->done_permille = receiver->transfer ? receiver->done_permille : 0;
                 ret->relayed = relayed && receiver->state != RECEIVER_OPEN;
                 ret->caught_up = heard && !receiver->transfer && ret->lag_us < CAUGHT_UP_US;
                 ret->acked = peer->sender.acked;

@@ -81,15 +81,16 @@ struct replication_config {
 /* What is known of one origin's stream here. Unknown is unknown, never an old number. */
 struct replication_lag {
         region_id origin;
-        bool known;        /* the fields below hold: subscribed, heard lately, Redis is up */
-        uint64_t position; /* hlc up to which Redis has applied the origin's stream */
-        uint64_t end;      /* hlc of the origin's stream's end, as last heard */
-        uint64_t heard_us; /* monotonic: when something of the stream came last */
-        uint64_t lag_us;   /* age of the oldest change that may be missing; 0: nothing is */
-        bool relayed;      /* it comes by way of another region */
-        bool transfer;     /* a state transfer from that origin is under way */
-        bool caught_up;    /* position reached what the origin had when we subscribed */
-        uint64_t acked;    /* how far that region has acknowledged *our* stream; 0: unknown */
+        bool known;             /* the fields below hold: subscribed, heard lately, Redis is up */
+        uint64_t position;      /* hlc up to which Redis has applied the origin's stream */
+        uint64_t end;           /* hlc of the origin's stream's end, as last heard */
+        uint64_t heard_us;      /* monotonic: when something of the stream came last */
+        uint64_t lag_us;        /* age of the oldest change that may be missing; 0: nothing is */
+        bool relayed;           /* it comes by way of another region */
+        bool transfer;          /* a state transfer from that origin is under way */
+        uint32_t done_permille; /* of it */
+        bool caught_up;         /* position reached what the origin had when we subscribed */
+        uint64_t acked;         /* how far that region has acknowledged *our* stream; 0: unknown */
 };
 
 struct replication;

@@ -21,7 +21,7 @@ enum replication_kind {
         REPLICATION_BATCH,     /* sub after last age_us data */
         REPLICATION_BEAT,      /* sub last age_us: that was all up to `last` */
         REPLICATION_ACK,       /* sub last part */
-        REPLICATION_STATE,     /* sub part end [positions] data */
+        REPLICATION_STATE,     /* sub part end done [positions] data */
         REPLICATION_FETCH,     /* sub origin after: what have you of that stream? */
         REPLICATION_RELAYED,   /* sub origin after last live gap age_us [holes] data */
         REPLICATION_PIECE,     /* sub part after last data: of a longer message */
@@ -46,6 +46,7 @@ struct replication_message {
         uint64_t part;    /* of a state, from 1; ACK: merged so far; PIECE, GOT: the slot */
         bool whole;       /* SUBSCRIBE: the whole state first */
         bool end;         /* STATE: the last part; `positions` hold */
+        uint32_t done;    /* STATE: per mille of all parts, about */
         region_id origin; /* FETCH, RELAYED */
         bool live;        /* RELAYED: the sender hears the origin itself, and age_us holds */
         bool gap;         /* RELAYED: it has more, but only as a state */
@@ -124,6 +125,7 @@ struct receiver {
         bool whole; /* ask for the whole state: it holds what we lost */
         bool again; /* subscribe when the merge under way has ended */
         bool transfer;
+        uint32_t done_permille;
         uint64_t expect;   /* `after` of the next batch */
         uint64_t position; /* in our Redis */
         uint64_t end;      /* of the stream, as heard */

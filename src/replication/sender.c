@@ -363,6 +363,7 @@ static void send_part(struct replication *r, struct peer *peer, const struct wor
         struct replication_message message = {.kind = REPLICATION_STATE, .sub = sender->sub};
         message.part = ++sender->part;
         message.end = event->scanned.cursor == 0;
+        message.done = message.end ? 1000 : event->scanned.done_permille;
         message.data = event->scanned.state;
         if (message.end) {
                 sender->part_end = message.part;

@@ -204,6 +204,7 @@ struct world_event {
                         struct bytes state;
                         const struct world_position *positions; /* taken when the scan began; */
                         size_t position_count;                  /* with every part, or the first */
+                        uint32_t done_permille;                 /* of all keys, about */
                         enum err err;
                 } scanned;
                 struct world_postgres postgres; /* SEEN */

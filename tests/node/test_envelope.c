@@ -61,8 +61,8 @@ static void gossip_sample(struct gossip *ret)
         ret->caught_up = true;
         ret->backends_up = 5;
         ret->lag_count = 2;
-        ret->lags[0] = (struct node_status_lag){2, true, 1500, 1ull << 50};
-        ret->lags[1] = (struct node_status_lag){3, false, 0, 0};
+        ret->lags[0] = (struct node_status_lag){2, true, 1500, 1ull << 50, false, 0};
+        ret->lags[1] = (struct node_status_lag){3, false, 0, 0, false, 0};
         ret->rtt_count = 1;
         ret->rtts[0].region = 2;
         ret->rtts[0].rtt_us = 70000;

@@ -241,7 +241,7 @@ static void test_pieces_that_do_not_fit(void **state)
                 const char *data;
         } rows[] = {
                 {7, 5, 20, "xxx"}, {7, 0, 20, "xxx"},         {7, 5, 20, "xxx"}, {7, 4, 20, "xxx"},
-                {8, 3, 20, "xxx"}, {9, 0, 3, "\x02\x0a\x01"}, {9, 3, 20, "xxx"}, {9, 0, 3, "xxx"},
+                {8, 3, 20, "xxx"}, {9, 0, 3, "\x03\x0a\x01"}, {9, 3, 20, "xxx"}, {9, 0, 3, "xxx"},
         };
         subscribed(0);
         uint64_t malformed = replication_counters(sides[1].replication).malformed;
