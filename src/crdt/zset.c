@@ -209,24 +209,46 @@ static const struct zset_dot *dot_newest(struct zset_member *member)
 
 /* ---- scores */
 
-/* Finite, so that no sum is of infinities of both kinds. */
-static double part_of(const struct crdt_count *count)
-{
-        double value = count_value(count);
-        if (value > DBL_MAX)
-                return DBL_MAX;
-        return value < -DBL_MAX ? -DBL_MAX : value;
-}
-
+/* A sum of doubles, rounded once at its end: `low` is what the roundings of `high` have left (Knuth,
+ * The Art of Computer Programming 2, 4.2.2, theorem B). */
 struct sum {
         bool any;
-        double value;
+        double high;
+        double low;
 };
 
 static void sum_add(struct sum *sum, double value)
 {
-        sum->value = sum->any ? sum->value + value : value;
+        double before = sum->high;
+        double after = before + value;
+        double back = after - before;
+        bool exact = !sum->any || !__builtin_isfinite(after);
+        sum->high = sum->any ? after : value;
+        sum->low = exact ? 0 : sum->low + ((before - (after - back)) + (value - back));
         sum->any = true;
+}
+
+/* An integer of 64 bits as two doubles. */
+static void sum_add_whole(struct sum *sum, uint64_t whole)
+{
+        int64_t value = (int64_t)whole;
+        int64_t low = value % (INT64_C(1) << 32);
+        sum_add(sum, (double)(value - low));
+        sum_add(sum, (double)low);
+}
+
+/* All are finite, so no sum is of infinities of both kinds; one beyond all doubles stays so. */
+static void sum_add_part(struct sum *sum, const struct crdt_count *count)
+{
+        sum_add_whole(sum, count->total.whole - count->cut.whole);
+        sum_add(sum, count->total.part);
+        sum_add(sum, -count->cut.part);
+}
+
+static double sum_value(const struct sum *sum)
+{
+        double value = sum->high + sum->low;
+        return __builtin_isnan(value) ? sum->high : value; /* at the very end of the doubles */
 }
 
 /* `own`, where it is one, in place of the part of its origin. */
@@ -242,24 +264,24 @@ static struct sum member_sum(const struct crdt *crdt, struct zset_member *member
         for (unsigned i = 0; i < count; i++) {
                 const struct crdt_count *part = &member->more->counter.counts[i];
                 if (own != NULL && own->origin <= part->origin) {
-                        sum_add(&sum, part_of(own));
+                        sum_add_part(&sum, own);
                         bool same = own->origin == part->origin;
                         own = NULL;
                         if (same)
                                 continue;
                 }
                 if (count_counts(part, rival))
-                        sum_add(&sum, part_of(part));
+                        sum_add_part(&sum, part);
         }
         if (own != NULL)
-                sum_add(&sum, part_of(own));
+                sum_add_part(&sum, own);
         return sum;
 }
 
 bool zset_score(const struct crdt *crdt, struct zset_member *member, double *ret)
 {
         struct sum sum = member_sum(crdt, member, NULL);
-        *ret = sum.value;
+        *ret = sum_value(&sum);
         return sum.any;
 }
 
@@ -485,25 +507,24 @@ void zset_count(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta
         zset_changed(env, crdt, member, was);
 }
 
-static bool add_amount(struct crdt_count *count, double amount)
+/* The integer part of a float part goes to the whole one, so that what is left has small digits. */
+static bool carry(struct crdt_count *count)
 {
         static const double whole_max = 9007199254740992.0;
-        bool whole = amount > -whole_max && amount < whole_max &&
-                     zset_same_score((double)(int64_t)amount, amount);
+        double part = count->total.part;
         int64_t sum;
-        if (!whole) {
-                count->total.part += amount;
-                return __builtin_isfinite(count->total.part);
-        }
-        if (__builtin_add_overflow((int64_t)(count->total.whole - count->cut.whole),
-                                   (int64_t)amount, &sum))
+        if (!__builtin_isfinite(part) || part <= -whole_max || part >= whole_max)
+                return __builtin_isfinite(part);
+        int64_t whole = (int64_t)part;
+        if (__builtin_add_overflow((int64_t)(count->total.whole - count->cut.whole), whole, &sum))
                 return false;
-        count->total.whole += (uint64_t)(int64_t)amount;
+        count->total.whole += (uint64_t)whole;
+        count->total.part = part - (double)whole;
         return true;
 }
 
-/* The store rounds after each addition, a sum of totals at its end: the difference goes into the
- * total, so that the sum is what the store has replied. */
+/* The store rounds after each addition, a sum of totals once: the difference goes into the total, so
+ * that the sum is what the store has replied. */
 bool crdt_score_next(const struct table_env *env, const struct crdt *crdt, struct bytes name,
                      struct stamp stamp, double amount, double after, struct crdt_count *ret)
 {
@@ -520,15 +541,16 @@ bool crdt_score_next(const struct table_env *env, const struct crdt *crdt, struc
                 next = *own;
         next.origin = stamp.origin;
         next.hlc = stamp.hlc;
-        bool fits = __builtin_isfinite(amount) && add_amount(&next, amount);
+        next.total.part += amount;
+        bool fits = carry(&next);
         for (unsigned i = 0; i < ROUNDS && fits; i++) {
-                double sum = member_sum(crdt, member == NULL ? &none : member, &next).value;
-                if (zset_same_score(sum, after)) {
+                struct sum sum = member_sum(crdt, member == NULL ? &none : member, &next);
+                if (zset_same_score(sum_value(&sum), after)) {
                         *ret = next;
                         return true;
                 }
-                next.total.part += after - sum;
-                fits = __builtin_isfinite(next.total.part);
+                next.total.part += (after - sum.high) - sum.low;
+                fits = carry(&next);
         }
         return false;
 }

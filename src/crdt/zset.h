@@ -3,7 +3,7 @@
  * (counter.h), its tally. It is there while a dot lives or an increment counts.
  *
  *   score   that of the live dot with the largest stamp, then what each origin has added, in the
- *           order of their numbers: the same doubles are added in the same order everywhere.
+ *           order of their numbers and rounded once: everywhere the same, to the last bit.
  *   ZADD    a new dot; the dots and increments of the member that it had seen go.
  *   ZREM    what it had seen of the member goes, and nothing else.
  *   ZINCRBY adds to its origin's total; it makes no dot. So those of two regions add up, also where

@@ -1,4 +1,4 @@
-/* Lists and streams as bytes from outside: whatever is cut off or flipped is refused or merged,
+/* Lists, streams and sorted sets as bytes from outside: whatever is cut off or flipped is refused or merged,
  * and never harms; what is merged can be saved, loaded and transferred again. */
 #include "base/rng.h"
 #include "keyspace/keyspace.h"
@@ -55,6 +55,32 @@ static void fill(struct keyspace *keyspace)
                          ERR_NONE);
 }
 
+/* Members with dots, increments, cuts and removals of each, and what a DEL has seen of them. */
+static void fill_zset(struct keyspace *keyspace)
+{
+        struct crdt_name name = {0, BYTES("zset")};
+        struct keyspace_score scores[] = {
+                {BYTES("a"), 1}, {BYTES(""), -__builtin_inf()}, {BYTES("long member"), 0.1}};
+        struct bytes gone[] = {BYTES("a"), BYTES("none")};
+        struct keyspace_change change;
+        for (int i = 0; i < 3; i++) {
+                assert_int_equal(
+                        keyspace_local_zset_add(keyspace, WALL_MS, name, scores, 3, &change),
+                        ERR_NONE);
+                assert_int_equal(keyspace_local_zset_increment(keyspace, WALL_MS, name, BYTES("a"),
+                                                               0.5, 1.5, &change),
+                                 ERR_NONE);
+                assert_int_equal(keyspace_local_zset_increment(keyspace, WALL_MS, name, BYTES("n"),
+                                                               7, 7 * (i % 2 + 1), &change),
+                                 ERR_NONE);
+                if (i == 1)
+                        assert_int_equal(keyspace_local_delete(keyspace, WALL_MS, name, &change),
+                                         ERR_NONE);
+        }
+        assert_int_equal(keyspace_local_zset_remove(keyspace, WALL_MS, name, gone, 2, &change),
+                         ERR_NONE);
+}
+
 /* What came can be kept and told on. */
 static void told_on(struct heap *heap, struct keyspace *keyspace)
 {
@@ -107,6 +133,7 @@ static void test_deltas(void **context)
         heap_init(&heap, 0);
         struct keyspace *keyspace = made(&heap, 1);
         fill(keyspace);
+        fill_zset(keyspace);
         assert_int_equal(keyspace_tail(keyspace, WALL_MS, 0, 1 << 20, &batch), ERR_NONE);
         assert_int_equal(batch.parts[1].len, 0);
         damaged(&heap, batch.parts[0], batch.last, false);
@@ -123,6 +150,7 @@ static void test_states(void **context)
         heap_init(&heap, 0);
         struct keyspace *keyspace = made(&heap, 1);
         fill(keyspace);
+        fill_zset(keyspace);
         buffer_init(&state, &heap);
         assert_int_equal(keyspace_scan(keyspace, NULL, &cursor, 1 << 20, &state), ERR_NONE);
         damaged(&heap, buffer_view(&state), 0, true);
