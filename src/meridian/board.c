@@ -1,6 +1,6 @@
 /* board.c - `meridian flag ...` and `meridian config ...`: values of the global group that every
- * program of every region reads (board/board.h). What is changed keeps its earlier versions, with who
- * and when, and can be reverted; a change that is based on another one's state is refused. */
+ * program of every region reads (board/board.h). What is changed keeps its earlier versions, with
+ * who and when, and can be reverted; a change that is based on an older state is refused. */
 #include "board/board.h"
 
 #include "base/heap.h"

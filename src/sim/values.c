@@ -1,5 +1,5 @@
-/* values.c - users of values: reads, writes, deletes, compare-and-swap and transactions of two keys,
- * by any node, under all faults. All of it is recorded, and the history must be linearizable
+/* values.c - users of values: reads, writes, deletes, compare-and-swap and transactions of two
+ * keys, by any node, under all faults. All of it is recorded, and the history must be linearizable
  * (linear/linear.h). A client that gets no answer asks again, often another node, with the same id,
  * so each write happens at most once; what it gives up may have happened at any time. */
 #include "kv/kv.h"

@@ -369,6 +369,56 @@ static void test_limits(void **state)
         kv_free(kv);
 }
 
+static enum kv_result_kind put_large(struct kv *kv, int number)
+{
+        static uint8_t large[KV_VALUE_BYTES_MAX];
+        char name[16];
+        bool fatal = false;
+        struct kv_build build = begin();
+        struct kv_call call = {.index = ++index_last};
+        snprintf(name, sizeof name, "k%d", number);
+        struct kv_step step = {.op = KV_PUT, .key = bytes_of_str(name)};
+        step.value = bytes_of(large, sizeof large);
+        kv_build_step(&build, false, &step);
+        return kv_apply(kv, &call, txn_end(&build, &out), &fatal)->kind;
+}
+
+/* What is overwritten is forgotten by itself, the oldest first, and that is said. */
+static void test_history_is_bounded(void **state)
+{
+        struct kv *kv = kv_begin();
+        bool fatal = false;
+        (void)state;
+        size_t fits = KV_HISTORY_BYTES_MAX / KV_VALUE_BYTES_MAX;
+        for (size_t i = 0; i < fits; i++)
+                assert_int_equal(put_large(kv, 1), KV_DONE);
+        assert_int_equal(kv_compacted(kv), 0);
+        for (int i = 0; i < 50; i++)
+                assert_int_equal(put_large(kv, 1), KV_DONE);
+        kv_check(kv);
+        assert_in_range(kv_compacted(kv), 50, 53);
+        assert_true(heap.used_bytes < KV_HISTORY_BYTES_MAX + KV_HISTORY_BYTES_MAX / 8);
+        assert_int_equal(kv_changes(kv, BYTES(""), 1, &fatal)->kind, KV_COMPACTED);
+        assert_int_equal(kv_changes(kv, BYTES(""), kv_compacted(kv), &fatal)->kind, KV_DONE);
+        kv_free(kv);
+}
+
+static void test_bytes_are_bounded(void **state)
+{
+        struct kv *kv = kv_begin();
+        int count = 0;
+        (void)state;
+        while (put_large(kv, count) == KV_DONE)
+                count++;
+        assert_in_range(count, KV_BYTES_MAX / KV_VALUE_BYTES_MAX - 2,
+                        KV_BYTES_MAX / KV_VALUE_BYTES_MAX);
+        struct kv_build build = begin();
+        then_do(&build, KV_DELETE, "k1", 0);
+        assert_int_equal(apply(kv, &build)->kind, KV_DONE);
+        assert_int_equal(put_large(kv, count), KV_DONE);
+        kv_free(kv);
+}
+
 /* A space with all that a snapshot may hold. */
 static struct kv *kv_full(void)
 {
@@ -574,12 +624,20 @@ static int group_end(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_versions),         cmocka_unit_test(test_conditions),
-                cmocka_unit_test(test_values),           cmocka_unit_test(test_txn),
-                cmocka_unit_test(test_repeat),           cmocka_unit_test(test_sessions),
-                cmocka_unit_test(test_compaction),       cmocka_unit_test(test_kept),
-                cmocka_unit_test(test_limits),           cmocka_unit_test(test_snapshot),
-                cmocka_unit_test(test_snapshot_damaged), cmocka_unit_test(test_codes_damaged),
+                cmocka_unit_test(test_versions),
+                cmocka_unit_test(test_conditions),
+                cmocka_unit_test(test_values),
+                cmocka_unit_test(test_txn),
+                cmocka_unit_test(test_repeat),
+                cmocka_unit_test(test_sessions),
+                cmocka_unit_test(test_compaction),
+                cmocka_unit_test(test_kept),
+                cmocka_unit_test(test_limits),
+                cmocka_unit_test(test_history_is_bounded),
+                cmocka_unit_test(test_bytes_are_bounded),
+                cmocka_unit_test(test_snapshot),
+                cmocka_unit_test(test_snapshot_damaged),
+                cmocka_unit_test(test_codes_damaged),
                 cmocka_unit_test(test_no_memory),
         };
         return cmocka_run_group_tests(tests, group_begin, group_end);
