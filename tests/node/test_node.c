@@ -1,6 +1,7 @@
 /* One node alone: what it answers when nobody else is there, whatever it is told, and what it does
  * with damaged journals and messages. Clusters are the simulator's. */
 #include "council/request.h"
+#include "kv/kv.h"
 #include "node/node.h"
 #include "node/node_priv.h"
 
@@ -27,11 +28,35 @@ struct alone {
         uint64_t synced[WORLD_GROUP_COUNT];
         struct reply reply;
         bool replied;
+        struct answer {
+                bool came;
+                enum reply_code code;
+                uint64_t revision;
+                uint64_t changes;
+        } answers[16]; /* about values, by request */
 };
 
 static struct alone alone;
 
 static void step(struct world_event *event);
+
+static void answer_note(uint64_t request)
+{
+        struct kv_reading reading;
+        struct kv_answer_step answer_step;
+        if (request >= COUNT_OF(alone.answers) ||
+            (alone.reply.kind != REQUEST_KV && alone.reply.kind != REQUEST_KV_WATCH))
+                return;
+        struct answer *answer = &alone.answers[request];
+        assert_false(answer->came);
+        *answer = (struct answer){.came = true, .code = alone.reply.code};
+        if (alone.reply.code != REPLY_OK)
+                return;
+        assert_int_equal(kv_result_open(alone.reply.kv.result, &reading), ERR_NONE);
+        answer->revision = reading.head.revision;
+        if (kv_result_step(&reading, &answer_step))
+                answer->changes = answer_step.total;
+}
 
 /* A disk without delay: what was appended is synced in the next step. */
 static void carry_out(const struct world_effects *effects)
@@ -44,6 +69,7 @@ static void carry_out(const struct world_effects *effects)
                         alone.replied = true;
                         assert_int_equal(reply_decode(effect->reply.data, &alone.reply, NULL, 0),
                                          ERR_NONE);
+                        answer_note(effect->reply.request);
                 }
         }
 }
@@ -153,6 +179,95 @@ static void test_region_goes_on_alone(void **state)
         assert_int_equal(alone.reply.code, REPLY_NOT_OWNER);
         ask(REQUEST_LOCK_RELEASE, "r1:a", token);
         assert_int_equal(alone.reply.code, REPLY_OK);
+}
+
+static void say(uint64_t number, const struct request *request)
+{
+        struct buffer buffer;
+        buffer_init(&buffer, &alone.heap);
+        request_encode(request, &buffer);
+        struct world_event event = {.kind = WORLD_REQUEST};
+        event.request.request = number;
+        event.request.data = buffer_view(&buffer);
+        step(&event);
+        buffer_fini(&buffer);
+}
+
+static void transact(uint64_t number, const char *group, const struct kv_step *of, bool stale)
+{
+        struct kv_build build;
+        struct buffer txn;
+        buffer_init(&txn, &alone.heap);
+        kv_build_init(&build, &alone.heap);
+        kv_build_step(&build, false, of);
+        assert_int_equal(kv_build_end(&build, &txn), ERR_NONE);
+        struct request request = {.kind = REQUEST_KV};
+        request.kv.key = bytes_of_str(group);
+        request.kv.txn = buffer_view(&txn);
+        request.kv.stale = stale;
+        say(number, &request);
+        kv_build_fini(&build);
+        buffer_fini(&txn);
+}
+
+static void watch(uint64_t number, const char *prefix, uint64_t after, uint64_t wait_ms)
+{
+        struct request request = {.kind = REQUEST_KV_WATCH};
+        request.kv.key = bytes_of_str(prefix);
+        request.kv.after = after;
+        request.kv.wait_ms = wait_ms;
+        say(number, &request);
+}
+
+static void test_values(void **state)
+{
+        const struct kv_step put = {.op = KV_PUT, .key = BYTES("r1:k"), .value = BYTES("v")};
+        const struct kv_step get = {.op = KV_GET, .key = BYTES("global:k")};
+        const struct answer *answers = alone.answers;
+        (void)state;
+        run_for(1000000);
+        transact(1, "r1:", &put, false);
+        run_for(100000);
+        assert_true(answers[1].came && answers[1].code == REPLY_OK);
+        /* what is there already is told at once; what comes later when it comes */
+        watch(2, "r1:", answers[1].revision - 1, 5000);
+        assert_true(answers[2].came && answers[2].changes == 1);
+        watch(3, "r1:", answers[1].revision, 5000);
+        watch(4, "r1:other", answers[1].revision, 500);
+        watch(5, "r1:", answers[1].revision, 0);
+        watch(6, "r1:", answers[1].revision, 5000);
+        assert_false(answers[3].came || answers[4].came);
+        assert_true(answers[5].came && answers[5].changes == 0);
+        struct world_event gone = {.kind = WORLD_REQUEST_GONE};
+        gone.request.request = 6;
+        step(&gone);
+        transact(7, "r1:", &put, false);
+        run_for(100000);
+        assert_true(answers[7].came && answers[7].code == REPLY_OK);
+        assert_true(answers[3].came && answers[3].changes == 1);
+        assert_int_equal(answers[3].revision, answers[7].revision);
+        assert_false(answers[4].came || answers[6].came);
+        run_for(600000);
+        assert_true(answers[4].came && answers[4].changes == 0); /* its time is over */
+        assert_int_equal(answers[4].revision, answers[7].revision);
+        /* without a majority: stale reads only */
+        transact(8, "global:", &get, true);
+        assert_true(answers[8].came && answers[8].code == REPLY_OK);
+        run_for(3000000);
+        transact(9, "global:", &get, false);
+        assert_true(answers[9].came && answers[9].code == REPLY_NO_MAJORITY);
+        transact(10, "r1:", &put, true);
+        assert_int_equal(answers[10].code, REPLY_BAD_REQUEST); /* no write is stale */
+        transact(11, "global:", &put, false);
+        assert_int_equal(answers[11].code, REPLY_BAD_REQUEST); /* another group's key */
+        transact(12, "nowhere", &put, false);
+        assert_int_equal(answers[12].code, REPLY_BAD_REQUEST);
+        transact(13, "r9:", &put, false);
+        assert_int_equal(answers[13].code, REPLY_UNKNOWN_REGION);
+        watch(14, "r2:", 0, 100);
+        assert_int_equal(answers[14].code, REPLY_UNREACHABLE);
+        run_for(10000000);
+        assert_false(answers[6].came);
 }
 
 static void test_refusals(void **state)
@@ -278,9 +393,13 @@ int main(void)
 {
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
         const struct CMUnitTest tests[] = {
-                CASE(test_region_goes_on_alone),           CASE(test_refusals),
-                CASE(test_restart_keeps_a_lock),           CASE(test_damaged_journal_stops),
-                CASE(test_failed_journal_stops_the_group), CASE(test_noise_from_a_peer),
+                CASE(test_region_goes_on_alone),
+                CASE(test_refusals),
+                CASE(test_values),
+                CASE(test_restart_keeps_a_lock),
+                CASE(test_damaged_journal_stops),
+                CASE(test_failed_journal_stops_the_group),
+                CASE(test_noise_from_a_peer),
                 cmocka_unit_test(test_bad_topology),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
