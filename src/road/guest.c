@@ -94,6 +94,7 @@ static void guest_wait(struct way *way)
         way->state = WAY_WAITING;
         way->retry_us = road_now_us(way->road) + RETRY_US;
         way->tried = 0;
+        plug_read(&way->plugs[0]); /* its end is noticed; what it says is kept */
 }
 
 void guest_seek(struct way *way)
@@ -109,6 +110,7 @@ void guest_seek(struct way *way)
                 way->epoch = road->roles.epoch;
                 way->state = WAY_OPENING;
                 way->until_us = road_now_us(road) + OPENING_US;
+                plug_pause(&way->plugs[0]);
                 if (server_open(way))
                         return;
                 if (way->plugs[1].made) {

@@ -296,6 +296,18 @@ def held_writes_keep_their_sessions_and_new_ones_wait(world):
 
 
 @test
+def one_that_leaves_while_it_waits_is_noticed(world):
+    world.roads.say("roles 2 0 10 0 0 1 2 1")
+    with socket.create_connection(("127.0.0.1", world.door(2, WRITE))) as client:
+        client.sendall(startup())
+        wait_for(lambda: world.roads.counts(2)["open"][WRITE] == 1, "it to wait")
+    begun = time.monotonic()
+    wait_for(lambda: world.roads.counts(2)["open"][WRITE] == 0, "its end")
+    assert time.monotonic() - begun < 1
+    assert world.roads.counts(2)["refused"][WRITE] == 0
+
+
+@test
 def an_old_epoch_reaches_nobody(world):
     world.roads.say("roles 2 1 9 0 0 1 2 1")
     begun = time.monotonic()
