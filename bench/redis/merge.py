@@ -118,7 +118,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--changes", type=int, default=200000, help="in each round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tests", default="set,incr,sadd,hset")
+    parser.add_argument("--tests", default="set,incr,sadd,hset,zadd")
     parser.add_argument("--module", default=MODULE)
     parser.add_argument("--server", default="redis-server")
     arguments = parser.parse_args()

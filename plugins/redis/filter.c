@@ -164,6 +164,10 @@ static void filter_rule(struct redis_filter_context *ctx, const struct rule *rul
         case RULE_EVENT:
                 batch_drain();
                 return;
+        case RULE_ZMPOP:
+                batch_drain();
+                zset_peek(ctx, rule, argc);
+                return;
         case RULE_REFUSE:
                 refuse(ctx);
                 return;

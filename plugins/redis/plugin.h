@@ -262,6 +262,9 @@ void zset_added_again(struct redis_context *ctx, struct crdt_name name, struct r
  * is before the next event, filtered write, or end of the turn. */
 bool zset_noted(const char *event, struct crdt_name name);
 void zset_settle(void);
+
+/* In the filter: looks which members a command that cannot be wrapped will take. */
+void zset_peek(struct redis_filter_context *ctx, const struct rule *rule, int argc);
 void zset_forget(void);
 
 /* Runs a command that takes members away; NULL as redis.Call. */

@@ -54,6 +54,7 @@ enum rule_kind {
         RULE_ZPOP,      /* key count */
         RULE_ZREMRANGE, /* key from to */
         RULE_MIGRATE,   /* host port key db timeout ... */
+        RULE_ZMPOP,     /* keys of which the first that is there loses members */
         RULE_KIND_COUNT,
 };
 

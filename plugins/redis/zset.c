@@ -5,9 +5,9 @@
  * Redis holds after them. Commands that take members away without naming them (ZPOPMIN, BZPOPMIN,
  * ZMPOP, ZREMRANGEBYSCORE ...) notify when the first has gone, so the key is noted, and looked into
  * when the command is over (zset_settle): what the keyspace has and Redis has not is gone. Those
- * that can be wrapped are, and say where to look; of the others every member may have to be looked
- * up, which for a client that was blocked are the few that woke it. Where the counts differ after
- * that, the key is recorded anew as a whole.
+ * that can be wrapped are, and say where to look; of the others the filter looks which members come
+ * next. For a client that was blocked nobody knew: every member is looked up, which are the few
+ * that woke it. Where the counts differ after that, the key is recorded anew as a whole.
  *
  * Fails only by running out of memory, which stops the server. */
 #include "plugin.h"
@@ -345,6 +345,65 @@ bool zset_noted(const char *event, struct crdt_name name)
         return false;
 }
 
+/* The members that a command without a wrapper will take first; a hint, of whatever age. */
+static struct redis_reply *peeked;
+
+static long long argument_number(struct redis_filter_context *ctx, int argc, int at)
+{
+        long long value = 0;
+        return at < argc && redis.StringToLongLong(redis.CommandFilterArgGet(ctx, at), &value) ==
+                                       REDIS_OK
+                       ? value
+                       : 0;
+}
+
+/* BZPOPMIN key ... timeout; ZMPOP numkeys key ... MIN|MAX [COUNT n]; BZMPOP timeout, then the same.
+ * False: it is none of these. */
+struct peek {
+        int first;
+        int end; /* of the keys */
+        bool max;
+        long long count;
+};
+
+static bool peek_parse(struct redis_filter_context *ctx, const struct rule *rule, int argc,
+                       struct peek *ret)
+{
+        *ret = (struct peek){1, argc - 1, strcmp(rule->name, "bzpopmax") == 0, 1};
+        if (strncmp(rule->name, "bzpop", 5) == 0)
+                return argc > 2;
+        ret->first = rule->name[0] == 'b' ? 3 : 2;
+        long long keys = argument_number(ctx, argc, ret->first - 1);
+        if (keys < 1 || keys >= argc - ret->first)
+                return false;
+        ret->end = ret->first + (int)keys;
+        struct bytes where = plugin_bytes(redis.CommandFilterArgGet(ctx, ret->end));
+        ret->max = where.len == 3 && (where.ptr[1] | 0x20) == 'a';
+        long long count = argument_number(ctx, argc, ret->end + 2);
+        ret->count = count > 0 ? count : 1;
+        return true;
+}
+
+void zset_peek(struct redis_filter_context *ctx, const struct rule *rule, int argc)
+{
+        struct peek peek;
+        if (peeked != NULL)
+                redis.FreeCallReply(peeked);
+        peeked = NULL;
+        /* The database is not known here, nor whether the command runs at once. */
+        if (plugin.many_dbs || plugin.multi_open > 0 || !peek_parse(ctx, rule, argc, &peek))
+                return;
+        for (int i = peek.first; i < peek.end && peeked == NULL; i++) {
+                struct redis_string *key = redis.CommandFilterArgGet(ctx, i);
+                struct crdt_name name = {0, plugin_bytes(key)};
+                if (keyspace_zset_length(plugin.keyspace, name) == 0)
+                        continue;
+                redis.SelectDb(plugin.ctx, 0);
+                peeked = redis.Call(plugin.ctx, peek.max ? "ZREVRANGE" : "ZRANGE", "sll", key, 0LL,
+                                    peek.count - 1);
+        }
+}
+
 /* `hints` are for the last of those that were noted. */
 static void settle(struct redis_context *ctx, struct redis_reply *hints)
 {
@@ -370,7 +429,7 @@ static void settle(struct redis_context *ctx, struct redis_reply *hints)
 void zset_settle(void)
 {
         if (noted.len > 0)
-                settle(plugin.ctx, NULL);
+                settle(plugin.ctx, peeked);
 }
 
 void zset_forget(void)
