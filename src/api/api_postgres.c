@@ -1,5 +1,5 @@
-/* api_postgres.c - the PostgreSQL cluster, as JSON and as metrics, and what may be asked of it. What
- * is not known is null: the lag of a standby that does not stream is not known. */
+/* api_postgres.c - the PostgreSQL cluster, as JSON and as metrics, and what may be asked of it.
+ * What is not known is null: the lag of a standby that does not stream is not known. */
 #include "api/api_priv.h"
 
 #include "node/status.h"
