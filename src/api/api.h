@@ -82,6 +82,9 @@ struct api_host {
          * entry is NULL where there is no Redis to ask. */
         const char *(*verify)(void *context, uint64_t ticket, const struct api_verify *ask);
 
+        /* Appends a backup of this node's groups (council/backup.h). May be NULL. */
+        enum err (*backup)(void *context, struct buffer *out);
+
         /* Appends more metrics in Prometheus' text format. May be NULL. */
         void (*metrics)(void *context, struct buffer *out);
 };

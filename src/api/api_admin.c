@@ -505,6 +505,18 @@ static void post_lab_link(struct ask *ask)
                              "REFUSED", good ? err_text(err) : "want {\"region\": ...}");
 }
 
+static void get_backup(struct ask *ask)
+{
+        const struct api_host *host = &ask->admin->api->host;
+        enum err err = ERR_UNSUPPORTED;
+        if (host->backup != NULL)
+                err = host->backup(host->context, &ask->out);
+        if (err == ERR_NONE)
+                answer_text(ask, "application/octet-stream");
+        else
+                answer_error(ask, MHD_HTTP_SERVICE_UNAVAILABLE, "LIMIT", err_text(err));
+}
+
 static void get_index(struct ask *ask);
 
 struct route {
@@ -524,6 +536,7 @@ static const struct route routes[] = {
         {"/region/", true, post_region, "NAME/drain, undrain, isolate, unisolate"},
         {"/postgres/", true, post_postgres, "switchover, failover, abort; ?to=NODE or REGION"},
         {"/verify", true, post_verify, "digests of the region's keys: `meridian verify`"},
+        {"/backup", false, get_backup, "what this node's groups hold: `meridian backup`"},
         {"/why-route", false, get_why_route, "?client=ADDRESS&name=NAME: which region, and why"},
         {"/metrics", false, get_metrics, "for Prometheus"},
         {"/locks/", false, get_lock, "KEY: who holds it"},

@@ -13,7 +13,7 @@ struct client_answer {
 };
 
 /* The most that is read of an answer. */
-#define CLIENT_BODY_MAX ((size_t)8 * 1024 * 1024)
+#define CLIENT_BODY_MAX ((size_t)512 * 1024 * 1024)
 
 /* GET http://`node``path`; `node` is "host:port". True where any answer of HTTP came, even one of
  * refusal. Fini the answer in either case. */

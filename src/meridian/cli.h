@@ -81,5 +81,7 @@ int cli_unisolate(struct cli *cli);
 int cli_switchover(struct cli *cli);
 int cli_failover(struct cli *cli);
 int cli_doctor(struct cli *cli);
+int cli_backup(struct cli *cli);
+int cli_restore(struct cli *cli);
 
 #endif

@@ -6,6 +6,7 @@
 #include "meridiand/daemon.h"
 #include "base/check.h"
 #include "base/log.h"
+#include "meridiand/restore.h"
 #include "node/node.h"
 #include "pki/pki.h"
 
@@ -144,10 +145,13 @@ static bool node_open(struct daemon *daemon)
                 .topology = bytes_of(daemon->document, daemon->document_len),
                 .level_max = (uint8_t)daemon->config.level,
         };
+        if (!restore_life(&daemon->heap, daemon->config.data_dir, &config.life))
+                return false;
         enum err err = node_new(&daemon->heap, &config, &daemon->node);
         if (err != ERR_NONE)
                 LOG_ERROR("node", "the node cannot be made: %s", err_text(err));
-        return err == ERR_NONE;
+        return err == ERR_NONE && restore_begin(&daemon->heap, daemon->config.data_dir,
+                                                daemon->node, &daemon->incarnation);
 }
 
 static bool view_open(struct daemon *daemon)

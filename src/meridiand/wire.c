@@ -144,6 +144,12 @@ static const struct topology *api_topology(void *context)
         return node_topology(daemon->node);
 }
 
+static enum err api_backup(void *context, struct buffer *out)
+{
+        struct daemon *daemon = context;
+        return node_backup(daemon->node, out);
+}
+
 static enum err region_impair(struct daemon *daemon, const struct topology_region *region,
                               const struct link_impairment *impairment)
 {
@@ -197,6 +203,7 @@ struct api_host wire_api(struct daemon *daemon)
                 .request_gone = api_request_gone,
                 .status = api_status,
                 .topology = api_topology,
+                .backup = api_backup,
                 .impair = api_impair,
                 .verify = api_verify,
                 .metrics = roads_metrics,

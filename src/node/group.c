@@ -21,12 +21,14 @@ static bool may_move(uint8_t from, uint8_t to)
                                 REGION_ACTOR_OPERATOR);
 }
 
-static void group_config(const struct node *node, enum world_group group, uint64_t seed,
-                         struct consensus_config *ret)
+void group_config(const struct node *node, enum world_group group, uint64_t seed,
+                  struct consensus_config *ret)
 {
         const struct topology_timing *timing = &node->topology->timing;
         bool global = group == WORLD_GROUP_GLOBAL;
         ret->cluster = hash_fnv(HASH_FNV_START, bytes_of_str(node->topology->cluster));
+        if (node->config.life != 0)
+                ret->cluster = hash_fnv_u64(ret->cluster, node->config.life);
         ret->group = global ? 1 : GROUP_REGION_BASE + (uint32_t)node->region_id;
         ret->self = node->config.self;
         ret->election_timeout_ms = global ? timing->election_ms : timing->region_election_ms;

@@ -41,6 +41,10 @@ void node_send(struct node *node, node_id peer, const struct envelope *envelope)
 {
         struct buffer buffer;
         buffer_init(&buffer, node->heap);
+        if (node->config.life != 0) {
+                buffer_u8(&buffer, ENVELOPE_LIFE);
+                buffer_u64(&buffer, node->config.life);
+        }
         envelope_encode(envelope, &buffer);
         if (buffer.err != ERR_NONE)
                 node->outbox.err = buffer.err;
@@ -385,6 +389,18 @@ static void node_start(struct node *node, const struct world_event *event)
 
 /* ---- events ---- */
 
+/* Takes the mark of a restored cluster off. False: the sender is of another life. */
+static bool life_take(const struct node *node, struct bytes *data)
+{
+        if (node->config.life == 0)
+                return data->len == 0 || data->ptr[0] != ENVELOPE_LIFE;
+        struct cursor cursor = cursor_of(*data);
+        bool same = cursor_u8(&cursor) == ENVELOPE_LIFE && cursor_u64(&cursor) == node->config.life;
+        if (same)
+                *data = bytes_of(data->ptr + 9, data->len - 9);
+        return same && !cursor_failed(&cursor);
+}
+
 static void message_came(struct node *node, const struct world_event *event)
 {
         struct node_peer *peer = node_peer_of(node, event->message.peer);
@@ -395,7 +411,8 @@ static void message_came(struct node *node, const struct world_event *event)
         health_heard(node->health, peer->id, node->now_us);
         if (event->message.class != WORLD_CLASS_CONTROL)
                 return;
-        if (envelope_decode(event->message.data, &envelope) != ERR_NONE) {
+        struct bytes data = event->message.data;
+        if (!life_take(node, &data) || envelope_decode(data, &envelope) != ERR_NONE) {
                 node->counters.messages_malformed++;
                 return;
         }

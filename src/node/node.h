@@ -43,6 +43,8 @@ struct node_config {
         node_id self;
         struct bytes topology; /* the document, borrowed for node_new; the council's own copy, once
                                 * there is one, wins */
+        uint64_t life; /* of the cluster since its last restore, the same on all nodes; 0: never
+                        * restored. Nodes of two lives do not hear each other's agreement */
         uint64_t request_timeout_us; /* an answer comes within it, beyond the wait for a lock that
                                       * was asked for; 0: 3 s */
         uint32_t snapshot_entries;   /* as in raft/consensus.h; 0: its default */
@@ -65,6 +67,17 @@ struct node;
 MUST_USE enum err node_new(struct heap *heap, const struct node_config *config,
                            struct node **ret_node);
 void node_free(struct node *node);
+
+/* What the councils of this node's groups hold now, appended to `out` (council/backup.h). It may be
+ * behind the leader's. ERR_NOMEM. */
+struct backup;
+MUST_USE enum err node_backup(struct node *node, struct buffer *out);
+
+/* Before WORLD_START: the journal with which a group of this node begins after a restore, appended
+ * to `out`; nothing for a witness. ERR_INVALID (not of config.life), ERR_REFUSED
+ * (another cluster's), those of council_restore. */
+MUST_USE enum err node_restore(struct node *node, enum world_group group,
+                               const struct backup *backup, struct buffer *out);
 
 /* One turn. `ret_effects` is borrowed until the next node_step. Never fails: see node_failed. */
 void node_step(struct node *node, const struct world_event *event,
@@ -91,7 +104,8 @@ int node_region_state(const struct node *node, region_id region);
 /* A group's consensus, for status. */
 struct consensus_status node_group_status(const struct node *node, enum world_group group);
 
-/* True where both groups of this node have the members that its topology wants, as far as it knows. */
+/* True where both groups of this node have the members that its topology wants, as far as it knows.
+ * */
 bool node_members_done(const struct node *node);
 
 /* A node that is in the topology no more, and leaves the groups: its link stays until then. */

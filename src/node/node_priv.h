@@ -26,6 +26,9 @@
 #define NODE_PENDING_OWN    24
 
 /* Messages of WORLD_CLASS_CONTROL: u8 version, u8 kind, then the kind's body. */
+/* Then u64 life, then the envelope: of a cluster that was restored. */
+#define ENVELOPE_LIFE       0xfe
+
 enum envelope_kind {
         ENVELOPE_RAFT_GLOBAL = 1, /* consensus message of that group */
         ENVELOPE_RAFT_REGION,
@@ -360,6 +363,8 @@ bool carrier_hears(const struct node *node, const struct world_event *event);
 const struct node_peer *carrier_speaks(const struct node *node, region_id region);
 
 /* group.c */
+void group_config(const struct node *node, enum world_group group, uint64_t seed,
+                  struct consensus_config *ret);
 MUST_USE enum err group_open(struct node *node, enum world_group group);
 void group_close(struct node_group *group);
 MUST_USE enum err group_start(struct node *node, struct node_group *group, struct bytes journal);

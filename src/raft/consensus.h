@@ -106,6 +106,14 @@ struct consensus_config {
         struct consensus_bugs bugs;
 };
 
+/* A journal for config->self that begins with `state` as of log entry `index` (> 0), with the
+ * members of the configuration: to be appended to an empty `out`, and given to consensus_start on
+ * that node. For restores: all nodes must begin with the same state and index. ERR_INVALID,
+ * ERR_NOMEM. */
+struct buffer;
+MUST_USE enum err consensus_seed(struct heap *heap, const struct consensus_config *config,
+                                 uint64_t index, struct bytes state, struct buffer *out);
+
 enum consensus_role {
         CONSENSUS_FOLLOWER,
         CONSENSUS_CANDIDATE,

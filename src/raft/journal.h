@@ -36,6 +36,7 @@
 #include "base/bytes.h"
 #include "raft/entries.h"
 
+#define JOURNAL_VERSION          2
 #define JOURNAL_HEADER_SIZE      32
 #define JOURNAL_RECORD_HEAD_SIZE 17
 

@@ -13,10 +13,6 @@
 #include "base/check.h"
 #include "raft/core_priv.h"
 
-enum {
-        JOURNAL_VERSION = 2,
-};
-
 uint64_t log_last(const struct core *core)
 {
         return entries_last(&core->entries);
