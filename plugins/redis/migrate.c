@@ -11,8 +11,8 @@
  *     tombstone, before anybody is answered -> taken in
  *
  * A companion is a string under a name of its own in the same slot, made for one MIGRATE and
- * deleted at both ends, so the metadata goes the way of the values: by the same command, over the same
- * connection, with the same credentials. It tells the clock of the server that it comes from,
+ * deleted at both ends, so the metadata goes the way of the values: by the same command, over the
+ * same connection, with the same credentials. It tells the clock of the server that it comes from,
  * beyond which the other stamps from then on: a write there is later than what it replaces.
  *
  *      u8 version, u8 origin, u64 clock,

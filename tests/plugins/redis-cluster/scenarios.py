@@ -14,7 +14,7 @@ def write_some(client, rng, count):
     added = 0
     for _ in range(count):
         at = rng.randrange(KEYS)
-        what = rng.randrange(6)
+        what = rng.randrange(8)
         if what == 0:
             client.run("SET", f"string:{at}", f"value-{rng.random()}")
         elif what == 1:
@@ -26,8 +26,12 @@ def write_some(client, rng, count):
             client.run("SREM", f"set:{at}", rng.randrange(8))
         elif what == 4:
             client.run("HSET", f"hash:{at}", rng.randrange(4), rng.random())
+        elif what == 5:
+            client.run("ZADD", f"zset:{at}", rng.randrange(100), rng.randrange(6))
+        elif what == 6:
+            client.run(*rng.choice([("RPUSH", f"list:{at}", rng.random()), ("LPOP", f"list:{at}")]))
         else:
-            client.run("DEL", rng.choice(["string", "set", "hash"]) + f":{at}")
+            client.run("DEL", rng.choice(["string", "set", "hash", "zset", "list"]) + f":{at}")
     return added
 
 
@@ -52,12 +56,13 @@ def counted(client):
 
 
 def same_values(clients):
-    for kind, read in (("string", "GET"), ("counter", "GET"), ("set", "SMEMBERS"),
-                       ("hash", "HGETALL")):
+    for kind, read, *rest in (("string", "GET"), ("counter", "GET"), ("set", "SMEMBERS"),
+                              ("hash", "HGETALL"), ("list", "LRANGE", 0, -1),
+                              ("zset", "ZRANGE", 0, -1, "WITHSCORES")):
         for at in range(KEYS):
             values = []
             for client in clients:
-                value = client.run(read, f"{kind}:{at}")
+                value = client.run(read, f"{kind}:{at}", *rest)
                 if kind == "hash":
                     value = sorted(zip(value[::2], value[1::2]))
                 values.append(sorted(value) if kind == "set" else value)
@@ -367,7 +372,7 @@ def resharding(program):
         added = sum(write_some(client, rng, 300) for client in clients)
         writers = [Writer(one, 1), Writer(two, 2)]
         for source, target in ((0, 1), (1, 2), (2, 0)):
-            reshard(one, source, target, 250)
+            reshard(one, source, target, 150)
         eventually(lambda: all(writer.wrote > 100 for writer in writers), "nobody writes")
         added += sum(writer.end() for writer in writers)
         world.settle("after the moves")
