@@ -11,6 +11,7 @@
  * newer one sends it to them. Who is not in the topology any more hands its leadership over. */
 #include "base/check.h"
 #include "base/cursor.h"
+#include "council/leader.h"
 #include "council/seats.h"
 #include "node/node_priv.h"
 
@@ -380,6 +381,44 @@ bool node_members_done(const struct node *node)
         return true;
 }
 
+/* The round trips that the regions tell of each other. */
+static void leader_rtts(const struct node *node, struct leader_region *regions, size_t count)
+{
+        for (size_t i = 0; i < count; i++) {
+                const struct node_peer *peer = carrier_speaks(node, regions[i].id);
+                for (uint32_t k = 0; peer != NULL && k < peer->gossip.rtt_count; k++)
+                        for (size_t to = 0; to < count; to++)
+                                if (regions[to].id == peer->gossip.rtts[k].region && to != i)
+                                        regions[i].rtt_us[to] = peer->gossip.rtts[k].rtt_us;
+        }
+}
+
+/* Who is in the region from which it is best to lead is preferred. */
+static void prefer(struct node *node, const struct seats *now, struct seats *wanted)
+{
+        struct leader_region regions[TOPOLOGY_REGIONS_MAX];
+        size_t count = node->topology->region_count;
+        uint8_t present = 0;
+        memset(regions, 0, sizeof regions);
+        for (size_t i = 0; i < now->count; i++)
+                if (now->items[i].member.priority > SEATS_PRIORITY)
+                        present = now->items[i].region;
+        for (size_t i = 0; i < count; i++) {
+                const struct topology_region *region = &node->topology->regions[i];
+                bool data = region->role == TOPOLOGY_ROLE_DATA;
+                regions[i].id = region->id;
+                regions[i].votes = (uint32_t)seats_votes_of(wanted, region->id);
+                regions[i].leads = data && regions[i].votes > 0;
+                regions[i].capacity = data ? region->capacity : 0;
+        }
+        leader_rtts(node, regions, count);
+        uint8_t best = leader_region_best(regions, count, present);
+        for (size_t i = 0; i < wanted->count; i++)
+                if (wanted->items[i].region == best && best != 0 &&
+                    wanted->items[i].member.role == CONSENSUS_VOTER)
+                        wanted->items[i].member.priority = SEATS_PRIORITY + 1;
+}
+
 void members_tick(struct node *node, struct node_group *group)
 {
         bool global = group->group == WORLD_GROUP_GLOBAL;
@@ -403,6 +442,8 @@ void members_tick(struct node *node, struct node_group *group)
         }
         if (!seats_wanted(node->topology, global ? 0 : node->region_id, &wanted))
                 return;
+        if (global)
+                prefer(node, &now, &wanted);
         seats_next(&now, &wanted, node->config.self, &step);
         carry_out(node, group, &step);
 }
