@@ -863,6 +863,12 @@ static void status_links(const struct lab *lab)
         }
 }
 
+static void status_part(const char *name, bool runs)
+{
+        printf(" %s%s%s %s", term_style(runs ? TERM_GOOD : TERM_BAD),
+               term_symbol(runs ? TERM_OK : TERM_FAIL), term_style(TERM_PLAIN), name);
+}
+
 static int command_status(int argc, char **argv)
 {
         static struct lab lab;
@@ -875,12 +881,12 @@ static int command_status(int argc, char **argv)
                 term_cell(TERM_HEAD, lab_regions[i].name, 14);
                 for (enum lab_part part = 0; part < lab_parts(&lab); part++) {
                         pid_t pid = lab_process_pid(&lab, &lab_regions[i], part);
-                        printf(" %s%s%s %s", term_style(pid != 0 ? TERM_GOOD : TERM_BAD),
-                               term_symbol(pid != 0 ? TERM_OK : TERM_FAIL), term_style(TERM_PLAIN),
-                               lab_part_name(part));
+                        status_part(lab_part_name(part), pid != 0);
                         if (pid != 0)
                                 printf(" (%d)", (int)pid);
                 }
+                if (lab_postgres_used(&lab))
+                        status_part("postgres", lab_postgres_signal(&lab, &lab_regions[i], 0) > 0);
                 putchar('\n');
         }
         putchar('\n');

@@ -13,6 +13,7 @@
 #define STOP_MS      6000
 #define STOP_FAST_MS 60000
 #define STEP_MS      5
+#define ASK_EVERY_MS 15
 #define REMAINS_MS   3000
 
 pid_t server_pid(const struct warden *warden)
@@ -84,7 +85,7 @@ static bool wait_for_answer(struct warden *warden, struct fail *fail)
                 } else if (born || gate_now_us() > begin_us + 1000ull * BORN_MS) {
                         return log_fails(warden, fail);
                 }
-                if (!warden_pause(warden, STEP_MS))
+                if (!warden_pause(warden, ASK_EVERY_MS))
                         return fail_set(fail, "something else came first");
         }
         return fail_set(fail, "the server does not answer yet: %.300s", last.text);

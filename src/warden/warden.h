@@ -9,7 +9,7 @@
  *   data.new/      a clone that is not whole yet
  *   gate           mapped by the server (warden/gate.h): until when it may take writes
  *   socket/        the server's Unix socket, for the warden alone
- *   server.log     what the server says; at most LOG_BYTES of the last start, and one before
+ *   server.log     what the server has said since it was started; server.log.1 the time before
  *   pgpass         how the replication role is let in elsewhere
  *   pg_hba.conf, pg_ident.conf
  *   kept-aside/    what only this server had before it was rewound or rebuilt, a folder each

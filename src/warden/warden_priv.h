@@ -146,7 +146,7 @@ struct warden {
         bool seen_any;
         struct world_postgres seen;
         struct stopped stopped;
-        bool log_noted; /* that the end of the log cannot be told */
+        bool log_noted;             /* that the end of the log cannot be told */
         bool follows;               /* the settings are those of the last follow */
         node_id upstream;           /* as the last action told; 0: none */
         uint32_t received_timeline; /* as its receiver told last, */
