@@ -1,5 +1,5 @@
-/* lab_nodes.c - regions of several nodes: `lab up --nodes 3`. The first node of a region is where its
- * servers are (127.10.0.1); the others (127.10.0.2, .3) are daemons alone, which watch the same
+/* lab_nodes.c - regions of several nodes: `lab up --nodes 3`. The first node of a region is where
+ * its servers are (127.10.0.1); the others (127.10.0.2, .3) are daemons alone, which watch the same
  * servers and take over when the first one is gone. How many there are is noted in `.lab/nodes`. */
 #include "lab/lab_priv.h"
 

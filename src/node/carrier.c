@@ -33,6 +33,8 @@ static bool should_carry(const struct node *node)
         const struct node_group *group = &node->groups[WORLD_GROUP_REGION];
         uint64_t patience_us =
                 1000ull * LEADERLESS_ELECTIONS * node->topology->timing.region_election_ms;
+        if ((node->config.bugs & NODE_BUG_NO_CARRIER) != 0)
+                return node->region->nodes[0].id == node->config.self;
         if (node->outcast)
                 return false;
         if (node->region->node_count == 1)

@@ -96,7 +96,8 @@ static enum err peers_fill(struct node *node, const struct topology *before)
                         peers[at++].region = topology->regions[i].id;
                 }
         }
-        for (size_t i = 0; i < node->peer_count && before != NULL; i++) {
+        bool forget = before == NULL || (node->config.bugs & NODE_BUG_STRANGERS) != 0;
+        for (size_t i = 0; i < node->peer_count && !forget; i++) {
                 if (topology_region_of_node(topology, node->peers[i].id) != NULL)
                         continue;
                 peers[at] = node->peers[i];

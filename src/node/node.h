@@ -35,6 +35,8 @@ enum node_bug {
         NODE_BUG_LEASE_FROM_ANSWER =
                 512,                   /* a lease counts from the answer, not from the question */
         NODE_BUG_READ_OWN_COPY = 2048, /* values are read as if they might be stale */
+        NODE_BUG_NO_CARRIER = 8192,    /* nobody takes a region's data over */
+        NODE_BUG_STRANGERS = 16384,    /* who is to leave a group is not heard any more at once */
         NODE_BUG_NO_MARGIN = 1024,     /* the holder goes on up to its lease's end */
         NODE_BUG_LEVEL_BLIND = 4096,   /* a level rises without asking who knows it */
 };
@@ -104,8 +106,8 @@ int node_region_state(const struct node *node, region_id region);
 /* A group's consensus, for status. */
 struct consensus_status node_group_status(const struct node *node, enum world_group group);
 
-/* True where both groups of this node have the members that its topology wants, as far as it knows.
- * */
+/* True where both groups of this node have the members that its topology wants, as far as it
+ * knows. */
 bool node_members_done(const struct node *node);
 
 /* A node that is in the topology no more, and leaves the groups: its link stays until then. */

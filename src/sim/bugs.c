@@ -127,6 +127,16 @@ static const struct planted planted[] = {
          0,
          0,
          SIM_POSTGRES_NO_GATE},
+        {{"no-carrier", "nobody takes over the data of a region's dead node", 3000, 0},
+         {0},
+         NODE_BUG_NO_CARRIER,
+         0,
+         0},
+        {{"strangers", "who is to leave a group is not heard any more at once", 3000, 0},
+         {0},
+         NODE_BUG_STRANGERS,
+         0,
+         0},
         {{"no-aside", "a rewind keeps nothing aside", 3000, 0}, {0}, 0, 0, SIM_POSTGRES_NO_ASIDE},
 };
 
