@@ -6,7 +6,8 @@ clients, in turn A B A B, on the same disk; both sync their log before they answ
 program (bench/locks/load.c): RESP with a connection for each client here; gRPC written with nghttp2
 there, over at most 100 connections, as etcd's own benchmarks do. etcd is measured twice: by its lock
 service, and by the least that is a lock, a transaction "put under my lease if absent" and a delete.
-An operation is one acquire or one release. Needs the packages etcd-server and libnghttp2-dev.
+An operation is one acquire or one release. At the end: what held locks
+cost in the table. Needs the packages etcd-server and libnghttp2-dev.
 
     bench.py [--seconds S] [--rounds N] [--clients 1,10,100,1000] [--nodes 1,3] [--values]
 """
@@ -218,7 +219,7 @@ def main():
     if shutil.which("etcd") is None:
         sys.exit("bench: etcd is missing: apt-get install etcd-server")
     subprocess.run(["ninja", "-C", f"{ROOT}/build", "meridiand", "tests/meridiand/make_pki",
-                    "bench/locks/bench-locks-load"], check=True, stdout=subprocess.DEVNULL)
+                    "bench/locks/bench-locks-load", "bench/locks/bench-locks-table"], check=True, stdout=subprocess.DEVNULL)
     root = tempfile.mkdtemp(prefix="bench-locks-", dir=os.environ.get("BENCH_DIR", ROOT + "/build"))
     try:
         print(f"appending 64 bytes and syncing them takes {sync_us(root):.0f} us (median)")
@@ -226,6 +227,9 @@ def main():
               f"{'acq p99':>9} {'rel p50':>9} {'cpu us/op':>9} {'load us':>9} {'refused':>8}")
         for nodes in args.nodes:
             measure(args, os.path.join(root, str(nodes)), nodes)
+        for locks in (10000, 1000000):
+            print(subprocess.run([f"{ROOT}/build/bench/locks/bench-locks-table", str(locks)], check=True,
+                                 stdout=subprocess.PIPE, text=True).stdout, end="")
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

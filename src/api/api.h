@@ -21,7 +21,7 @@
 
 #include <uv.h>
 
-#define API_CLIENTS_MAX 4096
+#define API_CLIENTS_MAX 16384
 #define API_PENDING_MAX 1024
 #define API_OUTPUT_MAX  ((size_t)1024 * 1024)
 
