@@ -1,14 +1,17 @@
 """What happens to the regions while they are used. Each fault ends by itself; `mend` ends them all."""
-import os
 import signal
 import time
 
+from bank import processes, signal_all
 from lab import REGIONS, Failure
+
+PARTS = ("redis", "meridiand", "postgres")
 
 
 class Faults:
-    def __init__(self, lab, rng, wait):
-        self.lab, self.rng, self.wait = lab, rng, wait
+    def __init__(self, lab, rng, killed):
+        """`killed(region)` is told whenever a region's Redis is killed."""
+        self.lab, self.rng, self.wait, self.killed = lab, rng, time.sleep, killed
         self.counts = {}
         self.began = time.monotonic()
 
@@ -25,27 +28,30 @@ class Faults:
         region, seconds = self.region(), self.rng.uniform(0.5, 6)
         self.note(f"kill {region} for {seconds:.1f} s")
         self.lab.kill(region)
+        self.killed(region)
         self.wait(seconds)
         self.lab.start(region)
 
     def kill_part(self):
-        region, part = self.region(), self.rng.choice(("redis", "meridiand"))
+        region, part = self.region(), self.rng.choice(PARTS)
         seconds = self.rng.uniform(0, 3)
         self.note(f"kill -9 of {part} in {region} for {seconds:.1f} s")
-        self.lab.kill_part(region, part)
+        signal_all(processes(self.lab, region, part), signal.SIGKILL)
+        if part == "redis":
+            self.killed(region)
         self.wait(seconds)
         self.lab.start(region)
 
     def stop_part(self):
-        region, part = self.region(), self.rng.choice(("redis", "meridiand"))
+        region, part = self.region(), self.rng.choice(PARTS)
         seconds = self.rng.uniform(0.2, 5)
         self.note(f"stop {part} in {region} for {seconds:.1f} s")
-        pid = self.lab.pid(region, part)
-        os.kill(pid, signal.SIGSTOP)
+        pids = processes(self.lab, region, part)
+        signal_all(pids, signal.SIGSTOP)
         try:
             self.wait(seconds)
         finally:
-            os.kill(pid, signal.SIGCONT)
+            signal_all(pids, signal.SIGCONT)
 
     def partition(self):
         one, other = self.pair()
