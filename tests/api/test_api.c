@@ -441,8 +441,8 @@ static void tells_status(void **state)
         assert_holds(text, "\"rtt_ms\": {\"b\": 70.25}");
         assert_holds(text, "\"rtt_ms\": {\"a\": null}");
         assert_holds(text, "\"redis\": {\"up\": true, \"lag_ms\": {\"b\": 99.99");
-        assert_holds(text,
-                     "\"redis\": {\"up\": null, \"lag_ms\": {\"a\": null}, \"servers\": null}");
+        assert_holds(text, "\"redis\": {\"up\": null, \"lag_ms\": {\"a\": null}, \"transfers\": "
+                           "{}, \"servers\": null}");
         assert_holds(text, "\"postgres\": {\"role\": null, \"lag_ms\": null, \"lag_bytes\": null}");
 }
 
