@@ -1,4 +1,4 @@
-/* Regions that were removed: when tombstones may go, and who is still heard. */
+/* Regions that were removed: when tombstones may go, and who is still heard; how far a walk is. */
 #include "keyspace/shards.h"
 
 #include "../cmocka_all.h"
@@ -251,6 +251,36 @@ static void test_shards(void **unused)
         }
 }
 
+/* Per mille of a table by the cursor of its walk, whatever its size. */
+static void test_share_of_a_walk(void **unused)
+{
+        (void)unused;
+        static const struct {
+                uint64_t cursor;
+                unsigned permille;
+        } rows[] = {{0, 1000}, {1, 500}, {2, 250}, {3, 750}, {4, 125}, {7, 875}, {1ull << 20, 0}};
+        for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+                assert_int_equal(keyspace_scan_permille(rows[i].cursor), rows[i].permille);
+        struct keyspace_change change;
+        for (unsigned i = 0; i < 500; i++)
+                assert_int_equal(
+                        keyspace_local_set(replicas[ONE], wall_ms,
+                                           (struct crdt_name){0, bytes_of((uint8_t *)&i, sizeof i)},
+                                           BYTES("v"), 0, &change),
+                        ERR_NONE);
+        uint64_t cursor = 0;
+        unsigned before = 0;
+        struct buffer part;
+        do {
+                buffer_init(&part, &heap);
+                assert_int_equal(keyspace_scan(replicas[ONE], NULL, &cursor, 300, &part), ERR_NONE);
+                assert_in_range(keyspace_scan_permille(cursor), before, 1000);
+                before = keyspace_scan_permille(cursor);
+                buffer_fini(&part);
+        } while (cursor != 0);
+        assert_int_equal(before, 1000);
+}
+
 static void test_damaged(void **unused)
 {
         (void)unused;
@@ -287,6 +317,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_part_of_state, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_heard_no_more, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_shards, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_share_of_a_walk, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_damaged, setup, teardown),
         };
         cmocka_set_message_output(CM_OUTPUT_TAP);

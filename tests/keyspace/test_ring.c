@@ -48,6 +48,10 @@ static void check(const struct ring *ring, const struct model *model, uint64_t a
                 next++;
         struct ring_read read = ring_read(ring, after, SIZE_MAX);
         assert_int_equal(read.count, model->count - next);
+        struct ring_rest rest = ring_rest(ring, after);
+        assert_int_equal(rest.count, read.count);
+        assert_int_equal(rest.first, next < model->count ? model->clocks[next] : 0);
+        assert_in_range(rest.bytes, read.parts[0].len + read.parts[1].len, ring->size);
         for (unsigned part = 0; part < 2; part++) {
                 struct cursor cursor = cursor_of(read.parts[part]);
                 while (cursor_left(&cursor) > 0) {
