@@ -278,6 +278,41 @@ static void print_transfers(json_t *regions)
         }
 }
 
+/* Where regions have several nodes, or one is not where it belongs. */
+static void print_nodes(json_t *nodes, size_t regions)
+{
+        size_t index = 0;
+        json_t *node = NULL;
+        bool plain = json_array_size(nodes) <= regions;
+        json_array_foreach(nodes, index, node)
+        {
+                plain = plain && json_is_true(json_object_get(node, "done"));
+        }
+        if (plain)
+                return;
+        printf("\n  ");
+        term_cell(TERM_DIM, "node", NAME_WIDTH + 2);
+        term_cell(TERM_DIM, "in the global group", 24);
+        term_cell(TERM_DIM, "does", 0);
+        putchar('\n');
+        json_array_foreach(nodes, index, node)
+        {
+                char part[48];
+                bool up = json_is_true(json_object_get(node, "up"));
+                bool leads = json_is_true(json_object_get(node, "leader"));
+                bool carries = json_is_true(json_object_get(node, "carries"));
+                const char *role = text_of(node, "role", "?");
+                snprintf(part, sizeof part, "%s%s", strcmp(role, "none") == 0 ? "no member" : role,
+                         json_is_true(json_object_get(node, "coming")) ? ", catches up" : "");
+                printf("  ");
+                term_cell(up ? TERM_PLAIN : TERM_BAD, text_of(node, "name", "?"), NAME_WIDTH + 2);
+                term_cell(TERM_PLAIN, part, 24);
+                printf("%s%s%s%s%s\n", up ? "" : "not heard", leads ? "leads" : "",
+                       leads && carries ? ", " : "", carries ? "carries the region's data" : "",
+                       json_is_true(json_object_get(node, "done")) ? "" : "  (on its way)");
+        }
+}
+
 static void print_event(json_t *event)
 {
         char clock[16] = "";
@@ -323,6 +358,7 @@ static void print_status(const struct cli *cli, json_t *status, const struct cli
                        "changes are refused, all else is served from what it knows%s\n",
                        term_style(TERM_WARN), term_style(TERM_PLAIN));
         print_regions(regions);
+        print_nodes(json_object_get(status, "nodes"), json_array_size(regions));
         print_matrix(regions, "round trip, ms", "rtt_ms", NULL);
         print_matrix(regions, "Redis: behind origin, ms", "redis", "lag_ms");
         servers_join(cli, node, regions);
