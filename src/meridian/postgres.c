@@ -1,5 +1,6 @@
-/* postgres.c - `meridian switchover` and `meridian failover`: what is to happen is checked and shown
- * first, then asked for, then followed by the status of the nodes until it has come true or is off.
+/* postgres.c - `meridian switchover` and `meridian failover`: what is to happen is checked and
+ * shown first, then asked for, then followed by the status of the nodes until it has come true or
+ * is off.
  *
  *     check    what the rules want; by what the asked node knows
  *     ask      the node in question decides; it may refuse for what only it knows
@@ -336,7 +337,7 @@ static void followers_wait(const struct cli *cli, struct view *view, uint64_t un
                 }
                 if (following == count)
                         break;
-                pause_ms(LOOK_EVERY_MS * 4);
+                pause_ms(4L * LOOK_EVERY_MS);
                 if (!look(cli, view))
                         break;
         }

@@ -105,7 +105,7 @@ static void roles_fill(const struct daemon *daemon, const struct node_status_pos
 {
         const struct node_status_server *own = server_of(postgres, daemon->config.node);
         const struct node_status_server *writer = server_of(postgres, postgres->grantee);
-        memset(roles, 0, sizeof *roles); /* they are compared as bytes */
+        *roles = (struct road_roles){0};
         roles->epoch = postgres->grant;
         if (is_now(writer, PRIMARY_OPEN))
                 roles->writer = postgres->grantee;

@@ -113,11 +113,8 @@ void guest_seek(struct way *way)
                 plug_pause(&way->plugs[0]);
                 if (server_open(way))
                         return;
-                if (way->plugs[1].made) {
-                        guest_refused(way);
-                        return;
-                }
-                if (way->door != ROAD_READ) {
+                plug_close(&way->plugs[1]);
+                if (way->plugs[1].made || way->door != ROAD_READ) {
                         guest_wait(way);
                         return;
                 }
@@ -241,16 +238,22 @@ void guest_came(struct way *way, struct bytes data)
                 refuse_look(way);
 }
 
+/* The state's own limit of time has passed. */
+static bool is_late(const struct way *way, uint64_t now_us)
+{
+        return way->state != WAY_WAITING && way->state != WAY_OPEN && now_us >= way->until_us;
+}
+
 void guest_tick(struct way *way, uint64_t now_us)
 {
         bool seeking = way->state == WAY_WAITING || way->state == WAY_OPENING;
-        if ((way->state == WAY_FIRST || way->state == WAY_REFUSING) && now_us >= way->until_us)
-                way_close(way);
-        else if (way->cancel && way->state == WAY_OPENING && now_us >= way->until_us)
+        if (way->state == WAY_CLOSED || way->state == WAY_OPEN)
+                return;
+        if (is_late(way, now_us) && (way->cancel || !seeking))
                 way_close(way);
         else if (seeking && !way->cancel && now_us >= way->wait_until_us)
                 guest_refuse(way);
-        else if (way->state == WAY_OPENING && !way->cancel && now_us >= way->until_us)
+        else if (is_late(way, now_us))
                 guest_refused(way);
         else if (way->state == WAY_WAITING && now_us >= way->retry_us && !way->plugs[1].made)
                 guest_seek(way);

@@ -277,9 +277,20 @@ static void ways_review(struct road *road)
         road->callbacks.note(road->callbacks.user, "postgres-cut", text);
 }
 
+static bool roles_same(const struct road_roles *a, const struct road_roles *b)
+{
+        bool same = a->writer == b->writer && a->epoch == b->epoch &&
+                    a->own_writes == b->own_writes && a->own_stays == b->own_stays &&
+                    a->own_reads == b->own_reads && a->reader_count == b->reader_count;
+        for (uint32_t i = 0; same && i < a->reader_count; i++)
+                same = a->readers[i] == b->readers[i];
+        return same;
+}
+
 void road_roles_set(struct road *road, const struct road_roles *roles)
 {
-        if (memcmp(&road->roles, roles, sizeof *roles) == 0)
+        CHECK(roles->reader_count <= ROAD_SERVERS_MAX);
+        if (roles_same(&road->roles, roles))
                 return;
         road->roles = *roles;
         ways_review(road);

@@ -445,8 +445,15 @@ def a_server_that_dies_ends_its_sessions(world):
     world.primary.stop(9)
     assert is_cut(near) and is_cut(far)
     got = []
-    waiters = [threading.Thread(target=lambda node=node: got.append(connect(world.door(node, WRITE))))
-               for node in (1, 3)]
+
+    def wait_for_it(node):
+        while len(got) < 2:
+            try:
+                got.append(connect(world.door(node, WRITE)))
+                return
+            except psycopg2.OperationalError as error:
+                assert "starting up" in str(error), error  # the server's own word
+    waiters = [threading.Thread(target=wait_for_it, args=(node,)) for node in (1, 3)]
     for waiter in waiters:
         waiter.start()
     world.primary.start()

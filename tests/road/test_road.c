@@ -125,7 +125,7 @@ static void note(void *user, const char *name, const char *text)
 
 static uint16_t port_of(int fd)
 {
-        struct sockaddr_in name;
+        struct sockaddr_in name = {0};
         socklen_t len = sizeof name;
         assert_int_equal(getsockname(fd, (struct sockaddr *)&name, &len), 0);
         return ntohs(name.sin_port);
