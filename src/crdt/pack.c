@@ -2,6 +2,8 @@
  * opening one by running out of memory alone. */
 #include "crdt/pack_priv.h"
 
+#include "crdt/zset.h"
+
 #include "base/check.h"
 #include "base/put.h"
 
@@ -15,10 +17,8 @@ enum {
 };
 
 static const enum crdt_type types[] = {
-        [PACK_COUNTER] = CRDT_STRING,
-        [PACK_HASH] = CRDT_HASH,
-        [PACK_SET] = CRDT_SET,
-        [PACK_LIST] = CRDT_LIST,
+        [PACK_COUNTER] = CRDT_STRING, [PACK_HASH] = CRDT_HASH, [PACK_SET] = CRDT_SET,
+        [PACK_LIST] = CRDT_LIST,      [PACK_ZSET] = CRDT_ZSET,
 };
 
 size_t pack_size(size_t len)
@@ -207,6 +207,35 @@ static void list_make(struct writer *writer, const struct crdt_list *list)
         writer->pack->count = (uint8_t)count;
 }
 
+/* Of members that have one dot and no increments. */
+static void zset_make(struct writer *writer, const struct crdt_zset *zset)
+{
+        struct table_walk walk = {0};
+        if (zset == NULL || zset->table.count == 0 || zset->table.count > MAKE_ELEMENTS_MAX) {
+                writer->full = true;
+                return;
+        }
+        writer->pack->live = (uint8_t)zset->table.count;
+        writer->pack->count = (uint8_t)zset->table.count;
+        struct node *node = table_next(&zset->table, &walk);
+        for (; node != NULL && !writer->full; node = table_next(&zset->table, &walk)) {
+                const struct zset_member *member = zset_member_of(node);
+                if (member->more != NULL || member->one.count != 1 || member->one.removed ||
+                    node->key_len > CRDT_PACK_NAME_MAX) {
+                        writer->full = true;
+                        return;
+                }
+                write_u8(writer, (uint8_t)node->key_len);
+                write_dot(writer, zset_stamp(&member->one), 0);
+                uint8_t *at = writer_room(writer, sizeof member->one.score + node->key_len);
+                if (at == NULL)
+                        return;
+                memcpy(at, &member->one.score, sizeof member->one.score);
+                if (node->key_len > 0)
+                        memcpy(at + sizeof member->one.score, node_key(node).ptr, node->key_len);
+        }
+}
+
 /* The only type of which anything is known; false where it is not one that is packed. */
 static bool only_type(const struct crdt *crdt, enum pack_type *ret)
 {
@@ -230,8 +259,8 @@ static bool only_part(const struct crdt *crdt, enum pack_type type)
                     crdt->counter.base_kind != CRDT_BASE_NATIVE;
         return !crdt->evicted && !crdt->opaque_lost && crdt->bound_count == 0 &&
                !stamp_is(crdt->born) && crdt->siblings == NULL && crdt->hll == NULL &&
-               crdt->stream == NULL && crdt->zset == NULL && (counter || !base) &&
-               (crdt->fields == NULL || type == PACK_HASH) &&
+               crdt->stream == NULL && (crdt->zset == NULL || type == PACK_ZSET) &&
+               (counter || !base) && (crdt->fields == NULL || type == PACK_HASH) &&
                (crdt->members == NULL || type == PACK_SET) &&
                (crdt->list == NULL || type == PACK_LIST);
 }
@@ -251,6 +280,9 @@ static void body_make(struct writer *writer, const struct crdt *crdt, enum pack_
                 break;
         case PACK_LIST:
                 list_make(writer, crdt->list);
+                break;
+        case PACK_ZSET:
+                zset_make(writer, crdt->zset);
                 break;
         }
 }
@@ -381,7 +413,7 @@ static bool items_open(const struct table_env *env, const struct crdt_pack *pack
                 struct item *item = items_add(&change, slot, name, items_hash(&change, name));
                 if (item == NULL)
                         return false;
-                at += element_len(at);
+                at += element_len(pack, at);
                 bool more = true;
                 for (; more && change.err == ERR_NONE; dot += DOT_LEN) {
                         more = (*dot & DOT_MORE) != 0;
@@ -410,6 +442,19 @@ static bool list_open(const struct table_env *env, const struct crdt_pack *pack,
         return *slot != NULL;
 }
 
+static bool zset_open(const struct table_env *env, const struct crdt_pack *pack, struct crdt *crdt)
+{
+        struct crdt_env change = {.table = *env};
+        const uint8_t *at = pack->bytes + pack_body_at(pack);
+        for (unsigned i = 0; i < pack->count && change.err == ERR_NONE; i++) {
+                const uint8_t *score = at + 1 + DOT_LEN;
+                struct bytes name = bytes_of(score + sizeof(double), at[0]);
+                zset_load(&change, crdt, name, dot_read_at(at + 1), score_read_at(score));
+                at += element_len(pack, at);
+        }
+        return change.err == ERR_NONE;
+}
+
 static bool body_open(const struct table_env *env, const struct crdt_pack *pack, struct stamp last,
                       struct crdt *crdt)
 {
@@ -422,6 +467,8 @@ static bool body_open(const struct table_env *env, const struct crdt_pack *pack,
                 return items_open(env, pack, &crdt->members);
         case PACK_LIST:
                 return list_open(env, pack, &crdt->list);
+        case PACK_ZSET:
+                return zset_open(env, pack, crdt);
         }
         UNREACHABLE("every type is above");
 }
@@ -459,11 +506,15 @@ uint64_t crdt_pack_expire_at(const struct crdt_pack *pack)
         return (pack->flags & PACK_EXPIRES) != 0 ? u64_read(pack->bytes) : 0;
 }
 
-uint64_t crdt_pack_list_length(const struct crdt_pack *pack)
+uint64_t crdt_pack_length(const struct crdt_pack *pack, enum crdt_type type)
 {
         uint64_t length = 0;
         const uint8_t *at = pack->bytes + pack_body_at(pack);
-        for (unsigned i = 0; i < pack->count && pack_type(pack) == PACK_LIST; i++)
+        if (types[pack_type(pack)] != type)
+                return 0;
+        if (type != CRDT_LIST)
+                return pack->live;
+        for (unsigned i = 0; i < pack->count; i++)
                 length += pack_run_read(&at).count;
         return length;
 }

@@ -1,5 +1,5 @@
-/* pack.h - what is remembered of a small key, in one block: a counter, or a hash, set or list of few
- * elements. Most keys are such. A pack says the same as the `struct crdt` that it is made of, which
+/* pack.h - what is remembered of a small key, in one block: a counter, or a hash, set, list or sorted
+ * set of few elements. Most keys are such. A pack says the same as the `struct crdt` that it is made of, which
  * it becomes again for every change but the plainest; those are made in place.
  *
  * A pack has content of one type, or has had it, and nothing is remembered of any other. The
@@ -24,7 +24,7 @@ enum {
 struct crdt_pack *crdt_pack_make(const struct table_env *env, const struct crdt *crdt,
                                  struct stamp *ret_last);
 
-/* A set, hash or list without elements yet, created at `stamp`; a counter of one increment of its
+/* A set, hash, list or sorted set without elements yet, created at `stamp`; a counter of one increment of its
  * origin, which is told as *ret. NULL: no memory. */
 struct crdt_pack *crdt_pack_new(const struct table_env *env, enum crdt_type type,
                                 struct stamp stamp);
@@ -37,17 +37,25 @@ MUST_USE bool crdt_pack_open(const struct table_env *env, const struct crdt_pack
 
 void crdt_pack_free(const struct table_env *env, struct crdt_pack *pack);
 
-/* STRING: a counter; else HASH, SET or LIST; and what is visible: that, or NONE. */
+/* STRING: a counter; else HASH, SET, LIST or ZSET; and what is visible: that, or NONE. */
 enum crdt_type crdt_pack_kind(const struct crdt_pack *pack);
 enum crdt_type crdt_pack_type(const struct crdt_pack *pack);
 
 /* The time that is remembered; it counts where something is visible. */
 uint64_t crdt_pack_expire_at(const struct crdt_pack *pack);
-uint64_t crdt_pack_list_length(const struct crdt_pack *pack);
+/* How many elements are visible, where that is what it has; else 0. */
+uint64_t crdt_pack_length(const struct crdt_pack *pack, enum crdt_type type);
 
 /* As crdt_set_look. */
 enum crdt_member crdt_pack_member(const struct crdt_pack *pack, struct bytes member,
                                   region_id origin, uint64_t shipped);
+
+/* As crdt_zset_look. All members of a sorted set, in no order. */
+enum crdt_member crdt_pack_score(const struct crdt_pack *pack, struct bytes member,
+                                 region_id origin, uint64_t shipped, double *ret_score);
+void crdt_pack_scores(const struct crdt_pack *pack,
+                      void (*each)(void *context, struct bytes member, double score),
+                      void *context);
 
 /* ---- changes in place. False: not so plain, or no memory; the pack is as it was (of several puts,
  * with those before), and the change must be made to the whole. `stamp` is later than all that is
@@ -57,6 +65,10 @@ enum crdt_member crdt_pack_member(const struct crdt_pack *pack, struct bytes mem
 /* HSET of one field, SADD of one member. */
 bool crdt_pack_put(const struct table_env *env, struct crdt_pack **slot, struct bytes name,
                    struct stamp stamp);
+
+/* ZADD of one member, which has no dot but of that origin. */
+bool crdt_pack_score_put(const struct table_env *env, struct crdt_pack **slot, struct bytes name,
+                         struct stamp stamp, double score);
 
 /* HDEL of one field. */
 bool crdt_pack_hash_delete(struct crdt_pack *pack, struct bytes field, struct stamp stamp);
@@ -81,7 +93,7 @@ bool crdt_pack_pop(const struct table_env *env, struct crdt_pack **slot,
 bool crdt_pack_expire(const struct table_env *env, struct crdt_pack **slot, struct stamp stamp,
                       uint64_t expire_at_ms);
 
-/* The SADD, HSET or push of another region. `last` as above; it then is no smaller than the
+/* The SADD, HSET, ZADD or push of another region. `last` as above; it then is no smaller than the
  * delta's stamp. */
 bool crdt_pack_apply(struct crdt_env *env, struct crdt_pack **slot, struct stamp last,
                      const struct crdt_delta *delta);

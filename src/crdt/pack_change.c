@@ -39,8 +39,9 @@ static uint8_t *pack_splice(const struct table_env *env, struct crdt_pack **slot
 static uint8_t *element_find(struct crdt_pack *pack, struct bytes name)
 {
         uint8_t *at = pack->bytes + pack_body_at(pack);
+        size_t extra = pack_extra(pack);
         for (unsigned i = 0; i < pack->count; i++) {
-                size_t dots = dots_len(at + 1);
+                size_t dots = dots_len(at + 1) + extra;
                 if (at[0] == name.len &&
                     (name.len == 0 || memcmp(at + 1 + dots, name.ptr, name.len) == 0))
                         return at;
@@ -55,17 +56,20 @@ static bool at_end(const struct crdt_pack *pack, const uint8_t *at)
 }
 
 static bool element_add(const struct table_env *env, struct crdt_pack **slot, struct bytes name,
-                        struct stamp stamp)
+                        struct stamp stamp, double score)
 {
+        size_t extra = pack_extra(*slot);
         if (name.len > CRDT_PACK_NAME_MAX || (*slot)->count == CRDT_PACK_ELEMENTS_MAX)
                 return false;
-        uint8_t *at = pack_splice(env, slot, (*slot)->len, 0, 1 + DOT_LEN + name.len);
+        uint8_t *at = pack_splice(env, slot, (*slot)->len, 0, 1 + DOT_LEN + extra + name.len);
         if (at == NULL)
                 return false;
         at[0] = (uint8_t)name.len;
         dot_write_at(at + 1, stamp, 0);
+        if (extra > 0)
+                memcpy(at + 1 + DOT_LEN, &score, sizeof score);
         if (name.len > 0)
-                memcpy(at + 1 + DOT_LEN, name.ptr, name.len);
+                memcpy(at + 1 + DOT_LEN + extra, name.ptr, name.len);
         (*slot)->count++;
         (*slot)->live++;
         return true;
@@ -112,7 +116,7 @@ bool crdt_pack_put(const struct table_env *env, struct crdt_pack **slot, struct 
                 return false;
         uint8_t *element = element_find(*slot, name);
         if (at_end(*slot, element))
-                return element_add(env, slot, name, stamp);
+                return element_add(env, slot, name, stamp, 0);
         if (type == PACK_SET)
                 return member_dot(env, slot, element, stamp);
         field_write(*slot, element, stamp);
@@ -147,8 +151,8 @@ static void element_drop(const struct table_env *env, struct crdt_pack **slot,
                          const uint8_t *element)
 {
         size_t at = (size_t)(element - (*slot)->bytes);
+        CHECK(pack_splice(env, slot, at, element_len(*slot, element), 0) != NULL);
         (*slot)->count--;
-        CHECK(pack_splice(env, slot, at, element_len(element), 0) != NULL);
 }
 
 static bool dots_seen(const uint8_t *dot, const struct crdt_seen *seen)
@@ -182,7 +186,7 @@ enum crdt_member crdt_pack_member(const struct crdt_pack *pack, struct bytes mem
         if (pack_type(pack) != PACK_SET)
                 return CRDT_MEMBER_ABSENT;
         const uint8_t *at = pack->bytes + pack_body_at(pack);
-        for (unsigned i = 0; i < pack->count; i++, at += element_len(at)) {
+        for (unsigned i = 0; i < pack->count; i++, at += element_len(pack, at)) {
                 const uint8_t *dot = at + 1;
                 size_t dots = dots_len(dot);
                 if (at[0] != member.len ||
@@ -194,6 +198,52 @@ enum crdt_member crdt_pack_member(const struct crdt_pack *pack, struct bytes mem
                                 return CRDT_MEMBER_FRESH;
                 }
                 return CRDT_MEMBER_THERE;
+        }
+        return CRDT_MEMBER_ABSENT;
+}
+
+/* ---- sorted sets */
+
+bool crdt_pack_score_put(const struct table_env *env, struct crdt_pack **slot, struct bytes name,
+                         struct stamp stamp, double score)
+{
+        if (pack_type(*slot) != PACK_ZSET)
+                return false;
+        uint8_t *element = element_find(*slot, name);
+        if (at_end(*slot, element))
+                return element_add(env, slot, name, stamp, score);
+        struct stamp there = dot_read_at(element + 1);
+        if (there.origin != stamp.origin || there.hlc >= stamp.hlc)
+                return false;
+        dot_write_at(element + 1, stamp, 0);
+        memcpy(element + 1 + DOT_LEN, &score, sizeof score);
+        return true;
+}
+
+void crdt_pack_scores(const struct crdt_pack *pack,
+                      void (*each)(void *context, struct bytes member, double score), void *context)
+{
+        const uint8_t *at = pack->bytes + pack_body_at(pack);
+        for (unsigned i = 0; i < pack->count && pack_type(pack) == PACK_ZSET; i++) {
+                const uint8_t *score = at + 1 + DOT_LEN;
+                each(context, bytes_of(score + sizeof(double), at[0]), score_read_at(score));
+                at += element_len(pack, at);
+        }
+}
+
+enum crdt_member crdt_pack_score(const struct crdt_pack *pack, struct bytes member,
+                                 region_id origin, uint64_t shipped, double *ret_score)
+{
+        const uint8_t *at = pack->bytes + pack_body_at(pack);
+        for (unsigned i = 0; i < pack->count && pack_type(pack) == PACK_ZSET; i++) {
+                const uint8_t *score = at + 1 + DOT_LEN;
+                struct stamp stamp = dot_read_at(at + 1);
+                if (bytes_equal(bytes_of(score + sizeof(double), at[0]), member)) {
+                        *ret_score = score_read_at(score);
+                        return stamp.origin == origin && stamp.hlc > shipped ? CRDT_MEMBER_FRESH
+                                                                             : CRDT_MEMBER_THERE;
+                }
+                at += element_len(pack, at);
         }
         return CRDT_MEMBER_ABSENT;
 }
@@ -354,6 +404,23 @@ static bool apply_sadd(struct crdt_env *env, struct crdt_pack **slot,
         return true;
 }
 
+static bool apply_zadd(struct crdt_env *env, struct crdt_pack **slot,
+                       const struct crdt_delta *delta)
+{
+        struct cursor cursor = cursor_of(delta->list);
+        if (delta->elements.len > 0)
+                return false;
+        for (uint64_t i = 0; i < delta->list_count; i++) {
+                struct bytes member = name_read(&cursor);
+                double score = crdt_score_read(&cursor);
+                if (!crdt_pack_score_put(&env->table, slot, member, delta->stamp, score))
+                        return false;
+                if (env->native != NULL)
+                        env->native->zset_add(env->native->context, env->name, member, score);
+        }
+        return true;
+}
+
 /* A push that is later than all others stands at the end. */
 static bool apply_push(struct crdt_env *env, struct crdt_pack **slot, struct stamp last,
                        const struct crdt_delta *delta)
@@ -363,7 +430,7 @@ static bool apply_push(struct crdt_env *env, struct crdt_pack **slot, struct sta
         bool head = where == CRDT_LIST_HEAD;
         if (where > CRDT_LIST_HEAD || delta->stamp.hlc <= last.hlc)
                 return false;
-        uint64_t rank = head || env->native == NULL ? 0 : crdt_pack_list_length(*slot);
+        uint64_t rank = head || env->native == NULL ? 0 : crdt_pack_length(*slot, CRDT_LIST);
         uint64_t count = cursor_varint(&cursor);
         if (!crdt_pack_push(&env->table, slot, head, (uint32_t)count, delta->stamp))
                 return false;
@@ -389,6 +456,8 @@ bool crdt_pack_apply(struct crdt_env *env, struct crdt_pack **slot, struct stamp
                 done = apply_sadd(env, slot, delta);
         else if (delta->op == CRDT_OP_LIST_INSERT && pack_type(pack) == PACK_LIST)
                 done = apply_push(env, slot, last, delta);
+        else if (delta->op == CRDT_OP_ZADD && pack_type(pack) == PACK_ZSET)
+                done = apply_zadd(env, slot, delta);
         if (done && created) {
                 (*slot)->ttl_hlc = delta->stamp.hlc;
                 (*slot)->ttl_origin = delta->stamp.origin;
@@ -410,7 +479,7 @@ uint64_t crdt_pack_collect(const struct table_env *env, struct crdt_pack **slot,
                 if (goes)
                         element_drop(env, slot, element);
                 else
-                        at += element_len(element);
+                        at += element_len(*slot, element);
                 count += goes;
         }
         return count;

@@ -5,11 +5,11 @@
  *      counter  u8 enum crdt_base; BASED: u64 clock, u8 origin; of an INT: u64 number; then parts
  *      part     u8 flags | origin - 1; u64 clock, but with LAST; u64 total; u64 clock of the cut;
  *               CUT: u64 cut
- *      element  u8 length of the name; dots; the name
+ *      element  u8 length of the name; dots; of a sorted set, the 64 bits of the score; the name
  *      dot      u8 flags | origin - 1 (MORE dots follow, by rising origin; REMOVED), u64 clock
  *      run      u8 kind << 6 | origin - 1, u64 clock, varint first, varint count
  *
- * A field has one dot. All in the byte order of the machine. */
+ * A field has one dot, and so has a member of a sorted set. All in the byte order of the machine. */
 #ifndef MERIDIAN_CRDT_PACK_PRIV_H
 #define MERIDIAN_CRDT_PACK_PRIV_H
 
@@ -19,10 +19,10 @@
 #include <stddef.h>
 
 enum pack_flag {
-        PACK_TYPE = 3, /* enum pack_type */
-        PACK_EXPIRES = 4,
-        PACK_KILLED = 8,
-        PACK_BASED = 16,
+        PACK_TYPE = 7, /* enum pack_type */
+        PACK_EXPIRES = 8,
+        PACK_KILLED = 16,
+        PACK_BASED = 32,
 };
 
 enum pack_type {
@@ -30,6 +30,7 @@ enum pack_type {
         PACK_HASH,
         PACK_SET,
         PACK_LIST,
+        PACK_ZSET,
 };
 
 enum {
@@ -113,9 +114,22 @@ static inline size_t dots_len(const uint8_t *dots)
         return len;
 }
 
-static inline size_t element_len(const uint8_t *element)
+/* What is between an element's dots and its name. */
+static inline size_t pack_extra(const struct crdt_pack *pack)
 {
-        return 1 + dots_len(element + 1) + element[0];
+        return pack_type(pack) == PACK_ZSET ? sizeof(double) : 0;
+}
+
+static inline size_t element_len(const struct crdt_pack *pack, const uint8_t *element)
+{
+        return 1 + dots_len(element + 1) + pack_extra(pack) + element[0];
+}
+
+static inline double score_read_at(const uint8_t *at)
+{
+        double score;
+        memcpy(&score, at, sizeof score);
+        return score;
 }
 
 /* At `at`, which is moved behind it. */

@@ -380,6 +380,18 @@ bool crdt_zset_put(struct crdt_env *env, struct crdt *crdt, struct bytes name, u
         return true;
 }
 
+void zset_load(struct crdt_env *env, struct crdt *crdt, struct bytes name, struct stamp dot,
+               double score)
+{
+        struct zset_member *member =
+                member_make(env, crdt, name, table_hash(&env->table, MEMBER_SPACE, name));
+        if (member == NULL)
+                return;
+        member->one.count = 1;
+        dot_set(&member->one, dot, score, false);
+        crdt->zset->live++;
+}
+
 /* ---- removals */
 
 /* What has not come yet is remembered. */

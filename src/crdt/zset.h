@@ -60,6 +60,10 @@ struct zset_told {
 
 void zset_free(const struct table_env *env, struct crdt_zset **slot);
 
+/* Makes a member that is not there yet, with one dot. */
+void zset_load(struct crdt_env *env, struct crdt *crdt, struct bytes name, struct stamp dot,
+               double score);
+
 /* A ZADD; what it had seen comes by zset_observed. */
 void zset_add(struct crdt_env *env, struct crdt *crdt, struct bytes member, double score,
               struct stamp dot);

@@ -284,6 +284,11 @@ static enum err run_items(struct keyspace *keyspace, struct stamp stamp, struct 
 static enum err run_score(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                           const struct keyspace_op *op, struct keyspace_change *ret)
 {
+        uint8_t flags;
+        if (pack_body(keyspace, entry, op->op, stamp, op->body, &flags)) {
+                publish(keyspace, stamp, op, flags, ret);
+                return ERR_NONE;
+        }
         if (entry->node.kind != ENTRY_FULL || crdt_zset_plain(entry->crdt) == NULL)
                 return scores_publish(keyspace, stamp, entry, op->body, ret);
         struct crdt_env env = {.table = keyspace->env};

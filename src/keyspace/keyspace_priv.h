@@ -224,7 +224,7 @@ enum err entry_delete(struct keyspace *keyspace, uint64_t wall_ms, struct entry 
  * then says so. */
 bool change_is_part(const struct entry *entry, enum crdt_op op, struct keyspace_change *ret);
 
-/* local_pack.c: changes whose stamp is issued, in place. HSET, HDEL, SADD and LIST_INSERT with that
+/* local_pack.c: changes whose stamp is issued, in place. HSET, HDEL, SADD, ZADD and LIST_INSERT with that
  * body: the delta needs the flags. An increment: what it came to. */
 bool pack_body(struct keyspace *keyspace, struct entry *entry, enum crdt_op op, struct stamp stamp,
                struct bytes body, uint8_t *ret_flags);

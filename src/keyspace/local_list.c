@@ -15,7 +15,7 @@ static const struct crdt *list_of(struct keyspace *keyspace, struct entry *entry
 uint64_t entry_list_length(const struct entry *entry)
 {
         if (entry->node.kind == ENTRY_PACK)
-                return crdt_pack_list_length(entry->pack);
+                return crdt_pack_length(entry->pack, CRDT_LIST);
         return entry->node.kind == ENTRY_FULL ? crdt_list_length(entry->crdt) : 0;
 }
 

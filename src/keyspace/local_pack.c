@@ -16,8 +16,24 @@ static enum crdt_type op_type(enum crdt_op op)
                 return CRDT_SET;
         case CRDT_OP_LIST_INSERT:
                 return CRDT_LIST;
+        case CRDT_OP_ZADD:
+                return CRDT_ZSET;
         }
         return CRDT_NONE;
+}
+
+static bool name_change(struct keyspace *keyspace, struct crdt_pack **slot, enum crdt_op op,
+                        struct stamp stamp, struct cursor *cursor)
+{
+        struct bytes name = cursor_slice(cursor);
+        if (op == CRDT_OP_HDEL)
+                return crdt_pack_hash_delete(*slot, name, stamp);
+        if (op == CRDT_OP_ZADD)
+                return crdt_pack_score_put(&keyspace->env, slot, name, stamp,
+                                           crdt_score_read(cursor));
+        if (op == CRDT_OP_HSET)
+                cursor_slice(cursor);
+        return crdt_pack_put(&keyspace->env, slot, name, stamp);
 }
 
 static bool names_change(struct keyspace *keyspace, struct crdt_pack **slot, enum crdt_op op,
@@ -25,12 +41,8 @@ static bool names_change(struct keyspace *keyspace, struct crdt_pack **slot, enu
 {
         uint64_t count = cursor_varint(cursor);
         for (uint64_t i = 0; i < count; i++) {
-                struct bytes name = cursor_slice(cursor);
-                if (op == CRDT_OP_HDEL ? !crdt_pack_hash_delete(*slot, name, stamp)
-                                       : !crdt_pack_put(&keyspace->env, slot, name, stamp))
+                if (!name_change(keyspace, slot, op, stamp, cursor))
                         return false;
-                if (op == CRDT_OP_HSET)
-                        cursor_slice(cursor);
         }
         return true;
 }

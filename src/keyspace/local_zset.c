@@ -38,10 +38,19 @@ enum err scores_publish(struct keyspace *keyspace, struct stamp stamp, struct en
 {
         if (change_is_part(entry, CRDT_OP_ZADD, ret))
                 return ERR_NONE;
+        uint8_t flags;
+        if (pack_body(keyspace, entry, CRDT_OP_ZADD, stamp, body, &flags)) {
+                buffer_bytes(delta_begin(keyspace, stamp, CRDT_OP_ZADD, flags, entry_name(entry)),
+                             body);
+                if (keyspace->delta.err != ERR_NONE)
+                        return keyspace->delta.err;
+                change_publish(keyspace, stamp, ret);
+                return ERR_NONE;
+        }
         struct crdt *crdt = entry_full(keyspace, entry);
         if (crdt == NULL)
                 return ERR_NOMEM;
-        uint8_t flags = created_flag(entry);
+        flags = created_flag(entry);
         if (crdt->zset != NULL && body_has_observed(keyspace, crdt, body))
                 flags |= CRDT_FLAG_ELEMENTS;
         struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_ZADD, flags, entry_name(entry));
@@ -141,33 +150,43 @@ enum err keyspace_local_zset_increment(struct keyspace *keyspace, uint64_t wall_
         return scores_publish(keyspace, stamp, entry, buffer_view(&keyspace->text), ret);
 }
 
-static const struct crdt *look(const struct keyspace *keyspace, struct crdt_name name)
+static const struct entry *look(const struct keyspace *keyspace, struct crdt_name name)
 {
         const struct node *node =
                 table_look(&keyspace->env, &keyspace->table, (uint16_t)name.db, name.key);
-        return node == NULL || node->kind != ENTRY_FULL ? NULL : ((const struct entry *)node)->crdt;
+        const struct entry *entry = (const struct entry *)node;
+        return node == NULL || entry_short(entry) ? NULL : entry;
 }
 
 enum crdt_member keyspace_zset_look(const struct keyspace *keyspace, struct crdt_name name,
                                     struct bytes member, uint64_t shipped, double *ret_score)
 {
-        const struct crdt *crdt = look(keyspace, name);
-        return crdt == NULL ? CRDT_MEMBER_ABSENT
-                            : crdt_zset_look(&keyspace->env, crdt, member, keyspace->config.origin,
-                                             shipped, ret_score);
+        const struct entry *entry = look(keyspace, name);
+        region_id self = keyspace->config.origin;
+        if (entry == NULL)
+                return CRDT_MEMBER_ABSENT;
+        return entry->node.kind == ENTRY_PACK
+                       ? crdt_pack_score(entry->pack, member, self, shipped, ret_score)
+                       : crdt_zset_look(&keyspace->env, entry->crdt, member, self, shipped,
+                                        ret_score);
 }
 
 uint64_t keyspace_zset_length(const struct keyspace *keyspace, struct crdt_name name)
 {
-        const struct crdt *crdt = look(keyspace, name);
-        return crdt == NULL ? 0 : crdt_zset_length(crdt);
+        const struct entry *entry = look(keyspace, name);
+        if (entry == NULL)
+                return 0;
+        return entry->node.kind == ENTRY_PACK ? crdt_pack_length(entry->pack, CRDT_ZSET)
+                                              : crdt_zset_length(entry->crdt);
 }
 
 void keyspace_zset_each(const struct keyspace *keyspace, struct crdt_name name,
                         void (*each)(void *context, struct bytes member, double score),
                         void *context)
 {
-        const struct crdt *crdt = look(keyspace, name);
-        if (crdt != NULL)
-                crdt_zset_each(crdt, each, context);
+        const struct entry *entry = look(keyspace, name);
+        if (entry != NULL && entry->node.kind == ENTRY_PACK)
+                crdt_pack_scores(entry->pack, each, context);
+        else if (entry != NULL)
+                crdt_zset_each(entry->crdt, each, context);
 }
