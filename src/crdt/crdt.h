@@ -648,6 +648,10 @@ bool crdt_base_open(const struct crdt *crdt);
 /* A finite decimal number, as a float base or amount may be. */
 bool crdt_number(struct bytes text, double *ret);
 
+/* What an increment of `before` adds: a whole number as one, so that the sum stays exact beyond what
+ * doubles keep, unless that may leave the range of integers. */
+struct crdt_totals crdt_amount(double amount, double before);
+
 /* The same as crdt_text where it is an integer without a float part: the sum, saturated. */
 bool crdt_sum_whole(const struct crdt *crdt, int64_t *ret);
 

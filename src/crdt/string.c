@@ -109,6 +109,21 @@ bool crdt_number(struct bytes text, double *ret)
         return number_float(text, ret);
 }
 
+struct crdt_totals crdt_amount(double amount, double before)
+{
+        const double exact = (double)(1ll << 53); /* below it a double keeps each whole number */
+        const double range = (double)(1ll << 62);
+        double after = before + amount;
+        if (amount >= -exact && amount <= exact && after >= -range && after <= range &&
+            before >= -range && before <= range) {
+                int64_t whole = (int64_t)amount;
+                double rest = amount - (double)whole;
+                if (!(rest < 0 || rest > 0))
+                        return (struct crdt_totals){(uint64_t)whole, 0};
+        }
+        return (struct crdt_totals){0, amount};
+}
+
 bool crdt_text(const struct crdt *crdt, struct buffer *buffer)
 {
         buffer_reset(buffer);

@@ -352,8 +352,9 @@ enum err keyspace_local_increment_float(struct keyspace *keyspace, uint64_t wall
                 return ERR_NOMEM;
         if (value_before.len == 0)
                 value_before = BYTES("0");
-        enum err err = count_publish(keyspace, keyspace_issue(keyspace, wall_ms), entry, 0, amount,
-                                     value_before, ret);
+        struct crdt_totals more = crdt_amount(amount, before);
+        enum err err = count_publish(keyspace, keyspace_issue(keyspace, wall_ms), entry,
+                                     (int64_t)more.whole, more.part, value_before, ret);
         return err != ERR_NONE || ret->nothing ? err : change_text(keyspace, entry, NULL, ret);
 }
 

@@ -144,6 +144,6 @@ enum err keyspace_local_hash_increment_float(struct keyspace *keyspace, uint64_t
                 return ERR_INVALID;
         if (value_before.len == 0)
                 value_before = BYTES("0");
-        return hash_increment(keyspace, wall_ms, name, field, (struct crdt_totals){0, amount},
+        return hash_increment(keyspace, wall_ms, name, field, crdt_amount(amount, before),
                               value_before, ret);
 }

@@ -193,6 +193,25 @@ static void test_sum_saturates(void **state)
         assert_true(bytes_equal(change.text, BYTES("9223372036854775803")));
 }
 
+/* A double would lose the last digit; two regions' whole numbers add up all the same. */
+static void test_whole_floats_are_exact(void **state)
+{
+        (void)state;
+        set(&a, "9007199254740993");
+        meet();
+        assert_int_equal(keyspace_local_increment_float(a.keyspace, a.now, key, 1,
+                                                        BYTES("9007199254740993"), &change),
+                         ERR_NONE);
+        assert_true(bytes_equal(change.text, BYTES("9007199254740994")));
+        model_string_set(&a.model, key, change.text, 0);
+        assert_int_equal(keyspace_local_increment_float(b.keyspace, b.now, key, -3,
+                                                        BYTES("9007199254740993"), &change),
+                         ERR_NONE);
+        model_string_set(&b.model, key, change.text, 0);
+        meet();
+        shows("9007199254740991");
+}
+
 /* Running totals are told as 64 bits: a difference of more would be another one elsewhere. */
 static void test_count_beyond_64_bits(void **state)
 {
@@ -500,6 +519,7 @@ int main(void)
                 RULE(test_increments_add_up),
                 RULE(test_set_takes_what_it_saw),
                 RULE(test_sum_saturates),
+                RULE(test_whole_floats_are_exact),
                 RULE(test_count_beyond_64_bits),
                 RULE(test_replay_knows_the_base),
                 RULE(test_text_hides_increments),
