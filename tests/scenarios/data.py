@@ -74,3 +74,18 @@ def scenario_one_of_many_writes_to_a_key_wins_everywhere(lab):
         lab.redis(region).set("title", f"version {index}")
     eventually("one winner", lambda: len({lab.redis(r).get("title") for r in REGIONS}) == 1)
     expect(lab.redis("us-east").type("title"), "string", "its type")
+
+
+def scenario_values_of_any_size_go_to_the_other_regions(lab):
+    here = lab.redis("us-east")
+    sizes = [9 << 20, 20 << 20]
+    for size in sizes:
+        here.set(f"long:{size}", "x" * size)
+    here.set("long:after", "yes")
+    for region in REGIONS:
+        for size in sizes:
+            eventually(f"{region} has {size} bytes", lambda r=region, s=size:
+                       lab.redis(r).strlen(f"long:{s}") == s, 40)
+        eventually(f"{region} has what came after", lambda r=region: lab.redis(r).get("long:after"))
+    here.delete(*[f"long:{size}" for size in sizes])
+    lab.wait_all_active(60)
