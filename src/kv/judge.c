@@ -1,6 +1,6 @@
-/* What a transaction may do, before it does anything: do its conditions hold, and could each step of
- * the branch be carried out? A key is written at most once, and only what was there at the beginning
- * can be deleted, so what a step will do is known without the steps before it. */
+/* What a transaction may do, before it does anything: do its conditions hold, and could each step
+ * of the branch be carried out? A key is written at most once, and only what was there at the
+ * beginning can be deleted, so what a step will do is known without the steps before it. */
 #include "kv/kv_priv.h"
 
 /* ---- conditions ---- */

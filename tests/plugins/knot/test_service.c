@@ -1,5 +1,5 @@
-/* Services in DNS: which names are ours, what they answer, in which order, and that no name, however
- * odd, is read beyond its end. */
+/* Services in DNS: which names are ours, what they answer, in which order, and that no name,
+ * however odd, is read beyond its end. */
 #include "service.h"
 
 #include "../../reader/view_of.h"
