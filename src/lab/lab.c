@@ -574,6 +574,10 @@ static int command_up(int argc, char **argv)
                 return 1;
         lab_step("health", "all three regions are active, after %.1f s",
                  (double)(lab_now_ms() - begin) / 1000);
+        if (lab_postgres_used(&lab) && lab_postgres_signal(&lab, &lab_regions[0], 0) == 0)
+                lab_step("PostgreSQL",
+                         "not there: the topology that this lab agreed on earlier has "
+                         "none; `lab down --wipe` begins anew");
         print_table(lab_postgres_used(&lab));
         print_try();
         return 0;

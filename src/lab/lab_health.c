@@ -47,7 +47,10 @@ static void status_look(const struct lab *lab, json_t *status, const struct lab_
                         continue;
                 json_t *parts = json_object_get(row, "parts");
                 for (size_t i = 0; i < COUNT_OF(part_keys); i++) {
-                        if (strcmp(part_keys[i], "postgres") == 0 && !lab_postgres_used(lab))
+                        /* A lab of an older build has agreed on a topology without it. */
+                        if (strcmp(part_keys[i], "postgres") == 0 &&
+                            (!lab_postgres_used(lab) ||
+                             !json_is_object(json_object_get(status, "postgres"))))
                                 continue;
                         const char *part = json_string_value(json_object_get(parts, part_keys[i]));
                         if (part == NULL || strcmp(part, "healthy") != 0)
