@@ -189,7 +189,7 @@ static void promote(struct seats *now)
                 if (seat->there && seat->member.role == CONSENSUS_LEARNER &&
                     seat->member.wanted != 0) {
                         seat->member.role = seat->member.wanted;
-                        seat->member.wanted = 0;
+                        seat->member.wanted = (enum consensus_member_role)0;
                         return;
                 }
         }
