@@ -1,6 +1,6 @@
 /* api_services.c - GET /services/NAME: the instances of a service as this node's copy of the global
- * values has them, so it is answered without a majority: those of the own region first, then by round
- * trip, those of regions that get no traffic last. */
+ * values has them, so it is answered without a majority: those of the own region first, then by
+ * round trip, those of regions that get no traffic last. */
 #include "api/api_priv.h"
 
 #include "board/board.h"
