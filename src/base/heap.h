@@ -45,8 +45,8 @@ MUST_USE void *heap_resize(struct heap *heap, void *ptr, size_t size);
 /* Gives memory back; NULL is fine. */
 void heap_free(struct heap *heap, void *ptr);
 
-/* The same for blocks whose size the caller knows when it gives them back: they have no header, which
- * counts where there are millions of them. Zeroed; what a resize adds is not. To shrink never
+/* The same for blocks whose size the caller knows when it gives them back: they have no header,
+ * which counts where there are millions of them. Zeroed; what a resize adds is not. To shrink never
  * fails. heap_free must not see them. */
 MUST_USE void *heap_take(struct heap *heap, size_t size);
 MUST_USE void *heap_retake(struct heap *heap, void *ptr, size_t size_before, size_t size);

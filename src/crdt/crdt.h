@@ -648,8 +648,8 @@ bool crdt_base_open(const struct crdt *crdt);
 /* A finite decimal number, as a float base or amount may be. */
 bool crdt_number(struct bytes text, double *ret);
 
-/* What an increment of `before` adds: a whole number as one, so that the sum stays exact beyond what
- * doubles keep, unless that may leave the range of integers. */
+/* What an increment of `before` adds: a whole number as one, so that the sum stays exact beyond
+ * what doubles keep, unless that may leave the range of integers. */
 struct crdt_totals crdt_amount(double amount, double before);
 
 /* The same as crdt_text where it is an integer without a float part: the sum, saturated. */
@@ -685,9 +685,9 @@ enum crdt_member crdt_zset_look(const struct table_env *env, const struct crdt *
                                 struct bytes member, region_id origin, uint64_t shipped,
                                 double *ret_score);
 
-/* The same for a list: a push of `count` with a stamp later than all that is known, and a pop of one
- * that leaves some, whose name is appended as a delta has it. False: not so plain, or no memory;
- * nothing is changed. */
+/* The same for a list: a push of `count` with a stamp later than all that is known, and a pop of
+ * one that leaves some, whose name is appended as a delta has it. False: not so plain, or no
+ * memory; nothing is changed. */
 bool crdt_list_push_plain(const struct table_env *env, struct crdt *crdt, bool head, uint32_t count,
                           struct stamp stamp);
 bool crdt_list_pop_plain(const struct table_env *env, struct crdt *crdt,

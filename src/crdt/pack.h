@@ -1,10 +1,11 @@
-/* pack.h - what is remembered of a small key, in one block: a counter, or a hash, set, list or sorted
- * set of few elements. Most keys are such. A pack says the same as the `struct crdt` that it is made of, which
- * it becomes again for every change but the plainest; those are made in place.
+/* pack.h - what is remembered of a small key, in one block: a counter, or a hash, set, list or
+ * sorted set of few elements. Most keys are such. A pack says the same as the `struct crdt` that it
+ * is made of, which it becomes again for every change but the plainest; those are made in place.
  *
  * A pack has content of one type, or has had it, and nothing is remembered of any other. The
- * largest stamp of a write (`last`) is kept by the owner, beside it: after a change in place that is
- * the change's. The owner frees a pack with crdt_pack_free; `slot` is where it keeps the pointer. */
+ * largest stamp of a write (`last`) is kept by the owner, beside it: after a change in place that
+ * is the change's. The owner frees a pack with crdt_pack_free; `slot` is where it keeps the
+ * pointer. */
 #ifndef MERIDIAN_CRDT_PACK_H
 #define MERIDIAN_CRDT_PACK_H
 
@@ -24,8 +25,8 @@ enum {
 struct crdt_pack *crdt_pack_make(const struct table_env *env, const struct crdt *crdt,
                                  struct stamp *ret_last);
 
-/* A set, hash, list or sorted set without elements yet, created at `stamp`; a counter of one increment of its
- * origin, which is told as *ret. NULL: no memory. */
+/* A set, hash, list or sorted set without elements yet, created at `stamp`; a counter of one
+ * increment of its origin, which is told as *ret. NULL: no memory. */
 struct crdt_pack *crdt_pack_new(const struct table_env *env, enum crdt_type type,
                                 struct stamp stamp);
 struct crdt_pack *crdt_pack_count_new(const struct table_env *env, struct stamp stamp,
@@ -59,8 +60,8 @@ void crdt_pack_scores(const struct crdt_pack *pack,
 
 /* ---- changes in place. False: not so plain, or no memory; the pack is as it was (of several puts,
  * with those before), and the change must be made to the whole. `stamp` is later than all that is
- * known, but for crdt_pack_apply. A removal is plain where what goes is covered by `seen`: it cannot
- * come again. */
+ * known, but for crdt_pack_apply. A removal is plain where what goes is covered by `seen`: it
+ * cannot come again. */
 
 /* HSET of one field, SADD of one member. */
 bool crdt_pack_put(const struct table_env *env, struct crdt_pack **slot, struct bytes name,

@@ -7,8 +7,8 @@
 
 #include "base/check.h"
 
-/* Puts `len` bytes in the place of `gone` at `at`, to be filled by the caller; NULL: too long, or no
- * memory. */
+/* Puts `len` bytes in the place of `gone` at `at`, to be filled by the caller; NULL: too long, or
+ * no memory. */
 static uint8_t *pack_splice(const struct table_env *env, struct crdt_pack **slot, size_t at,
                             size_t gone, size_t len)
 {
@@ -359,7 +359,7 @@ bool crdt_pack_expire(const struct table_env *env, struct crdt_pack **slot, stru
 
 /* ---- changes of other regions */
 
-/* A field that is not older than the delta's: both stay as they are, and there may be a conflict. */
+/* A field that is not older than the delta's: both stay, and there may be a conflict. */
 static bool hash_fresh(struct crdt_pack *pack, const struct crdt_delta *delta)
 {
         struct cursor cursor = cursor_of(delta->list);

@@ -9,7 +9,7 @@
  *      dot      u8 flags | origin - 1 (MORE dots follow, by rising origin; REMOVED), u64 clock
  *      run      u8 kind << 6 | origin - 1, u64 clock, varint first, varint count
  *
- * A field has one dot, and so has a member of a sorted set. All in the byte order of the machine. */
+ * A field has one dot, and so has a member of a sorted set. In the byte order of the machine. */
 #ifndef MERIDIAN_CRDT_PACK_PRIV_H
 #define MERIDIAN_CRDT_PACK_PRIV_H
 

@@ -1,8 +1,9 @@
-/* Buckets of a cache line: seven nodes, and of each a byte of its key's hash, so that a search reads
- * the bucket and hardly ever a node that is not meant. A bucket that is full goes on in another one,
- * to which its last slot then points. Two arrays of buckets while a resize is under way: every find,
- * insert and remove moves a few nodes from the old array to the new. Running out of memory for a
- * larger array is no error: the chains grow longer, and the next insert tries again.
+/* Buckets of a cache line: seven nodes, and of each a byte of its key's hash, so that a search
+ * reads the bucket and hardly ever a node that is not meant. A bucket that is full goes on in
+ * another one, to which its last slot then points. Two arrays of buckets while a resize is under
+ * way: every find, insert and remove moves a few nodes from the old array to the new. Running out
+ * of memory for a larger array is no error: the chains grow longer, and the next insert tries
+ * again.
  *
  * The cursor of a walk counts with its bits reversed (the idea of Pieter Noordhuis in Redis): a
  * bucket of the smaller array and those of the larger that it splits into share their low bits, so

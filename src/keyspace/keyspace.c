@@ -1,6 +1,6 @@
 /* The table of keys, the clock, looking and counting. A key that only ever saw SET, or SET and DEL,
- * is kept in 35 bytes beside its name; any other history makes it full, and a SET or DEL that
- * nothing else is left behind makes it small again. */
+ * is kept in 27 bytes beside its name, a counter or few elements in a pack beside that; any other
+ * history makes it full, and a change that leaves nothing else behind makes it small again. */
 #include "keyspace/keyspace_priv.h"
 
 #include "base/check.h"

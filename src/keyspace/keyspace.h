@@ -335,8 +335,9 @@ struct keyspace_op {
                           * LIST_REMOVE: of one element at an end, where there is any */
         int64_t amount;  /* COUNT; LIST_REMOVE: 1 the head, 0 the tail */
 
-        /* Not of COUNT and LIST_REMOVE: the delta as crdt/crdt.h has it, without flags, in memory of the caller.
-         * The clock and the operation are filled in. `body` is its part after the key. */
+        /* Not of COUNT and LIST_REMOVE: the delta as crdt/crdt.h has it, without flags, in memory
+         * of the caller. The clock and the operation are filled in. `body` is its part after the
+         * key. */
         uint8_t *delta;
         size_t delta_len;
         struct bytes body;

@@ -10,8 +10,8 @@
 enum entry_kind {
         ENTRY_STRING, /* only SET: stamp is the SET's, `more` its expiry time */
         ENTRY_DEAD,   /* SET, then deleted: stamp is the kill's, (more, more_origin) the SET's */
-        ENTRY_PACK, /* a counter, or few elements: stamp is the last write's, `pack` says the rest */
-        ENTRY_FULL, /* `crdt` says all */
+        ENTRY_PACK,   /* a counter, or few elements: the last write's stamp, `pack` says the rest */
+        ENTRY_FULL,   /* `crdt` says all */
 };
 
 struct entry {
@@ -224,8 +224,8 @@ enum err entry_delete(struct keyspace *keyspace, uint64_t wall_ms, struct entry 
  * then says so. */
 bool change_is_part(const struct entry *entry, enum crdt_op op, struct keyspace_change *ret);
 
-/* local_pack.c: changes whose stamp is issued, in place. HSET, HDEL, SADD, ZADD and LIST_INSERT with that
- * body: the delta needs the flags. An increment: what it came to. */
+/* local_pack.c: changes whose stamp is issued, in place. HSET, HDEL, SADD, ZADD and LIST_INSERT
+ * with that body: the delta needs the flags. An increment: what it came to. */
 bool pack_body(struct keyspace *keyspace, struct entry *entry, enum crdt_op op, struct stamp stamp,
                struct bytes body, uint8_t *ret_flags);
 bool pack_count(struct keyspace *keyspace, struct entry *entry, struct stamp stamp, int64_t amount,
