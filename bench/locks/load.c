@@ -252,7 +252,7 @@ static void server_add(const char *text)
         memcpy(host, text, (size_t)(colon - text));
         host[colon - text] = '\0';
         server->sin_family = AF_INET;
-        server->sin_port = htons((uint16_t)atoi(colon + 1));
+        server->sin_port = htons((uint16_t)strtoul(colon + 1, NULL, 10));
         if (inet_pton(AF_INET, host, &server->sin_addr) != 1)
                 load_die("'%s' is no address", text);
         load.server_count++;
@@ -268,9 +268,9 @@ int main(int argc, char **argv)
                 server_add(argv[at++]);
         if (load_door == NULL || load.server_count == 0 || argc < at + 2)
                 load_die("usage: load DOOR HOST:PORT ... CLIENTS SECONDS [CONNECTIONS] [PREFIX]");
-        load.client_count = (uint32_t)atoi(argv[at]);
-        double seconds = atof(argv[at + 1]);
-        uint32_t wish = argc > at + 2 ? (uint32_t)atoi(argv[at + 2]) : 0;
+        load.client_count = (uint32_t)strtoul(argv[at], NULL, 10);
+        double seconds = strtod(argv[at + 1], NULL);
+        uint32_t wish = argc > at + 2 ? (uint32_t)strtoul(argv[at + 2], NULL, 10) : 0;
         load.conn_count = load_door->conn_count(load.client_count, wish);
         if (load.client_count == 0 || load.conn_count > CONNS_MAX || seconds <= 0)
                 load_die("1 to %d clients, and some time", CONNS_MAX);

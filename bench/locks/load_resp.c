@@ -63,7 +63,7 @@ static bool resp_line(struct load_client *client, struct line *line)
                 line->good = mark != '-' && !(mark == '$' && line->text[1] == '-') && mark != '_' &&
                              strcmp(line->text, ":0") != 0;
                 if (mark == '*')
-                        line->left = (unsigned)atoi(line->text + 1) + 1;
+                        line->left = (unsigned)strtoul(line->text + 1, NULL, 10) + 1;
                 else
                         line->left = mark == '$' && line->good ? 2 : 1;
         } else if (mark == '$' && line->text[1] != '-') {

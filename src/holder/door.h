@@ -1,4 +1,5 @@
-/* door.h - private to holder/: one question and its answer, over RESP, to whichever node answers. */
+/* door.h - private to holder/: one question and its answer, over RESP, to whichever node answers.
+ * */
 #ifndef MERIDIAN_HOLDER_DOOR_H
 #define MERIDIAN_HOLDER_DOOR_H
 
@@ -36,7 +37,8 @@ struct door_answer {
 bool door_open(struct door *door, const char *const *nodes, size_t count);
 void door_close(struct door *door);
 
-/* Asks the present node, by a connection that is kept. After DOOR_NONE the next one's turn comes. */
+/* Asks the present node, by a connection that is kept. After DOOR_NONE the next one's turn comes.
+ * */
 void door_ask(struct door *door, const char *const *words, size_t count, uint64_t until_us,
               struct door_answer *ret);
 

@@ -6,8 +6,8 @@
  *                                                                       |
  *                             refused, or the end has come: lost <------'
  *
- * `until_us` is the only truth: it is moved forward by an answer, by the lease counted from when the
- * question was sent, and is 0 when the lock is lost. Nothing else makes a lock sure. */
+ * `until_us` is the only truth: it is moved forward by an answer, by the lease counted from when
+ * the question was sent, and is 0 when the lock is lost. Nothing else makes a lock sure. */
 #include "holder/door.h"
 #include "holder/meridian_lock.h"
 

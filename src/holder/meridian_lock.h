@@ -1,5 +1,5 @@
-/* meridian_lock.h - locks for programs: a lock that is kept while its program lives, and that says so
- * before it becomes doubtful.
+/* meridian_lock.h - locks for programs: a lock that is kept while its program lives, and that says
+ * so before it becomes doubtful.
  *
  * A lock is a lease, renewed by a thread of this library at a quarter of its time to live. The
  * library counts the lease from the moment when the question was sent that was answered last, by a
@@ -57,9 +57,9 @@ enum meridian_lock_status {
         MERIDIAN_LOCK_NOMEM,
 };
 
-/* Waits for the lock up to wait_ms, and some seconds more where nodes do not answer. `why` (NULL, or
- * of `why_size` bytes) gets a sentence where it is not OK. The lock must be released in any case,
- * also when it is lost. */
+/* Waits for the lock up to wait_ms, and some seconds more where nodes do not answer. `why` (NULL,
+ * or of `why_size` bytes) gets a sentence where it is not OK. The lock must be released in any
+ * case, also when it is lost. */
 enum meridian_lock_status meridian_lock_acquire(const struct meridian_lock_options *options,
                                                 const char *key, struct meridian_lock **ret_lock,
                                                 char *why, size_t why_size);

@@ -1,8 +1,8 @@
 /* backup.c - `meridian backup FILE` and `meridian restore FILE DATA_DIR`.
  *
- * A backup asks every node for what it holds, while all go on, and keeps of each group what is newest. A
- * restore makes one data folder ready: its daemon begins with the backup at its next start, under a
- * new life, which all nodes of the restored cluster share. */
+ * A backup asks every node for what it holds, while all go on, and keeps of each group what is
+ * newest. A restore makes one data folder ready: its daemon begins with the backup at its next
+ * start, under a new life, which all nodes of the restored cluster share. */
 #include "council/backup.h"
 #include "base/buffer.h"
 #include "base/heap.h"

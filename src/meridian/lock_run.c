@@ -2,12 +2,14 @@
  *
  *   got --> running --the command ends--> released: its status
  *              |
- *              `--doubtful: TERM--> ending --the command ends, or the lock is renewed too late--> 76
+ *              `--doubtful: TERM--> ending --the command ends, or the lock is renewed too late-->
+ *              76
  *                                     `--half of what is left has passed: KILL
  *
- * A command whose lock is in doubt is ended while the lock is still sure. What this program cannot do
- * for it: when both are stopped (by a signal, or by the machine) the command goes on for a moment
- * when they are let go. So the command finds its token in MERIDIAN_LOCK_TOKEN, for the resource. */
+ * A command whose lock is in doubt is ended while the lock is still sure. What this program cannot
+ * do for it: when both are stopped (by a signal, or by the machine) the command goes on for a
+ * moment when they are let go. So the command finds its token in MERIDIAN_LOCK_TOKEN, for the
+ * resource. */
 #include "holder/meridian_lock.h"
 #include "meridian/cli.h"
 #include "meridian/lock_options.h"

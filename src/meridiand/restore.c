@@ -1,5 +1,5 @@
-/* restore.c - from a backup to journals. The order makes it safe to die anywhere: the file that asks for
- * all this goes last. */
+/* restore.c - from a backup to journals. The order makes it safe to die anywhere: the file that
+ * asks for all this goes last. */
 #include "meridiand/restore.h"
 
 #include "base/buffer.h"

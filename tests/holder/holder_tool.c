@@ -1,5 +1,5 @@
-/* holder_tool NODE[,NODE...] KEY TTL_MS WAIT_MS HOLD_MS: takes a lock by the library and tells, line by
- * line, what becomes of it:
+/* holder_tool NODE[,NODE...] KEY TTL_MS WAIT_MS HOLD_MS: takes a lock by the library and tells,
+ * line by line, what becomes of it:
  *
  *   got TOKEN          at | sure 0 or 1, every 10 ms, with the monotonic time in microseconds
  *   doubtful, renewed, lost
@@ -39,8 +39,8 @@ int main(int argc, char **argv)
         setvbuf(stdout, NULL, _IOLBF, 0);
         struct meridian_lock_options options = {.nodes = nodes,
                                                 .node_count = count,
-                                                .ttl_ms = (unsigned)atoi(argv[3]),
-                                                .wait_ms = (unsigned)atoi(argv[4]),
+                                                .ttl_ms = (unsigned)strtoul(argv[3], NULL, 10),
+                                                .wait_ms = (unsigned)strtoul(argv[4], NULL, 10),
                                                 .news = news};
         struct meridian_lock *lock;
         enum meridian_lock_status status =
