@@ -1,9 +1,9 @@
 /* module.c - mod-meridian: Knot's hooks around answer.c and service.c.
  *
- * Before the zone is asked (PREANSWER), a name of the view, or of a service, is answered, or is said
- * to exist without data, which Knot keeps unless the zone file has some. After it (ANSWER), the same
- * is done for the target of an alias of the zone file. A malformed client-subnet option ends
- * the query with FORMERR.
+ * Before the zone is asked (PREANSWER), a name of the view, or of a service, is answered, or is
+ * said to exist without data, which Knot keeps unless the zone file has some. After it (ANSWER),
+ * the same is done for the target of an alias of the zone file. A malformed client-subnet option
+ * ends the query with FORMERR.
  *
  * One thread of the module looks after the view and the geo database once a second and logs what
  * changes. The query path takes no lock, makes no system call and allocates from the packet alone.

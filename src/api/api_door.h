@@ -1,5 +1,5 @@
-/* api_door.h - private to the lock service's door (RESP): clients, the slots of their answers, and what
- * the files of its commands share. */
+/* api_door.h - private to the lock service's door (RESP): clients, the slots of their answers, and
+ * what the files of its commands share. */
 #ifndef MERIDIAN_API_API_DOOR_H
 #define MERIDIAN_API_API_DOOR_H
 

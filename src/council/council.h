@@ -69,9 +69,9 @@ struct council_command {
 
 /* Levels. Each command belongs to the level of the first build that knew it; COUNCIL_LEVEL is this
  * build's. A group begins at level 1, and its leader raises it (COUNCIL_SET_LEVEL) when every node
- * of the group has said that it knows more. Above the group's level nothing is proposed, so nodes of
- * two builds serve together while they are changed one by one; after the rise an older build cannot
- * take part any more: council_apply and council_restore say ERR_VERSION there.
+ * of the group has said that it knows more. Above the group's level nothing is proposed, so nodes
+ * of two builds serve together while they are changed one by one; after the rise an older build
+ * cannot take part any more: council_apply and council_restore say ERR_VERSION there.
  *
  *   2  values (COUNCIL_KV) */
 #define COUNCIL_LEVEL 2

@@ -209,8 +209,8 @@ static const struct zset_dot *dot_newest(struct zset_member *member)
 
 /* ---- scores */
 
-/* A sum of doubles, rounded once at its end: `low` is what the roundings of `high` have left (Knuth,
- * The Art of Computer Programming 2, 4.2.2, theorem B). */
+/* A sum of doubles, rounded once at its end: `low` is what the roundings of `high` have left
+ * (Knuth, The Art of Computer Programming 2, 4.2.2, theorem B). */
 struct sum {
         bool any;
         double high;
@@ -535,8 +535,8 @@ static bool carry(struct crdt_count *count)
         return true;
 }
 
-/* The store rounds after each addition, a sum of totals once: the difference goes into the total, so
- * that the sum is what the store has replied. */
+/* The store rounds after each addition, a sum of totals once: the difference goes into the total,
+ * so that the sum is what the store has replied. */
 bool crdt_score_next(const struct table_env *env, const struct crdt *crdt, struct bytes name,
                      struct stamp stamp, double amount, double after, struct crdt_count *ret)
 {

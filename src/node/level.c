@@ -1,7 +1,7 @@
 /* level.c - while nodes of two builds serve together (council.h, "Levels"). Each node says in its
  * word what it knows; whoever leads a group raises the group's level to what all nodes of the group
- * have said. A node that has said nothing yet holds that up, also one that is down: it may come back
- * with the old build. */
+ * have said. A node that has said nothing yet holds that up, also one that is down: it may come
+ * back with the old build. */
 #include "node/node_priv.h"
 
 #include <stdio.h>

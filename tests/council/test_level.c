@@ -1,4 +1,5 @@
-/* Levels: what belongs to which, that a group's only rises, and what a build says that knows less. */
+/* Levels: what belongs to which, that a group's only rises, and what a build says that knows
+ * less. */
 #include "council/council.h"
 
 #include "../cmocka_all.h"

@@ -1,5 +1,5 @@
-/* Lists, streams and sorted sets as bytes from outside: whatever is cut off or flipped is refused or merged,
- * and never harms; what is merged can be saved, loaded and transferred again. */
+/* Lists, streams and sorted sets as bytes from outside: whatever is cut off or flipped is refused
+ * or merged, and never harms; what is merged can be saved, loaded and transferred again. */
 #include "base/rng.h"
 #include "keyspace/keyspace.h"
 
