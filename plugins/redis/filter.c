@@ -111,11 +111,14 @@ static void filter_set_add(struct redis_filter_context *ctx, const struct rule *
 
 static void filter_zset_add(struct redis_filter_context *ctx, const struct rule *rule, int argc)
 {
-        enum crdt_member look = zset_filter_look(ctx, argc);
-        if (look == CRDT_MEMBER_ABSENT)
-                stash_command(ctx, rule, argc);
-        else if (look == CRDT_MEMBER_THERE)
+        uint64_t hash;
+        enum crdt_member look = zset_filter_look(ctx, argc, &hash);
+        if (look == CRDT_MEMBER_THERE)
                 wrap_rule(ctx, rule);
+        if (look != CRDT_MEMBER_ABSENT)
+                return;
+        stash_command(ctx, rule, argc);
+        batch_hash(hash);
 }
 
 static void filter_write(struct redis_filter_context *ctx, const struct rule *rule, int argc)

@@ -248,8 +248,9 @@ void hll_native_merge(void *context, struct crdt_name name, struct bytes registe
 bool zset_parse(const struct redis_string *text, double *ret);
 bool zset_is_option(struct bytes word);
 
-/* In the filter: what a ZADD would be to the members that it names: ABSENT where it changes any. */
-enum crdt_member zset_filter_look(struct redis_filter_context *ctx, int argc);
+/* In the filter: what a ZADD would be to the members that it names: ABSENT where it changes any.
+ * And the hash of its key in database 0. */
+enum crdt_member zset_filter_look(struct redis_filter_context *ctx, int argc, uint64_t *ret_hash);
 
 void zset_on_zadd(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
 void zset_on_zincr(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);

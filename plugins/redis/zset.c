@@ -192,18 +192,20 @@ void zset_on_zincr(struct redis_context *ctx, struct crdt_name name, struct redi
 /* A ZADD of a member that has that score already changes nothing in Redis and notifies nobody, yet
  * must win over a concurrent removal: it is wrapped then, unless the member stands by a dot that
  * nobody else can have seen. */
-enum crdt_member zset_filter_look(struct redis_filter_context *ctx, int argc)
+enum crdt_member zset_filter_look(struct redis_filter_context *ctx, int argc, uint64_t *ret_hash)
 {
         struct crdt_name name = {0, plugin_bytes(redis.CommandFilterArgGet(ctx, 1))};
         enum crdt_member all = CRDT_MEMBER_FRESH;
+        uint64_t hash = keyspace_name_hash(plugin.keyspace, name);
+        *ret_hash = hash;
         if (argc % 2 != 0 || zset_is_option(plugin_bytes(redis.CommandFilterArgGet(ctx, 2))))
                 return CRDT_MEMBER_ABSENT;
         for (int i = 2; i < argc; i += 2) {
                 double score = 0;
                 double known = 0;
                 struct bytes member = plugin_bytes(redis.CommandFilterArgGet(ctx, i + 1));
-                enum crdt_member look =
-                        keyspace_zset_look(plugin.keyspace, name, member, plugin.shipped, &known);
+                enum crdt_member look = keyspace_zset_look_hashed(plugin.keyspace, name, hash,
+                                                                  member, plugin.shipped, &known);
                 if (look == CRDT_MEMBER_ABSENT ||
                     !zset_parse(redis.CommandFilterArgGet(ctx, i), &score) || score < known ||
                     score > known)

@@ -230,6 +230,11 @@ MUST_USE enum err keyspace_local_zset_remove(struct keyspace *keyspace, uint64_t
 enum crdt_member keyspace_zset_look(const struct keyspace *keyspace, struct crdt_name name,
                                     struct bytes member, uint64_t shipped, double *ret_score);
 
+/* The same with the name's hash from keyspace_name_hash. */
+enum crdt_member keyspace_zset_look_hashed(const struct keyspace *keyspace, struct crdt_name name,
+                                           uint64_t hash, struct bytes member, uint64_t shipped,
+                                           double *ret_score);
+
 /* How many members are known here; calls `each` for all, in no order. `each` must not change the
  * keyspace. */
 uint64_t keyspace_zset_length(const struct keyspace *keyspace, struct crdt_name name);

@@ -150,18 +150,20 @@ enum err keyspace_local_zset_increment(struct keyspace *keyspace, uint64_t wall_
         return scores_publish(keyspace, stamp, entry, buffer_view(&keyspace->text), ret);
 }
 
-static const struct entry *look(const struct keyspace *keyspace, struct crdt_name name)
+static const struct entry *look(const struct keyspace *keyspace, struct crdt_name name,
+                                uint64_t hash)
 {
         const struct node *node =
-                table_look(&keyspace->env, &keyspace->table, (uint16_t)name.db, name.key);
+                table_look_hashed(&keyspace->table, hash, (uint16_t)name.db, name.key);
         const struct entry *entry = (const struct entry *)node;
         return node == NULL || entry_short(entry) ? NULL : entry;
 }
 
-enum crdt_member keyspace_zset_look(const struct keyspace *keyspace, struct crdt_name name,
-                                    struct bytes member, uint64_t shipped, double *ret_score)
+enum crdt_member keyspace_zset_look_hashed(const struct keyspace *keyspace, struct crdt_name name,
+                                           uint64_t hash, struct bytes member, uint64_t shipped,
+                                           double *ret_score)
 {
-        const struct entry *entry = look(keyspace, name);
+        const struct entry *entry = look(keyspace, name, hash);
         region_id self = keyspace->config.origin;
         if (entry == NULL)
                 return CRDT_MEMBER_ABSENT;
@@ -171,9 +173,16 @@ enum crdt_member keyspace_zset_look(const struct keyspace *keyspace, struct crdt
                                         ret_score);
 }
 
+enum crdt_member keyspace_zset_look(const struct keyspace *keyspace, struct crdt_name name,
+                                    struct bytes member, uint64_t shipped, double *ret_score)
+{
+        return keyspace_zset_look_hashed(keyspace, name, keyspace_name_hash(keyspace, name), member,
+                                         shipped, ret_score);
+}
+
 uint64_t keyspace_zset_length(const struct keyspace *keyspace, struct crdt_name name)
 {
-        const struct entry *entry = look(keyspace, name);
+        const struct entry *entry = look(keyspace, name, keyspace_name_hash(keyspace, name));
         if (entry == NULL)
                 return 0;
         return entry->node.kind == ENTRY_PACK ? crdt_pack_length(entry->pack, CRDT_ZSET)
@@ -184,7 +193,7 @@ void keyspace_zset_each(const struct keyspace *keyspace, struct crdt_name name,
                         void (*each)(void *context, struct bytes member, double score),
                         void *context)
 {
-        const struct entry *entry = look(keyspace, name);
+        const struct entry *entry = look(keyspace, name, keyspace_name_hash(keyspace, name));
         if (entry != NULL && entry->node.kind == ENTRY_PACK)
                 crdt_pack_scores(entry->pack, each, context);
         else if (entry != NULL)

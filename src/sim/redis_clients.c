@@ -8,7 +8,7 @@
 static const struct redis_type *const types[] = {
         &redis_witnesses, &redis_strings,  &redis_hashes,   &redis_sets,
         &redis_deletes,   &redis_lists,    &redis_expiries, &redis_hlls,
-        &redis_streams,   &redis_siblings, &redis_flushes,
+        &redis_streams,   &redis_siblings, &redis_flushes,  &redis_zsets,
 };
 
 const struct redis_type *const *redis_types(size_t *ret_count)
@@ -44,11 +44,12 @@ struct bytes redis_draw_field(struct sim *sim, char text[8])
         return bytes_of(text, (size_t)len);
 }
 
-static unsigned weights(void)
+/* The last row is for half of the seeds. */
+static unsigned weights(const struct sim *sim)
 {
         unsigned sum = 0;
         for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
-                sum += types[i]->weight;
+                sum += types[i] != &redis_zsets || sim->swarm.scores ? types[i]->weight : 0;
         return sum;
 }
 
@@ -58,7 +59,7 @@ static void client_act(struct sim_redis *redis)
         char text[8];
         (void)snprintf(text, sizeof text, "k%u", (unsigned)sim_below(sim, STREAM_DATA, DATA_KEYS));
         struct crdt_name name = redis_name(text);
-        unsigned turn = (unsigned)sim_below(sim, STREAM_DATA, weights());
+        unsigned turn = (unsigned)sim_below(sim, STREAM_DATA, weights(sim));
         size_t which = 0;
         for (; turn >= types[which]->weight; which++)
                 turn -= types[which]->weight;

@@ -27,7 +27,7 @@ struct redis_type {
 
 extern const struct redis_type redis_witnesses, redis_strings, redis_hashes, redis_sets,
         redis_deletes, redis_lists, redis_expiries, redis_hlls, redis_streams, redis_siblings,
-        redis_flushes;
+        redis_flushes, redis_zsets;
 
 /* The rows. */
 const struct redis_type *const *redis_types(size_t *ret_count);

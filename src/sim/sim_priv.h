@@ -45,6 +45,7 @@ enum sim_stream {
         STREAM_VALUES,
         STREAM_SHAPE,
         STREAM_UPGRADE,
+        STREAM_SCORES,
         STREAM_COUNT,
 };
 
@@ -412,6 +413,7 @@ struct swarm {
         uint64_t faults_end_us, load_end_us, end_us;
         uint32_t lock_clients;
         uint64_t data_every_us;
+        bool scores; /* clients use sorted sets too */
         bool upgrade; /* nodes are changed to a newer build one by one */
         bool postgres;
         bool chase; /* PostgreSQL's writer is cut off or stopped, for longer than its lease */
