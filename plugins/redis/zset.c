@@ -282,7 +282,16 @@ static void search_member(void *context, struct bytes member, double score)
                                            search->size * sizeof(*search->gone));
                 plugin_must(search->gone == NULL ? ERR_NOMEM : ERR_NONE, "members");
         }
-        search->gone[search->count++] = member;
+        /* The keyspace's own copy goes with the first change of the key. */
+        plugin_must(heap_copy(&plugin.heap, member, &search->gone[search->count++]) ? ERR_NONE
+                                                                                    : ERR_NOMEM,
+                    "members");
+}
+
+static void search_drop(struct search *search)
+{
+        while (search->count > 0)
+                heap_free_bytes(&plugin.heap, search->gone[--search->count]);
 }
 
 static void search_hints(struct search *search, struct crdt_name name, struct redis_reply *hints)
@@ -310,7 +319,7 @@ static void record_missing(struct redis_context *ctx, struct crdt_name name,
         uint64_t length = search.open == NULL ? 0 : redis.ValueLength(search.open);
         search_hints(&search, name, hints);
         if (keyspace_zset_length(plugin.keyspace, name) != length + search.count) {
-                search.count = 0;
+                search_drop(&search);
                 keyspace_zset_each(plugin.keyspace, name, search_member, &search);
         }
         if (search.open != NULL)
@@ -318,6 +327,7 @@ static void record_missing(struct redis_context *ctx, struct crdt_name name,
         record_gone(name, search.gone, search.count);
         if (keyspace_zset_length(plugin.keyspace, name) != length)
                 local_dirty(&plugin.dirty, name);
+        search_drop(&search);
         heap_free(&plugin.heap, search.gone);
 }
 
