@@ -413,7 +413,7 @@ struct swarm {
         uint64_t faults_end_us, load_end_us, end_us;
         uint32_t lock_clients;
         uint64_t data_every_us;
-        bool scores; /* clients use sorted sets too */
+        bool scores;  /* clients use sorted sets too */
         bool upgrade; /* nodes are changed to a newer build one by one */
         bool postgres;
         bool chase; /* PostgreSQL's writer is cut off or stopped, for longer than its lease */
