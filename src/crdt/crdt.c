@@ -101,6 +101,16 @@ bool crdt_seen_covers(const struct crdt_seen *seen, struct stamp stamp)
         return vector_covers(&seen->vector, stamp);
 }
 
+bool crdt_seen_through(const struct crdt_seen *seen, struct stamp stamp)
+{
+        for (unsigned i = 0; i < seen->hole_count; i++) {
+                const struct crdt_hole *hole = &seen->holes[i];
+                if (stamp.origin == hole->origin && stamp.hlc > hole->low)
+                        return false;
+        }
+        return vector_covers(&seen->vector, stamp);
+}
+
 void crdt_seen_encode(const struct crdt_seen *seen, struct buffer *buffer)
 {
         buffer_varint(buffer, seen->hole_count);
@@ -135,6 +145,11 @@ void crdt_seen_decode(struct cursor *cursor, region_id self, struct crdt_seen *r
 bool env_seen(const struct crdt_env *env, struct stamp stamp)
 {
         return env->seen != NULL && crdt_seen_covers(env->seen, stamp);
+}
+
+bool env_seen_through(const struct crdt_env *env, struct stamp stamp)
+{
+        return env->seen != NULL && crdt_seen_through(env->seen, stamp);
 }
 
 /* ---- a change */

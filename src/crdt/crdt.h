@@ -442,6 +442,10 @@ struct crdt_seen {
 
 bool crdt_seen_covers(const struct crdt_seen *seen, struct stamp stamp);
 
+/* The same for all earlier stamps of its origin, too: nothing of them can come any more. What is
+ * removed up to a clock is to be remembered until then: a hole below it may still be filled. */
+bool crdt_seen_through(const struct crdt_seen *seen, struct stamp stamp);
+
 /* Holes, then the vector. A failed read leaves *ret alone. */
 void crdt_seen_encode(const struct crdt_seen *seen, struct buffer *buffer);
 void crdt_seen_decode(struct cursor *cursor, region_id self, struct crdt_seen *ret);

@@ -55,6 +55,8 @@ struct stamp crdt_rival(const struct crdt *crdt, enum crdt_type type);
 
 /* True where a write with that stamp has been merged here (and may be gone again). */
 bool env_seen(const struct crdt_env *env, struct stamp stamp);
+/* The same of all writes of that origin up to it. */
+bool env_seen_through(const struct crdt_env *env, struct stamp stamp);
 
 void change_begin(struct crdt_env *env, const struct crdt *crdt);
 void change_settle(struct crdt_env *env, struct crdt *crdt);

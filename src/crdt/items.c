@@ -183,6 +183,17 @@ static void item_dot_drop(struct crdt_env *env, struct item *item, unsigned inde
         item->one.count = (uint8_t)(count - 1);
 }
 
+/* One that was seen goes. It took the place of earlier ones of its origin, so where one of them may
+ * still come, it is remembered. */
+static void item_dot_retire(struct crdt_env *env, struct item *item, unsigned index)
+{
+        struct crdt_dot *dot = &item_dots(item)[index];
+        if (env_seen_through(env, dot_stamp(*dot)))
+                item_dot_drop(env, item, index);
+        else
+                dot->removed = true;
+}
+
 /* ---- sweeps */
 
 /* Whether nothing visible will be left: then the native key goes in one call. */
@@ -271,7 +282,7 @@ void member_remove(struct crdt_env *env, struct crdt *crdt, struct bytes member,
 {
         if (dot_dead(crdt, CRDT_SET, dot))
                 return;
-        bool remember = !env_seen(env, dot);
+        bool remember = !env_seen_through(env, dot);
         uint64_t hash = items_hash(env, member);
         struct item *item = items_find_hashed(env, crdt->members, member, hash);
         struct crdt_dot *there = item == NULL ? NULL : item_dot(item, dot.origin);
@@ -350,7 +361,7 @@ static bool member_absent(void *context, struct node *node)
         bool was = item_visible(item);
         for (unsigned i = item->one.count; i > 0 && !item->one.mark; i--) {
                 if (!dot_told(sweep, &item_dots(item)[i - 1]))
-                        item_dot_drop(sweep->env, item, i - 1);
+                        item_dot_retire(sweep->env, item, i - 1);
         }
         item->one.mark = false;
         return member_swept(sweep, item, was);
@@ -379,7 +390,7 @@ static bool member_flush(void *context, struct node *node)
         bool was = item_visible(item);
         for (unsigned i = item->one.count; i > 0; i--) {
                 if (!dot_told(sweep, &item_dots(item)[i - 1]))
-                        item_dot_drop(sweep->env, item, i - 1);
+                        item_dot_retire(sweep->env, item, i - 1);
         }
         return member_swept(sweep, item, was);
 }
@@ -402,7 +413,7 @@ void member_absent_dots(struct crdt_env *env, struct crdt *crdt, struct bytes me
                 struct crdt_dot dot = item_dots(item)[i - 1];
                 if (!dot.removed && !vector_covers(told, dot_stamp(dot)) &&
                     crdt_seen_covers(sender, dot_stamp(dot)))
-                        item_dot_drop(env, item, i - 1);
+                        item_dot_retire(env, item, i - 1);
         }
         member_changed(env, crdt, item, was);
 }
@@ -434,7 +445,7 @@ void bounds_prune(const struct crdt_env *env, struct crdt *crdt)
 {
         unsigned kept = 0;
         for (unsigned i = 0; i < crdt->bound_count; i++) {
-                if (!env_seen(env, dot_stamp(crdt->bounds[i])))
+                if (!env_seen_through(env, dot_stamp(crdt->bounds[i])))
                         crdt->bounds[kept++] = crdt->bounds[i];
         }
         crdt->bound_count = (uint8_t)kept;

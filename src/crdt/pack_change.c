@@ -159,7 +159,7 @@ static bool dots_seen(const uint8_t *dot, const struct crdt_seen *seen)
 {
         const uint8_t *end = dot + dots_len(dot);
         for (; dot < end; dot += DOT_LEN) {
-                if (!crdt_seen_covers(seen, dot_read_at(dot)))
+                if (!crdt_seen_through(seen, dot_read_at(dot)))
                         return false;
         }
         return true;

@@ -187,6 +187,9 @@ void apply_sibling(struct crdt_env *env, struct crdt *crdt, const struct crdt_de
         struct crdt_siblings *siblings = siblings_get(env, crdt);
         if (siblings == NULL)
                 return;
+        /* An earlier write of its own it may have lost by a crash; `seen` covers that all the
+         * same. */
+        vector_advance(&cuts, delta->stamp.origin, delta->stamp.hlc - 1);
         if (removal) {
                 ttl_join(crdt, delta->ttl, 0);
         } else {

@@ -522,7 +522,7 @@ static bool member_collect(void *context, struct node *node)
         /* A member with live dots keeps its removed ones: they go with it, and cost little. */
         for (unsigned i = 0; i < item->one.count; i++) {
                 struct crdt_dot dot = item_dots(item)[i];
-                if (!dot.removed || !env_seen(collect->env, dot_stamp(dot)))
+                if (!dot.removed || !env_seen_through(collect->env, dot_stamp(dot)))
                         return false;
         }
         collect->count++;

@@ -309,7 +309,7 @@ static bool removal_done(const struct crdt_env *env, const struct stream_removal
 {
         for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++) {
                 struct stamp stamp = {removal->seen.hlc[i], (region_id)i};
-                if (stamp_is(stamp) && !env_seen(env, stamp))
+                if (stamp_is(stamp) && !env_seen_through(env, stamp))
                         return false;
         }
         return true;

@@ -194,6 +194,17 @@ void zset_dot_drop(struct crdt_env *env, struct zset_member *member, unsigned in
                 more_free(&env->table, member);
 }
 
+void zset_dot_retire(struct crdt_env *env, struct zset_member *member, unsigned index)
+{
+        struct zset_dot *dot = &zset_dots(member)[index];
+        if (env_seen_through(env, zset_stamp(dot))) {
+                zset_dot_drop(env, member, index);
+                return;
+        }
+        dot->removed = true;
+        dot->score = 0;
+}
+
 /* The live dot with the largest stamp. */
 static const struct zset_dot *dot_newest(struct zset_member *member)
 {
@@ -398,7 +409,7 @@ void zset_load(struct crdt_env *env, struct crdt *crdt, struct bytes name, struc
 void zset_dot_remove(struct crdt_env *env, struct crdt *crdt, struct zset_member *member,
                      struct stamp dot)
 {
-        bool remember = !env_seen(env, dot);
+        bool remember = !env_seen_through(env, dot);
         struct zset_dot *there = zset_dot(member, dot.origin);
         if (dot_dead(crdt, CRDT_ZSET, dot) || (there == NULL ? !remember : there->hlc > dot.hlc))
                 return;

@@ -131,6 +131,9 @@ struct zset_dot *zset_dot(struct zset_member *member, region_id origin);
 void zset_dot_put(struct crdt_env *env, struct zset_member *member, struct stamp stamp,
                   double score, bool removed);
 void zset_dot_drop(struct crdt_env *env, struct zset_member *member, unsigned index);
+/* The same, but remembered where an earlier one of its origin, of which it took the place, may
+ * still come. */
+void zset_dot_retire(struct crdt_env *env, struct zset_member *member, unsigned index);
 void zset_dot_remove(struct crdt_env *env, struct crdt *crdt, struct zset_member *member,
                      struct stamp dot);
 

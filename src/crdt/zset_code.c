@@ -252,7 +252,7 @@ static void merge_dots(struct crdt_env *env, struct crdt *crdt, struct zset_memb
                 struct zset_dot own = zset_dots(member)[i - 1];
                 if (!own.removed && !vector_covers(&clocks, zset_stamp(&own)) &&
                     crdt_seen_covers(sender, zset_stamp(&own)))
-                        zset_dot_drop(env, member, i - 1);
+                        zset_dot_retire(env, member, i - 1);
         }
 }
 

@@ -10,7 +10,7 @@
 struct sweep {
         struct crdt_env *env;
         struct crdt *crdt;
-        const struct crdt_seen *sender;
+        const struct crdt_seen *sender; /* NULL: what goes dies by the key, which is remembered */
         uint64_t stable;
         uint64_t count;
         bool quiet; /* the native key has gone as a whole */
@@ -73,7 +73,11 @@ static bool sweep_member(void *context, struct node *node)
         struct zset_member *member = zset_member_of(node);
         struct zset_shown was = zset_shown(member);
         for (unsigned i = member->one.count; i > 0; i--) {
-                if (sweep->dies(sweep, member, &zset_dots(member)[i - 1]))
+                if (!sweep->dies(sweep, member, &zset_dots(member)[i - 1]))
+                        continue;
+                if (sweep->sender != NULL)
+                        zset_dot_retire(env, member, i - 1);
+                else
                         zset_dot_drop(env, member, i - 1);
         }
         member->one.mark = false;
@@ -151,7 +155,7 @@ static bool collect_member(void *context, struct node *node)
                 zset_tally_drop(sweep->env, sweep->crdt, member);
         for (unsigned i = member->one.count; i > 0; i--) {
                 const struct zset_dot *dot = &zset_dots(member)[i - 1];
-                if (dot->removed && env_seen(sweep->env, zset_stamp(dot)))
+                if (dot->removed && env_seen_through(sweep->env, zset_stamp(dot)))
                         zset_dot_drop(sweep->env, member, i - 1);
         }
         if (!zset_member_empty(member))

@@ -78,12 +78,17 @@ static enum err flush_walk(struct keyspace *keyspace, const struct crdt_native *
 
 /* ---- what is remembered */
 
+/* What came before the flush in its own stream is here, but for holes. */
 static bool flush_is_past(const struct keyspace *keyspace, const struct flush *flush)
 {
-        struct vector vector = keyspace->seen.vector;
+        struct crdt_seen seen = keyspace->seen;
         region_id self = flush->seen.self;
-        vector_advance(&vector, self, vector_get(&flush->seen.vector, self));
-        return vector_includes(&vector, &flush->seen.vector);
+        vector_advance(&seen.vector, self, vector_get(&flush->seen.vector, self));
+        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++) {
+                if (seen_solid(&seen, (region_id)i) < flush->seen.vector.hlc[i])
+                        return false;
+        }
+        return true;
 }
 
 void flushes_prune(struct keyspace *keyspace)
