@@ -24,6 +24,13 @@ bool linear_step_values(const struct linear_part *part, struct linear_state *sta
 bool linear_step_locks(const struct linear_part *part, struct linear_state *state,
                        const struct linear_op *op);
 
+/* An operation that has an answer changes nothing at this moment. Would it change nothing that
+ * counts later either? Then nothing is lost by letting it happen now. */
+typedef bool linear_idle(const struct linear_op *op);
+
+bool linear_idle_values(const struct linear_op *op);
+bool linear_idle_locks(const struct linear_op *op);
+
 /* Searches one part. `ops` are indices, by rising call. */
 void linear_search(struct heap *heap, enum linear_model model, const struct linear_part *part,
                    const struct linear_op *all, size_t all_count, const size_t *ops, size_t count,

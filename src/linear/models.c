@@ -29,6 +29,27 @@ bool linear_step_values(const struct linear_part *part, struct linear_state *sta
         return true;
 }
 
+static bool has(const struct linear_pairs *pairs, struct linear_pair pair)
+{
+        for (size_t i = 0; i < pairs->count; i++)
+                if (pairs->items[i].key == pair.key && pairs->items[i].value == pair.value)
+                        return true;
+        return false;
+}
+
+/* It puts nothing, or what its answer says was there: a put that happens to put what is there now
+ * may hide the put of another later. */
+bool linear_idle_values(const struct linear_op *op)
+{
+        const struct linear_txn *txn = &op->txn;
+        const struct linear_pairs *puts = txn->held ? &txn->then : &txn->otherwise;
+        for (size_t i = 0; i < puts->count; i++)
+                if (!has(&txn->saw, puts->items[i]) &&
+                    !(txn->held && has(&txn->when, puts->items[i])))
+                        return false;
+        return true;
+}
+
 /* The words of a lock's state. A token of a grant whose answer was lost is not known: it is larger
  * than the largest before, which is all that counts. */
 enum {
@@ -37,11 +58,10 @@ enum {
         LARGEST,
 };
 
+/* Without an answer: where it was no more than asked again, it may as well never have happened. */
 static bool lock_grant(uint64_t *lock, const struct linear_lock *op, bool answered)
 {
         if (!answered) {
-                if (lock[OWNER] == op->owner)
-                        return true;
                 lock[OWNER] = op->owner;
                 lock[TOKEN] = 0;
                 return true;
@@ -109,4 +129,12 @@ bool linear_step_locks(const struct linear_part *part, struct linear_state *stat
                 break;
         }
         return false;
+}
+
+/* All that such an operation could do later is to end a lease, and nothing needs that a lock is
+ * free: a lease may end at any time. */
+bool linear_idle_locks(const struct linear_op *op)
+{
+        (void)op;
+        return true;
 }

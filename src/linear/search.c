@@ -52,13 +52,14 @@ enum {
 struct choice {
         size_t point;
         unsigned run; /* of operations without an answer, this one included, up to here */
-        bool sure;    /* changed nothing: where there is an order at all, one begins with it */
+        bool sure; /* changes nothing, now or later: where there is an order, one begins with it */
         struct linear_state state; /* before it */
 };
 
 struct search {
         struct heap *heap;
         linear_step *step;
+        linear_idle *idle;
         const struct linear_part *part;
         const struct linear_op *all;
         unsigned run_max;     /* of operations without an answer, one after the other */
@@ -229,10 +230,11 @@ static bool needed(struct search *search, const struct point *point)
 static enum outcome choose(struct search *search, size_t at)
 {
         const struct point *point = &search->points[at];
+        const struct linear_op *op = &search->all[point->op];
         struct linear_state state = search->state;
         if (!needed(search, point))
                 return OUTCOME_NO;
-        if (!search->step(search->part, &state, &search->all[point->op]))
+        if (!search->step(search->part, &state, op))
                 return OUTCOME_NO;
         bool same = memcmp(&state, &search->state, sizeof state) == 0;
         if (same && point->match == NONE)
@@ -250,8 +252,8 @@ static enum outcome choose(struct search *search, size_t at)
         search->tried.count++;
         search->answered += point->match != NONE;
         unsigned run = point->match == NONE ? run_now(search) + 1 : 0;
-        search->choices[search->choice_count++] =
-                (struct choice){.point = at, .run = run, .sure = same, .state = search->state};
+        search->choices[search->choice_count++] = (struct choice){
+                .point = at, .run = run, .sure = same && search->idle(op), .state = search->state};
         search->state = state;
         return OUTCOME_YES;
 }
@@ -463,6 +465,7 @@ void linear_search(struct heap *heap, enum linear_model model, const struct line
         bool locks = model == LINEAR_LOCKS;
         struct search search = {.heap = heap, .part = part, .all = all};
         search.step = locks ? linear_step_locks : linear_step_values;
+        search.idle = locks ? linear_idle_locks : linear_idle_values;
         report->verdict = LINEAR_UNKNOWN;
         if (points_make(&search, all_count, ops, count))
                 report->verdict = search_all(&search, locks ? 1 : 3, report);

@@ -239,6 +239,32 @@ void value_client_step(struct sim *sim, uint32_t index, uint64_t generation)
 
 /* ---- the judge ---- */
 
+static void pairs_print(struct buffer *out, const char *what, const struct linear_pairs *pairs)
+{
+        char text[64];
+        for (size_t i = 0; i < pairs->count; i++) {
+                int len =
+                        snprintf(text, sizeof text, " %s:%s=%llu", what, names[pairs->items[i].key],
+                                 (unsigned long long)pairs->items[i].value);
+                buffer_bytes(out, bytes_of(text, (size_t)len));
+        }
+}
+
+/* A line of what was asked and heard, for a person who looks for the cause. */
+static void op_explain(struct sim *sim, size_t number, const struct linear_op *op)
+{
+        struct buffer line;
+        buffer_init(&line, &sim->heap);
+        pairs_print(&line, "if", &op->txn.when);
+        pairs_print(&line, "then", &op->txn.then);
+        pairs_print(&line, "saw", &op->txn.saw);
+        CHECK(line.err == ERR_NONE);
+        sim_trace(sim, "value: operation %zu: %llu %lld%s%.*s", number,
+                  (unsigned long long)op->called, (long long)op->returned,
+                  op->txn.held ? "" : " no", BYTES_ARGS(buffer_view(&line)));
+        buffer_fini(&line);
+}
+
 void value_clients_check(struct sim *sim)
 {
         size_t count = 0;
@@ -256,6 +282,8 @@ void value_clients_check(struct sim *sim)
                 linear_check(&sim->heap, LINEAR_VALUES, ops, count, VALUE_KEYS);
         if (report.verdict == LINEAR_GOOD)
                 sim_cover(sim, COVER_VALUES);
+        for (size_t i = 0; report.verdict == LINEAR_BAD && i < count; i++)
+                op_explain(sim, i, &ops[i]);
         if (report.verdict == LINEAR_BAD)
                 sim_violation(
                         sim,

@@ -125,6 +125,11 @@ static void test_values(void **state)
         swap(2, 5, 0, 0, 2, false);
         get(6, 7, 0, 1);
         expect(LINEAR_VALUES, LINEAR_GOOD, "one of two swaps");
+        put(1, 2, 0, 7);
+        put(3, 9, 0, 7);
+        put(4, 5, 0, 8);
+        get(10, 11, 0, 7);
+        expect(LINEAR_VALUES, LINEAR_GOOD, "a put of what is there may come after another put");
 }
 
 /* Each key alone is fine; together they are not. */
@@ -183,6 +188,14 @@ static void test_locks(void **state)
         lock(5, 6, LINEAR_GRANTED, 1, 5);
         lock(7, 7, LINEAR_USE, 1, 5);
         expect(LINEAR_LOCKS, LINEAR_GOOD, "the answer was lost, it asks again");
+        lock(1, 2, LINEAR_GRANTED, 1, 5);
+        lock(3, NEVER, LINEAR_GRANTED, 1, 0);
+        lock(5, 6, LINEAR_USE, 1, 7);
+        expect(LINEAR_LOCKS, LINEAR_GOOD, "its lease ended, it asked again, the answer was lost");
+        lock(1, 2, LINEAR_GRANTED, 1, 5);
+        lock(3, NEVER, LINEAR_GRANTED, 1, 0);
+        lock(5, 6, LINEAR_USE, 1, 5);
+        expect(LINEAR_LOCKS, LINEAR_GOOD, "it asked again, the answer was lost");
         lock(3, 4, LINEAR_HELD, 2, 0);
         expect(LINEAR_LOCKS, LINEAR_BAD, "refused, and nobody has it");
         lock(1, 2, LINEAR_GRANTED, 1, 5);
@@ -404,27 +417,110 @@ static void draw(struct rng *rng, enum linear_model model)
         }
 }
 
+/* The verdict of the search, which is that of every order. */
+static enum linear_verdict verdict_of(enum linear_model model, unsigned seed)
+{
+        static const uint32_t places[] = {0, 1, 2, 3};
+        const struct linear_part part = {places, 4};
+        struct linear_state start = {{0}};
+        linear_step *step = model == LINEAR_LOCKS ? linear_step_locks : linear_step_values;
+        bool good = every_order(step, &part, (1u << op_count) - 1, &start);
+        struct linear_report report = judge(model);
+        if (report.verdict != (good ? LINEAR_GOOD : LINEAR_BAD))
+                fail_msg("seed %u: verdict %d, every order says %s", seed, (int)report.verdict,
+                         good ? "good" : "bad");
+        return report.verdict;
+}
+
 static void test_every_order(void **state)
 {
         (void)state;
-        static const uint32_t places[] = {0, 1, 2, 3};
-        const struct linear_part part = {places, 4};
         unsigned verdicts[4] = {0};
         for (unsigned seed = 0; seed < 20000; seed++) {
                 struct rng rng;
                 rng_init(&rng, seed, 0);
                 enum linear_model model = seed % 2 == 0 ? LINEAR_VALUES : LINEAR_LOCKS;
                 draw(&rng, model);
-                struct linear_state start = {{0}};
-                linear_step *step = model == LINEAR_LOCKS ? linear_step_locks : linear_step_values;
-                bool good = every_order(step, &part, (1u << op_count) - 1, &start);
-                struct linear_report report = judge(model);
-                if (report.verdict != (good ? LINEAR_GOOD : LINEAR_BAD))
-                        fail_msg("seed %u: verdict %d, every order says %s", seed,
-                                 (int)report.verdict, good ? "good" : "bad");
-                verdicts[report.verdict]++;
+                verdicts[verdict_of(model, seed)]++;
         }
         assert_true(verdicts[LINEAR_GOOD] > 2000 && verdicts[LINEAR_BAD] > 2000);
+}
+
+/* ---- what users of values do ---- */
+
+/* An operation of one key or two: a read, a put, a delete or a comparison. Few values, so that many
+ * operations put what is there already. */
+static void user_draw(struct rng *rng, struct linear_op *op)
+{
+        uint32_t key = (uint32_t)rng_below(rng, 2);
+        uint64_t what = rng_below(rng, 4);
+        if (what == 0)
+                return;
+        if (what == 1)
+                op->txn.when = pair(key, rng_below(rng, 3));
+        const struct linear_pair *puts = &pairs[pair_count];
+        op->txn.then = pair(key, rng_below(rng, 3));
+        if (rng_below(rng, 3) != 0)
+                return;
+        (void)pair(1 - key, rng_below(rng, 3));
+        op->txn.then = (struct linear_pairs){puts, 2};
+}
+
+/* It happens, and tells what it found, or no more than whether its comparisons held: a repeat. */
+static void user_happens(struct rng *rng, struct linear_op *op, uint64_t *values)
+{
+        uint64_t before[2] = {values[0], values[1]};
+        struct linear_txn *txn = &op->txn;
+        txn->held =
+                txn->when.count == 0 || values[txn->when.items[0].key] == txn->when.items[0].value;
+        for (size_t i = 0; txn->held && i < txn->then.count; i++)
+                values[txn->then.items[i].key] = txn->then.items[i].value;
+        if (txn->then.count > 0 && rng_below(rng, 3) == 0)
+                return;
+        uint32_t key = (uint32_t)rng_below(rng, 2);
+        txn->saw = pair(key, before[key]);
+}
+
+/* Operations in the order in which they happen, called before and answered after it. `wrong`: one
+ * tells something else than it found. */
+static void users_run(struct rng *rng, bool wrong)
+{
+        uint64_t values[2] = {0, 0};
+        history_reset();
+        size_t count = 5 + rng_below(rng, 5);
+        size_t liar = wrong ? rng_below(rng, count) : count;
+        for (size_t i = 0; i < count; i++) {
+                uint64_t at = 20 + 4 * i;
+                struct linear_op *op =
+                        op_add(at - rng_below(rng, 16), at + rng_below(rng, 3) * rng_below(rng, 8));
+                bool lost = rng_below(rng, 6) == 0;
+                user_draw(rng, op);
+                if (!lost || rng_below(rng, 2) == 0)
+                        user_happens(rng, op, values);
+                if (lost)
+                        op->returned = NEVER;
+                if (i != liar)
+                        continue;
+                uint32_t key = (uint32_t)rng_below(rng, 2);
+                op->txn.saw = pair(key, rng_below(rng, 3));
+        }
+}
+
+static void test_users(void **state)
+{
+        (void)state;
+        unsigned verdicts[4] = {0};
+        for (unsigned seed = 0; seed < 20000; seed++) {
+                struct rng rng;
+                rng_init(&rng, seed, 1);
+                bool wrong = seed % 2 == 1;
+                users_run(&rng, wrong);
+                enum linear_verdict verdict = verdict_of(LINEAR_VALUES, seed);
+                if (!wrong && verdict != LINEAR_GOOD)
+                        fail_msg("seed %u: what happened is called impossible", seed);
+                verdicts[verdict]++;
+        }
+        assert_true(verdicts[LINEAR_GOOD] > 12000 && verdicts[LINEAR_BAD] > 2000);
 }
 
 /* Each allocation fails once: no verdict then, and nothing is leaked. */
@@ -452,7 +548,8 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_values),      cmocka_unit_test(test_transactions),
                 cmocka_unit_test(test_locks),       cmocka_unit_test(test_objects),
-                cmocka_unit_test(test_every_order), cmocka_unit_test(test_memory),
+                cmocka_unit_test(test_every_order), cmocka_unit_test(test_users),
+                cmocka_unit_test(test_memory),
         };
         return cmocka_run_group_tests(tests, heap_group_setup, heap_group_teardown);
 }
