@@ -424,12 +424,15 @@ static void act(struct node *node, enum primary_action action)
         outbox_push(&node->outbox, &effect);
 }
 
+/* Is the server open, or about to be, in a timeline of this very lease? */
 static bool opening(const struct postgres *postgres)
 {
-        if (postgres->action == PRIMARY_DO_NOTHING)
-                return postgres->server.server == PRIMARY_OPEN;
-        return postgres->action == PRIMARY_DO_INIT || postgres->action == PRIMARY_DO_PROMOTE ||
-               postgres->action == PRIMARY_DO_OPEN;
+        if (postgres->action == PRIMARY_DO_INIT || postgres->action == PRIMARY_DO_PROMOTE)
+                return true;
+        bool open =
+                postgres->action == PRIMARY_DO_OPEN ||
+                (postgres->action == PRIMARY_DO_NOTHING && postgres->server.server == PRIMARY_OPEN);
+        return open && postgres->server.epoch == postgres->lease.token;
 }
 
 static void gate_renew(struct node *node)

@@ -16,8 +16,16 @@
  *                 cannot be known to be right, it is made anew from the primary. What only it had
  *                 is kept aside first, by the one who carries the action out
  *
- * Never: a server opened for writes without a lease of its own; a lease claimed by one that knows
- * of a server with more, but by an operator's force; data of another cluster touched.
+ *   coming back   a former primary that has most, and claims the lease again, starts as a standby
+ *                 and is promoted like any other. So each lease under which writes were taken has a
+ *                 timeline of its own, begun under its token, and the newest epoch among enough
+ *                 servers has all that was ever acknowledged. Were an old timeline to go on under a
+ *                 new token, then one that was promoted in between, and never heard, would outrank
+ *                 what was acknowledged after it
+ *
+ * Never: a server opened for writes without a lease of its own; writes under a lease in a timeline
+ * that was begun under another; a lease claimed by one that knows of a server with more, but by an
+ * operator's force; data of another cluster touched.
  *
  * Terms are PostgreSQL's: a timeline begins with each promotion, at a place (LSN) in the one before
  * it. Timeline numbers alone do not tell two histories apart (two servers may both have begun
@@ -156,8 +164,9 @@ struct primary_standing {
  * priority, the smallest node id.
  *
  * Sure is: all that are not gone have told. With `sync` k of n standbys each acknowledged commit is
- * on k of them, so n - k + 1 of them have to tell as well, of whom one has it; or the last primary
- * itself tells. What was not acknowledged is no loss then. */
+ * on its primary and k others, so n - k + 1 of the n + 1 that have data have to tell, of whom one
+ * has it; or all tell, whatever they have. That one of them was the primary is not enough: who was
+ * promoted after it may not have been heard. What was not acknowledged is no loss then. */
 struct primary_standing primary_rank(const struct primary_candidate *candidates, size_t count,
                                      node_id self, const struct primary_rules *rules);
 
@@ -174,7 +183,7 @@ enum primary_action {
         PRIMARY_DO_CLAIM,   /* ask the council for the lease */
         PRIMARY_DO_RELEASE, /* give it back */
         PRIMARY_DO_PROMOTE, /* end recovery and open, under the lease's token as epoch */
-        PRIMARY_DO_OPEN,    /* a primary's data, ours to write: start if need be, open the gate */
+        PRIMARY_DO_OPEN,    /* a primary that was held goes on: start if need be, open the gate */
         PRIMARY_DO_HOLD,    /* new writes wait at the gate */
         PRIMARY_DO_FENCE,   /* close the gate, cut the sessions, and stop the server */
         PRIMARY_ACTION_COUNT,

@@ -8,12 +8,6 @@ static bool has_data(const struct primary_candidate *candidate)
         return candidate->report.server != PRIMARY_ABSENT;
 }
 
-static bool was_primary(const struct primary_candidate *candidate)
-{
-        return has_data(candidate) && candidate->report.server != PRIMARY_ASLEEP &&
-               candidate->report.server != PRIMARY_STANDBY;
-}
-
 /* Does `a` come before `b`? */
 static bool before(const struct primary_candidate *first, const struct primary_candidate *second,
                    const struct primary_rules *rules)
@@ -49,22 +43,19 @@ static const struct primary_candidate *best_of(const struct primary_candidate *c
         return best;
 }
 
-static bool sure(const struct primary_candidate *candidates, size_t count,
+static bool sure(const struct primary_candidate *candidates, size_t count, uint64_t system,
                  const struct primary_rules *rules)
 {
-        unsigned standbys = 0;
-        bool primary = false;
+        unsigned told = 0;
+        bool all = true;
         for (size_t i = 0; i < count; i++) {
                 if (!candidates[i].fresh && !candidates[i].gone)
                         return false;
-                if (!candidates[i].fresh || !has_data(&candidates[i]))
-                        continue;
-                if (was_primary(&candidates[i]))
-                        primary = primary || candidates[i].report.epoch >= rules->epoch;
-                else
-                        standbys++;
+                all = all && candidates[i].fresh;
+                if (candidates[i].fresh && candidates[i].report.system == system)
+                        told++;
         }
-        return rules->sync == 0 || primary || standbys + rules->sync > rules->standbys;
+        return rules->sync == 0 || all || told + rules->sync > rules->standbys;
 }
 
 static bool all_empty(const struct primary_candidate *candidates, size_t count)
@@ -123,7 +114,7 @@ struct primary_standing primary_rank(const struct primary_candidate *candidates,
         ret.loss_over = ret.loss == UINT64_MAX || (rules->sync == 0 && ret.loss > rules->loss_max);
         if (best != own)
                 ret.rank = PRIMARY_RANK_BEHIND;
-        else if (sure(candidates, count, rules))
+        else if (sure(candidates, count, own->report.system, rules))
                 ret.rank = PRIMARY_RANK_BEST;
         return ret;
 }

@@ -13,7 +13,6 @@
 #define MATCHES  ((1u << PRIMARY_MATCH_COUNT) - 1)
 #define R(name)  (1u << PRIMARY_RANK_##name)
 #define RANKS    ((1u << PRIMARY_RANK_COUNT) - 1)
-#define NOT_BEST (RANKS & ~R(BEST))
 #define W(name)  (1u << PRIMARY_WISH_##name)
 #define WISHES   ((1u << PRIMARY_WISH_COUNT) - 1)
 #define UNFORCED (WISHES & ~W(FORCE))
@@ -63,12 +62,11 @@ static const struct primary_row rows[] = {
         {"holder-unsure", V(STANDBY) | FORMER, V(MINE), MATCHES, R(UNSURE), UNFORCED, ANY, ANY, ANY,
          ANY, ANY, ANY, DO(NOTHING), true,
          "{node} holds the lease, but too few servers have told what they have"},
-        {"resume", FORMER, V(MINE), MATCHES, R(BEST), WISHES, YES, ANY, ANY, ANY, ANY, ANY,
-         DO(OPEN), false, "{node} takes writes again: nobody has taken over meanwhile"},
-        {"resume-forced", FORMER, V(MINE), MATCHES, NOT_BEST, W(FORCE), ANY, ANY, ANY, ANY, ANY,
-         ANY, DO(OPEN), true, "{node} takes writes again by force"},
-        {"resume-forced-old", FORMER, V(MINE), MATCHES, R(BEST), W(FORCE), NO, ANY, ANY, ANY, ANY,
-         ANY, DO(OPEN), true, "{node} takes writes again by force, with data of an older epoch"},
+        /* A new lease is a new epoch, and an epoch is a timeline of its own: see primary.h. */
+        {"return", FORMER, V(MINE), MATCHES, R(BEST), UNFORCED, YES, ANY, ANY, ANY, ANY, ANY,
+         DO(START), false, "{node} comes back, to begin a timeline under its new lease"},
+        {"return-forced", FORMER, V(MINE), MATCHES, RANKS, W(FORCE), ANY, ANY, ANY, ANY, ANY, ANY,
+         DO(START), true, "{node} comes back by force, to begin a timeline under its new lease"},
         {"holder-old", FORMER, V(MINE), MATCHES, R(BEST), UNFORCED, NO, ANY, ANY, ANY, ANY, ANY,
          DO(RELEASE), true, "{node} gives the lease back: there was a newer primary"},
         {"holder-former-behind", FORMER, V(MINE), MATCHES, R(BEHIND) | R(EMPTY), UNFORCED, ANY, ANY,
@@ -101,7 +99,7 @@ static const struct primary_row rows[] = {
         {"wait-sure", V(STANDBY) | FORMER, V(FREE), MATCHES, R(UNSURE), UNFORCED, ANY, ANY, ANY,
          ANY, ANY, ANY, DO(NOTHING), true, "no primary: too few servers have told what they have"},
         {"reclaim", FORMER, V(FREE), MATCHES, R(BEST), UNFORCED, YES, ANY, ANY, ANY, ANY, ANY,
-         DO(CLAIM), false, "{node} claims its lease again: nobody has taken over"},
+         DO(CLAIM), false, "{node} claims the lease again: of all it has most"},
         {"wait-newer", FORMER, V(FREE), MATCHES, R(BEST), UNFORCED, NO, ANY, ANY, ANY, ANY, ANY,
          DO(NOTHING), true, "no primary: there was a newer one than {node}, and it is not heard"},
 

@@ -7,10 +7,11 @@
  * does. A client writes wherever it is let, and is told of a commit when it is flushed, on so many
  * standbys as the seed asks for, and the gate still stands open.
  *
- * Promised: at any moment at most one server takes writes, and their epochs never fall. What was
- * acknowledged with standbys is in the last primary; what was acknowledged without is there or was
- * kept aside, and what is kept aside is what the others have not. After all has healed there is a
- * primary, and all others follow it and have the same. */
+ * Promised: at any moment at most one server takes writes, their epochs never fall, and each is
+ * that of the timeline that is written to. What was acknowledged with standbys is in the last
+ * primary; what was acknowledged without is there or was kept aside, and what is kept aside is what
+ * the others have not. After all has healed there is a primary, and all others follow it and have
+ * the same. */
 #include "primary/primary.h"
 #include "sim/sim_priv.h"
 
@@ -418,6 +419,12 @@ static void check_writers(struct sim *sim)
                 if (epoch < sim->postgres_epoch)
                         sim_violation(sim, "postgres: node %u takes writes under epoch %llu",
                                       host->id, (unsigned long long)epoch);
+                if (epoch != sim->postgres[i].epoch)
+                        sim_violation(sim,
+                                      "postgres: node %u goes on with a timeline of epoch %llu "
+                                      "under epoch %llu",
+                                      host->id, (unsigned long long)sim->postgres[i].epoch,
+                                      (unsigned long long)epoch);
                 sim->postgres_epoch = epoch;
         }
 }

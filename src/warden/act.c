@@ -175,8 +175,8 @@ static bool act_promote(struct warden *warden, const struct command *command, st
         return true;
 }
 
-/* A cluster that somebody else made: what it lacks is added before it is opened for the first time,
- * by a server that nobody else can reach. */
+/* A cluster that somebody else made: what it lacks is added before it is started for the first
+ * time, by a server that nobody else can reach. */
 static bool adopt(struct warden *warden, struct fail *fail)
 {
         char sql[1024], path[WARDEN_PATH_SIZE], version[16];
@@ -207,8 +207,6 @@ static bool act_open(struct warden *warden, struct fail *fail)
 {
         if (file_there("%s/standby.signal", warden->paths.data))
                 return fail_set(fail, "it has a standby's data");
-        if (!file_there("%s/meridian.conf", warden->paths.data) && !adopt(warden, fail))
-                return false;
         if (!server_start(warden, SERVER_PRIMARY, 0, fail))
                 return false;
         warden_gate_allow(warden);
@@ -266,6 +264,8 @@ static bool act_follow(struct warden *warden, const struct command *command, str
 
 static bool act_start(struct warden *warden, const struct command *command, struct fail *fail)
 {
+        if (!file_there("%s/meridian.conf", warden->paths.data) && !adopt(warden, fail))
+                return false;
         warden->upstream = command->upstream;
         return server_start(warden, SERVER_STANDBY, command->upstream, fail);
 }

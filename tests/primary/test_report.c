@@ -130,10 +130,25 @@ static void test_sure(void **state)
         /* for both: one is enough */
         rules.sync = 2;
         assert_int_equal(primary_rank(all, 3, 2, &rules).rank, PRIMARY_RANK_BEST);
-        /* or the last primary itself */
+        /* that it was the primary is not enough: another may have been promoted, with the third */
         rules.sync = 1;
         all[0] = fresh(report_of(1, PRIMARY_CLOSED, 5, 100));
+        all[1].fresh = false;
+        all[1].gone = true;
+        assert_int_equal(primary_rank(all, 3, 1, &rules).rank, PRIMARY_RANK_UNSURE);
+        /* but it is one of those that have to tell */
+        all[1] = fresh(report_of(2, PRIMARY_STANDBY, 5, 100));
+        all[2].fresh = false;
+        all[2].gone = true;
         assert_int_equal(primary_rank(all, 3, 1, &rules).rank, PRIMARY_RANK_BEST);
+        all[1].report.system = 78;
+        assert_int_equal(primary_rank(all, 3, 1, &rules).rank, PRIMARY_RANK_UNSURE);
+        /* one without data does not count, but where all tell there is nothing more to hear */
+        all[1] = fresh(report_of(2, PRIMARY_ABSENT, 0, 0));
+        assert_int_equal(primary_rank(all, 3, 1, &rules).rank, PRIMARY_RANK_UNSURE);
+        all[2] = fresh(report_of(3, PRIMARY_ABSENT, 0, 0));
+        assert_int_equal(primary_rank(all, 3, 1, &rules).rank, PRIMARY_RANK_BEST);
+        all[1] = fresh(report_of(2, PRIMARY_STANDBY, 5, 100));
         /* what was not acknowledged is no loss where commits wait */
         all[0] = (struct primary_candidate){.report = report_of(1, PRIMARY_OPEN, 5, 100),
                                             .gone = true};

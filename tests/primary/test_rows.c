@@ -114,8 +114,12 @@ static void laws(const struct primary_row *row, const struct primary_input *inpu
         if (row->action == PRIMARY_DO_INIT)
                 LAW(input->server == PRIMARY_ABSENT && input->rank == PRIMARY_RANK_EMPTY &&
                     input->founder);
-        if (row->action == PRIMARY_DO_OPEN && input->server != PRIMARY_HELD)
-                LAW(forced || input->latest);
+        /* a timeline goes on only under the lease that it was begun under, and never by force */
+        if (row->action == PRIMARY_DO_OPEN)
+                LAW(input->server == PRIMARY_HELD);
+        if (row->action == PRIMARY_DO_START && input->hold == PRIMARY_MINE &&
+            input->server != PRIMARY_ASLEEP)
+                LAW(forced || (input->rank == PRIMARY_RANK_BEST && input->latest));
         if (row->action == PRIMARY_DO_CLAIM) {
                 LAW(input->hold == PRIMARY_FREE);
                 LAW(forced || input->rank == PRIMARY_RANK_BEST ||
@@ -171,6 +175,25 @@ static void test_well(void **state)
         assert_null(primary_decide(&standby));
 }
 
+/* Who was primary and claims its lease again goes the way of every other: it starts as a standby,
+ * and is promoted. */
+static void test_return(void **state)
+{
+        (void)state;
+        struct primary_input input = {
+                .hold = PRIMARY_FREE, .rank = PRIMARY_RANK_BEST, .latest = true};
+        static const enum primary_server former[] = {PRIMARY_CLOSED, PRIMARY_FENCED};
+        for (size_t i = 0; i < COUNT_OF(former); i++) {
+                input.server = former[i];
+                input.hold = PRIMARY_FREE;
+                assert_int_equal(primary_decide(&input)->action, PRIMARY_DO_CLAIM);
+                input.hold = PRIMARY_MINE;
+                assert_int_equal(primary_decide(&input)->action, PRIMARY_DO_START);
+                input.server = PRIMARY_STANDBY;
+                assert_int_equal(primary_decide(&input)->action, PRIMARY_DO_PROMOTE);
+        }
+}
+
 static void test_sentences(void **state)
 {
         (void)state;
@@ -223,6 +246,7 @@ int main(int argc, char **argv)
                 cmocka_unit_test(test_one_row_or_none),
                 cmocka_unit_test(test_laws),
                 cmocka_unit_test(test_well),
+                cmocka_unit_test(test_return),
                 cmocka_unit_test(test_sentences),
                 cmocka_unit_test(test_page),
         };

@@ -342,7 +342,7 @@ def test_one_of_another_history_is_rebuilt_and_its_data_kept(world):
     wait_for("the same in all", lambda: same(world.nodes))
 
 
-def test_a_crash_of_the_machine_and_an_open(world):
+def test_after_a_crash_of_the_machine_a_primary_begins_a_new_timeline(world):
     third = world.nodes[2]
     third.ask("INSERT INTO t VALUES (107)")
     third.crash()
@@ -350,7 +350,11 @@ def test_a_crash_of_the_machine_and_an_open(world):
     third.is_now("closed")
     expect(third.seen["epoch"], 12, "known from its files")
     written = third.seen["written"]
-    third.take("open", 12)
+    timeline = third.seen["timeline"]
+    third.do("start")
+    third.is_now("standby")
+    third.take("promote", 13)
+    expect((third.seen["timeline"], third.seen["epoch"]), (timeline + 1, 13), "the new line")
     expect(third.seen["written"] >= written, True, "nothing is lost")
     third.ask("INSERT INTO t VALUES (108)")
 
@@ -431,9 +435,11 @@ def test_a_cluster_that_somebody_made_is_adopted(world):
     first.is_now("closed")
     expect(first.seen["epoch"], 0, "none of ours")
     os.rename(f"{data}/postgresql.conf", f"{data}/away")
-    expect("no postgresql.conf" in first.fails("open", 0, 3), True, "it says what to do")
+    expect("no postgresql.conf" in first.fails("start"), True, "it says what to do")
     os.rename(f"{data}/away", f"{data}/postgresql.conf")
-    first.take("open", 3)
+    first.do("start")
+    first.is_now("standby")
+    first.take("promote", 3)
     with open(f"{data}/postgresql.auto.conf", encoding="utf-8") as file:
         text = file.read()
     expect(("work_mem" in text, "elsewhere" in text, "6000" in text), (True, False, False), text)
@@ -442,10 +448,10 @@ def test_a_cluster_that_somebody_made_is_adopted(world):
     second.do("clone", 1)
     second.do("follow", 1)
     second.follows(1)
-    expect((second.seen["epoch"], second.seen["system"]), (0, first.seen["system"]), "the same")
+    expect((second.seen["epoch"], second.seen["system"]), (3, first.seen["system"]), "the same")
     first.do("fence")
     second.take("promote", 4)
-    expect(second.seen["lines"][0][:2], [1, 0], "its line before")
+    expect([line[:2] for line in second.seen["lines"]], [[2, 3], [1, 0]], "its lines before")
 
 
 def test_a_standby_that_fell_behind_catches_up_from_the_archive(world):
