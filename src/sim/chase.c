@@ -50,6 +50,18 @@ static void slow(struct sim *sim, const struct host *host)
                         network_link(sim, host->index, i)->slow_us = slow_us;
 }
 
+/* Nothing that it says arrives any more, but what was answered before still comes. */
+static void mute(struct sim *sim, const struct host *host, uint64_t for_us)
+{
+        sim_trace(sim, "node %u is heard no more", host->id);
+        for (uint32_t i = 0; i < sim->host_count; i++) {
+                if (i == host->index)
+                        continue;
+                network_cut(sim, host->index, i, true, false);
+                sim_at(sim, for_us, EVENT_HEAL_LINKS, host->index, i, 0);
+        }
+}
+
 /* One fault at the holder; after it the next. */
 void chase_step(struct sim *sim)
 {
@@ -67,9 +79,11 @@ void chase_step(struct sim *sim)
                 host->slowed = true;
                 slow(sim, host);
                 next_us = SECOND + sim_below(sim, STREAM_POSTGRES, SECOND);
-        } else if (drawn < 70) {
+        } else if (drawn < 55) {
+                mute(sim, host, long_us);
+        } else if (drawn < 75) {
                 faults_isolate(sim, host, long_us);
-        } else if (drawn < 85) {
+        } else if (drawn < 88) {
                 faults_pause(sim, host, long_us);
         } else {
                 host_crash(sim, host);
