@@ -17,7 +17,7 @@ static const struct planted planted[] = {
          0,
          0,
          0},
-        {{"term-volatile", "a term is not written to the journal", 3000, 0},
+        {{"term-volatile", "a term is not written to the journal", 3000, 3400},
          {.term_volatile = true},
          0,
          0,
