@@ -77,7 +77,7 @@ def test_keeps(tool, node):
     check(all(line[2] == "1" for line in program.said("sure")), "it is sure for three leases")
     check(not [line for line in lines if line[1] in ("doubtful", "lost")], "and never in doubt")
     check(lines[-1][1:] == ["released", "1"], "it is released", str(lines[-1]))
-    check(cluster.token_of(node.command("LOCK.ACQUIRE", "us-east:keeps", "next", "1")) >
+    check(cluster.token_of(node.command("LOCK.ACQUIRE", "us-east:keeps", "other", "60000")) >
           int(program.said("got")[0][2]), "the next token is larger")
 
 
