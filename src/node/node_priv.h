@@ -325,7 +325,11 @@ const char *node_region_name(const struct node *node, region_id id);
 /* The newest document known here, borrowed. */
 struct bytes node_document(const struct node *node);
 
-/* members.c */
+/* members.c, members_steps.c */
+/* Can members change? Not under the library's core. */
+bool members_change(const struct node *node);
+/* Was something said at that time said lately? */
+bool members_fresh(const struct node *node, uint64_t at_us);
 size_t members_first(const struct node *node, enum world_group group,
                      struct consensus_member members[CONSENSUS_VOTERS_MAX]);
 /* True where this node was not there when the cluster began. */
