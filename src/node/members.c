@@ -171,19 +171,23 @@ enum err member_states_came(struct node *node, node_id from, struct bytes data)
         return version < WORD_VERSION || cursor_failed(&cursor) ? ERR_MALFORMED : ERR_NONE;
 }
 
-static bool is_member(const struct node *node, node_id id)
+static bool is_member(const struct node *node, int group, node_id id)
 {
         struct consensus_member members[CONSENSUS_VOTERS_MAX];
-        for (int group = 0; group < WORLD_GROUP_COUNT; group++) {
-                const struct consensus *consensus = node->groups[group].consensus;
-                size_t count = consensus == NULL
-                                       ? 0
-                                       : consensus_members(consensus, members, COUNT_OF(members));
-                for (size_t i = 0; i < count; i++)
-                        if (members[i].node == id)
-                                return true;
-        }
+        const struct consensus *consensus = node->groups[group].consensus;
+        size_t count =
+                consensus == NULL ? 0 : consensus_members(consensus, members, COUNT_OF(members));
+        for (size_t i = 0; i < count; i++)
+                if (members[i].node == id)
+                        return true;
         return false;
+}
+
+/* Of its region's group: only those who go may know it. */
+static bool waits_to_be_taken_in(const struct node *node, const struct node_peer *leaving)
+{
+        return strcmp(leaving->leaving.region, node->region->name) == 0 &&
+               !is_member(node, WORLD_GROUP_REGION, node->config.self);
 }
 
 /* Who has left the groups is not listened to any more. */
@@ -192,7 +196,9 @@ static void forget_left(struct node *node)
         for (size_t i = node->peer_count; i-- > 0;) {
                 const struct node_peer *peer = &node->peers[i];
                 if (peer->leaving_us != 0 && node->now_us > peer->leaving_us + LEAVES_US &&
-                    !is_member(node, peer->id))
+                    !is_member(node, WORLD_GROUP_GLOBAL, peer->id) &&
+                    !is_member(node, WORLD_GROUP_REGION, peer->id) &&
+                    !waits_to_be_taken_in(node, peer))
                         node_peer_forget(node, i);
         }
 }

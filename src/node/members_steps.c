@@ -139,6 +139,45 @@ static void prefer(struct node *node, const struct seats *now, struct seats *wan
                         wanted->items[i].member.priority = SEATS_PRIORITY + 1;
 }
 
+/* The newest document that is known here is without this node: parsed into `spare`. */
+static const struct topology *topology_without_us(struct node *node)
+{
+        struct topology_error error;
+        struct bytes agreed = council_topology(node->groups[WORLD_GROUP_GLOBAL].council, NULL);
+        if (agreed.len > 0 && topology_parse(agreed, node->spare, &error) &&
+            node->spare->epoch >= node->learned_epoch)
+                return node->spare;
+        bool parsed = node->learned.len > 0 && topology_parse(node->learned, node->spare, &error);
+        return parsed ? node->spare : NULL;
+}
+
+/* A node that comes back knows the topology of before, and may lead its region's group before it
+ * hears of another one: to go by the old one would take out who has come since. */
+static bool topology_current(const struct node *node)
+{
+        if (node->groups[WORLD_GROUP_GLOBAL].status.leader == 0)
+                return false;
+        for (size_t i = 0; i < node->peer_count; i++) {
+                const struct node_peer *peer = &node->peers[i];
+                if (peer->word_us != 0 && members_fresh(node, peer->word_us) &&
+                    peer->word.epoch > node->topology->epoch)
+                        return false;
+        }
+        return true;
+}
+
+/* What the group is to be. Who is to leave its region brings the region's group there as anybody
+ * would, for it may be the only one that has the group's state. */
+static bool seats_aim(struct node *node, bool global, struct seats *ret)
+{
+        const struct topology *topology = node->topology;
+        if (node->outcast)
+                topology = topology_without_us(node);
+        else if (!global && !topology_current(node))
+                return false;
+        return topology != NULL && seats_wanted(topology, global ? 0 : node->region_id, ret);
+}
+
 void members_tick(struct node *node, struct node_group *group)
 {
         bool global = group->group == WORLD_GROUP_GLOBAL;
@@ -155,12 +194,12 @@ void members_tick(struct node *node, struct node_group *group)
             !seats_now(node, group, &now))
                 return;
         group->step_next_us = node->now_us + STEP_APART_US;
-        if (node->outcast) {
+        if (node->outcast && global) {
                 if (now.count > 1)
                         (void)!consensus_transfer(group->consensus, node->now_us / 1000, 0);
                 return;
         }
-        if (!seats_wanted(node->topology, global ? 0 : node->region_id, &wanted))
+        if (!seats_aim(node, global, &wanted))
                 return;
         if (global)
                 prefer(node, &now, &wanted);

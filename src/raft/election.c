@@ -14,14 +14,25 @@
 #include "base/check.h"
 #include "raft/core_priv.h"
 
+static bool is_witness(const struct core *core)
+{
+        const struct member *self = log_self(core);
+        return self != NULL && self->role == CONSENSUS_WITNESS;
+}
+
+/* A witness stands only where nobody else does. That its leader is gone it sees as soon as the
+ * others: who asks it would wait for an answer that cannot come. */
+static uint64_t witness_patience(const struct core *core)
+{
+        return 2 * (uint64_t)core->config.election_timeout_ms;
+}
+
 void election_timer(struct core *core)
 {
         uint64_t timeout = core->config.election_timeout_ms;
-        const struct member *self = log_self(core);
         core->election_ms = core->now_ms + timeout + rng_below(&core->rng, timeout + 1);
-        /* A witness stands only where nobody else does. */
-        if (self != NULL && self->role == CONSENSUS_WITNESS)
-                core->election_ms += 2 * timeout;
+        if (is_witness(core) && core->leader == 0)
+                core->election_ms += witness_patience(core);
 }
 
 size_t election_quorum(const struct core *core, size_t voting)
@@ -140,6 +151,9 @@ void election_tick(struct core *core)
         if (!electable(core)) {
                 core->leader = 0;
                 election_timer(core);
+        } else if (is_witness(core) && core->leader != 0) {
+                core->leader = 0;
+                core->election_ms = core->now_ms + witness_patience(core);
         } else if (!core->config.pre_vote || core->config.bugs.vote_volatile ||
                    stand(core, CORE_PROSPECT)) {
                 stand_candidate(core);

@@ -367,6 +367,73 @@ static void test_noise_from_a_peer(void **state)
         assert_true(node_counters(alone.node).messages_malformed > 0);
 }
 
+static void hear(node_id peer, enum envelope_kind kind, struct bytes body)
+{
+        struct buffer buffer;
+        struct envelope envelope = {.kind = kind, .body = body};
+        struct world_event event = {.kind = WORLD_MESSAGE};
+        buffer_init(&buffer, &alone.heap);
+        envelope_encode(&envelope, &buffer);
+        event.message.peer = peer;
+        event.message.class = WORLD_CLASS_CONTROL;
+        event.message.data = buffer_view(&buffer);
+        step(&event);
+        buffer_fini(&buffer);
+}
+
+static void hear_gossip(node_id peer)
+{
+        struct gossip gossip = {.report.node = peer};
+        struct buffer buffer;
+        buffer_init(&buffer, &alone.heap);
+        gossip_encode(&gossip, &buffer);
+        hear(peer, ENVELOPE_GOSSIP, buffer_view(&buffer));
+        buffer_fini(&buffer);
+}
+
+static const struct consensus_member *region_member(node_id id)
+{
+        static struct consensus_member members[CONSENSUS_VOTERS_MAX];
+        size_t count = consensus_members(alone.node->groups[WORLD_GROUP_REGION].consensus, members,
+                                         COUNT_OF(members));
+        for (size_t i = 0; i < count; i++)
+                if (members[i].node == id)
+                        return &members[i];
+        return NULL;
+}
+
+/* A node that is to leave its region, and is alone in the region's group, takes its heir in: nobody
+ * else has what the group holds. */
+static void test_who_leaves_takes_its_heir_in(void **state)
+{
+        static const char next[] =
+                "cluster = test; epoch = 2;\n"
+                "region r1 { id = 1; node n4 { id = 4; link = \"127.0.0.4:7401\" } }\n"
+                "region r2 { id = 2; node n2 { id = 2; link = \"127.0.0.2:7401\" } }\n"
+                "region r3 { id = 3; node n3 { id = 3; link = \"127.0.0.3:7401\" } }\n";
+        (void)state;
+        run_for(1000000);
+        struct world_event event = {.kind = WORLD_PEER_UP};
+        event.peer.peer = 2;
+        step(&event);
+        hear(2, ENVELOPE_TOPOLOGY, bytes_of_str(next));
+        event = (struct world_event){.kind = WORLD_PEER_UP};
+        event.peer.peer = 4;
+        step(&event);
+        for (int i = 0; i < 5; i++) {
+                hear_gossip(4);
+                run_for(100000);
+        }
+        const struct consensus_member *heir = region_member(4);
+        if (heir == NULL) {
+                fail_msg("it was not taken in");
+                return;
+        }
+        assert_int_equal(heir->role, CONSENSUS_LEARNER);
+        assert_int_equal(heir->wanted, CONSENSUS_VOTER);
+        assert_non_null(region_member(1));
+}
+
 static void test_bad_topology(void **state)
 {
         struct heap heap;
@@ -400,6 +467,7 @@ int main(void)
                 CASE(test_damaged_journal_stops),
                 CASE(test_failed_journal_stops_the_group),
                 CASE(test_noise_from_a_peer),
+                CASE(test_who_leaves_takes_its_heir_in),
                 cmocka_unit_test(test_bad_topology),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -610,14 +610,61 @@ static void test_amnesiac(void **state)
         consensus_free(consensus);
 }
 
+/* A witness that hears its leader no more knows that as soon as any other, and stands later. */
+static void test_witness_without_leader(void **state)
+{
+        (void)state;
+        static const struct consensus_member members[] = {{.node = 7, .role = CONSENSUS_WITNESS},
+                                                          {.node = 8, .role = CONSENSUS_VOTER},
+                                                          {.node = 9, .role = CONSENSUS_VOTER}};
+        struct consensus_config config = config_of(three, 3);
+        struct consensus_recovery recovery;
+        struct consensus *consensus = NULL;
+        struct consensus_output output;
+        struct message word = {
+                .type = MESSAGE_APPEND, .group = 1, .cluster = 42, .from = 8, .to = 7, .term = 5};
+        struct entries none;
+        struct buffer out;
+        config.members = members;
+        assert_int_equal(recover(config, (struct bytes){0}, 0, &recovery, &consensus), ERR_NONE);
+        entries_init(&none, &heap, 1);
+        buffer_init(&out, &heap);
+        word.append.previous_index = 1;
+        word.append.previous_term = 1;
+        message_encode(&word, &none, &out);
+        assert_int_equal(consensus_receive(consensus, 1000, 8, buffer_view(&out)), ERR_NONE);
+        uint64_t alone_ms = 0;
+        uint64_t stands_ms = 0;
+        for (uint64_t now = 1000; now < 2000; now += 5) {
+                consensus_tick(consensus, now);
+                consensus_take(consensus, &output);
+                struct consensus_status status = consensus_status(consensus);
+                consensus_synced(consensus, now, status.generation, status.journal_bytes);
+                if (alone_ms == 0 && status.leader == 0)
+                        alone_ms = now;
+                if (stands_ms == 0 && status.role == CONSENSUS_CANDIDATE)
+                        stands_ms = now;
+        }
+        assert_in_range(alone_ms, 1100, 1205);
+        assert_in_range(stands_ms, 1300, 1410);
+        buffer_fini(&out);
+        entries_fini(&none);
+        consensus_free(consensus);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_truncated),       cmocka_unit_test(test_flipped),
-                cmocka_unit_test(test_random_journals), cmocka_unit_test(test_taken_over),
-                cmocka_unit_test(test_messages),        cmocka_unit_test(test_mad_peers),
-                cmocka_unit_test(test_memory),          cmocka_unit_test(test_reads_and_members),
+                cmocka_unit_test(test_truncated),
+                cmocka_unit_test(test_flipped),
+                cmocka_unit_test(test_random_journals),
+                cmocka_unit_test(test_taken_over),
+                cmocka_unit_test(test_messages),
+                cmocka_unit_test(test_mad_peers),
+                cmocka_unit_test(test_memory),
+                cmocka_unit_test(test_reads_and_members),
                 cmocka_unit_test(test_amnesiac),
+                cmocka_unit_test(test_witness_without_leader),
         };
         return cmocka_run_group_tests(tests, heap_group_setup, heap_group_teardown);
 }
