@@ -1,5 +1,5 @@
-/* api_routes.c - what the administration's door can be asked: a row each. One is answered at once, or
- * becomes a request to the node; what is wrong with it is said in a sentence. */
+/* api_routes.c - what the administration's door can be asked: a row each. One is answered at once,
+ * or becomes a request to the node; what is wrong with it is said in a sentence. */
 #include "api/api_ask.h"
 #include "merge/merge.h"
 #include "node/status.h"
