@@ -37,11 +37,18 @@ struct order {
 struct view {
         json_t *status; /* whole, of the node that knows most */
         json_t *postgres;
+        json_t *own; /* postgres, of the node that was asked for by name; NULL: it did not answer */
 };
 
 static const char *text_of(json_t *object, const char *key)
 {
         return json_string_value(json_object_get(object, key));
+}
+
+static bool is_text(json_t *object, const char *key, const char *text)
+{
+        const char *now = text_of(object, key);
+        return now != NULL && strcmp(now, text) == 0;
 }
 
 static const char *or_else(const char *text, const char *otherwise)
@@ -98,6 +105,7 @@ static json_t *look_at(const struct cli_node *node)
 static void view_fini(struct view *view)
 {
         json_decref(view->status);
+        json_decref(view->own);
         *view = (struct view){0};
 }
 
@@ -106,8 +114,10 @@ static json_int_t epoch_of(json_t *postgres)
         return json_integer_value(json_object_get(json_object_get(postgres, "lease"), "epoch"));
 }
 
-/* Of those with a majority the one that knows of the newest epoch; else any. */
-static bool look(const struct cli *cli, struct view *view)
+/* Of those with a majority the one that knows of the newest epoch; else any. What others tell of a
+ * node's server is older than its own word, some more than others: that of `own` is kept beside
+ * (NULL: nobody's). */
+static bool look(const struct cli *cli, const char *own, struct view *view)
 {
         long long best = -1;
         view_fini(view);
@@ -117,6 +127,8 @@ static bool look(const struct cli *cli, struct view *view)
                 long long worth = epoch_of(postgres) * 4 +
                                   (text_of(postgres, "writer") != NULL ? 1 : 0) +
                                   (json_is_true(json_object_get(status, "majority")) ? 2 : 0);
+                if (own != NULL && is_text(postgres, "self", own))
+                        view->own = json_incref(postgres);
                 if (status != NULL && worth > best) {
                         json_decref(view->status);
                         view->status = status;
@@ -129,23 +141,17 @@ static bool look(const struct cli *cli, struct view *view)
         return view->status != NULL;
 }
 
-static json_t *server_named(const struct view *view, const char *node)
+/* A node's server, by its own word. NULL: it did not answer. */
+static json_t *server_own(const struct view *view, const char *node)
 {
         size_t index = 0;
         json_t *server = NULL;
-        json_array_foreach(json_object_get(view->postgres, "servers"), index, server)
+        json_array_foreach(json_object_get(view->own, "servers"), index, server)
         {
-                const char *name = text_of(server, "node");
-                if (name != NULL && node != NULL && strcmp(name, node) == 0)
+                if (is_text(server, "node", node))
                         return server;
         }
         return NULL;
-}
-
-static bool server_is(json_t *server, const char *state)
-{
-        const char *now = text_of(server, "server");
-        return now != NULL && strcmp(now, state) == 0;
 }
 
 /* ---- the plan ---- */
@@ -270,10 +276,12 @@ static bool plan_failover(const struct view *view, const struct order *order, js
 struct follow {
         const char *old;
         const char *target;
+        char actor[128];  /* the node that carries it out: the old primary, or who takes over */
         uint64_t held_ms; /* 0: not yet */
         uint64_t open_ms;
         json_int_t epoch; /* before */
         bool handed;
+        char trouble[256]; /* as it was told last */
 };
 
 static void pause_tell(const struct follow *follow, const char *node, json_int_t epoch)
@@ -290,10 +298,12 @@ static void pause_tell(const struct follow *follow, const char *node, json_int_t
 /* True: it has come true, or is off; *ret_status says which. */
 static bool follow_look(struct follow *follow, const struct view *view, int *ret_status)
 {
-        json_t *old = server_named(view, follow->old);
+        json_t *old = follow->old == NULL ? NULL : server_own(view, follow->old);
+        json_t *order = json_object_get(view->own, "order");
+        const char *why = text_of(order, "why");
         const char *writer = text_of(view->postgres, "writer");
         json_int_t epoch = epoch_of(view->postgres);
-        if (follow->held_ms == 0 && server_is(old, "held")) {
+        if (follow->held_ms == 0 && is_text(old, "server", "held")) {
                 follow->held_ms = now_ms() - LOOK_EVERY_MS;
                 STEP_DONE("hold", "%s lets no commit begin", follow->old);
         }
@@ -311,13 +321,17 @@ static bool follow_look(struct follow *follow, const struct view *view, int *ret
                                                   writer);
                 return true;
         }
-        bool back = follow->held_ms != 0 && server_is(old, "open") && epoch == follow->epoch;
-        if (back) {
-                STEP_BAD("return", "%s goes on: nothing has happened; `meridian events` says why",
-                         follow->old);
+        if (is_text(order, "state", "off") && !is_text(old, "server", "held")) {
+                STEP_BAD("return", "%s goes on, nothing has happened: %s", follow->actor,
+                         or_else(why, "nobody knows why"));
                 *ret_status = CLI_FAILED;
+                return true;
         }
-        return back;
+        if (is_text(order, "state", "waits") && why != NULL && strcmp(why, follow->trouble) != 0) {
+                (void)snprintf(follow->trouble, sizeof follow->trouble, "%s", why);
+                STEP_WARN("wait", "%s", why);
+        }
+        return false;
 }
 
 static void followers_wait(const struct cli *cli, struct view *view, uint64_t until_ms)
@@ -338,7 +352,7 @@ static void followers_wait(const struct cli *cli, struct view *view, uint64_t un
                 if (following == count)
                         break;
                 pause_ms(4L * LOOK_EVERY_MS);
-                if (!look(cli, view))
+                if (!look(cli, NULL, view))
                         break;
         }
         if (following == count)
@@ -358,7 +372,7 @@ static int follow_run(const struct cli *cli, struct view *view, struct follow *f
         while (now_ms() < until_ms) {
                 struct view next = {0};
                 pause_ms(LOOK_EVERY_MS);
-                if (!look(cli, &next))
+                if (!look(cli, follow->actor, &next))
                         continue;
                 bool over = follow_look(follow, &next, &status);
                 view_fini(view);
@@ -376,7 +390,9 @@ static int follow_run(const struct cli *cli, struct view *view, struct follow *f
 
 /* ---- asking ---- */
 
-static int ask(const struct cli *cli, const char *action, const struct order *order)
+/* `ret_node`: who takes over, or "". */
+static int ask(const struct cli *cli, const char *action, const struct order *order, char *ret_node,
+               size_t size)
 {
         char path[512];
         struct client_answer answer;
@@ -396,6 +412,7 @@ static int ask(const struct cli *cli, const char *action, const struct order *or
         if (json == NULL)
                 return CLI_FAILED;
         STEP_DONE("ask", "%s", or_else(text_of(json, "text"), "it begins"));
+        (void)snprintf(ret_node, size, "%s", or_else(text_of(json, "node"), ""));
         json_decref(json);
         return CLI_DONE;
 }
@@ -418,12 +435,31 @@ static bool order_take(struct cli *cli, bool failover, struct order *ret)
         return true;
 }
 
+/* What was not heard just now, or changes its primary, is looked at for a moment longer. */
+static void standby_wait(const struct cli *cli, const struct order *order, struct view *view)
+{
+        enum {
+                STANDBY_MS = 3000
+        };
+        uint64_t until_ms = now_ms() + STANDBY_MS;
+        while (now_ms() < until_ms) {
+                const char *writer = text_of(view->postgres, "writer");
+                json_t *target = candidate_best(view, order, writer);
+                if (writer != NULL &&
+                    (target == NULL || json_is_true(json_object_get(target, "following"))))
+                        return;
+                pause_ms(LOOK_EVERY_MS);
+                if (!look(cli, NULL, view))
+                        return;
+        }
+}
+
 static int run(const struct cli *cli, bool failover, const struct order *order)
 {
         struct view view = {0};
         json_t *target = NULL;
         const char *action = failover ? "failover" : "switchover";
-        if (!look(cli, &view))
+        if (!look(cli, NULL, &view))
                 return cli_error("no node of %s answers: is it running? (`meridian lab status`, "
                                  "`make lab`)",
                                  cli->from);
@@ -432,6 +468,8 @@ static int run(const struct cli *cli, bool failover, const struct order *order)
                 return cli_error("the topology has no PostgreSQL cluster (section postgres)");
         }
         printf("%sPostgreSQL %s%s\n", term_style(TERM_HEAD), action, term_style(TERM_PLAIN));
+        if (!failover)
+                standby_wait(cli, order, &view);
         bool good = failover ? plan_failover(&view, order, &target)
                              : plan_switchover(&view, order, &target);
         char *old = strdup(or_else(text_of(view.postgres, "writer"), ""));
@@ -441,9 +479,11 @@ static int run(const struct cli *cli, bool failover, const struct order *order)
         if (status == CLI_DONE && order->dry)
                 printf("  nothing is done (--dry-run)\n");
         else if (status == CLI_DONE)
-                status = ask(cli, action, order);
+                status = ask(cli, action, order, follow.actor, sizeof follow.actor);
         if (status == CLI_DONE && !order->dry) {
                 follow.old = old[0] == '\0' ? NULL : old;
+                if (!failover)
+                        (void)snprintf(follow.actor, sizeof follow.actor, "%s", old);
                 follow.target = order->to != NULL ? name : NULL;
                 status = follow_run(cli, &view, &follow);
         }
@@ -453,6 +493,12 @@ static int run(const struct cli *cli, bool failover, const struct order *order)
         return status;
 }
 
+static int give_up(const struct cli *cli, const struct order *order)
+{
+        char node[128];
+        return ask(cli, "abort", order, node, sizeof node);
+}
+
 int cli_switchover(struct cli *cli)
 {
         struct order order = {0};
@@ -460,7 +506,7 @@ int cli_switchover(struct cli *cli)
                 cli_error("usage: meridian switchover [--to NODE or REGION] [--dry-run] [--abort]");
                 return CLI_USAGE;
         }
-        return order.abort ? ask(cli, "abort", &order) : run(cli, false, &order);
+        return order.abort ? give_up(cli, &order) : run(cli, false, &order);
 }
 
 int cli_failover(struct cli *cli)
@@ -471,5 +517,5 @@ int cli_failover(struct cli *cli)
                           "[--abort]");
                 return CLI_USAGE;
         }
-        return order.abort ? ask(cli, "abort", &order) : run(cli, true, &order);
+        return order.abort ? give_up(cli, &order) : run(cli, true, &order);
 }

@@ -195,6 +195,7 @@ struct postgres {
         enum primary_wish wish;
         node_id designated; /* AWAY */
         uint64_t wish_until_us;
+        struct node_status_order order; /* the wish, or what became of the last one */
 
         const struct primary_row *row; /* that fits now, */
         uint64_t row_since_us;
@@ -509,6 +510,9 @@ void postgres_answered(struct node *node, uint64_t id, const struct reply *reply
 void postgres_request(struct node *node, struct asker asker, const struct request *request,
                       struct bytes data);
 void postgres_wish_look(struct node *node);
+
+/* An action for the wish failed; it is tried again for as long as the wish stands. */
+void postgres_wish_failed(struct node *node, struct bytes why);
 enum primary_wish postgres_wish_of(const struct node *node);
 node_id postgres_designated(const struct node *node);
 bool postgres_ready(const struct node *node);

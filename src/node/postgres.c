@@ -244,6 +244,7 @@ static void action_done(struct node *node, uint64_t number, struct bytes fail)
                 node_note(node, "postgres-failed", "PostgreSQL of %s: %s failed: %.*s",
                           postgres_name(node, node->config.self),
                           primary_action_name(postgres->action), BYTES_ARGS(fail));
+                postgres_wish_failed(node, fail);
                 postgres->pause_until_us = node->now_us + FAILED_PAUSE_US;
         }
         postgres->fenced = postgres->action == PRIMARY_DO_FENCE && fail.len == 0;

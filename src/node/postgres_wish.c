@@ -11,6 +11,7 @@
 #define SWITCHOVER_US  10000000
 #define FAILOVER_US    30000000
 #define READY_BYTES    ((uint64_t)1 << 20) /* behind by less: a switchover may begin */
+#define COMES_US       3000000
 #define REPLY_TEXT_MAX 400
 
 static void say(struct node *node, struct asker asker, enum reply_code code, node_id target,
@@ -38,13 +39,49 @@ static uint64_t behind_of(const struct node *node, node_id target)
         return own.written > word->report.written ? own.written - word->report.written : 0;
 }
 
-bool postgres_ready(const struct node *node)
+/* What a switchover to `target` still waits for, as a sentence's end; false: for nothing. */
+static bool lacks(const struct node *node, node_id target, char text[static REPLY_TEXT_MAX])
 {
         const struct postgres *postgres = &node->postgres;
-        if (postgres->wish != PRIMARY_WISH_AWAY || !postgres_eligible(node, postgres->designated))
+        const char *name = postgres_name(node, target);
+        uint64_t behind = behind_of(node, target);
+        bool held = postgres->server.server == PRIMARY_HELD;
+        if (!postgres_eligible(node, target))
+                (void)snprintf(text, REPLY_TEXT_MAX, "%s may not become primary", name);
+        else if (postgres_word_of(node, target) == NULL)
+                (void)snprintf(text, REPLY_TEXT_MAX, "%s is not heard", name);
+        else if (behind == UINT64_MAX)
+                (void)snprintf(text, REPLY_TEXT_MAX, "%s does not follow the primary", name);
+        else if (behind > (held ? 0 : READY_BYTES))
+                (void)snprintf(text, REPLY_TEXT_MAX, "%s is %llu bytes behind", name,
+                               (unsigned long long)behind);
+        else
                 return false;
-        uint64_t behind = behind_of(node, postgres->designated);
-        return postgres->server.server == PRIMARY_HELD ? behind == 0 : behind <= READY_BYTES;
+        return true;
+}
+
+/* A standby that was heard moments ago, and is not heard just now, or about to be led to this
+ * primary: a switchover waits for it. */
+static bool comes(const struct node *node, node_id target)
+{
+        for (size_t i = 0; i < PRIMARY_NODES_MAX; i++) {
+                const struct postgres_heard *heard = &node->postgres.heard[i];
+                const struct primary_report *report = &heard->word.report;
+                if (heard->node == target && postgres_eligible(node, target))
+                        return node->now_us < heard->at_us + COMES_US &&
+                               report->server == PRIMARY_STANDBY &&
+                               report->system == node->postgres.server.system &&
+                               (postgres_word_of(node, target) == NULL ||
+                                behind_of(node, target) == UINT64_MAX);
+        }
+        return false;
+}
+
+bool postgres_ready(const struct node *node)
+{
+        char text[REPLY_TEXT_MAX];
+        return node->postgres.wish == PRIMARY_WISH_AWAY &&
+               !lacks(node, node->postgres.designated, text);
 }
 
 node_id postgres_designated(const struct node *node)
@@ -71,14 +108,38 @@ enum primary_wish postgres_wish_of(const struct node *node)
         return postgres->wish;
 }
 
-static void wish_end(struct node *node, const char *why)
+static const char *wish_word(enum primary_wish wish)
+{
+        return wish == PRIMARY_WISH_AWAY ? "switchover" : "failover";
+}
+
+static void wish_done(struct node *node)
 {
         struct postgres *postgres = &node->postgres;
-        node_note(node, "postgres-wish", "PostgreSQL: the %s is off: %s.",
-                  postgres->wish == PRIMARY_WISH_AWAY ? "switchover" : "failover", why);
+        node_note(node, "postgres-wish", "PostgreSQL: the %s has come true.",
+                  wish_word(postgres->wish));
+        postgres->order.state = "done";
+        postgres->order.why[0] = 0;
         postgres->wish = PRIMARY_WISH_NONE;
         postgres->designated = 0;
         postgres->dirty = true;
+}
+
+static void wish_off(struct node *node, const char *why)
+{
+        struct postgres *postgres = &node->postgres;
+        node_note(node, "postgres-wish", "PostgreSQL: the %s is off: %s.",
+                  wish_word(postgres->wish), why);
+        (void)snprintf(postgres->order.why, sizeof postgres->order.why, "%s", why);
+        postgres->order.state = "off";
+        postgres->wish = PRIMARY_WISH_NONE;
+        postgres->designated = 0;
+        postgres->dirty = true;
+}
+
+static bool writes(const struct postgres *postgres)
+{
+        return postgres->server.server == PRIMARY_OPEN || postgres->server.server == PRIMARY_HELD;
 }
 
 void postgres_wish_look(struct node *node)
@@ -87,10 +148,26 @@ void postgres_wish_look(struct node *node)
         if (postgres->wish == PRIMARY_WISH_NONE)
                 return;
         bool away = postgres->wish == PRIMARY_WISH_AWAY;
-        if (away ? postgres->hold == PRIMARY_OTHER : postgres->server.server == PRIMARY_OPEN)
-                wish_end(node, "it has come true");
-        else if (node->now_us >= postgres->wish_until_us)
-                wish_end(node, "it took too long");
+        char missing[REPLY_TEXT_MAX] = "", why[REPLY_TEXT_MAX + 128];
+        bool lacking = away && writes(postgres) && lacks(node, postgres->designated, missing);
+        if (lacking)
+                (void)snprintf(postgres->order.why, sizeof postgres->order.why, "%.300s", missing);
+        if (away ? postgres->hold == PRIMARY_OTHER : postgres->server.server == PRIMARY_OPEN) {
+                wish_done(node);
+        } else if (node->now_us >= postgres->wish_until_us) {
+                (void)snprintf(why, sizeof why, "it took longer than %d s%s%s",
+                               (away ? SWITCHOVER_US : FAILOVER_US) / 1000000,
+                               postgres->order.why[0] != 0 ? ": " : "", postgres->order.why);
+                wish_off(node, why);
+        }
+}
+
+void postgres_wish_failed(struct node *node, struct bytes why)
+{
+        struct postgres *postgres = &node->postgres;
+        if (postgres->wish != PRIMARY_WISH_NONE)
+                (void)snprintf(postgres->order.why, sizeof postgres->order.why, "%.*s",
+                               BYTES_ARGS(why));
 }
 
 static void wish_begin(struct node *node, enum primary_wish wish, node_id designated,
@@ -100,6 +177,8 @@ static void wish_begin(struct node *node, enum primary_wish wish, node_id design
         bool away = wish == PRIMARY_WISH_AWAY;
         postgres->wish = wish;
         postgres->designated = designated;
+        postgres->order = (struct node_status_order){
+                .number = postgres->order.number + 1, .target = designated, .state = "waits"};
         postgres->wish_until_us = node->now_us + (away ? SWITCHOVER_US : FAILOVER_US);
         postgres->dirty = true;
         node_note(node, "postgres-wish", "PostgreSQL: %.*s asks for a %s to %s.",
@@ -155,7 +234,7 @@ static void switchover(struct node *node, struct asker asker, const struct reque
                        struct bytes data)
 {
         struct postgres *postgres = &node->postgres;
-        char text[REPLY_TEXT_MAX];
+        char text[REPLY_TEXT_MAX + 8], missing[REPLY_TEXT_MAX];
         node_id holder = postgres->holder;
         if (holder == 0) {
                 refuse(node, asker, "There is no primary, or it is not known; see failover.");
@@ -170,25 +249,22 @@ static void switchover(struct node *node, struct asker asker, const struct reque
                                    : "It is the primary already.");
                 return;
         }
-        uint64_t behind = behind_of(node, target);
         if (postgres->hold != PRIMARY_MINE || postgres->server.server != PRIMARY_OPEN ||
             postgres->action != PRIMARY_DO_NOTHING || postgres->wish != PRIMARY_WISH_NONE) {
                 refuse(node, asker, "Something else is under way; ask again.");
                 return;
         }
-        if (!postgres_eligible(node, target) || behind > READY_BYTES) {
-                (void)snprintf(text, sizeof text, "%s %s.", postgres_name(node, target),
-                               !postgres_eligible(node, target) ? "may not become primary"
-                               : behind == UINT64_MAX           ? "does not follow the primary"
-                                                      : "is too far behind for now; ask again");
+        if (lacks(node, target, missing) && !comes(node, target)) {
+                (void)snprintf(text, sizeof text, "%s.", missing);
                 refuse(node, asker, text);
                 return;
         }
         wish_begin(node, PRIMARY_WISH_AWAY, target, request->postgres.actor);
+        uint64_t behind = behind_of(node, target);
         (void)snprintf(text, sizeof text,
                        "%s takes over from %s, nothing is lost; %llu bytes to go.",
                        postgres_name(node, target), postgres_name(node, node->config.self),
-                       (unsigned long long)behind);
+                       (unsigned long long)(behind == UINT64_MAX ? 0 : behind));
         say(node, asker, REPLY_OK, target, text);
 }
 
@@ -260,7 +336,7 @@ static void wish_abort(struct node *node, struct asker asker, const struct reque
                 refuse(node, asker, "Nothing is under way there.");
                 return;
         }
-        wish_end(node, "it was aborted");
+        wish_off(node, "it was aborted");
         say(node, asker, REPLY_OK, 0, "It is off.");
 }
 
@@ -341,6 +417,9 @@ void postgres_status(const struct node *node, uint64_t now_us, struct node_statu
                                  PRIMARY_MINE;
         ret->wish = primary_wish_name(postgres->wish);
         ret->designated = postgres->designated;
+        ret->order = postgres->order;
+        if (ret->order.state == NULL)
+                ret->order.state = "none";
         ret->row = postgres->row != NULL ? postgres->row->id : NULL;
         uint64_t until_us = postgres->lease.until_us;
         uint64_t end_us = now_us + postgres_margin_us(node);

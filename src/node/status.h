@@ -71,6 +71,14 @@ struct node_status_server {
         uint64_t lag_us; /* age of what it shows */
 };
 
+/* What was asked of a node's server last: of the holder a switchover, of a standby a failover. */
+struct node_status_order {
+        uint64_t number;               /* grows by one a request, from 1 since the start; 0: none */
+        node_id target;                /* who is to take over */
+        const char *state;             /* "none", "waits", "done", "off"; static */
+        char why[NODE_STATUS_WHY_MAX]; /* it waits, or is off; else "" */
+};
+
 struct node_status_postgres {
         bool present;     /* the topology has such a cluster */
         const char *hold; /* this node's lease: "mine", "another's", "unknown", ...; static */
@@ -82,6 +90,7 @@ struct node_status_postgres {
         uint64_t left_us; /* own lease: writes are allowed for so long without a renewal */
         const char *wish; /* "none", "away", "here", "force"; static */
         node_id designated;
+        struct node_status_order order;
         const char *row; /* id of the row that holds now: docs/primary-rows.md; NULL: all is well */
         bool loss_known;
         uint64_t loss_bytes; /* that a takeover by this node would lose, as far as is known */

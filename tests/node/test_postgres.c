@@ -301,6 +301,7 @@ static void test_status(void **state)
         assert_true(status->postgres.left_known && status->postgres.left_us > 0);
         assert_int_equal(status->postgres.server_count, 1);
         assert_true(status->postgres.servers[0].known);
+        assert_string_equal(status->postgres.order.state, "none");
         assert_string_equal(status->postgres.servers[0].server, "open");
         assert_int_equal(status->postgres.servers[0].written, 1000);
         free(status);
