@@ -1,6 +1,6 @@
 /* members_steps.c - whoever leads a group brings its members step by step to what the agreed
  * topology wants (council/seats.h), one look at a time, so a new leader goes on where the last one
- * stopped; and which topology may be wanted. Who is not in it any more hands its leadership over. */
+ * stopped; and which topology may be wanted. Who is not in it any more hands its lead over. */
 #include "base/check.h"
 #include "council/leader.h"
 #include "council/seats.h"
