@@ -1,0 +1,264 @@
+/* converge_net.h - how changes travel in random histories, and what goes wrong: late and repeated
+ * batches, state transfers, restarts, crashes, a region that is removed. Part of test_converge.c. */
+#ifndef MERIDIAN_TESTS_KEYSPACE_CONVERGE_NET_H
+#define MERIDIAN_TESTS_KEYSPACE_CONVERGE_NET_H
+
+#include "converge_ops.h"
+
+/* ---- delivery */
+
+static void transfer(struct world *world, unsigned from, unsigned to, bool busy);
+
+/* The last replica is removed, and one of the two knows. */
+static bool apart(const struct world *world, unsigned from, unsigned to)
+{
+        unsigned last = world->count - 1;
+        return (from == last && world->replicas[to].alone) ||
+               (to == last && world->replicas[from].alone);
+}
+
+static void hand_over(struct world *world, const struct batch *batch)
+{
+        struct replica *to = &world->replicas[batch->to];
+        struct keyspace_result result;
+        strike_before_change(world, to);
+        TRACE(to, "merges from %u: %llu to %llu", batch->from + 1, (unsigned long long)batch->after,
+              (unsigned long long)batch->last);
+        enum err err = keyspace_apply(to->keyspace, &to->native, wall(world, to),
+                                      (region_id)(batch->from + 1), batch->after, batch->last,
+                                      batch->data, &result);
+        DEMAND(world, err == ERR_NONE);
+        agree(world, to);
+}
+
+static void batch_free(struct world *world, struct batch *batch)
+{
+        heap_free_bytes(&world->heap, batch->data);
+        *batch = (struct batch){0};
+}
+
+/* Fetches a batch and hands it over now, later, or both. */
+static void ship(struct world *world, unsigned from, unsigned to)
+{
+        struct keyspace_batch read;
+        struct keyspace *source = world->replicas[from].keyspace;
+        if (apart(world, from, to))
+                return;
+        const struct vector *positions = keyspace_positions(world->replicas[to].keyspace);
+        uint64_t after = vector_get(positions, (region_id)(from + 1));
+        size_t bytes_max = rng_between(&world->rng, 1, 400);
+        CHECK(keyspace_tail(source, wall(world, &world->replicas[from]), after, bytes_max, &read) ==
+              ERR_NONE);
+        if (read.gap) {
+                transfer(world, from, to, !world->settling);
+                return;
+        }
+        struct buffer joined;
+        buffer_init(&joined, &world->heap);
+        buffer_bytes(&joined, read.parts[0]);
+        buffer_bytes(&joined, read.parts[1]);
+        struct batch batch = {from, to, after, read.last, {0}};
+        CHECK(heap_copy(&world->heap, buffer_view(&joined), &batch.data));
+        buffer_fini(&joined);
+        if (rng_chance(&world->rng, 800))
+                hand_over(world, &batch);
+        struct batch *slot = &world->stash[rng_below(&world->rng, STASH)];
+        batch_free(world, slot);
+        *slot = batch;
+}
+
+static void ship_late(struct world *world)
+{
+        struct batch *batch = &world->stash[rng_below(&world->rng, STASH)];
+        if (batch->from != batch->to && !apart(world, batch->from, batch->to))
+                hand_over(world, batch);
+}
+
+static void transfer(struct world *world, unsigned from, unsigned to, bool busy)
+{
+        struct replica *source = &world->replicas[from];
+        struct replica *target = &world->replicas[to];
+        struct keyspace_result result;
+        uint64_t cursor = 0;
+        if (apart(world, from, to))
+                return;
+        do {
+                struct buffer part;
+                buffer_init(&part, &world->heap);
+                CHECK(keyspace_scan(source->keyspace, &source->native, &cursor,
+                                    busy ? rng_between(&world->rng, 1, 300) : 1 << 20,
+                                    &part) == ERR_NONE);
+                if (busy && rng_chance(&world->rng, 400)) {
+                        act(world, source);
+                        act(world, target);
+                }
+                strike_before_change(world, target);
+                TRACE(target, "merges a part of the state of %u", from + 1);
+                enum err err =
+                        keyspace_merge_state(target->keyspace, &target->native, wall(world, target),
+                                             buffer_view(&part), &result);
+                DEMAND(world, err == ERR_NONE);
+                agree(world, target);
+                buffer_fini(&part);
+        } while (cursor != 0);
+        if (busy && rng_chance(&world->rng, 100))
+                return; /* broken off before its end */
+        DEMAND(world, keyspace_adopt(target->keyspace, &target->native, NULL, &result) == ERR_NONE);
+        TRACE(target, "takes over what %u has seen", from + 1);
+        agree(world, target);
+}
+
+/* ---- faults */
+
+static void removal_heard(struct world *world, struct replica *replica);
+
+static void load(struct world *world, unsigned index, struct bytes saved)
+{
+        struct replica *replica = &world->replicas[index];
+        TRACE(replica, "loads a save");
+        keyspace_free(replica->keyspace);
+        replica->incarnation++;
+        replica->keyspace = keyspace_made(world, index);
+        DEMAND(world, keyspace_load(replica->keyspace, saved) == ERR_NONE);
+        if (replica->alone)
+                removal_heard(world, replica);
+        struct keyspace_change change;
+        struct keyspace_result result;
+        if (replica->reserved_len > 0)
+                DEMAND(world, keyspace_replay(replica->keyspace, &replica->native,
+                                              bytes_of(replica->reserved, replica->reserved_len),
+                                              (struct bytes){0}, &result) == ERR_NONE);
+        DEMAND(world, keyspace_begin(replica->keyspace, wall(world, replica), &change) == ERR_NONE);
+        agree(world, replica);
+}
+
+/* One that knows of the removal waits for the others only. */
+static void removal_heard(struct world *world, struct replica *replica)
+{
+        region_id members[REPLICAS_MAX];
+        for (unsigned i = 0; i + 1 < world->count; i++)
+                members[i] = (region_id)(i + 1);
+        replica->alone = true;
+        CHECK(keyspace_members(replica->keyspace, members, world->count - 1) == ERR_NONE);
+}
+
+static void removal_goes_on(struct world *world)
+{
+        unsigned which = (unsigned)rng_below(&world->rng, world->count - 1);
+        if (world->count > 2 && rng_chance(&world->rng, 30))
+                removal_heard(world, &world->replicas[which]);
+}
+
+/* What was lost is nowhere, or has come back. */
+static void close_holes(struct world *world, struct replica *replica)
+{
+        struct crdt_seen seen = *keyspace_seen(replica->keyspace);
+        struct keyspace_change change;
+        for (unsigned i = 0; i < seen.hole_count; i++) {
+                const struct crdt_hole *hole = &seen.holes[i];
+                if (hole->origin == replica->keyspace->config.origin)
+                        DEMAND(world, keyspace_close(replica->keyspace, wall(world, replica),
+                                                     hole->low, hole->high, &change) == ERR_NONE);
+        }
+}
+
+static void restart(struct world *world, unsigned index)
+{
+        struct replica *replica = &world->replicas[index];
+        struct buffer saved;
+        uint64_t digest = keyspace_digest(replica->keyspace);
+        buffer_init(&saved, &world->heap);
+        CHECK(keyspace_save(replica->keyspace, rng_chance(&world->rng, 700), &saved) == ERR_NONE);
+        load(world, index, buffer_view(&saved));
+        DEMAND(world, keyspace_digest(replica->keyspace) == digest);
+        buffer_fini(&saved);
+        if (rng_chance(&world->rng, 500) && (world->faults & FAULT_LOSE) == 0)
+                close_holes(world, replica);
+}
+
+static void remember(struct world *world, unsigned index)
+{
+        struct replica *replica = &world->replicas[index];
+        buffer_reset(&replica->saved);
+        CHECK(keyspace_save(replica->keyspace, true, &replica->saved) == ERR_NONE);
+        replica->saved_model = replica->model;
+}
+
+/* Back to the older save, then all that the others have of it. */
+static void crash(struct world *world, unsigned index)
+{
+        struct replica *replica = &world->replicas[index];
+        if (replica->saved.len == 0)
+                return;
+        replica->model = replica->saved_model;
+        for (size_t i = 0; i < STASH; i++)
+                batch_free(world, &world->stash[i]);
+        load(world, index, buffer_view(&replica->saved));
+        buffer_reset(&replica->saved);
+        if ((world->faults & FAULT_LOSE) != 0) {
+                if ((world->faults & FAULT_OFTEN) == 0)
+                        replica->skew_ms -= (int64_t)rng_below(&world->rng, 1500);
+                return;
+        }
+        for (unsigned i = 0; i < world->count; i++) {
+                if (i != index)
+                        transfer(world, i, index, false);
+        }
+        close_holes(world, &world->replicas[index]);
+        for (unsigned i = 0; i < world->count; i++) {
+                if (i != index)
+                        transfer(world, index, i, false);
+        }
+}
+
+static void beat(struct world *world, struct replica *replica)
+{
+        struct keyspace_change change;
+        uint64_t position = keyspace_heartbeat(replica->keyspace, wall(world, replica), &change);
+        DEMAND(world, position == vector_get(keyspace_positions(replica->keyspace),
+                                             replica->keyspace->config.origin));
+        if ((world->faults & FAULT_COLLECT) != 0)
+                world->collected += keyspace_collect(replica->keyspace, 16);
+}
+
+static void beat_all(struct world *world)
+{
+        for (unsigned i = 0; i < world->count; i++) {
+                beat(world, &world->replicas[i]);
+                if ((world->faults & FAULT_COLLECT) != 0)
+                        ship(world, i, (i + 1) % world->count);
+        }
+}
+
+static void reserve_all(struct world *world)
+{
+        for (unsigned i = 0; i < world->count; i++) {
+                struct replica *replica = &world->replicas[i];
+                struct keyspace_change change;
+                DEMAND(world, keyspace_reserve(replica->keyspace, wall(world, replica), &change) ==
+                                      ERR_NONE);
+                if (change.nothing)
+                        continue;
+                CHECK(change.delta.len <= sizeof replica->reserved);
+                memcpy(replica->reserved, change.delta.ptr, change.delta.len);
+                replica->reserved_len = change.delta.len;
+        }
+}
+
+/* Everybody gets what anybody has; then the holes close. */
+static void refill(struct world *world)
+{
+        for (unsigned round = 0; round < 2; round++)
+                for (unsigned from = 0; from < world->count; from++)
+                        for (unsigned to = 0; to < world->count; to++)
+                                if (from != to)
+                                        transfer(world, from, to, false);
+        for (unsigned i = 0; i < world->count; i++)
+                close_holes(world, &world->replicas[i]);
+        for (unsigned from = 0; from < world->count; from++)
+                for (unsigned to = 0; to < world->count; to++)
+                        if (from != to)
+                                transfer(world, from, to, false);
+}
+
+#endif
