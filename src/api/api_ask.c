@@ -44,6 +44,8 @@ static json_t *json_reply(const struct ask *ask, const struct reply *reply)
 {
         if (reply->code == REPLY_OK && is_lock(ask->kind))
                 return api_http_lock_reply(reply);
+        if (reply->code == REPLY_OK && ask->kind == REQUEST_LOCK_WATCH)
+                return api_http_watch_reply(reply);
         if (reply->code == REPLY_OK && api_session_is(ask->kind))
                 return api_session_reply(reply);
         if (reply->code != REPLY_OK)

@@ -1,6 +1,9 @@
 /* api_http_locks.c - locks over HTTP: the same requests and refusals as over RESP, as JSON.
  *
  *   GET  /locks/KEY            who holds it, as of the log
+ *   GET  /lock-watch?key=KEY (or prefix=P)&after=REVISION&wait_ms=N
+ *                              what happened to it after that revision, as soon as there is
+ *                              something; without one: from now on
  *   POST /locks/KEY/acquire    {"owner", "ttl_ms", "wait_ms", "shared", "slots", "delay_ms",
  *                               "session", "detect", "fresh"}; owner and ttl_ms are wanted
  *   POST /locks/KEY/renew      {"owner", "token", "ttl_ms"}
@@ -11,7 +14,8 @@
 
 #include <string.h>
 
-#define PREFIX "/locks/"
+#define PREFIX      "/locks/"
+#define WAIT_MS_MAX 25000 /* below what a connection may take */
 
 /* What a body says; numbers are refused below 0. */
 struct body {
@@ -40,6 +44,12 @@ static const struct action {
          "want {\"owner\": ..., \"token\": ..., \"ttl_ms\": ...}"},
         {"/release", REQUEST_LOCK_RELEASE, "{s:s, s:I !}", "want {\"owner\": ..., \"token\": ...}"},
 };
+
+static json_t *json_name(struct bytes name)
+{
+        json_t *json = json_stringn((const char *)name.ptr, name.len);
+        return json == NULL ? json_string("(not text)") : json;
+}
 
 static bool body_read(json_t *json, const struct action *action, struct body *body)
 {
@@ -78,6 +88,39 @@ void api_http_lock_get(const char *path, struct request *request)
         request->lock.key = bytes_of_str(path + strlen(PREFIX));
 }
 
+bool api_http_lock_watch(const char *key, const char *prefix, const char *const numbers[2],
+                         struct request *request)
+{
+        *request = (struct request){.kind = REQUEST_LOCK_WATCH};
+        request->lock.token = REQUEST_WATCH_NOW;
+        request->lock.flags = prefix != NULL ? REQUEST_WATCH_PREFIX : 0;
+        request->lock.key = bytes_of_str(prefix != NULL ? prefix : key != NULL ? key : "");
+        uint64_t *const to[2] = {&request->lock.token, &request->lock.wait_ms};
+        for (int i = 0; i < 2; i++)
+                if (numbers[i] != NULL &&
+                    !resp_number(bytes_of_str(numbers[i]), UINT64_MAX >> 1, to[i]))
+                        return false;
+        if (request->lock.wait_ms > WAIT_MS_MAX)
+                request->lock.wait_ms = WAIT_MS_MAX;
+        return (key == NULL) != (prefix == NULL);
+}
+
+json_t *api_http_watch_reply(const struct reply *reply)
+{
+        struct lock_event event;
+        json_t *changes = json_array();
+        struct cursor cursor = cursor_of(reply->watch.changes);
+        while (lock_change_decode(&cursor, &event))
+                json_array_append_new(changes, json_pack("{s:s, s:o, s:o, s:I, s:I}", "change",
+                                                         lock_event_name(event.kind), "key",
+                                                         json_name(event.key), "owner",
+                                                         json_name(event.owner), "token",
+                                                         (json_int_t)event.token.value, "revision",
+                                                         (json_int_t)event.id));
+        return json_pack("{s:I, s:b, s:o}", "revision", (json_int_t)reply->watch.revision, "more",
+                         (int)reply->watch.more, "changes", changes);
+}
+
 json_t *api_http_lock_post(const char *path, struct bytes text, struct request *request,
                            const char **ret_problem)
 {
@@ -106,9 +149,6 @@ json_t *api_http_lock_post(const char *path, struct bytes text, struct request *
 json_t *api_http_lock_reply(const struct reply *reply)
 {
         const struct reply_lock *lock = &reply->lock;
-        json_t *owner = json_stringn((const char *)lock->owner.ptr, lock->owner.len);
-        if (owner == NULL)
-                owner = json_string("(not text)");
-        return json_pack("{s:o, s:I, s:I}", "owner", owner, "token", (json_int_t)lock->token,
-                         "ttl_ms", (json_int_t)lock->ttl_ms);
+        return json_pack("{s:o, s:I, s:I}", "owner", json_name(lock->owner), "token",
+                         (json_int_t)lock->token, "ttl_ms", (json_int_t)lock->ttl_ms);
 }

@@ -16,6 +16,29 @@ static void write_info(struct buffer *out, int protocol, const struct reply_lock
         resp_write_integer(out, lock->waiters);
 }
 
+/* [revision, more, [[change, key, owner, token, revision]...]] */
+static void write_watch(struct buffer *out, const struct reply *reply)
+{
+        struct lock_event event;
+        size_t count = 0;
+        struct cursor cursor = cursor_of(reply->watch.changes);
+        while (lock_change_decode(&cursor, &event))
+                count++;
+        resp_write_array(out, 3);
+        resp_write_integer(out, reply->watch.revision);
+        resp_write_integer(out, reply->watch.more);
+        resp_write_array(out, count);
+        cursor = cursor_of(reply->watch.changes);
+        while (lock_change_decode(&cursor, &event)) {
+                resp_write_array(out, 5);
+                resp_write_bulk(out, bytes_of_str(lock_event_name(event.kind)));
+                resp_write_bulk(out, event.key);
+                resp_write_bulk(out, event.owner);
+                resp_write_integer(out, event.token.value);
+                resp_write_integer(out, event.id);
+        }
+}
+
 static void write_done_reply(struct buffer *out, int protocol, const struct reply *reply)
 {
         switch (reply->kind) {
@@ -45,6 +68,9 @@ static void write_done_reply(struct buffer *out, int protocol, const struct repl
                 resp_write_array(out, reply->list.count);
                 for (size_t i = 0; i < reply->list.count; i++)
                         write_info(out, protocol, &reply->list.items[i]);
+                return;
+        case REQUEST_LOCK_WATCH:
+                write_watch(out, reply);
                 return;
         case REQUEST_TOPOLOGY_GET:
         case REQUEST_TOPOLOGY_APPLY:

@@ -163,6 +163,12 @@ void api_http_lock_get(const char *path, struct request *request);
  * releases that. NULL: `ret_problem` is a sentence. */
 json_t *api_http_lock_post(const char *path, struct bytes text, struct request *request,
                            const char **ret_problem);
+/* Fills a request from the query: one of key and prefix, and after and wait_ms as text; NULL: not
+ * said. False: it is wrong. */
+bool api_http_lock_watch(const char *key, const char *prefix, const char *const numbers[2],
+                         struct request *request);
+/* Of an answer that is no refusal; a new reference. */
+json_t *api_http_watch_reply(const struct reply *reply);
 /* Owner, token, ttl_ms of an answer that is no refusal; a new reference. */
 json_t *api_http_lock_reply(const struct reply *reply);
 

@@ -247,6 +247,17 @@ static void get_lock(struct ask *ask)
         ask_node(ask, &request);
 }
 
+static void get_lock_watch(struct ask *ask)
+{
+        struct request request;
+        const char *const numbers[2] = {query(ask, "after"), query(ask, "wait_ms")};
+        if (api_http_lock_watch(query(ask, "key"), query(ask, "prefix"), numbers, &request))
+                ask_node(ask, &request);
+        else
+                ask_error(ask, MHD_HTTP_BAD_REQUEST, "BADREQUEST",
+                          "want key=KEY or prefix=PREFIX; after and wait_ms are numbers");
+}
+
 static void post_lock(struct ask *ask)
 {
         struct request request = {.kind = REQUEST_LOCK_ACQUIRE};
@@ -384,6 +395,8 @@ static const struct route routes[] = {
         {"/metrics", false, get_metrics, "for Prometheus"},
         {"/locks/", false, get_lock, "KEY: who holds it"},
         {"/locks/", true, post_lock, "KEY/acquire, renew, release"},
+        {"/lock-watch", false, get_lock_watch,
+         "?key=KEY or prefix=P&after=REVISION&wait_ms=N: changes"},
         {"/kv/", false, ask_kv, "KEY?revision=N&stale=1: a value"},
         {"/kv/", true, ask_kv, "KEY/put, delete"},
         {"/kv", false, ask_kv, "?prefix=P&after=KEY&limit=N&stale=1: values"},

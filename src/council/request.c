@@ -249,6 +249,29 @@ static void kv_reply_decode(struct cursor *cursor, struct reply *ret, const stru
                 cursor_fail(cursor, ERR_MALFORMED);
 }
 
+static void watch_reply_encode(const struct reply *reply, struct buffer *out)
+{
+        buffer_slice(out, reply->watch.changes);
+        buffer_varint(out, reply->watch.revision);
+        buffer_u8(out, reply->watch.more);
+}
+
+static void watch_reply_decode(struct cursor *cursor, struct reply *ret,
+                               const struct list_room *room)
+{
+        struct lock_event event;
+        (void)room;
+        ret->watch.changes = cursor_slice(cursor);
+        struct cursor changes = cursor_of(ret->watch.changes);
+        while (lock_change_decode(&changes, &event))
+                continue;
+        ret->watch.revision = cursor_varint(cursor);
+        uint8_t more = cursor_u8(cursor);
+        if (more > 1 || cursor_done(&changes) != ERR_NONE)
+                cursor_fail(cursor, ERR_MALFORMED);
+        ret->watch.more = more == 1;
+}
+
 static void nothing_encode(const struct request *request, struct buffer *out)
 {
         (void)request;
@@ -290,6 +313,8 @@ static const struct format {
         [REQUEST_SESSION_CLOSE] = LOCK_FORMAT,
         [REQUEST_KV] = KV_FORMAT,
         [REQUEST_KV_WATCH] = KV_FORMAT,
+        [REQUEST_LOCK_WATCH] = {lock_request_encode, lock_request_decode, watch_reply_encode,
+                                watch_reply_decode},
         [REQUEST_LOCK_LIST] = {list_request_encode, list_request_decode, list_reply_encode,
                                list_reply_decode},
         [REQUEST_TOPOLOGY_GET] = {nothing_encode, nothing_decode, topology_reply_encode,

@@ -37,8 +37,16 @@ enum request_kind {
         REQUEST_SESSION_CLOSE,  /* the same */
         REQUEST_KV,             /* key txn actor stale: a transaction (kv/kv.h) */
         REQUEST_KV_WATCH,       /* key: prefix, after wait_ms: changes, as soon as there are some */
+        REQUEST_LOCK_WATCH,     /* key, token: changes after that revision, wait_ms, flags: of
+                                 * REQUEST_WATCH_PREFIX: changes, as soon as there are some */
         REQUEST_KIND_COUNT,
 };
+
+enum {
+        REQUEST_WATCH_PREFIX = 1, /* LOCK_WATCH: of all locks that begin so */
+};
+
+#define REQUEST_WATCH_NOW UINT64_MAX /* LOCK_WATCH: what happens from now on */
 
 enum request_action {
         REQUEST_DRAIN = 1, /* active -> draining: no new traffic, lets go */
@@ -164,6 +172,11 @@ struct reply {
                 struct {
                         struct bytes result; /* by kv_result_encode */
                 } kv;
+                struct {
+                        struct bytes changes; /* by lock_changes_encode */
+                        uint64_t revision;    /* `after` of the next request */
+                        bool more;
+                } watch;
                 struct {
                         uint64_t epoch;
                         struct bytes document; /* GET */

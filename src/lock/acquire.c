@@ -109,6 +109,7 @@ static void acquire_wait(struct lock_table *table, const struct wish *wish, stru
         table_wait(table, claim, wish->session, ++table->last_waiter,
                    table->time_ms + command->wait_ms);
         lock_answer_lock(table, command, LOCK_QUEUED, lock);
+        lock_event_add(table, LOCK_QUEUED, lock->key, claim->owner, 0);
 }
 
 /* The same owner waits already, for the same: it keeps its place. */

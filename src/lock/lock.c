@@ -209,6 +209,7 @@ void lock_wait_end(struct lock_table *table, struct claim *claim, enum lock_resu
                                        .key = claim->lock->key,
                                        .owner = claim->owner,
                                });
+        lock_event_add(table, LOCK_CANCELLED, claim->lock->key, claim->owner, 0);
         table_unwait(table, claim);
         lock_garbage(table, table_unclaim(table, claim));
 }

@@ -38,6 +38,7 @@
 
 #include "base/buffer.h"
 #include "base/bytes.h"
+#include "base/cursor.h"
 #include "base/err.h"
 #include "base/heap.h"
 
@@ -54,9 +55,12 @@
 #define LOCK_SHARED          UINT32_MAX /* slots: any number, up to LOCK_HOLDERS_MAX */
 #define LOCK_HOLDERS_MAX     1024       /* of one lock; one more waits */
 #define LOCK_SLOTS_MAX       LOCK_HOLDERS_MAX
-#define LOCK_SESSIONS_MAX    65536 /* of a table */
-#define LOCK_CLAIMS_MAX      4096  /* locks and waits of one session */
-#define LOCK_EVENTS_MAX      4096  /* remembered for lock_event_next */
+#define LOCK_SESSIONS_MAX    65536                      /* of a table */
+#define LOCK_CLAIMS_MAX      4096                       /* locks and waits of one session */
+#define LOCK_EVENTS_MAX      65536                      /* remembered for who watches */
+#define LOCK_EVENTS_BYTES    ((size_t)16 * 1024 * 1024) /* of their names */
+#define LOCK_CHANGES_MAX     1000                       /* in one answer */
+#define LOCK_CHANGES_BYTES   ((size_t)256 * 1024)
 
 struct lock_token {
         uint64_t value; /* 0: none */
@@ -161,10 +165,26 @@ struct lock_info {
 /* A change of a lock, for those who watch it. */
 struct lock_event {
         uint64_t id;                /* grows; the same on every replica */
-        enum lock_result_kind kind; /* GRANTED, RELEASED, EXPIRED, BROKEN */
+        enum lock_result_kind kind; /* GRANTED, RELEASED, EXPIRED, BROKEN; without a token: QUEUED
+                                     * (waits), CANCELLED (waits no more, and has not got it) */
         struct bytes key;           /* borrowed until the next call on the table */
         struct bytes owner;
         struct lock_token token;
+};
+
+/* Which locks are watched. */
+struct lock_watch {
+        struct bytes key;
+        bool prefix;    /* all that begin so */
+        uint64_t after; /* what happened up to this event is known */
+};
+
+/* What lock_changes_encode did. */
+struct lock_changes {
+        size_t count;
+        uint64_t last;  /* `after` of the next call */
+        bool more;      /* the limits cut it */
+        bool forgotten; /* changes after `after` are: of these locks or of others */
 };
 
 struct lock_table;
@@ -213,11 +233,23 @@ bool lock_find_holder(const struct lock_table *table, struct bytes key, struct l
 bool lock_next(const struct lock_table *table, uint64_t after, struct bytes *ret_key,
                struct lock_info *ret);
 
-/* The changes of one lock after event `after`, in order and each once. False: none yet.
- * `ret_compacted` is set where changes after `after` are forgotten: of this lock or of others.
- * Cost: O(LOCK_EVENTS_MAX). */
-bool lock_event_next(const struct lock_table *table, struct bytes key, uint64_t after,
-                     struct lock_event *ret, bool *ret_compacted);
+/* The first change after `watch->after`; in order and each once, where the next call goes on after
+ * the last one's id. False: none yet. Cost: O(log LOCK_EVENTS_MAX), and O(1) for each other lock's
+ * change on the way. */
+bool lock_event_next(const struct lock_table *table, const struct lock_watch *watch,
+                     struct lock_event *ret);
+
+/* Are changes after event `after` forgotten? */
+bool lock_events_forgotten(const struct lock_table *table, uint64_t after);
+
+/* Appends the changes for a watch to `out`, up to LOCK_CHANGES_MAX and LOCK_CHANGES_BYTES; to be
+ * read one by one from a cursor until that is at its end: false there, or where it fails. */
+void lock_changes_encode(const struct lock_table *table, const struct lock_watch *watch,
+                         struct lock_changes *ret, struct buffer *out);
+bool lock_change_decode(struct cursor *cursor, struct lock_event *ret);
+
+/* "granted", "released", "expired", "broken", "waiting", "left" (the queue); static. */
+const char *lock_event_name(enum lock_result_kind kind);
 
 /* The last event so far: where a watch may begin. */
 uint64_t lock_event_last(const struct lock_table *table);

@@ -129,10 +129,11 @@ struct lock_table {
         size_t ended_size;
         uint64_t index; /* of the log entry being applied */
         bool fatal;
-        struct lock_event
-                *events; /* a ring; key and owner are one piece of memory. NULL: none yet */
+        struct lock_event *events; /* a ring; key and owner are one piece of memory */
+        size_t event_size;         /* of the ring, which grows; 0: none yet */
         size_t event_first;
         size_t event_count;
+        size_t event_bytes;
         uint64_t event_last;
         uint64_t event_floor; /* events up to this one may be forgotten */
 };

@@ -244,13 +244,15 @@ int cli_lock(struct cli *cli)
         const struct lock_command *found = NULL;
         if (strcmp(cli->argv[0], "run") == 0)
                 return cli_lock_run(cli, cli->argc - 1, cli->argv + 1);
+        if (strcmp(cli->argv[0], "watch") == 0)
+                return cli_lock_watch(cli, cli->argc - 1, cli->argv + 1);
         for (size_t i = 0; i < COUNT_OF(lock_commands); i++) {
                 if (strcmp(lock_commands[i].name, cli->argv[0]) == 0)
                         found = &lock_commands[i];
         }
         if (found == NULL) {
                 cli_error("there is no command \"lock %s\": run, acquire, renew, release, session, "
-                          "info, list",
+                          "info, list, watch",
                           cli->argv[0]);
                 return CLI_USAGE;
         }

@@ -52,6 +52,8 @@ static const struct command commands[] = {
         {"lock", "release KEY OWNER TOKEN", "give it back", 1, 256, cli_lock},
         {"lock", "info KEY", "who holds it", 1, 256, cli_lock},
         {"lock", "list PREFIX", "all that are held, e.g. of global:", 1, 256, cli_lock},
+        {"lock", "watch KEY [--prefix]", "what happens to it, or to all that begin so", 1, 256,
+         cli_lock},
         {"kv", "get KEY [--stale]", "a value", 1, 3, cli_kv},
         {"kv", "put KEY VALUE [--revision N]", "write it; only where its revision is N", 1, 5,
          cli_kv},
@@ -118,7 +120,8 @@ static int command_completion(struct cli *cli)
                 if (i == 0 || strcmp(commands[i].name, commands[i - 1].name) != 0)
                         printf("%s ", commands[i].name);
         }
-        printf("' ;;\n        2:lock) words='acquire renew release info list' ;;\n"
+        printf("' ;;\n"
+               "        2:lock) words='run acquire session renew release info list watch' ;;\n"
                "        2:kv) words='get put del list history watch' ;;\n"
                "        2:flag) words='set get list history revert del kill eval' ;;\n"
                "        2:config) words='set get list history revert del' ;;\n"

@@ -9,6 +9,9 @@
 /* The first node that answers; NULL, said on stderr. */
 redisContext *resp_connect(const struct cli *cli);
 
+/* `meridian lock watch`, with what follows it. */
+int cli_lock_watch(struct cli *cli, int argc, char **argv);
+
 /* NULL, said on stderr: an error, or the connection broke. */
 redisReply *resp_ask(redisContext *context, int argc, const char **argv);
 

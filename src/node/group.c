@@ -295,8 +295,10 @@ void group_pump(struct node *node, struct node_group *group)
                 pump_messages(node, group, &output);
                 pump_restore(node, group, &output);
                 pump_commands(node, group, &output);
-                if (output.restore || output.command_count > 0)
+                if (output.restore || output.command_count > 0) {
                         values_changed(node, group);
+                        watch_locks_changed(node, group);
+                }
                 if (!group->failed)
                         read_ready(node, group, output.reads, output.read_count);
                 if (output.restore || output.command_count > 0 || output.changed)

@@ -21,6 +21,7 @@
 /* Of these for requests that may wait for a lock: what ends a wait (a release, a renewal that
  * fails, the cancel of a client that left) finds room beside them. */
 #define NODE_WAITING_MAX    12000
+#define NODE_WATCHES_MAX    1024 /* of locks: each looks at each change of each lock */
 
 /* Kept free for what the node asks on its own behalf. */
 #define NODE_PENDING_OWN    24
@@ -205,6 +206,14 @@ struct postgres {
         uint64_t tell_next_us;
 };
 
+/* What can be watched. */
+enum watch_subject {
+        WATCH_NOTHING,
+        WATCH_VALUES,
+        WATCH_LOCKS,
+        WATCH_COUNT,
+};
+
 /* A request that waits for its decision. */
 struct pending {
         struct pending *next; /* all, as they came */
@@ -224,11 +233,11 @@ struct pending {
         uint64_t term; /* this node put it into its own log, as the leader of that term; 0: no */
         bool waits;    /* may wait for a lock: counted in waiting_count */
         bool queued;   /* waits for a lock */
-        bool watch;    /* waits for changes of values: `command` is the request */
-        bool read;     /* a question about the group's state: reads.c */
-        bool direct;   /* of these, one that only this node may answer */
-        struct bytes question; /* owned: encoded request */
-        uint64_t barrier;      /* number of the entry that makes the state current; 0: none */
+        enum watch_subject watch; /* waits for changes: `command` is the request */
+        bool read;                /* a question about the group's state: reads.c */
+        bool direct;              /* of these, one that only this node may answer */
+        struct bytes question;    /* owned: encoded request */
+        uint64_t barrier;         /* number of the entry that makes the state current; 0: none */
         region_id region;
         uint64_t arrived_us;
         uint64_t retry_us;
@@ -251,8 +260,9 @@ struct node_group {
         struct lock_clock clock;
         struct consensus_status status;
         uint64_t wake_ms;
-        uint64_t kv_seen;   /* revision up to which those who watch were told */
-        size_t watch_count; /* of them */
+        uint64_t kv_seen;                 /* revision up to which those who watch were told */
+        uint64_t locks_seen;              /* the same of locks */
+        size_t watch_counts[WATCH_COUNT]; /* of those who watch */
 };
 
 struct node {
@@ -458,10 +468,22 @@ void values_outcome(struct node *node, struct pending *pending, const struct kv_
 /* Fills an answer; its bytes are borrowed until the next use of node->scratch. */
 void values_reply(struct node *node, enum request_kind kind, const struct kv_result *result,
                   struct reply *ret);
-/* Something of a group's values has changed: those who watch are told. */
+/* Something of a group's values may have changed: those who watch are told. */
 void values_changed(struct node *node, struct node_group *group);
+
+/* watch.c */
+/* Answers, or waits for changes; the group is the one that decides about its key. */
+void watch_came(struct node *node, struct asker asker, const struct request *request,
+                struct bytes data, struct node_group *group);
+/* A request to watch locks: to the group that decides. */
+void watch_locks_came(struct node *node, struct asker asker, const struct request *request,
+                      struct bytes data);
+/* There is something new: those who watch it are told. */
+void watch_tell(struct node *node, const struct node_group *group, enum watch_subject subject);
+/* Locks of the group may have changed. */
+void watch_locks_changed(struct node *node, struct node_group *group);
 /* The time of one who watches is over: it is told that nothing happened. */
-void values_watch_end(struct node *node, struct pending *pending);
+void watch_end(struct node *node, struct pending *pending);
 /* Gives the asker an answer that another node has encoded. */
 void request_pass_on(struct node *node, struct pending *pending, struct bytes reply);
 void request_look_by_log(struct node *node, struct pending *pending, const struct request *request);

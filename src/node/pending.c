@@ -102,8 +102,8 @@ void pending_drop(struct node *node, struct pending *pending)
         node->pending_count--;
         if (pending->waits)
                 node->waiting_count--;
-        if (pending->watch)
-                node->groups[pending->group].watch_count--;
+        node->groups[pending->group].watch_counts[pending->watch] -=
+                pending->watch != WATCH_NOTHING;
         heap_free_bytes(node->heap, pending->command);
         heap_free_bytes(node->heap, pending->question);
         heap_free(node->heap, pending);

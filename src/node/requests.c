@@ -489,7 +489,8 @@ static bool witness_forwards(struct node *node, struct asker asker, const struct
         const struct node_peer *leader = node_peer_of(node, group->status.leader);
         struct bytes key = request->lock.key;
         struct bytes region;
-        uint64_t wait_ms = request->kind == REQUEST_LOCK_ACQUIRE ? request->lock.wait_ms : 0;
+        bool waits = request->kind == REQUEST_LOCK_ACQUIRE || request->kind == REQUEST_LOCK_WATCH;
+        uint64_t wait_ms = waits ? request->lock.wait_ms : 0;
         bool keyless = request->kind == REQUEST_TOPOLOGY_GET ||
                        request->kind == REQUEST_TOPOLOGY_APPLY || request->kind == REQUEST_REGION ||
                        request->kind == REQUEST_POSTGRES;
@@ -547,6 +548,9 @@ void request_came(struct node *node, uint64_t request_id, node_id from, uint64_t
         case REQUEST_KV:
         case REQUEST_KV_WATCH:
                 values_came(node, asker, &request, data);
+                break;
+        case REQUEST_LOCK_WATCH:
+                watch_locks_came(node, asker, &request, data);
                 break;
         case REQUEST_KIND_COUNT:
                 break;
@@ -778,7 +782,7 @@ static void pending_tick(struct node *node, struct pending *pending, bool alone)
                 1000ull * (pending->group == WORLD_GROUP_GLOBAL ? timing->election_ms
                                                                 : timing->region_election_ms);
         if (node->now_us >= pending->deadline_us && pending->watch) {
-                values_watch_end(node, pending);
+                watch_end(node, pending);
                 return;
         }
         if (node->now_us >= pending->deadline_us) {

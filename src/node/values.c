@@ -1,13 +1,10 @@
 /* values.c - what clients ask of the key-value space.
  *
  *   arrive -> reads that may be stale: answered from this node's copy, with no majority
- *         |-> changes to follow: answered from this node's copy, now or when there are some
+ *         |-> changes to follow: watch.c
  *         |-> what writes: a transaction in the log of the group that its keys name
  *         |-> transactions that only read: linearizable, without an entry (reads.c)
- *         `-> of another region: forwarded to a node there
- *
- * Changes come in the order of revisions and without gaps, but a node that is cut off tells them
- * late. */
+ *         `-> of another region: forwarded to a node there */
 #include "base/check.h"
 #include "board/board.h"
 #include "node/node_priv.h"
@@ -63,32 +60,6 @@ void values_outcome(struct node *node, struct pending *pending, const struct kv_
         pending_answer(node, pending, &reply);
 }
 
-/* ---- watching ---- */
-
-/* Answers where there is something to tell, or where it is `due` anyway. */
-static void watch_look(struct node *node, struct pending *pending, bool due)
-{
-        struct request request;
-        struct reply reply;
-        if (request_decode(pending->command, &request) != ERR_NONE) {
-                pending_refuse(node, pending, REPLY_INTERNAL, "The request was lost.");
-                return;
-        }
-        const struct kv_result *result = council_kv_changes(node->groups[pending->group].council,
-                                                            request.kv.key, request.kv.after);
-        bool nothing = result != NULL && ((result->kind == KV_DONE && result->item_count == 0) ||
-                                          result->kind == KV_FUTURE);
-        if (nothing && !due)
-                return;
-        values_reply(node, pending->kind, result, &reply);
-        pending_answer(node, pending, &reply);
-}
-
-void values_watch_end(struct node *node, struct pending *pending)
-{
-        watch_look(node, pending, true);
-}
-
 /* Has something changed that every program of the region reads? */
 static bool board_changed(const struct node_group *group)
 {
@@ -115,44 +86,7 @@ void values_changed(struct node *node, struct node_group *group)
         if (group->group == WORLD_GROUP_GLOBAL && board_changed(group))
                 node->board_revision = revision;
         group->kv_seen = revision;
-        size_t left = group->watch_count;
-        struct pending *next;
-        for (struct pending *pending = node->pending_first; pending != NULL && left > 0;
-             pending = next) {
-                next = pending->next;
-                if (!pending->watch || pending->group != group->group)
-                        continue;
-                left--;
-                watch_look(node, pending, false);
-        }
-}
-
-static void watch_came(struct node *node, struct asker asker, const struct request *request,
-                       struct bytes data, struct node_group *group)
-{
-        const struct kv_result *result =
-                council_kv_changes(group->council, request->kv.key, request->kv.after);
-        bool ready = result == NULL || result->kind != KV_DONE || result->item_count > 0;
-        /* What is ahead of this node's copy is ahead of what it has heard so far, no more. */
-        bool behind = result != NULL && result->kind == KV_FUTURE && request->kv.wait_ms > 0;
-        if ((ready && !behind) || request->kv.wait_ms == 0) {
-                struct reply reply;
-                values_reply(node, request->kind, result, &reply);
-                request_answer(node, asker, &reply);
-                return;
-        }
-        uint64_t wait_ms =
-                request->kv.wait_ms > LOCK_WAIT_MS_MAX ? LOCK_WAIT_MS_MAX : request->kv.wait_ms;
-        struct pending *pending = pending_for(node, asker, request->kind, group->group, wait_ms);
-        if (pending == NULL)
-                return;
-        pending->watch = true;
-        group->watch_count++;
-        pending->retry_us = UINT64_MAX;
-        pending->deadline_us = node->now_us + wait_ms * 1000;
-        pending_times(node, pending);
-        if (!heap_copy(node->heap, data, &pending->command))
-                pending_refuse(node, pending, REPLY_LIMIT, "This node is out of memory.");
+        watch_tell(node, group, WATCH_VALUES);
 }
 
 /* ---- transactions ---- */

@@ -275,7 +275,7 @@ static void small_commands(void **state)
                 {"LOCK.ACQUIRE k o 1s\r\n",
                  "-ERR the time to live is not a number in range: write it in digits\r\n"},
                 {"LOCK.ACQUIRE k o 1000 WAIT\r\n", "-ERR syntax: LOCK.ACQUIRE " USAGE "\r\n"},
-                {"COMMAND COUNT\r\n", ":34\r\n"},
+                {"COMMAND COUNT\r\n", ":35\r\n"},
                 {"COMMAND DOCS\r\n", "*0\r\n"},
                 {"HELLO 4\r\n", "-NOPROTO unsupported protocol version: 2 and 3 are\r\n"},
                 {"RESET\r\n", "+RESET\r\n"},

@@ -35,6 +35,12 @@ static struct request request_example(enum request_kind kind)
                 request.lock.delay_ms = 700;
                 request.lock.session = 12345678901;
                 break;
+        case REQUEST_LOCK_WATCH:
+                request.lock.key = BYTES("global:");
+                request.lock.token = REQUEST_WATCH_NOW;
+                request.lock.wait_ms = 5000;
+                request.lock.flags = REQUEST_WATCH_PREFIX;
+                break;
         case REQUEST_LOCK_LIST:
                 request.list.key = BYTES("global:");
                 request.list.after = 12;
@@ -158,6 +164,8 @@ static void test_replies(void **state)
         /* version 1, done, succeeded, revision 9, compacted 2, one step: put, nothing told */
         static const uint8_t result[] = {1, 1, 1, 9, 2, 1, 2, 0, 0, 0};
         struct bytes result_bytes = bytes_of(result, sizeof result);
+        /* id 3, granted, key k, owner o, token 7 */
+        static const uint8_t changes[] = {3, 1, 1, 'k', 1, 'o', 7};
         (void)state;
         struct reply_lock listed[3] = {
                 {BYTES("global:a"), BYTES("o1"), 7, 100, 0},
@@ -180,6 +188,10 @@ static void test_replies(void **state)
                                         reply.topology.document = BYTES("doc");
                         } else if (kind == REQUEST_KV || kind == REQUEST_KV_WATCH) {
                                 reply.kv.result = result_bytes;
+                        } else if (kind == REQUEST_LOCK_WATCH) {
+                                reply.watch.changes = bytes_of(changes, sizeof changes);
+                                reply.watch.revision = 300;
+                                reply.watch.more = true;
                         } else {
                                 reply.lock = listed[1];
                         }

@@ -777,57 +777,147 @@ static void test_deadlocks(void **state)
         run("deadlocks", rows, COUNT_OF(rows));
 }
 
+/* Acquires and releases of one owner, in turn: `count` of them from number `first` on. */
+static void take_turns(struct lock_table *table, uint64_t index, const char *key, uint64_t count)
+{
+        for (uint64_t i = 0; i < count; i++) {
+                struct lock_command command = {.op = i % 2 == 0 ? LOCK_ACQUIRE : LOCK_RELEASE,
+                                               .key = bytes_of_str(key),
+                                               .owner = BYTES("o"),
+                                               .ttl_ms = 1000,
+                                               .flags = LOCK_BY_OWNER,
+                                               .origin = {1, 1, i + 1}};
+                size_t result_count;
+                bool fatal;
+                (void)lock_apply(table, index, &command, &result_count, &fatal);
+        }
+}
+
 /* Every change of a lock once, in order, from anywhere; or it is said that some are gone. */
 static void test_events(void **state)
 {
         (void)state;
         struct lock_table *table = NULL;
         assert_int_equal(lock_table_new(&heap, 1, &table), ERR_NONE);
-        uint64_t seen = 0;
-        size_t found = 0;
-        for (uint64_t i = 1; i <= 3000; i++) {
-                struct lock_command command = {.op = i % 2 == 1 ? LOCK_ACQUIRE : LOCK_RELEASE,
-                                               .key = i % 4 < 2 ? BYTES("a") : BYTES("b"),
-                                               .owner = BYTES("o"),
-                                               .ttl_ms = 1000,
-                                               .flags = LOCK_BY_OWNER,
-                                               .origin = {1, 1, i}};
-                command.key = (i - 1) / 2 % 2 == 0 ? BYTES("a") : BYTES("b");
-                size_t result_count;
-                bool fatal;
-                (void)lock_apply(table, i / 5, &command, &result_count, &fatal);
+        for (uint64_t i = 1; i <= 600; i++) {
+                take_turns(table, i, "a", 2);
+                take_turns(table, i, "b", 2);
         }
         struct lock_event event;
-        bool compacted = false;
-        while (lock_event_next(table, BYTES("a"), seen, &event, &compacted)) {
-                assert_false(compacted);
-                assert_true(event.id > seen);
+        struct lock_watch watch = {.key = BYTES("a")};
+        size_t found = 0;
+        for (; lock_event_next(table, &watch, &event); found++) {
+                assert_true(event.id > watch.after);
                 assert_int_equal(event.kind, found % 2 == 0 ? LOCK_GRANTED : LOCK_RELEASED);
-                seen = event.id;
-                found++;
+                watch.after = event.id;
         }
-        assert_int_equal(found, 1500);
-        for (uint64_t i = 0; i < LOCK_EVENTS_MAX; i++) {
-                struct lock_command command = {.op = i % 2 == 0 ? LOCK_ACQUIRE : LOCK_RELEASE,
-                                               .key = BYTES("c"),
-                                               .owner = BYTES("o"),
-                                               .ttl_ms = 1000,
-                                               .flags = LOCK_BY_OWNER,
-                                               .origin = {1, 1, i}};
-                size_t result_count;
-                bool fatal;
-                (void)lock_apply(table, 1000 + i, &command, &result_count, &fatal);
-        }
-        (void)lock_event_next(table, BYTES("a"), seen - 1, &event, &compacted);
-        assert_true(compacted);
-        (void)lock_event_next(table, BYTES("a"), lock_event_last(table), &event, &compacted);
-        assert_false(compacted);
+        assert_int_equal(found, 1200);
+        assert_false(lock_events_forgotten(table, 0));
+        take_turns(table, 1000, "c", LOCK_EVENTS_MAX / 2);
+        take_turns(table, 1001, "c", LOCK_EVENTS_MAX / 2);
+        assert_true(lock_events_forgotten(table, watch.after - 1));
+        assert_false(lock_events_forgotten(table, lock_event_last(table)));
+        /* More than an entry has numbers for: none of them is told. */
+        uint64_t before = lock_event_last(table);
+        take_turns(table, 2000, "c", 70000);
+        assert_true(lock_events_forgotten(table, before));
+        watch = (struct lock_watch){.key = BYTES("c"), .after = lock_event_last(table)};
+        take_turns(table, 2001, "c", 1);
+        assert_true(lock_event_next(table, &watch, &event));
         lock_events_begin(table, 9000);
-        (void)lock_event_next(table, BYTES("a"), lock_event_last(table) - 1, &event, &compacted);
-        assert_true(compacted);
-        assert_false(
-                lock_event_next(table, BYTES("a"), lock_event_last(table), &event, &compacted));
-        assert_false(compacted);
+        assert_true(lock_events_forgotten(table, lock_event_last(table) - 1));
+        assert_false(lock_events_forgotten(table, lock_event_last(table)));
+        watch.after = lock_event_last(table);
+        assert_false(lock_event_next(table, &watch, &event));
+        lock_table_free(table);
+}
+
+/* What a watch is told, as text: changes of locks that begin with `a`. */
+static void told(const struct lock_table *table, uint64_t *after, struct buffer *out)
+{
+        struct lock_watch watch = {.key = BYTES("a"), .prefix = true, .after = *after};
+        struct lock_changes changes;
+        struct lock_event event;
+        struct buffer data;
+        buffer_init(&data, &heap);
+        lock_changes_encode(table, &watch, &changes, &data);
+        *after = changes.last;
+        struct cursor cursor = cursor_of(buffer_view(&data));
+        buffer_reset(out);
+        while (lock_change_decode(&cursor, &event))
+                buffer_format(out, "%s %.*s %.*s;", lock_result_name(event.kind),
+                              BYTES_ARGS(event.key), BYTES_ARGS(event.owner));
+        assert_int_equal(cursor_done(&cursor), ERR_NONE);
+        buffer_fini(&data);
+}
+
+/* All that happens to locks with a prefix is told: who waits, who gives up, whose lease ends. */
+static void test_watch(void **state)
+{
+        static const struct {
+                struct lock_command command;
+                const char *told;
+        } rows[] = {
+                {{.op = LOCK_ACQUIRE,
+                  .key = BYTES_INIT("a1"),
+                  .owner = BYTES_INIT("x"),
+                  .ttl_ms = 100},
+                 "granted a1 x;"},
+                {{.op = LOCK_ACQUIRE,
+                  .key = BYTES_INIT("b"),
+                  .owner = BYTES_INIT("x"),
+                  .ttl_ms = 100},
+                 ""},
+                {{.op = LOCK_ACQUIRE,
+                  .key = BYTES_INIT("a1"),
+                  .owner = BYTES_INIT("y"),
+                  .ttl_ms = 500,
+                  .wait_ms = 200},
+                 "queued a1 y;"},
+                {{.op = LOCK_ACQUIRE,
+                  .key = BYTES_INIT("a1"),
+                  .owner = BYTES_INIT("z"),
+                  .ttl_ms = 100,
+                  .wait_ms = 50},
+                 "queued a1 z;"},
+                {{.op = LOCK_TIME, .now_ms = 60}, "cancelled a1 z;"},
+                {{.op = LOCK_TIME, .now_ms = 100}, "expired a1 x;granted a1 y;"},
+                {{.op = LOCK_SEIZE, .key = BYTES_INIT("a1")}, "broken a1 y;"},
+        };
+        struct lock_table *table = NULL;
+        struct buffer out;
+        uint64_t after = 0;
+        (void)state;
+        buffer_init(&out, &heap);
+        assert_int_equal(lock_table_new(&heap, 1, &table), ERR_NONE);
+        for (size_t i = 0; i < COUNT_OF(rows); i++) {
+                size_t count;
+                bool fatal;
+                (void)lock_apply(table, i + 1, &rows[i].command, &count, &fatal);
+                told(table, &after, &out);
+                buffer_u8(&out, 0);
+                assert_string_equal((const char *)out.ptr, rows[i].told);
+        }
+        /* An answer has its limit, and the next goes on behind it. */
+        take_turns(table, 50, "a2", 2 * LOCK_CHANGES_MAX);
+        struct lock_watch watch = {.key = BYTES("a"), .prefix = true, .after = after};
+        struct lock_changes changes;
+        size_t rounds = 0;
+        for (bool more = true; more; rounds++) {
+                buffer_reset(&out);
+                lock_changes_encode(table, &watch, &changes, &out);
+                assert_int_equal(changes.count, LOCK_CHANGES_MAX);
+                watch.after = changes.last;
+                more = changes.more;
+        }
+        assert_int_equal(rounds, 2);
+        for (size_t len = 0; len < 40; len++) { /* broken off anywhere: no end, no crash */
+                struct cursor cursor = cursor_of(bytes_of(out.ptr, len));
+                struct lock_event event;
+                while (lock_change_decode(&cursor, &event))
+                        continue;
+        }
+        buffer_fini(&out);
         lock_table_free(table);
 }
 
@@ -856,10 +946,11 @@ static void test_old_snapshot(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_readers),      cmocka_unit_test(test_semaphore),
-                cmocka_unit_test(test_delay),        cmocka_unit_test(test_sessions),
-                cmocka_unit_test(test_deadlocks),    cmocka_unit_test(test_events),
-                cmocka_unit_test(test_old_snapshot), cmocka_unit_test(test_model),
+                cmocka_unit_test(test_readers),   cmocka_unit_test(test_semaphore),
+                cmocka_unit_test(test_delay),     cmocka_unit_test(test_sessions),
+                cmocka_unit_test(test_deadlocks), cmocka_unit_test(test_events),
+                cmocka_unit_test(test_watch),     cmocka_unit_test(test_old_snapshot),
+                cmocka_unit_test(test_model),
         };
         return cmocka_run_group_tests(tests, heap_group_setup, heap_group_teardown);
 }

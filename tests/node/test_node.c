@@ -45,13 +45,22 @@ static void answer_note(uint64_t request)
         struct kv_reading reading;
         struct kv_answer_step answer_step;
         if (request >= COUNT_OF(alone.answers) ||
-            (alone.reply.kind != REQUEST_KV && alone.reply.kind != REQUEST_KV_WATCH))
+            (alone.reply.kind != REQUEST_KV && alone.reply.kind != REQUEST_KV_WATCH &&
+             alone.reply.kind != REQUEST_LOCK_WATCH))
                 return;
         struct answer *answer = &alone.answers[request];
         assert_false(answer->came);
         *answer = (struct answer){.came = true, .code = alone.reply.code};
         if (alone.reply.code != REPLY_OK)
                 return;
+        if (alone.reply.kind == REQUEST_LOCK_WATCH) {
+                struct lock_event event;
+                struct cursor cursor = cursor_of(alone.reply.watch.changes);
+                answer->revision = alone.reply.watch.revision;
+                while (lock_change_decode(&cursor, &event))
+                        answer->changes++;
+                return;
+        }
         assert_int_equal(kv_result_open(alone.reply.kv.result, &reading), ERR_NONE);
         answer->revision = reading.head.revision;
         if (kv_result_step(&reading, &answer_step))
@@ -270,6 +279,48 @@ static void test_values(void **state)
         assert_false(answers[6].came);
 }
 
+static void watch_locks(uint64_t number, const char *key, uint64_t after, uint64_t wait_ms)
+{
+        struct request request = {.kind = REQUEST_LOCK_WATCH};
+        request.lock.key = bytes_of_str(key);
+        request.lock.token = after;
+        request.lock.wait_ms = wait_ms;
+        request.lock.flags = REQUEST_WATCH_PREFIX;
+        say(number, &request);
+}
+
+static void test_watched_locks(void **state)
+{
+        const struct answer *answers = alone.answers;
+        (void)state;
+        run_for(1000000);
+        watch_locks(1, "r1:", REQUEST_WATCH_NOW, 0);
+        assert_true(answers[1].came && answers[1].changes == 0);
+        watch_locks(2, "r1:a", REQUEST_WATCH_NOW, 5000);
+        watch_locks(3, "r1:b", answers[1].revision, 500);
+        watch_locks(4, "r1:a", REQUEST_WATCH_NOW, 5000);
+        assert_false(answers[2].came || answers[3].came || answers[4].came);
+        struct world_event gone = {.kind = WORLD_REQUEST_GONE};
+        gone.request.request = 4;
+        step(&gone);
+        ask(REQUEST_LOCK_ACQUIRE, "r1:a", 0);
+        assert_true(answers[2].came && answers[2].changes == 1);
+        run_for(600000);
+        assert_true(answers[3].came && answers[3].changes == 0); /* its time is over */
+        watch_locks(5, "r1:", answers[1].revision, 5000);        /* what was, at once */
+        assert_true(answers[5].came && answers[5].changes == 1);
+        watch_locks(6, "r2:", 0, 100);
+        assert_int_equal(answers[6].code, REPLY_UNREACHABLE);
+        watch_locks(7, "nothing", 0, 100);
+        assert_int_equal(answers[7].code, REPLY_BAD_REQUEST);
+        assert_false(answers[4].came);
+        /* too many of them: refused, and nothing is kept */
+        for (uint64_t i = 0; i < NODE_WATCHES_MAX; i++)
+                watch_locks(100 + i, "r1:", answers[5].revision, 5000);
+        watch_locks(8, "r1:", answers[5].revision, 5000);
+        assert_int_equal(answers[8].code, REPLY_LIMIT);
+}
+
 static void test_refusals(void **state)
 {
         static const struct {
@@ -463,6 +514,7 @@ int main(void)
                 CASE(test_region_goes_on_alone),
                 CASE(test_refusals),
                 CASE(test_values),
+                CASE(test_watched_locks),
                 CASE(test_restart_keeps_a_lock),
                 CASE(test_damaged_journal_stops),
                 CASE(test_failed_journal_stops_the_group),

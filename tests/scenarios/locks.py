@@ -1,11 +1,13 @@
 """Locks over RESP, as any Redis client uses them."""
 import socket
+import subprocess
 import threading
 import time
 
 import redis
+import requests
 
-from lab import ADDRESSES, Failure, REGIONS, eventually, expect, expect_true
+from lab import ADDRESSES, MERIDIAN, Failure, REGIONS, eventually, expect, expect_true
 
 
 def acquire(lab, region, key, owner, ttl_ms=20000, wait_ms=None):
@@ -123,6 +125,96 @@ def scenario_a_crowd_of_waiters_does_not_keep_the_holder_from_releasing(lab):
     for client in crowd[:100]:
         client.close()
     eventually("free", lambda: info(lab, "us-east", "us-east:crowd") is None)
+
+
+def watch(lab, region, key, *words):
+    """(revision, more, [(change, owner, token)]), asked of one node."""
+    answer = lab.locks(region).execute_command("LOCK.WATCH", key, *words)
+    return answer[0], answer[1], [tuple([change[0], *change[2:4]]) for change in answer[2]]
+
+
+def scenario_a_watch_tells_all_that_happens_to_a_lock(lab):
+    key = "global:watched"
+    begin = watch(lab, "eu-west", key)[0]
+    token, _ = acquire(lab, "us-east", key, "ann")
+    expect(acquire(lab, "us-east", key, "ben", 300, 50), None, "held, after a wait")
+    release(lab, "us-east", key, "ann", token)
+    later, _ = acquire(lab, "eu-west", key, "cat", 300)
+    story = [("granted", "ann", token), ("waiting", "ben", 0), ("left", "ben", 0),
+             ("released", "ann", token), ("granted", "cat", later), ("expired", "cat", later)]
+    for region in REGIONS:  # each node has the same revisions, so a watch goes on at any
+        eventually(f"{region} tells it", lambda r=region: watch(
+            lab, r, key, "AFTER", begin)[2] == story, 10)
+    middle = lab.locks("eu-west").execute_command("LOCK.WATCH", key, "AFTER", begin)[2][2][4]
+    expect(watch(lab, "ap-southeast", key, "AFTER", middle)[2], story[3:], "resumed elsewhere")
+    expect(watch(lab, "us-east", "global:watch", "AFTER", begin)[2], [], "of another name")
+    expect(watch(lab, "us-east", "global:watch", "PREFIX", "AFTER", begin)[2], story, "by prefix")
+    told = requests.get(f"http://{ADDRESSES['us-east']}:7400/lock-watch",
+                        params={"prefix": "global:watc", "after": middle, "wait_ms": 1000},
+                        timeout=5).json()
+    expect([change["change"] for change in told["changes"]], ["released", "granted", "expired"],
+           "over HTTP")
+
+
+def scenario_a_watch_waits(lab):
+    key = "us-east:awaited"
+    begin, _, _ = watch(lab, "us-east", key)
+    told = []
+    waiter = threading.Thread(target=lambda: told.append(
+        watch(lab, "ap-southeast", key, "AFTER", begin, "WAIT", 8000)))
+    waiter.start()
+    token, _ = acquire(lab, "us-east", key, "ann")
+    waiter.join(10)
+    expect(told and told[0][2], [("granted", "ann", token)], "told to a client in another region")
+    release(lab, "us-east", key, "ann", token)
+    began = time.monotonic()
+    now = watch(lab, "us-east", key)[0]
+    expect(watch(lab, "us-east", key, "AFTER", now, "WAIT", 300)[2], [], "nothing happened")
+    expect_true(0.2 < time.monotonic() - began < 3, "for as long as it waited")
+
+
+def scenario_who_watches_too_slowly_is_told_so(lab):
+    key = "us-east:slow"
+    begin = watch(lab, "us-east", key)[0]
+    client = socket.create_connection((ADDRESSES["us-east"], 7402), 20)
+    for turn in range(90):  # two changes each: more than are remembered
+        words = "".join(f"LOCK.ACQUIRE us-east:slow/{turn}/{i} ann 1\r\n" for i in range(400))
+        client.sendall(words.encode())
+        answers = b""
+        while answers.count(b"\r\n:1\r\n") < 400:
+            answers += client.recv(1 << 16)
+    client.close()
+    try:
+        watch(lab, "us-east", key, "AFTER", begin)
+        raise Failure("changes were forgotten without a word")
+    except redis.ResponseError as error:
+        expect_true(str(error).startswith("COMPACTED"), f"it is cut: {error}")
+    expect(watch(lab, "us-east", key)[2], [], "and begins anew")
+
+
+def scenario_the_command_line_watches_through_the_death_of_its_node(lab):
+    process = subprocess.Popen([MERIDIAN, "lock", "watch", "global:cli/", "--prefix"],
+                               env=lab.environment, stdout=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL, text=True)
+    lines = []
+    reader = threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True)
+    reader.start()
+    try:
+        def seen(owner):
+            token, _ = acquire(lab, "eu-west", "global:cli/one", owner)
+            release(lab, "eu-west", "global:cli/one", owner, token)
+            return any(owner in line for line in lines)
+        eventually("it tells", lambda: seen("ann"), 10)
+        lab.kill("us-east")
+        eventually("others decide", lambda: acquire(lab, "eu-west", "global:cli/two", "ben"), 20)
+        eventually("it tells what happened meanwhile",
+                   lambda: any("granted global:cli/two ben" in line for line in lines), 20)
+    finally:
+        process.terminate()
+        process.wait(10)
+        lab.start("us-east")
+    lab.wait_all_active()
+    expect(len(lines), len(set(lines)), "each change once")
 
 
 def scenario_regional_locks_can_be_asked_for_anywhere(lab):
