@@ -197,6 +197,21 @@ static bool client_find(const knotd_qdata_t *qdata, struct answer_client *ret)
         return true;
 }
 
+/* The answer, authoritative, and for which of the client's network it is. */
+static knotd_in_state_t rrset_put(const knot_rrset_t *rrset, uint16_t compression,
+                                  uint8_t scope_len, knot_pkt_t *pkt, knotd_qdata_t *qdata)
+{
+        int code = knot_pkt_put(pkt, compression, rrset, 0);
+        if (code == KNOT_ESPACE)
+                return KNOTD_IN_STATE_TRUNC;
+        if (code != KNOT_EOK)
+                return KNOTD_IN_STATE_ERROR;
+        knot_wire_set_aa(pkt->wire);
+        if (qdata->ecs != NULL)
+                qdata->ecs->scope_len = scope_len;
+        return KNOTD_IN_STATE_HIT;
+}
+
 static knotd_in_state_t addresses_put(const struct answer *answer, knot_pkt_t *pkt,
                                       knotd_qdata_t *qdata, const knot_dname_t *owner,
                                       uint16_t compression)
@@ -214,15 +229,7 @@ static knotd_in_state_t addresses_put(const struct answer *answer, knot_pkt_t *p
                 if (knot_rrset_add_rdata(&rrset, octets, len, &pkt->mm) != KNOT_EOK)
                         return KNOTD_IN_STATE_ERROR;
         }
-        int code = knot_pkt_put(pkt, compression, &rrset, 0);
-        if (code == KNOT_ESPACE)
-                return KNOTD_IN_STATE_TRUNC;
-        if (code != KNOT_EOK)
-                return KNOTD_IN_STATE_ERROR;
-        knot_wire_set_aa(pkt->wire);
-        if (qdata->ecs != NULL)
-                qdata->ecs->scope_len = answer->scope_len;
-        return KNOTD_IN_STATE_HIT;
+        return rrset_put(&rrset, compression, answer->scope_len, pkt, qdata);
 }
 
 static struct answer answer_find(const struct view *view, struct module *module,
@@ -290,15 +297,7 @@ static knotd_in_state_t service_put(const struct service_answer *answer, struct 
         }
         if (rrset.rrs.count == 0)
                 return KNOTD_IN_STATE_NODATA;
-        int code = knot_pkt_put(pkt, KNOT_COMPR_HINT_QNAME, &rrset, 0);
-        if (code == KNOT_ESPACE)
-                return KNOTD_IN_STATE_TRUNC;
-        if (code != KNOT_EOK)
-                return KNOTD_IN_STATE_ERROR;
-        knot_wire_set_aa(pkt->wire);
-        if (qdata->ecs != NULL)
-                qdata->ecs->scope_len = answer->scope_len;
-        return KNOTD_IN_STATE_HIT;
+        return rrset_put(&rrset, KNOT_COMPR_HINT_QNAME, answer->scope_len, pkt, qdata);
 }
 
 /* `state` where it is no service's name. */

@@ -5,6 +5,7 @@
  * arguments. XDEL is explained by its stashed arguments. After a trim everything that is older than
  * the oldest entry is gone. Consumer groups and what is pending in them belong to the region: their
  * commands pass. What cannot be explained so makes the key dirty: it is recorded anew. */
+#include "base/digits.h"
 #include "plugin.h"
 
 #include <stdio.h>
@@ -25,31 +26,15 @@ static void changed(enum err err, const struct keyspace_change *change)
         local_changed(change);
 }
 
-static bool number_parse(const char *text, size_t len, uint64_t *ret)
-{
-        uint64_t value = 0;
-        if (len == 0 || len > 20)
-                return false;
-        for (size_t i = 0; i < len; i++) {
-                if (text[i] < '0' || text[i] > '9')
-                        return false;
-                uint64_t digit = (uint64_t)(text[i] - '0');
-                if (value > (UINT64_MAX - digit) / 10)
-                        return false;
-                value = value * 10 + digit;
-        }
-        *ret = value;
-        return true;
-}
-
 bool stream_id_parse(struct bytes text, struct crdt_stream_id *ret)
 {
         const char *at = (const char *)text.ptr;
         const char *dash = text.len == 0 ? NULL : memchr(at, '-', text.len);
         struct crdt_stream_id id = {0};
         size_t head = dash == NULL ? text.len : (size_t)(dash - at);
-        if (!number_parse(at, head, &id.ms) ||
-            (dash != NULL && !number_parse(dash + 1, text.len - head - 1, &id.seq)))
+        if (!digits_parse(bytes_of(at, head), UINT64_MAX, &id.ms) ||
+            (dash != NULL &&
+             !digits_parse(bytes_of(dash + 1, text.len - head - 1), UINT64_MAX, &id.seq)))
                 return false;
         *ret = id;
         return true;
@@ -321,7 +306,7 @@ static struct redis_string *id_made(struct redis_context *ctx, struct redis_stri
         bool whole = bytes_equal(text, BYTES("*"));
         uint64_t ms = 0;
         bool half = text.len > 2 && memcmp(text.ptr + text.len - 2, "-*", 2) == 0 &&
-                    number_parse((const char *)text.ptr, text.len - 2, &ms);
+                    digits_parse(bytes_of(text.ptr, text.len - 2), UINT64_MAX, &ms);
         if (!whole && !half)
                 return NULL;
         stream_look(ctx, key, &look);

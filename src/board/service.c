@@ -1,4 +1,5 @@
 /* Instances of services: text to address, port, region, weight. */
+#include "base/digits.h"
 #include "board/board.h"
 
 #include <arpa/inet.h>
@@ -32,18 +33,13 @@ static struct bytes word_next(struct bytes *text)
         return word;
 }
 
-static bool number_read(struct bytes word, uint32_t max, uint16_t *ret)
+static bool number_read(struct bytes word, uint16_t *ret)
 {
-        uint32_t value = 0;
-        if (word.len == 0 || word.len > 5)
+        uint64_t value;
+        if (!digits_parse(word, UINT16_MAX, &value))
                 return false;
-        for (size_t i = 0; i < word.len; i++) {
-                if (word.ptr[i] < '0' || word.ptr[i] > '9')
-                        return false;
-                value = value * 10 + (word.ptr[i] - (uint32_t)'0');
-        }
         *ret = (uint16_t)value;
-        return value <= max;
+        return true;
 }
 
 static size_t colon_last(struct bytes word)
@@ -58,8 +54,7 @@ static bool address_read(struct bytes word, struct board_service *ret)
 {
         char text[64];
         size_t colon = colon_last(word);
-        if (colon < 2 ||
-            !number_read(bytes_of(word.ptr + colon, word.len - colon), 65535, &ret->port))
+        if (colon < 2 || !number_read(bytes_of(word.ptr + colon, word.len - colon), &ret->port))
                 return false;
         struct bytes host = bytes_of(word.ptr, colon - 1);
         bool brackets = host.len > 2 && host.ptr[0] == '[' && host.ptr[host.len - 1] == ']';
@@ -83,8 +78,7 @@ static bool options_read(struct bytes text, struct board_service *ret)
                 struct bytes value = word_next(&text);
                 if (bytes_equal(word, BYTES("region")) && board_label_valid(value))
                         ret->region = value;
-                else if (!bytes_equal(word, BYTES("weight")) ||
-                         !number_read(value, 65535, &ret->weight))
+                else if (!bytes_equal(word, BYTES("weight")) || !number_read(value, &ret->weight))
                         return false;
         }
 }

@@ -1,5 +1,6 @@
 /* What the module answers, checked for its form: the server is ours, but its version may not be. A
  * reply of another form is REPLY_STRANGE, never a crash. */
+#include "base/digits.h"
 #include "engine/engine_priv.h"
 #include "keyspace/keyspace.h"
 
@@ -25,21 +26,6 @@ static bool error_starts(const redisReply *reply, const char *word)
 }
 
 /* A number in text, all digits. */
-static bool number_parse(struct bytes text, uint64_t *ret)
-{
-        uint64_t value = 0;
-        if (text.len == 0)
-                return false;
-        for (size_t i = 0; i < text.len; i++) {
-                if (text.ptr[i] < '0' || text.ptr[i] > '9' ||
-                    __builtin_mul_overflow(value, 10, &value) ||
-                    __builtin_add_overflow(value, (uint64_t)(text.ptr[i] - '0'), &value))
-                        return false;
-        }
-        *ret = value;
-        return true;
-}
-
 static enum reply_kind refusal_of(const redisReply *reply, uint64_t *ret_position)
 {
         if (!error_starts(reply, "GAP"))
@@ -47,7 +33,7 @@ static enum reply_kind refusal_of(const redisReply *reply, uint64_t *ret_positio
         struct bytes text = text_of(reply);
         *ret_position = 0;
         if (text.len > 4)
-                (void)number_parse(bytes_of(text.ptr + 4, text.len - 4), ret_position);
+                (void)digits_parse(bytes_of(text.ptr + 4, text.len - 4), UINT64_MAX, ret_position);
         return REPLY_GAP;
 }
 
@@ -171,7 +157,8 @@ enum reply_kind reply_scan(const redisReply *reply, struct world_event *ret_even
         const redisReply *next = reply->element[0];
         if (is_integer(next))
                 cursor = (uint64_t)next->integer;
-        else if (next->type != REDIS_REPLY_STRING || !number_parse(text_of(next), &cursor))
+        else if (next->type != REDIS_REPLY_STRING ||
+                 !digits_parse(text_of(next), UINT64_MAX, &cursor))
                 return REPLY_STRANGE;
         ret_event->scanned.err = ERR_NONE;
         ret_event->scanned.cursor = cursor;

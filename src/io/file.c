@@ -1,6 +1,7 @@
 /* Files of a node: locked, written aside and renamed, never half there. Every failure names the
  * path and what to do. */
 #include "base/check.h"
+#include "base/digits.h"
 #include "io/io_priv.h"
 
 #include <errno.h>
@@ -107,7 +108,7 @@ static enum err path_join(char path[IO_PATH_MAX], const char *dir, const char *n
                           struct io_error *error)
 {
         int len = snprintf(path, IO_PATH_MAX, "%s/%s", dir, name);
-        if (len < 0 || len >= IO_PATH_MAX)
+        if (len < 1 || len >= IO_PATH_MAX)
                 return io_fail(error, ERR_INVALID, "the name of the folder %s is too long", dir);
         return ERR_NONE;
 }
@@ -215,7 +216,7 @@ enum err io_file_write(const char *path, struct bytes data, unsigned mode, struc
 {
         char aside[IO_PATH_MAX], dir[IO_PATH_MAX];
         int len = snprintf(aside, sizeof aside, "%s.new", path);
-        if (len < 0 || len >= (int)sizeof aside)
+        if (len < 1 || len >= (int)sizeof aside)
                 return io_fail(error, ERR_INVALID, "the path %s is too long", path);
         parent_of(path, dir);
         int fd = open(aside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, (mode_t)mode);
@@ -233,21 +234,6 @@ enum err io_file_write(const char *path, struct bytes data, unsigned mode, struc
         return ERR_NONE;
 }
 
-/* A decimal number and a newline. */
-static bool number_parse(struct bytes text, uint64_t *ret_value)
-{
-        uint64_t value = 0;
-        if (text.len < 2 || text.len > 19 || text.ptr[text.len - 1] != '\n')
-                return false;
-        for (size_t i = 0; i + 1 < text.len; i++) {
-                if (text.ptr[i] < '0' || text.ptr[i] > '9')
-                        return false;
-                value = value * 10 + (uint64_t)(text.ptr[i] - '0');
-        }
-        *ret_value = value;
-        return true;
-}
-
 /* The number of the last start; 0 before the first. */
 static enum err incarnation_read(const char *path, uint64_t *ret_value, struct io_error *error)
 {
@@ -258,7 +244,8 @@ static enum err incarnation_read(const char *path, uint64_t *ret_value, struct i
                 return errno == ENOENT ? ERR_NONE : fail_errno(error, "read", path);
         ssize_t len = read(fd, text, sizeof text);
         close(fd);
-        if (len < 0 || !number_parse(bytes_of(text, (size_t)len), ret_value))
+        if (len < 1 || text[len - 1] != '\n' ||
+            !digits_parse(bytes_of(text, (size_t)len - 1), UINT64_MAX, ret_value))
                 return io_fail(error, ERR_CORRUPT,
                                "%s holds no number of starts; write one into it that is larger "
                                "than any before (the seconds since 1970 will do)",

@@ -142,6 +142,11 @@ static inline void entry_raise(struct entry *entry, struct stamp stamp)
 /* Makes it small again where it can be. */
 void entry_pack(struct keyspace *keyspace, struct entry *entry);
 
+/* Merges what a snapshot of this store or another shard of it says of a key (CRDT_STATE_SAVED):
+ * nothing in it was seen before. ERR_NOMEM, or what the value refused. */
+enum err entry_take(struct keyspace *keyspace, const struct crdt_native *native,
+                    const struct crdt_state *state);
+
 /* Keeps the counts of keys and tombstones: `was` is the type before a change. */
 void entry_count(struct keyspace *keyspace, enum crdt_type was, enum crdt_type now);
 

@@ -58,29 +58,33 @@ void keyspace_forget(struct keyspace *keyspace, struct crdt_name name)
         entry_remove(keyspace, entry);
 }
 
+enum err entry_take(struct keyspace *keyspace, const struct crdt_native *native,
+                    const struct crdt_state *state)
+{
+        static const struct crdt_seen nothing;
+        struct entry *entry = entry_get(keyspace, state->name);
+        struct crdt *crdt = entry == NULL ? NULL : entry_full(keyspace, entry);
+        if (crdt == NULL)
+                return ERR_NOMEM;
+        struct crdt_env env = keyspace_env(keyspace, native, state->name);
+        enum crdt_type was = crdt_type(crdt);
+        env.seen = NULL;
+        crdt_merge(&env, crdt, state, &nothing);
+        crdt->touched = keyspace->hlc.last;
+        entry_count(keyspace, was, crdt_type(crdt));
+        entry_pack(keyspace, entry);
+        return env.err;
+}
+
 enum err keyspace_move_in(struct keyspace *keyspace, const struct crdt_native *native,
                           struct bytes state)
 {
-        static const struct crdt_seen nothing;
         struct crdt_state decoded;
         struct cursor cursor = cursor_of(state);
         if (!crdt_state_decode(&cursor, CRDT_STATE_SAVED, keyspace->hlc.last, &decoded))
                 return cursor.err;
         enum err err = cursor_done(&cursor);
-        if (err != ERR_NONE)
-                return err;
-        struct entry *entry = entry_get(keyspace, decoded.name);
-        struct crdt *crdt = entry == NULL ? NULL : entry_full(keyspace, entry);
-        if (crdt == NULL)
-                return ERR_NOMEM;
-        struct crdt_env env = keyspace_env(keyspace, native, decoded.name);
-        enum crdt_type was = crdt_type(crdt);
-        env.seen = NULL;
-        crdt_merge(&env, crdt, &decoded, &nothing);
-        crdt->touched = keyspace->hlc.last;
-        entry_count(keyspace, was, crdt_type(crdt));
-        entry_pack(keyspace, entry);
-        return env.err;
+        return err == ERR_NONE ? entry_take(keyspace, native, &decoded) : err;
 }
 
 uint64_t keyspace_clock(const struct keyspace *keyspace)

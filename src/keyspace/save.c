@@ -101,22 +101,10 @@ static void known_load(struct keyspace *keyspace, struct cursor *cursor)
 
 static enum err key_load(struct keyspace *keyspace, struct cursor *cursor)
 {
-        static const struct crdt_seen nothing;
         struct crdt_state state;
         if (!crdt_state_decode(cursor, CRDT_STATE_SAVED, keyspace->hlc.last, &state))
                 return ERR_CORRUPT;
-        struct entry *entry = entry_get(keyspace, state.name);
-        struct crdt *crdt = entry == NULL ? NULL : entry_full(keyspace, entry);
-        if (crdt == NULL)
-                return ERR_NOMEM;
-        struct crdt_env env = keyspace_env(keyspace, NULL, state.name);
-        enum crdt_type was = crdt_type(crdt);
-        env.seen = NULL;
-        crdt_merge(&env, crdt, &state, &nothing);
-        crdt->touched = keyspace->hlc.last;
-        entry_count(keyspace, was, crdt_type(crdt));
-        entry_pack(keyspace, entry);
-        return env.err;
+        return entry_take(keyspace, NULL, &state);
 }
 
 static enum err keys_load(struct keyspace *keyspace, struct cursor *cursor)

@@ -24,110 +24,9 @@ uint64_t link_now_us(void)
 
 static void on_timer(uv_timer_t *timer);
 
-/* ---- peers ---- */
-
-struct peer *link_peer_find(struct link *link, node_id id)
+void link_tick_soon(struct link *link)
 {
-        for (struct peer *peer = link->peers; peer != NULL; peer = peer->next) {
-                if (peer->id == id && !peer->gone)
-                        return peer;
-        }
-        return NULL;
-}
-
-static enum err address_parse(const char *host, uint16_t port, struct sockaddr_storage *ret)
-{
-        struct sockaddr_in in;
-        struct sockaddr_in6 in6;
-        memset(ret, 0, sizeof *ret);
-        if (uv_ip4_addr(host, port, &in) == 0)
-                memcpy(ret, &in, sizeof in);
-        else if (uv_ip6_addr(host, port, &in6) == 0)
-                memcpy(ret, &in6, sizeof in6);
-        else
-                return ERR_INVALID;
-        return ERR_NONE;
-}
-
-static enum err peer_check(const struct link *link, const struct link_peer *wish)
-{
-        struct sockaddr_storage address;
-        if (wish->id == 0 || wish->id == link->self.node || !pki_name_valid(wish->region))
-                return ERR_INVALID;
-        return address_parse(wish->host, wish->port, &address);
-}
-
-/* Where it must be dialled and who it must be. */
-static void peer_set(struct peer *peer, const struct link_peer *wish)
-{
-        enum err err = address_parse(wish->host, wish->port, &peer->address);
-        CHECK(err == ERR_NONE);
-        snprintf(peer->region, sizeof peer->region, "%s", wish->region);
-}
-
-static struct peer *peer_new(struct link *link, const struct link_peer *wish)
-{
-        struct peer *peer = heap_alloc(link->heap, sizeof *peer);
-        if (peer == NULL)
-                return NULL;
-        peer->id = wish->id;
-        peer->status.peer = wish->id;
-        peer->backoff_ms = link->reconnect_ms_min;
-        peer_set(peer, wish);
-        peer->next = link->peers;
-        link->peers = peer;
-        return peer;
-}
-
-static void peers_sweep(struct link *link)
-{
-        struct peer **at = &link->peers;
-        while (*at != NULL) {
-                struct peer *peer = *at;
-                if (!peer->gone || peer->conn != NULL) {
-                        at = &peer->next;
-                        continue;
-                }
-                *at = peer->next;
-                heap_free(link->heap, peer);
-        }
-}
-
-struct peer *link_admit(struct link *link, const struct pki_identity *identity,
-                        char why[LINK_WHY_MAX])
-{
-        struct peer *peer = link_peer_find(link, identity->node);
-        const char *reason = NULL;
-        if (strcmp(identity->cluster, link->self.cluster) != 0)
-                reason = "another cluster";
-        else if (peer == NULL)
-                reason = "no such node in the topology";
-        else if (strcmp(identity->region, peer->region) != 0)
-                reason = "the topology puts this node in another region";
-        else if (identity->node > link->self.node)
-                reason = "it must be dialled from here";
-        else if (peer->impairment.cut)
-                reason = "the lab has cut this link";
-        if (reason == NULL)
-                return peer;
-        snprintf(why, LINK_WHY_MAX, "%s", reason);
-        return NULL;
-}
-
-static bool peer_dials(const struct link *link, const struct peer *peer)
-{
-        return link->self.node < peer->id && peer->conn == NULL && !peer->gone &&
-               !peer->impairment.cut;
-}
-
-/* The next attempt comes after between a half and the whole of the pause. */
-static void peer_backoff(struct link *link, struct peer *peer)
-{
-        uint64_t pause_us = (uint64_t)peer->backoff_ms * 1000;
-        peer->dial_due_us = link_now_us() + rng_between(&link->rng, pause_us / 2, pause_us);
-        peer->backoff_ms *= 2;
-        if (peer->backoff_ms > link->reconnect_ms_max)
-                peer->backoff_ms = link->reconnect_ms_max;
+        uv_timer_start(&link->timer, on_timer, 0, 0);
 }
 
 /* ---- connections ---- */
@@ -175,7 +74,7 @@ void link_conn_up(struct conn *conn)
         peer->status.rtt_known = false;
         peer->status.why[0] = '\0';
         link->callbacks.up(link->callbacks.user, conn->id);
-        uv_timer_start(&link->timer, on_timer, 0, 0);
+        link_tick_soon(link);
 }
 
 void link_conn_ended(struct conn *conn, bool was_up)
@@ -194,11 +93,11 @@ void link_conn_ended(struct conn *conn, bool was_up)
         peer->status.up = false;
         peer->status.rtt_known = false;
         snprintf(peer->status.why, sizeof peer->status.why, "%s", conn->why);
-        peer_backoff(link, peer);
+        link_peer_backoff(link, peer);
         if (was_up && !link->closing)
                 link->callbacks.down(link->callbacks.user, conn->id, conn->why);
         if (!link->closing)
-                uv_timer_start(&link->timer, on_timer, 0, 0);
+                link_tick_soon(link);
 }
 
 void link_conn_closed(struct conn *conn)
@@ -223,7 +122,7 @@ static void on_listen(uv_stream_t *listener, int status)
         if (link->strangers > LINK_STRANGERS_MAX)
                 conn_break(conn, "too many strangers at once");
         conn_settle(conn);
-        uv_timer_start(&link->timer, on_timer, 0, 0);
+        link_tick_soon(link);
 }
 
 /* ---- time ---- */
@@ -257,13 +156,13 @@ static uint64_t conn_tick(struct conn *conn, uint64_t now_us)
 
 static uint64_t peer_tick(struct link *link, struct peer *peer, uint64_t now_us)
 {
-        if (!peer_dials(link, peer))
+        if (!link_peer_dials(link, peer))
                 return UINT64_MAX;
         if (now_us < peer->dial_due_us)
                 return peer->dial_due_us;
         peer->conn = conn_dial(link, peer);
         if (peer->conn == NULL)
-                peer_backoff(link, peer);
+                link_peer_backoff(link, peer);
         return peer->conn == NULL ? peer->dial_due_us : now_us + link->handshake_us;
 }
 
@@ -318,7 +217,7 @@ static void on_prepare(uv_prepare_t *prepare)
                         conn_pump(conn);
                 conn_settle(conn);
         }
-        peers_sweep(link);
+        link_peers_sweep(link);
 }
 
 /* ---- the delayed way ---- */
@@ -403,7 +302,7 @@ static enum err link_fill(struct link *link, const struct link_config *config,
             ERR_NONE)
                 return fail(error, ERR_INVALID, "%s/%s/%u is no identity of a node",
                             config->cluster, config->region, config->self);
-        if (address_parse(config->host, config->port, &link->address) != ERR_NONE)
+        if (link_address_parse(config->host, config->port, &link->address) != ERR_NONE)
                 return fail(error, ERR_INVALID, "'%s' is not an IP address to listen on",
                             config->host);
         return pki_context_new(&config->files, &link->self, &link->tls, error);
@@ -496,7 +395,7 @@ enum err link_new(uv_loop_t *loop, const struct link_config *config,
         }
         uv_prepare_start(&link->prepare, on_prepare);
         uv_unref((uv_handle_t *)&link->prepare);
-        uv_timer_start(&link->timer, on_timer, 0, 0);
+        link_tick_soon(link);
         *ret_link = link;
         return ERR_NONE;
 }
@@ -550,57 +449,6 @@ void link_drop(struct link *link, node_id id, const char *why)
                 conn_break(peer->conn, "%s", why);
 }
 
-static const struct link_peer *wish_find(const struct link_peer *wishes, size_t count, node_id id)
-{
-        for (size_t i = 0; i < count; i++) {
-                if (wishes[i].id == id)
-                        return &wishes[i];
-        }
-        return NULL;
-}
-
-static bool peer_same(const struct peer *peer, const struct link_peer *wish)
-{
-        struct sockaddr_storage address;
-        enum err err = address_parse(wish->host, wish->port, &address);
-        CHECK(err == ERR_NONE);
-        return memcmp(&address, &peer->address, sizeof address) == 0 &&
-               strcmp(peer->region, wish->region) == 0;
-}
-
-/* One that is known already: it leaves, moves or stays. */
-static void peer_update(struct peer *peer, const struct link_peer *wish)
-{
-        if (wish != NULL && peer_same(peer, wish))
-                return;
-        peer->gone = wish == NULL;
-        if (wish != NULL)
-                peer_set(peer, wish);
-        if (peer->conn != NULL)
-                conn_break(peer->conn, "%s",
-                           peer->gone ? "it left the topology"
-                                      : "its place in the topology changed");
-}
-
-enum err link_set_peers(struct link *link, const struct link_peer *peers, size_t count)
-{
-        for (size_t i = 0; i < count; i++) {
-                enum err err = peer_check(link, &peers[i]);
-                if (err != ERR_NONE)
-                        return err;
-        }
-        for (struct peer *peer = link->peers; peer != NULL; peer = peer->next) {
-                if (!peer->gone)
-                        peer_update(peer, wish_find(peers, count, peer->id));
-        }
-        for (size_t i = 0; i < count; i++) {
-                if (link_peer_find(link, peers[i].id) == NULL && peer_new(link, &peers[i]) == NULL)
-                        return ERR_NOMEM;
-        }
-        uv_timer_start(&link->timer, on_timer, 0, 0);
-        return ERR_NONE;
-}
-
 enum err link_impair(struct link *link, node_id id, const struct link_impairment *impairment)
 {
         struct peer *peer = link_peer_find(link, id);
@@ -614,7 +462,7 @@ enum err link_impair(struct link *link, node_id id, const struct link_impairment
         peer->impairment = *impairment;
         if (impairment->cut && peer->conn != NULL)
                 conn_break(peer->conn, "the lab has cut this link");
-        uv_timer_start(&link->timer, on_timer, 0, 0);
+        link_tick_soon(link);
         return ERR_NONE;
 }
 

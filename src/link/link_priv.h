@@ -1,6 +1,7 @@
 /* link_priv.h - the parts of a link.
  *
- *   link.c     the mesh: peers, listening, dialling, timers, the public calls
+ *   peers.c    the other nodes: who they are, who may connect, when to dial again
+ *   link.c     the mesh: listening, dialling, timers, the public calls
  *   conn.c     one connection: TCP and TLS, what is read and written
  *   session.c  HTTP/2 on it: a stream for each class, the order of what is sent, PING
  *   frame.c    messages in a stream of bytes, and the queue of those to send
@@ -246,6 +247,21 @@ struct peer *link_peer_find(struct link *link, node_id id);
 /* The peer that an accepted certificate stands for; NULL with a reason in `why`. */
 struct peer *link_admit(struct link *link, const struct pki_identity *identity,
                         char why[LINK_WHY_MAX]);
+
+/* A numeric address of either family; ERR_INVALID where it is none. */
+enum err link_address_parse(const char *host, uint16_t port, struct sockaddr_storage *ret);
+
+/* It is for this node to dial the peer, and there is no connection. */
+bool link_peer_dials(const struct link *link, const struct peer *peer);
+
+/* An attempt failed: the next comes after between a half and the whole of a pause that doubles. */
+void link_peer_backoff(struct link *link, struct peer *peer);
+
+/* Frees those that have left the topology and have no connection. */
+void link_peers_sweep(struct link *link);
+
+/* Has the timer look at everything at the next turn of the loop. */
+void link_tick_soon(struct link *link);
 
 /* A connection is known to be `peer`'s: an older one is ended. */
 void link_conn_known(struct conn *conn, struct peer *peer);

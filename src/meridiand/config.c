@@ -3,6 +3,7 @@
  * the key and what to do. Whatever bytes come, nothing is read past their end. */
 #include "meridiand/config.h"
 #include "base/check.h"
+#include "base/digits.h"
 #include "base/heap.h"
 #include "base/lexer.h"
 #include "council/council.h"
@@ -156,24 +157,10 @@ static bool name_set(char field[64], struct bytes text)
         return true;
 }
 
-static bool number_parse(struct bytes text, uint64_t max, uint64_t *ret_value)
-{
-        uint64_t value = 0;
-        if (text.len == 0 || text.len > 10)
-                return false;
-        for (size_t i = 0; i < text.len; i++) {
-                if (text.ptr[i] < '0' || text.ptr[i] > '9')
-                        return false;
-                value = value * 10 + (uint64_t)(text.ptr[i] - '0');
-        }
-        *ret_value = value;
-        return value > 0 && value <= max;
-}
-
 static bool number_set(uint32_t *field, struct bytes text, uint32_t max)
 {
         uint64_t value;
-        if (!number_parse(text, max, &value))
+        if (!digits_parse(text, max, &value) || value == 0)
                 return false;
         *field = (uint32_t)value;
         return true;
@@ -203,7 +190,8 @@ static bool address_set(struct config_address *field, struct bytes text)
         size_t colon = text.len;
         while (colon > 0 && text.ptr[colon - 1] != ':')
                 colon--;
-        if (colon == 0 || !number_parse(bytes_of(text.ptr + colon, text.len - colon), 65535, &port))
+        if (colon == 0 ||
+            !digits_parse(bytes_of(text.ptr + colon, text.len - colon), 65535, &port) || port == 0)
                 return false;
         struct bytes host = bytes_of(text.ptr, colon - 1);
         bool bracketed = host.len >= 2 && host.ptr[0] == '[' && host.ptr[host.len - 1] == ']';

@@ -2,6 +2,7 @@
  * is refused, since what is not understood must not be trusted. */
 #include "base/check.h"
 #include "base/cursor.h"
+#include "base/digits.h"
 #include "pki/pki_priv.h"
 
 #include <openssl/x509v3.h>
@@ -72,14 +73,9 @@ static struct bytes segment_take(struct bytes *rest)
 static uint32_t number_parse(struct bytes digits)
 {
         uint64_t value = 0;
-        if (digits.len == 0 || digits.len > 10 || digits.ptr[0] == '0')
+        if (digits.len == 0 || digits.ptr[0] == '0')
                 return 0;
-        for (size_t i = 0; i < digits.len; i++) {
-                if (digits.ptr[i] < '0' || digits.ptr[i] > '9')
-                        return 0;
-                value = value * 10 + (uint64_t)(digits.ptr[i] - '0');
-        }
-        return value > UINT32_MAX ? 0 : (uint32_t)value;
+        return digits_parse(digits, UINT32_MAX, &value) ? (uint32_t)value : 0;
 }
 
 enum err pki_identity_parse(struct bytes uri, struct pki_identity *ret_identity)

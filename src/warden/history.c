@@ -1,6 +1,7 @@
 /* Reads PostgreSQL's texts line by line with a position that never goes back, so the cost is
  * linear. A text that is none of PostgreSQL's gives false; the caller says which file it was. */
 #include "warden/history.h"
+#include "base/digits.h"
 
 #include <stdio.h>
 
@@ -49,21 +50,6 @@ static struct bytes word_take(struct bytes *rest)
         return word;
 }
 
-static bool number_parse(struct bytes text, uint64_t max, uint64_t *ret)
-{
-        uint64_t value = 0;
-        if (text.len == 0 || text.len > 20)
-                return false;
-        for (size_t i = 0; i < text.len; i++) {
-                uint64_t digit = (uint64_t)text.ptr[i] - '0';
-                if (digit > 9 || value > (max - digit) / 10)
-                        return false;
-                value = value * 10 + digit;
-        }
-        *ret = value;
-        return true;
-}
-
 static bool hex_parse(struct bytes text, uint64_t *ret)
 {
         uint64_t value = 0;
@@ -101,9 +87,9 @@ static bool epoch_words(struct bytes text, uint32_t *ret_timeline, uint64_t *ret
 {
         uint64_t timeline, epoch;
         if (!bytes_equal(word_take(&text), BYTES("timeline")) ||
-            !number_parse(word_take(&text), UINT32_MAX, &timeline) ||
+            !digits_parse(word_take(&text), UINT32_MAX, &timeline) ||
             !bytes_equal(word_take(&text), BYTES("epoch")) ||
-            !number_parse(word_take(&text), UINT64_MAX, &epoch) || text.len > 0)
+            !digits_parse(word_take(&text), UINT64_MAX, &epoch) || text.len > 0)
                 return false;
         *ret_timeline = (uint32_t)timeline;
         *ret_epoch = epoch;
@@ -147,7 +133,7 @@ static bool history_line_parse(struct bytes text, struct history_line *ret)
 {
         uint64_t timeline;
         *ret = (struct history_line){0};
-        if (!number_parse(word_take(&text), UINT32_MAX, &timeline) || timeline == 0)
+        if (!digits_parse(word_take(&text), UINT32_MAX, &timeline) || timeline == 0)
                 return false;
         ret->timeline = (uint32_t)timeline;
         return history_lsn_parse(word_take(&text), &ret->end);
@@ -278,9 +264,9 @@ static bool control_store(enum control_kind kind, struct bytes value, void *fiel
         uint64_t number = 0;
         switch (kind) {
         case CONTROL_U64:
-                return number_parse(value, UINT64_MAX, field);
+                return digits_parse(value, UINT64_MAX, field);
         case CONTROL_U32:
-                if (!number_parse(value, UINT32_MAX, &number))
+                if (!digits_parse(value, UINT32_MAX, &number))
                         return false;
                 *(uint32_t *)field = (uint32_t)number;
                 return true;
@@ -370,7 +356,7 @@ bool history_waldump_end(struct bytes text, uint32_t segment_bytes, uint64_t *re
                 return false;
         struct bytes total = trimmed(until(skip(line, (size_t)(slash - line.ptr) + 1), ","));
         size_t place = find_last(line, lsn_key);
-        if (place == line.len || !number_parse(total, UINT32_MAX, &len) || len == 0 ||
+        if (place == line.len || !digits_parse(total, UINT32_MAX, &len) || len == 0 ||
             !history_lsn_parse(until(skip(line, place + lsn_key.len), ","), &lsn))
                 return false;
         *ret_end = history_record_end(lsn, len, segment_bytes);

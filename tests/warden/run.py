@@ -29,6 +29,9 @@ if not all(os.path.exists(path) for path in (f"{BIN}/initdb", TOOL, MODULE)):
 
 import psycopg2  # noqa: E402
 
+sys.path.insert(0, os.path.join(SOURCE, "tests"))
+from tally import Tally, as_nobody  # noqa: E402
+
 REFUSED = "25006"
 TOPOLOGY = """
 cluster = test
@@ -511,40 +514,28 @@ def place():
 
 
 def main():
-    if os.getuid() == 0:
-        os.execvp("setpriv", ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups",
-                              "/usr/bin/python3", "-u", os.path.realpath(__file__), *sys.argv[1:]])
+    as_nobody()
     folder = tempfile.mkdtemp(prefix="mwarden-", dir=place())
-    passed = failed = 0
+    tally = Tally()
     world = None
     try:
         world = World(folder)
-        for function in TESTS:
-            begin = time.monotonic()
-            try:
-                function(world)
-                passed += 1
-                print(f"ok {function.__name__} ({time.monotonic() - begin:.1f} s)")
-            except Exception:  # each builds on the one before
-                failed += 1
-                print(f"FAILED {function.__name__}")
-                traceback.print_exc(file=sys.stdout)
+        for function in TESTS:  # each builds on the one before
+            if not tally.run(function, world):
                 for node in world.nodes:
                     print(node.number, node.seen, node.notes[-2:])
                 break
     except Exception:
-        failed += 1
-        traceback.print_exc(file=sys.stdout)
+        tally.fail("the servers", traceback.format_exc())
     finally:
         for node in world.nodes if world else ():
             node.stop()
-        if failed and world:
+        if tally.failed and world:
             subprocess.run(["tail", "-n", "12", *glob.glob(f"{folder}/n*/server.log")], check=False)
-        if not failed or "--keep" not in sys.argv:
+        if not tally.failed or "--keep" not in sys.argv:
             time.sleep(0.5)
             shutil.rmtree(folder, ignore_errors=True)
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    return tally.end()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 
 try:
     import dns.edns
@@ -30,10 +29,12 @@ except ImportError:
         os.execv("/usr/bin/python3", ["/usr/bin/python3"] + sys.argv)
     sys.exit("python3-dnspython is missing")
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+HERE = os.path.dirname(os.path.realpath(__file__))
+sys.path[:0] = [os.path.join(HERE, ".."), os.path.join(HERE, "../..")]
 from fixture import Publisher, end_process, equal, wait_for  # noqa: E402
+from tally import Tally  # noqa: E402
 
-SOURCE = os.path.realpath(os.path.join(os.path.dirname(__file__), "../../.."))
+SOURCE = os.path.realpath(os.path.join(HERE, "../../.."))
 BUILD = os.path.realpath(os.environ.get("MERIDIAN_BUILD", os.path.join(SOURCE, "build")))
 ADDRESS = os.environ.get("MERIDIAN_ADDRESS", "127.96.0.1")
 PORT = int(os.environ.get("MERIDIAN_PORT", "15353"))
@@ -547,37 +548,24 @@ def test_bad_configuration(knot):
 
 def main():
     tests = [value for name, value in globals().items() if name.startswith("test_")]
-    wanted = sys.argv[1:]
-    passed = failed = 0
+    tally = Tally(sys.argv[1:])
     knot = Knot()
     try:
-        if wanted:
+        if tally.wanted:
             knot.publish()
         knot.start()
         for test in tests:
-            if wanted and test.__name__ not in wanted:
-                continue
-            try:
-                test(knot)
-                print(f"ok {test.__name__}")
-                passed += 1
-            except Exception:  # pylint: disable=broad-except
-                print(f"not ok {test.__name__}")
-                traceback.print_exc(limit=4)
-                failed += 1
+            tally.run(test, knot)
             if not knot.alive():
-                print("knotd died:\n" + knot.log()[-3000:])
-                failed += 1
+                tally.fail("knotd died", knot.log()[-3000:])
                 break
-        if failed and os.environ.get("VERBOSE"):
+        if tally.failed and os.environ.get("VERBOSE"):
             print(knot.log()[-4000:])
     finally:
         code = knot.stop()
     if code not in (0, None):
-        print(f"not ok knotd ended with {code}")
-        failed += 1
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+        tally.fail(f"knotd ended with {code}")
+    return tally.end()
 
 
 if __name__ == "__main__":

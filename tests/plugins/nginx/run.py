@@ -19,12 +19,13 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+HERE = os.path.dirname(os.path.realpath(__file__))
+sys.path[:0] = [os.path.join(HERE, ".."), os.path.join(HERE, "../..")]
 from fixture import Publisher, end_process, equal, wait_for  # noqa: E402
+from tally import Tally  # noqa: E402
 
-SOURCE = os.path.realpath(os.path.join(os.path.dirname(__file__), "../../.."))
+SOURCE = os.path.realpath(os.path.join(HERE, "../../.."))
 BUILD = os.path.realpath(os.environ.get("MERIDIAN_BUILD", os.path.join(SOURCE, "build")))
 ADDRESS = os.environ.get("MERIDIAN_ADDRESS", "127.96.0.1")
 PORT = int(os.environ.get("MERIDIAN_PORT", "18080"))
@@ -554,25 +555,15 @@ def test_configuration(nginx):
 
 def main():
     tests = [value for name, value in globals().items() if name.startswith("test_")]
-    wanted = sys.argv[1:]
-    passed = failed = 0
+    tally = Tally(sys.argv[1:])
     nginx = Nginx()
     code = None
     try:
-        if wanted:
+        if tally.wanted:
             nginx.publish()
         nginx.start()
         for test in tests:
-            if wanted and test.__name__ not in wanted:
-                continue
-            try:
-                test(nginx)
-                print(f"ok {test.__name__}")
-                passed += 1
-            except Exception:  # pylint: disable=broad-except
-                print(f"not ok {test.__name__}")
-                traceback.print_exc(limit=4)
-                failed += 1
+            if not tally.run(test, nginx):
                 for backend in nginx.backends.values():
                     backend.start()
                 nginx.restart()
@@ -580,17 +571,14 @@ def main():
             lines = [line for line in nginx.log().splitlines()
                      if word in line and "signal 9" not in line]
             if lines:
-                print("not ok the log\n" + "\n".join(lines[:10]))
-                failed += 1
-        if failed and os.environ.get("VERBOSE"):
+                tally.fail("the log", "\n".join(lines[:10]))
+        if tally.failed and os.environ.get("VERBOSE"):
             print(nginx.log()[-4000:])
     finally:
         code = nginx.stop()
     if code not in (0, None):
-        print(f"not ok nginx ended with {code}")
-        failed += 1
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+        tally.fail(f"nginx ended with {code}")
+    return tally.end()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ SPEC = importlib.util.spec_from_file_location(
 harness = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(harness)
 psycopg2 = harness.psycopg2
+Tally, as_nobody = harness.Tally, harness.as_nobody
 
 REFUSED = "25006"
 MAGIC, BOOT, OPENED, EPOCH, UNTIL, HELD, BEGUN, ENDED = range(8)
@@ -250,36 +251,23 @@ TESTS = [function for name, function in list(globals().items()) if name.startswi
 
 
 def main():
-    if os.getuid() == 0:
-        os.execvp("setpriv", ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups",
-                              "/usr/bin/python3", "-u", os.path.realpath(__file__), *sys.argv[1:]])
+    as_nobody()
     folder = tempfile.mkdtemp(prefix="mgate-", dir="/tmp")
-    passed = failed = 0
+    tally = Tally(sys.argv[1:])
     world = None
     try:
         world = World(folder)
         for function in TESTS:
-            if len(sys.argv) > 1 and function.__name__ not in sys.argv[1:]:
-                continue
-            try:
-                function(world)
-                passed += 1
-                print(f"ok {function.__name__}")
-            except Exception:  # a test may fail in any way; the others still run
-                failed += 1
-                print(f"FAILED {function.__name__}")
-                traceback.print_exc(file=sys.stdout)
+            tally.run(function, world)
     except Exception:
-        failed += 1
-        traceback.print_exc(file=sys.stdout)
+        tally.fail("the server", traceback.format_exc())
     finally:
         if world is not None:
             world.server.stop()
-            if failed:
+            if tally.failed:
                 subprocess.run(["tail", "-n", "30", f"{world.server.data}.log"], check=False)
         shutil.rmtree(folder, ignore_errors=True)
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    return tally.end()
 
 
 if __name__ == "__main__":

@@ -29,6 +29,9 @@ if not os.path.exists(f"{STOCK}/bin/initdb") or not os.path.exists(MODULE):
 import psycopg2  # noqa: E402
 import psycopg2.extensions  # noqa: E402
 
+sys.path.insert(0, os.path.join(SOURCE, "tests"))
+from tally import Tally, as_nobody  # noqa: E402
+
 
 def free_port():
     with socket.socket() as probe:
@@ -582,38 +585,23 @@ def primary_gone_then_promoted(pair):
 
 
 def main():
-    if os.getuid() == 0:
-        command = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups",
-                   "/usr/bin/python3", "-u", os.path.realpath(__file__), *sys.argv[1:]]
-        os.execvp("setpriv", command)
+    as_nobody()
     folder = tempfile.mkdtemp(prefix="mpg-", dir="/tmp")
-    only = sys.argv[1:]
+    tally = Tally(sys.argv[1:])
     pair = None
-    passed = failed = 0
     try:
         pair = Pair(folder)
         for function in TESTS:
-            if only and function.__name__ not in only:
-                continue
-            try:
-                function(pair)
-                passed += 1
-                print(f"ok {function.__name__}")
-            except Exception:  # a test may fail in any way; the others still run
-                failed += 1
-                print(f"FAILED {function.__name__}")
-                traceback.print_exc(file=sys.stdout)
+            tally.run(function, pair)
     except Exception:
-        failed += 1
-        traceback.print_exc(file=sys.stdout)
+        tally.fail("the servers", traceback.format_exc())
     finally:
         for server in (pair.standby, pair.primary) if pair else ():
             server.stop()
-        if failed and pair:
+        if tally.failed and pair:
             subprocess.run(["tail", "-n", "30", f"{pair.standby.data}.log"], check=False)
         shutil.rmtree(folder, ignore_errors=True)
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    return tally.end()
 
 
 if __name__ == "__main__":

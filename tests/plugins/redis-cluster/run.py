@@ -10,11 +10,12 @@ import argparse
 import os
 import shutil
 import sys
-import time
-import traceback
 
 import scenarios
 from harness import MODULE, TOOL, Failed
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "../.."))
+from tally import Tally  # noqa: E402
 
 
 def main():
@@ -25,31 +26,13 @@ def main():
     for path in (MODULE, TOOL):
         if not os.path.exists(path):
             sys.exit(f"{path} is not built; run make")
-    wanted = [name for name in arguments.only.split(",") if name]
     programs = arguments.program or [os.environ.get("REDIS_SERVER") or "redis-server",
                                      os.environ.get("VALKEY_SERVER") or "valkey-server"]
-    programs = [path for path in map(shutil.which, programs) if path]
-    passed = failed = 0
-    for program in programs:
+    tally = Tally([name for name in arguments.only.split(",") if name], told=(Failed,))
+    for program in filter(None, map(shutil.which, programs)):
         for scenario in scenarios.ALL:
-            name = scenario.__name__
-            if wanted and name not in wanted:
-                continue
-            began = time.monotonic()
-            try:
-                scenario(program)
-                passed += 1
-                verdict = "ok"
-            except Failed as error:
-                failed += 1
-                verdict = f"FAILED: {error}"
-            except Exception:  # a test that breaks is a test that fails
-                failed += 1
-                verdict = "BROKE: " + traceback.format_exc()
-            print(f"{os.path.basename(program)} {name} {time.monotonic() - began:.1f}s {verdict}",
-                  flush=True)
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed or passed == 0 else 0)
+            tally.run(scenario, program, within=os.path.basename(program))
+    return tally.end()
 
 
-main()
+sys.exit(main())

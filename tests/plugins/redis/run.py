@@ -13,7 +13,6 @@ import os
 import shutil
 import sys
 import time
-import traceback
 
 import access
 import commands
@@ -35,6 +34,12 @@ import waiting
 import zsets
 from harness import MODULE, Failed
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "../.."))
+from tally import Tally  # noqa: E402
+
+THEMES = (groups, replaced, access, commands, counters, lives, policies, flushed, hyperloglog,
+          libraries, lists, streams, waiting, status, digests, events, feed, zsets)
+
 
 def programs():
     for variable, name in (("REDIS_SERVER", "redis-server"), ("VALKEY_SERVER", "valkey-server")):
@@ -54,33 +59,16 @@ def main():
     servers = list(programs())
     if not servers:
         sys.exit("there is no redis-server")
-    passed = failed = 0
+    tally = Tally(arguments.groups, told=(Failed,))
     print(f"seed {arguments.seed}")
+
     for program in servers:
-        for group in (groups.ALL + replaced.ALL + access.ALL + commands.ALL + counters.ALL + lives.ALL +
-                      policies.ALL + flushed.ALL + hyperloglog.ALL + libraries.ALL + lists.ALL + streams.ALL +
-                      waiting.ALL + status.ALL + digests.ALL + events.ALL + feed.ALL + zsets.ALL):
-            name = group.__name__
-            if arguments.groups and name not in arguments.groups:
-                continue
-            place = groups.Place(program, arguments.seed)
-            began = time.monotonic()
-            try:
-                group(place)
-                passed += 1
-                verdict = "ok"
-            except Failed as error:
-                failed += 1
-                verdict = f"FAILED: {error}"
-            except Exception:  # a test that breaks is a test that fails
-                failed += 1
-                verdict = "BROKE: " + traceback.format_exc()
-            finally:
+        for module in THEMES:
+            for group in module.ALL:
+                place = groups.Place(program, arguments.seed)
+                tally.run(group, place, within=os.path.basename(program))
                 place.close()
-            print(f"{os.path.basename(program)} {name} {time.monotonic() - began:.1f}s {verdict}",
-                  flush=True)
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
+    return tally.end()
 
 
-main()
+sys.exit(main())
