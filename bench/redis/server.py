@@ -14,23 +14,25 @@ ADDRESS = "127.92.0.9"
 
 
 class Server:
-    """`fsync`: everysec, always, or None for a server without an append-only file."""
+    """`fsync`: everysec, always, or None for a server without an append-only file. `tool`: the words
+    of a command that runs the server."""
 
-    def __init__(self, folder, server, port, module, fsync="everysec", origin=1, options=()):
+    def __init__(self, folder, server, port, module, fsync="everysec", origin=1, options=(),
+                 tool=()):
         self.port = port
         self.folder = os.path.join(folder, str(port))
         os.mkdir(self.folder)
-        command = [server, "--bind", ADDRESS, "--port", str(port), "--dir", self.folder,
+        command = [*tool, server, "--bind", ADDRESS, "--port", str(port), "--dir", self.folder,
                    "--appendonly", "yes" if fsync else "no", "--appendfsync", fsync or "no",
                    "--save", "", "--auto-aof-rewrite-percentage", "0",
                    "--logfile", self.folder + "/log"]
         if module:
             command += ["--loadmodule", module, "origin", str(origin), *options]
         self.process = subprocess.Popen(command)
-        self.wait()
+        self.wait(tool)
 
-    def wait(self):
-        deadline = time.monotonic() + 10
+    def wait(self, tool=()):
+        deadline = time.monotonic() + (300 if tool else 10)
         while time.monotonic() < deadline:
             try:
                 with socket.create_connection((ADDRESS, self.port), 1) as connection:

@@ -22,7 +22,9 @@ enum {
 
 static struct {
         struct redis_string *key; /* of the open op, also its identity; NULL: none is open */
-        const struct rule *rule;
+        const char *event;        /* how the name of its notification begins */
+        uint64_t stamp;           /* the next that may be given, where any are left */
+        unsigned stamps;
         unsigned count;
         size_t used; /* bytes of the committed ops */
         struct keyspace_op ops[KEYSPACE_OPS_MAX];
@@ -93,13 +95,13 @@ static bool put_score(struct redis_filter_context *ctx, uint8_t **at, const uint
 }
 
 /* The body of the open op's delta; false where the command is not plain. */
-static bool put_body(struct redis_filter_context *ctx, int argc, struct keyspace_op *op,
-                     uint8_t **at, const uint8_t *end)
+static bool put_body(struct redis_filter_context *ctx, const struct rule *rule, int argc,
+                     struct keyspace_op *op, uint8_t **at, const uint8_t *end)
 {
         bool hash = op->op == CRDT_OP_HSET;
-        bool head = batch.rule->kind == RULE_LPUSH || batch.rule->kind == RULE_LPOP;
+        bool head = rule->kind == RULE_LPUSH || rule->kind == RULE_LPOP;
         if (op->op == CRDT_OP_COUNT)
-                return read_amount(ctx, batch.rule, &op->amount);
+                return read_amount(ctx, rule, &op->amount);
         if (op->op == CRDT_OP_ZADD)
                 return put_score(ctx, at, end);
         op->amount = head;
@@ -121,27 +123,28 @@ static bool put_body(struct redis_filter_context *ctx, int argc, struct keyspace
 bool batch_open(struct redis_filter_context *ctx, const struct rule *rule, int argc)
 {
         int args = shapes[rule->kind].args;
+        enum crdt_op kind = shapes[rule->kind].op;
+        if (kind == 0 || (args != 0 && argc != args))
+                return false;
         struct redis_string *key = redis.CommandFilterArgGet(ctx, 1);
         struct bytes name = plugin_bytes(key);
         struct keyspace_op *op = &batch.ops[batch.count];
-        op->op = shapes[rule->kind].op;
+        if (policy_of(name) != POLICY_TYPED || name.len > OP_BYTES_MAX / 2)
+                return false;
+        op->op = kind;
         op->hash = 0;
-        if (policy_of(name) != POLICY_TYPED)
-                return false;
-        if (op->op == 0 || (args != 0 && argc != args) || name.len > OP_BYTES_MAX / 2)
-                return false;
-        batch.rule = rule;
         op->delta = batch.bytes + batch.used + DB_SPACE;
-        const uint8_t *end = op->delta + OP_BYTES_MAX - DB_SPACE;
-        uint8_t *at = put_varint(op->delta + keyspace_op_body(op->op) + 1, name.len);
+        const uint8_t *end = op->delta + OP_BYTES_MAX - DB_SPACE - KEYSPACE_OP_COUNT;
+        uint8_t *at = put_varint(op->delta + keyspace_op_body(kind) + 1, name.len);
         op->name.key = bytes_of(at, name.len);
         at = put_bytes(at, name);
         op->body.ptr = at;
-        if (!put_body(ctx, argc, op, &at, end))
+        if (!put_body(ctx, rule, argc, op, &at, end))
                 return false;
         op->body.len = (size_t)(at - op->body.ptr);
         op->delta_len = (size_t)(at - op->delta);
         batch.key = key;
+        batch.event = shapes[rule->kind].event;
         return true;
 }
 
@@ -157,21 +160,40 @@ void batch_close(void)
 
 /* ---- committing */
 
-bool batch_commit(const char *event, struct redis_string *key, int db)
+static uint64_t next_stamp(void)
 {
-        if (batch.key != key || key == NULL ||
-            strncmp(event, shapes[batch.rule->kind].event, sizeof(shapes->event)) != 0)
+        if (batch.stamps == 0) {
+                batch.stamps = KEYSPACE_OPS_MAX;
+                batch.stamp = keyspace_stamps(plugin.keyspace, plugin_stamp_ms(), batch.stamps);
+        }
+        batch.stamps--;
+        return batch.stamp++;
+}
+
+/* A database that takes more than a byte. */
+static void widen(struct keyspace_op *op)
+{
+        unsigned extra = op->name.db < 1 << 14 ? 1 : 2;
+        op->delta -= extra;
+        op->delta_len += extra;
+}
+
+bool batch_commit(const char *event, const struct redis_string *key, int db)
+{
+        const char *ours = batch.event;
+        if (batch.key != key || key == NULL || event[0] != ours[0] || event[1] != ours[1] ||
+            event[2] != ours[2] || event[3] != ours[3])
                 return false;
         struct keyspace_op *op = &batch.ops[batch.count];
         batch.key = NULL;
-        batch.used = (size_t)(op->delta + op->delta_len - batch.bytes);
         op->name.db = (uint32_t)db;
         op->hash = db == 0 ? op->hash : 0;
-        unsigned extra = db < 1 << 7 ? 0 : db < 1 << 14 ? 1 : 2;
-        op->delta -= extra;
-        op->delta_len += extra;
+        if (db >= 1 << 7)
+                widen(op);
         put_varint(op->delta + keyspace_op_body(op->op), op->name.db);
-        op->hlc = keyspace_stamp(plugin.keyspace, plugin_stamp_ms());
+        size_t room = op->op == CRDT_OP_COUNT ? KEYSPACE_OP_COUNT : 0;
+        batch.used = (size_t)(op->delta + op->delta_len + room - batch.bytes);
+        op->hlc = next_stamp();
         batch.count++;
         if (batch.count == KEYSPACE_OPS_MAX || batch.used > BATCH_BYTES - OP_BYTES_MAX)
                 batch_drain();
@@ -213,28 +235,42 @@ static void op_changed(void *context, const struct keyspace_op *op,
                 local_changed(change);
 }
 
-static const struct keyspace_teller teller = {.value = present_value, .changed = op_changed};
-
-void batch_drain(void)
+static void op_plain(void *context, const struct keyspace_op *op, struct bytes delta)
 {
-        unsigned count = batch.count;
-        batch_close();
-        batch.count = 0;
-        batch.used = 0;
-        if (count > 0)
-                plugin_must(keyspace_run(plugin.keyspace, batch.ops, count, &teller), "a write");
+        (void)context;
+        const struct keyspace_change change = {.delta = delta};
+        if (op->op == CRDT_OP_SET && op->body.len > LOG_VALUE_LEN) {
+                local_set_changed(&change, op->body);
+        } else if (op->op == CRDT_OP_HSET && op->body.len > LOG_VALUE_LEN) {
+                local_hset_changed(&change, op->body);
+        } else {
+                feed_add(plugin.config.origin, delta);
+                log_frame(delta, false);
+        }
 }
+
+static const struct keyspace_teller teller = {
+        .value = present_value, .changed = op_changed, .plain = op_plain};
 
 void batch_forget(void)
 {
         batch_close();
         batch.count = 0;
         batch.used = 0;
+        batch.stamps = 0; /* what comes now has later ones */
+}
+
+void batch_drain(void)
+{
+        unsigned count = batch.count;
+        batch_forget();
+        if (count > 0)
+                plugin_must(keyspace_run(plugin.keyspace, batch.ops, count, &teller), "a write");
 }
 
 void batch_add(struct crdt_name name, int64_t amount)
 {
         struct keyspace_op op = {.op = CRDT_OP_COUNT, .name = name, .amount = amount};
-        op.hlc = keyspace_stamp(plugin.keyspace, plugin_stamp_ms());
+        op.hlc = keyspace_stamps(plugin.keyspace, plugin_stamp_ms(), 1);
         plugin_must(keyspace_run(plugin.keyspace, &op, 1, &teller), "an increment");
 }

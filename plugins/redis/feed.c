@@ -138,7 +138,9 @@ static bool head_read(struct bytes delta, struct row *row)
 void feed_add(region_id origin, struct bytes delta)
 {
         struct row row;
-        if (!feed.on || !head_read(delta, &row) || row.op == CRDT_OP_SEEN || row.op == CRDT_OP_LIFE)
+        if (!feed.on)
+                return;
+        if (!head_read(delta, &row) || row.op == CRDT_OP_SEEN || row.op == CRDT_OP_LIFE)
                 return;
         if (delta.len <= ROW_VALUE_MAX) {
                 row_add(origin, false, delta);

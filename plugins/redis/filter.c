@@ -121,11 +121,16 @@ static void filter_zset_add(struct redis_filter_context *ctx, const struct rule 
         batch_hash(hash);
 }
 
+static bool rule_adds(const struct rule *rule)
+{
+        return rule->kind == RULE_SADD || rule->kind == RULE_ZADD;
+}
+
 static void filter_write(struct redis_filter_context *ctx, const struct rule *rule, int argc)
 {
         if (!rule_fits(rule, argc))
                 return;
-        bool adds = rule->kind == RULE_SADD || rule->kind == RULE_ZADD;
+        bool adds = rule_adds(rule);
         bool blind = adds && plugin.many_dbs; /* the database is not known here */
         if (rule->always || blind || plugin.multi_open > 0)
                 wrap_rule(ctx, rule);
@@ -160,6 +165,9 @@ static void filter_rule(struct redis_filter_context *ctx, const struct rule *rul
         plugin.stash.rule = NULL; /* its strings may be gone, and their addresses used again */
         batch_close();
         zset_settle();
+        bool open = !rule->always && plugin.multi_open == 0 && !rule_adds(rule);
+        if (open && rule_fits(rule, argc) && batch_open(ctx, rule, argc))
+                return;
         switch (rule->kind) {
         case RULE_PASS:
         case RULE_KIND_COUNT:

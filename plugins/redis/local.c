@@ -42,8 +42,13 @@ void local_changed(const struct keyspace_change *change)
  * increment in the same turn changes it, and the SET before it must be remembered as it was. */
 static bool value_is_told(struct bytes value)
 {
-        return value.len > LOG_VALUE_LEN &&
-               memchr("0123456789+-. \tinfINF", value.ptr[0], 22) == NULL;
+        static const bool numeric[UINT8_MAX + 1] = {
+                ['0'] = true, ['1'] = true, ['2'] = true, ['3'] = true,  ['4'] = true, ['5'] = true,
+                ['6'] = true, ['7'] = true, ['8'] = true, ['9'] = true,  ['+'] = true, ['-'] = true,
+                ['.'] = true, [' '] = true, ['i'] = true, ['\t'] = true, ['n'] = true, ['f'] = true,
+                ['I'] = true, ['N'] = true, ['F'] = true,
+        };
+        return value.len > LOG_VALUE_LEN && !numeric[value.ptr[0]];
 }
 
 void local_set_changed(const struct keyspace_change *change, struct bytes value)
@@ -430,14 +435,15 @@ int local_notified(struct redis_context *ctx, int type, const char *event, struc
 {
         int db = redis.GetSelectedDb(ctx);
         bool ours = !plugin.applying && !plugin.loading && !plugin.replica;
-        /* Before the change of the command that runs: it is not in the log yet. */
-        if (ours && plugin.pending.len > PLUGIN_PENDING_BYTES_MAX)
-                log_flush(ctx);
-        if (ours)
+        if (ours) {
+                /* Before the change of the command that runs: it is not in the log yet. */
+                if (plugin.pending.len > PLUGIN_PENDING_BYTES_MAX)
+                        log_flush(ctx);
                 zset_settle();
-        if (ours && batch_commit(event, key, db)) {
-                plugin.many_dbs = plugin.many_dbs || db != 0;
-                return REDIS_OK;
+                if (batch_commit(event, key, db)) {
+                        plugin.many_dbs = plugin.many_dbs || db != 0;
+                        return REDIS_OK;
+                }
         }
         struct crdt_name name = {(uint32_t)db, plugin_bytes(key)};
         migrate_touched(name);

@@ -11,6 +11,8 @@
  * which a server that loads its AOF reports and goes on. */
 #include "plugin.h"
 
+#include "base/put.h"
+
 enum log_kind {
         LOG_MARK = 1, /* u64 position that was told */
         LOG_BEFORE,   /* slice: what the increment that follows was the first to be added to */
@@ -113,19 +115,14 @@ void log_before(struct bytes text)
 
 void log_frame(struct bytes delta, bool cut)
 {
-        enum {
-                HEAD_MAX = 10,
-        };
-        uint8_t *from = buffer_reserve(&plugin.pending, HEAD_MAX + delta.len);
-        plugin_must(from == NULL ? ERR_NOMEM : ERR_NONE, "the log");
-        uint8_t *at = from;
-        uint64_t head = (uint64_t)delta.len << 1 | cut;
-        for (; head >= 0x80; head >>= 7)
-                *at++ = (uint8_t)(head | 0x80);
-        *at++ = (uint8_t)head;
-        if (delta.len > 0)
-                memcpy(at, delta.ptr, delta.len);
-        buffer_commit(&plugin.pending, (size_t)(at - from) + delta.len);
+        struct buffer *pending = &plugin.pending;
+        size_t need = PUT_VARINT_MAX + delta.len;
+        if (pending->size - pending->len < need)
+                plugin_must(buffer_reserve(pending, need) == NULL ? ERR_NOMEM : ERR_NONE,
+                            "the log");
+        uint8_t *from = pending->ptr + pending->len;
+        uint8_t *at = put_bytes(put_varint(from, (uint64_t)delta.len << 1 | cut), delta);
+        pending->len += (size_t)(at - from);
 }
 
 static enum err uncut_set(const struct crdt_native *native, struct bytes delta,

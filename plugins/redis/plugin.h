@@ -135,7 +135,7 @@ void batch_hash(uint64_t hash);
 void batch_close(void);
 
 /* The notification: true where it was the open op's, which is now in the batch. */
-bool batch_commit(const char *event, struct redis_string *key, int db);
+bool batch_commit(const char *event, const struct redis_string *key, int db);
 
 /* Tells the keyspace. What runs after it sees everything that was committed. */
 void batch_drain(void);

@@ -128,12 +128,15 @@ static const struct rule fixed[] = {
 
 static struct rule rules[RULES_MAX];
 static unsigned rules_count;
-static uint16_t slots[SLOTS];         /* index + 1 into rules */
-static uint64_t slot_words[SLOTS];    /* the name's begin, folded */
-static uint64_t slot_cases[SLOTS][2]; /* in lower and in upper case */
 
-/* The first eight bytes, or all of them and zeros. */
-static uint64_t name_word(const char *name, size_t len)
+static struct slot {
+        uint64_t cases[2];       /* the name's begin in lower and in upper case */
+        const struct rule *rule; /* NULL: empty */
+        size_t len;
+} slots[SLOTS];
+
+/* The first eight bytes, or all of them: different for different names of one length. */
+static inline uint64_t name_word(const char *name, size_t len)
 {
         uint64_t word = 0;
         uint32_t half = 0;
@@ -141,12 +144,12 @@ static uint64_t name_word(const char *name, size_t len)
                 memcpy(&word, name, sizeof(word));
         } else if (len >= sizeof(half)) {
                 memcpy(&half, name + len - sizeof(half), sizeof(half));
-                word = (uint64_t)half << 8 * (len - sizeof(half));
+                word = (uint64_t)half << 32;
                 memcpy(&half, name, sizeof(half));
                 word |= half;
-        } else {
-                for (size_t i = len; i > 0; i--)
-                        word = word << 8 | (uint8_t)name[i - 1];
+        } else if (len > 0) {
+                word = (uint8_t)name[0] | (uint64_t)(uint8_t)name[len / 2] << 8 |
+                       (uint64_t)(uint8_t)name[len - 1] << 16;
         }
         return word;
 }
@@ -155,12 +158,6 @@ static uint64_t name_word(const char *name, size_t len)
 static uint64_t word_folded(uint64_t word)
 {
         return word | 0x2020202020202020u;
-}
-
-/* Equal at sight: a short name in lower or upper case. */
-static bool word_is(unsigned slot, uint64_t word, size_t len)
-{
-        return len <= sizeof(word) && (word == slot_cases[slot][0] || word == slot_cases[slot][1]);
 }
 
 static unsigned word_slot(uint64_t word, size_t len)
@@ -175,15 +172,17 @@ bool rule_fits(const struct rule *rule, int argc)
 
 const struct rule *rules_find(const char *name, size_t len)
 {
-        if (len >= sizeof(rules[0].name))
-                return NULL;
         uint64_t raw = name_word(name, len);
         uint64_t word = word_folded(raw);
-        for (unsigned slot = word_slot(word, len); slots[slot] != 0; slot = (slot + 1) % SLOTS) {
-                const struct rule *rule = &rules[slots[slot] - 1];
-                if (slot_words[slot] == word && rule->name[len] == '\0' &&
-                    (word_is(slot, raw, len) || strncasecmp(rule->name, name, len) == 0))
-                        return rule;
+        for (unsigned at = word_slot(word, len); slots[at].rule != NULL; at = (at + 1) % SLOTS) {
+                const struct slot *slot = &slots[at];
+                if (slot->len != len || word_folded(slot->cases[0]) != word)
+                        continue;
+                /* a short name in lower or upper case is equal at sight */
+                bool whole = len <= sizeof(raw);
+                if ((whole && (raw == slot->cases[0] || raw == slot->cases[1])) ||
+                    strncasecmp(slot->rule->name, name, len) == 0)
+                        return slot->rule;
         }
         return NULL;
 }
@@ -200,15 +199,14 @@ static bool add(const struct rule *rule)
                 upper[i] =
                         (char)(rule->name[i] >= 'a' && rule->name[i] <= 'z' ? rule->name[i] & ~0x20
                                                                             : rule->name[i]);
-        uint64_t word = word_folded(name_word(rule->name, len));
-        unsigned slot = word_slot(word, len);
-        while (slots[slot] != 0)
-                slot = (slot + 1) % SLOTS;
+        struct slot slot = {.cases = {name_word(rule->name, len), name_word(upper, len)},
+                            .rule = &rules[rules_count],
+                            .len = len};
+        unsigned at = word_slot(word_folded(slot.cases[0]), len);
+        while (slots[at].rule != NULL)
+                at = (at + 1) % SLOTS;
         rules[rules_count++] = *rule;
-        slots[slot] = (uint16_t)rules_count;
-        slot_words[slot] = word;
-        slot_cases[slot][0] = name_word(rule->name, len);
-        slot_cases[slot][1] = name_word(upper, len);
+        slots[at] = slot;
         return true;
 }
 

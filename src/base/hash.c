@@ -100,6 +100,51 @@ uint64_t hash_sip(struct hash_key key, struct bytes data)
         return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
+#ifdef __SIZEOF_INT128__
+static inline uint64_t fold(uint64_t a, uint64_t b)
+{
+        __extension__ unsigned __int128 product = (unsigned __int128)a * b;
+        return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+static inline uint64_t load_half(const uint8_t *at)
+{
+        uint32_t half;
+        memcpy(&half, at, sizeof half);
+        return half;
+}
+
+uint64_t hash_fold(struct hash_key key, struct bytes data)
+{
+        const uint64_t odd = 0x9e3779b97f4a7c15u;
+        uint64_t state = key.k0 ^ data.len * odd;
+        const uint8_t *at = data.ptr;
+        uint64_t first = 0;
+        uint64_t last = 0;
+        if (data.len > 16) {
+                const uint8_t *end = at + data.len;
+                for (; end - at > 16; at += 16)
+                        state = fold(load_word(at) ^ key.k1, load_word(at + 8) ^ state);
+                first = load_word(end - 16);
+                last = load_word(end - 8);
+        } else if (data.len >= 8) {
+                first = load_word(at);
+                last = load_word(at + data.len - 8);
+        } else if (data.len >= 4) {
+                first = load_half(at);
+                last = load_half(at + data.len - 4);
+        } else if (data.len > 0) {
+                first = (uint64_t)at[0] << 16 | (uint64_t)at[data.len / 2] << 8 | at[data.len - 1];
+        }
+        return fold(fold(first ^ key.k1, last ^ state) ^ key.k0, odd ^ key.k1);
+}
+#else
+uint64_t hash_fold(struct hash_key key, struct bytes data)
+{
+        return hash_sip(key, data);
+}
+#endif
+
 uint64_t hash_fnv(uint64_t hash, struct bytes data)
 {
         for (size_t i = 0; i < data.len; i++)

@@ -26,10 +26,25 @@ static inline uint8_t *put_varint(uint8_t *at, uint64_t value)
         return at;
 }
 
+/* Short ones, which most are, by two moves that may overlap and no call. */
 static inline uint8_t *put_bytes(uint8_t *at, struct bytes data)
 {
-        if (data.len > 0)
+        struct put_block {
+                uint8_t bytes[16];
+        } head, tail;
+        if (data.len >= sizeof head && data.len <= 2 * sizeof head) {
+                memcpy(&head, data.ptr, sizeof head);
+                memcpy(&tail, data.ptr + data.len - sizeof tail, sizeof tail);
+                memcpy(at, &head, sizeof head);
+                memcpy(at + data.len - sizeof tail, &tail, sizeof tail);
+        } else if (data.len >= 8 && data.len < sizeof head) {
+                memcpy(&head, data.ptr, 8);
+                memcpy(&tail, data.ptr + data.len - 8, 8);
+                memcpy(at, &head, 8);
+                memcpy(at + data.len - 8, &tail, 8);
+        } else if (data.len > 0) {
                 memcpy(at, data.ptr, data.len);
+        }
         return at + data.len;
 }
 

@@ -35,7 +35,7 @@ _Static_assert(sizeof(void *) != 8 || sizeof(struct bucket) == 64, "a cache line
 uint64_t table_hash(const struct table_env *env, uint16_t space, struct bytes key)
 {
         struct hash_key hash_key = {env->hash_key.k0 ^ space, env->hash_key.k1};
-        return hash_sip(hash_key, key);
+        return hash_fold(hash_key, key);
 }
 
 static uint8_t tag_of(uint64_t hash)
@@ -157,10 +157,8 @@ static bool chain_empty(const struct bucket *bucket)
 }
 
 /* Moves a few nodes, or passes over a few empty buckets. */
-static void table_step(const struct table_env *env, struct table *table)
+static void table_move(const struct table_env *env, struct table *table)
 {
-        if (!table_resizing(table))
-                return;
         unsigned moves = 0;
         for (unsigned empty = 0; empty < TABLE_EMPTY_MAX && table->moved < table->size[0];) {
                 struct bucket *bucket = &table->buckets[0][table->moved];
@@ -174,6 +172,12 @@ static void table_step(const struct table_env *env, struct table *table)
         }
         if (table->moved == table->size[0])
                 table_resize_end(env, table);
+}
+
+static inline void table_step(const struct table_env *env, struct table *table)
+{
+        if (table_resizing(table))
+                table_move(env, table);
 }
 
 static void table_resize_begin(const struct table_env *env, struct table *table, size_t size)
@@ -201,12 +205,6 @@ static void table_fit(const struct table_env *env, struct table *table)
 }
 
 /* ---- finding */
-
-static bool node_is(const struct node *node, uint16_t space, struct bytes key)
-{
-        return node->key_len == key.len && node->space == space &&
-               (key.len == 0 || memcmp(node_key(node).ptr, key.ptr, key.len) == 0);
-}
 
 static uint64_t tags_load(const struct bucket *bucket)
 {
@@ -262,14 +260,14 @@ void table_fetch_bucket(const struct table *table, uint64_t hash)
         __builtin_prefetch(bucket_likely(table, hash));
 }
 
-const struct node *table_fetch_node(const struct table *table, uint64_t hash)
+struct node *table_fetch_node(const struct table *table, uint64_t hash)
 {
         const struct bucket *bucket = bucket_likely(table, hash);
         uint64_t match = bucket == NULL ? 0 : tags_match(tags_load(bucket), tag_of(hash));
         if (match == 0)
                 return NULL;
         unsigned at = (unsigned)__builtin_ctzll(match) / 8;
-        const struct node *node = bucket->tags[at] == 0 ? NULL : bucket->slots[at].node;
+        struct node *node = bucket->tags[at] == 0 ? NULL : bucket->slots[at].node;
         if (node == NULL)
                 return NULL;
         __builtin_prefetch(node);

@@ -1,5 +1,5 @@
 /* table.h - a hash table of nodes that carry their own key, for keys that outsiders choose
- * (SipHash). It grows and shrinks a few nodes at a time, so no call takes long, and can be walked
+ * (hash_fold). It grows and shrinks a few nodes at a time, so no call takes long, and can be walked
  * with a cursor while it does: what is there from the first call to the last is never missed. */
 #ifndef MERIDIAN_CRDT_TABLE_H
 #define MERIDIAN_CRDT_TABLE_H
@@ -18,6 +18,12 @@ struct node {
 static inline struct bytes node_key(const struct node *node)
 {
         return bytes_of((const uint8_t *)node + node->key_at, node->key_len);
+}
+
+static inline bool node_is(const struct node *node, uint16_t space, struct bytes key)
+{
+        return node->key_len == key.len && node->space == space &&
+               (key.len == 0 || memcmp(node_key(node).ptr, key.ptr, key.len) == 0);
 }
 
 /* What all tables of one owner share. */
@@ -61,7 +67,7 @@ MUST_USE bool table_insert_hashed(const struct table_env *env, struct table *tab
 /* For many keys at once, each step for all of them before the next: asks the processor to fetch the
  * bucket; then the node, which is returned and may be another key's or NULL. Only hints. */
 void table_fetch_bucket(const struct table *table, uint64_t hash);
-const struct node *table_fetch_node(const struct table *table, uint64_t hash);
+struct node *table_fetch_node(const struct table *table, uint64_t hash);
 
 /* Takes out a node that is in the table. */
 void table_remove(const struct table_env *env, struct table *table, struct node *node);

@@ -30,19 +30,17 @@ static enum crdt_type op_type(enum crdt_op op)
         return CRDT_STRING;
 }
 
-/* Fetches the metadata of a node that has more than a stamp; returns it where it is whole, and the
- * node is the op's key. */
-static const struct crdt *full_fetch(const struct node *node, const struct keyspace_op *op)
+/* The op's key, where the node is that; its metadata is fetched. */
+static struct entry *entry_fetch(struct node *node, const struct keyspace_op *op)
 {
-        if (node == NULL || node->key_len != op->name.key.len)
+        if (node == NULL || !node_is(node, (uint16_t)op->name.db, op->name.key))
                 return NULL;
-        const struct entry *entry = (const struct entry *)node;
+        struct entry *entry = entry_of(node);
         if (node->kind == ENTRY_PACK)
                 fetch(entry->pack, (size_t)2 * CACHE_LINE);
-        if (node->kind != ENTRY_FULL)
-                return NULL;
-        fetch(entry->crdt, sizeof *entry->crdt);
-        return entry->crdt;
+        else if (node->kind == ENTRY_FULL)
+                fetch(entry->crdt, sizeof *entry->crdt);
+        return entry;
 }
 
 static struct bytes first_item(const struct keyspace_op *op)
@@ -75,10 +73,34 @@ static void fetch_part(const struct keyspace *keyspace, struct keyspace_op *op,
         table_fetch_bucket(table, op->item_hash);
 }
 
-static void fetch_all(const struct keyspace *keyspace, struct keyspace_op *ops, size_t count)
+static const struct crdt *entry_whole(const struct entry *entry)
 {
-        const struct node *nodes[KEYSPACE_OPS_MAX];
-        const struct crdt *full[KEYSPACE_OPS_MAX];
+        return entry != NULL && entry->node.kind == ENTRY_FULL ? entry->crdt : NULL;
+}
+
+static void fetch_parts(const struct keyspace *keyspace, struct keyspace_op *ops, size_t count,
+                        struct entry *const *entries)
+{
+        for (size_t i = 0; i < count; i++) {
+                if (entry_whole(entries[i]) != NULL)
+                        fetch_part(keyspace, &ops[i], entries[i]->crdt);
+        }
+        for (size_t i = 0; i < count; i++) {
+                enum crdt_type type = op_type(ops[i].op);
+                const struct crdt *crdt = entry_whole(entries[i]);
+                const struct table *table =
+                        type == CRDT_STRING || crdt == NULL ? NULL : table_plain(crdt, type);
+                if (table != NULL)
+                        table_fetch_node(table, ops[i].item_hash);
+        }
+}
+
+/* Entries that were found stay where they are during a run, which frees none. */
+static void fetch_all(const struct keyspace *keyspace, struct keyspace_op *ops, size_t count,
+                      struct entry **entries)
+{
+        struct node *nodes[KEYSPACE_OPS_MAX];
+        bool whole = false;
         for (size_t i = 0; i < count; i++) {
                 if (ops[i].hash == 0)
                         ops[i].hash = keyspace_name_hash(keyspace, ops[i].name);
@@ -87,24 +109,12 @@ static void fetch_all(const struct keyspace *keyspace, struct keyspace_op *ops, 
         }
         for (size_t i = 0; i < count; i++)
                 nodes[i] = table_fetch_node(&keyspace->table, ops[i].hash);
-        bool any = false;
         for (size_t i = 0; i < count; i++) {
-                full[i] = full_fetch(nodes[i], &ops[i]);
-                any = any || full[i] != NULL;
+                entries[i] = entry_fetch(nodes[i], &ops[i]);
+                whole = whole || entry_whole(entries[i]) != NULL;
         }
-        if (!any)
-                return;
-        for (size_t i = 0; i < count; i++) {
-                if (full[i] != NULL)
-                        fetch_part(keyspace, &ops[i], full[i]);
-        }
-        for (size_t i = 0; i < count; i++) {
-                enum crdt_type type = op_type(ops[i].op);
-                const struct table *table =
-                        type == CRDT_STRING || full[i] == NULL ? NULL : table_plain(full[i], type);
-                if (table != NULL)
-                        table_fetch_node(table, ops[i].item_hash);
-        }
+        if (whole)
+                fetch_parts(keyspace, ops, count, entries);
 }
 
 /* Totals without a float part: a zero byte, then the zigzag varint. */
@@ -114,29 +124,36 @@ static uint8_t *put_whole(uint8_t *at, uint64_t whole)
         return put_varint(at, whole << 1 ^ (uint64_t)((int64_t)whole >> 63));
 }
 
-/* Writes the delta that count_publish in local.c makes, without a float part. */
-static enum err add_encode(struct buffer *delta, uint64_t hlc, uint8_t flags, struct crdt_name name,
-                           const struct crdt_count *count)
+/* Puts a delta into the ring as it is. */
+static void publish(struct keyspace *keyspace, struct stamp stamp, const struct keyspace_op *op,
+                    uint8_t flags, const struct keyspace_teller *teller)
 {
-        enum {
-                HEAD_MAX = 8 + 1 + 5 + 5,
-                TAIL_MAX = 11 + 8 + 11,
-        };
-        buffer_reset(delta);
-        uint8_t *from = buffer_reserve(delta, HEAD_MAX + name.key.len + TAIL_MAX);
-        if (from == NULL)
-                return ERR_NOMEM;
-        uint8_t *at = put_u64(from, hlc);
-        *at++ = (uint8_t)(CRDT_OP_COUNT | flags | (count->cut_hlc != 0 ? CRDT_FLAG_CUTS : 0));
-        at = put_varint(at, name.db);
-        at = put_varint(at, name.key.len);
-        if (name.key.len > 0)
-                memcpy(at, name.key.ptr, name.key.len);
-        at = put_whole(at + name.key.len, count->total.whole);
-        if (count->cut_hlc != 0)
+        bool more = keyspace_op_body(op->op) > KEYSPACE_OP_BODY;
+        put_u64(op->delta, stamp.hlc);
+        op->delta[8] = (uint8_t)((unsigned)(more ? CRDT_OP_MORE : op->op) | flags);
+        if (more)
+                op->delta[9] = (uint8_t)op->op;
+        struct bytes delta = bytes_of(op->delta, op->delta_len);
+        uint8_t *at = ring_append(&keyspace->ring, stamp.hlc, delta.len);
+        if (at != NULL)
+                put_bytes(at, delta);
+        keyspace->stats.local++;
+        teller->plain(teller->context, op, delta);
+}
+
+/* The delta of an increment that came to this, as count_publish in local.c makes it, without a
+ * float part. */
+static void count_tell(struct keyspace *keyspace, struct stamp stamp, struct keyspace_op *op,
+                       uint8_t flags, const struct crdt_count *count,
+                       const struct keyspace_teller *teller)
+{
+        uint8_t *at = put_whole(op->delta + op->delta_len, count->total.whole);
+        if (count->cut_hlc != 0) {
                 at = put_whole(put_u64(at, count->cut_hlc), count->cut.whole);
-        buffer_commit(delta, (size_t)(at - from));
-        return ERR_NONE;
+                flags |= CRDT_FLAG_CUTS;
+        }
+        op->delta_len = (size_t)(at - op->delta);
+        publish(keyspace, stamp, op, flags, teller);
 }
 
 static bool has_part(const struct crdt_count *count)
@@ -145,31 +162,13 @@ static bool has_part(const struct crdt_count *count)
                count->cut.part > 0;
 }
 
-/* Publishes what an increment came to. */
-static enum err add_publish(struct keyspace *keyspace, struct stamp stamp, uint8_t flags,
-                            const struct entry *entry, const struct crdt_count *count,
-                            struct keyspace_change *ret)
-{
-        enum err err = add_encode(&keyspace->delta, stamp.hlc, flags, entry_name(entry), count);
-        if (err != ERR_NONE)
-                return err;
-        struct bytes made = buffer_view(&keyspace->delta);
-        uint8_t *at = ring_append(&keyspace->ring, stamp.hlc, made.len);
-        if (at != NULL)
-                memcpy(at, made.ptr, made.len);
-        keyspace->stats.local++;
-        *ret = (struct keyspace_change){.stamp = stamp, .delta = made};
-        return ERR_NONE;
-}
-
 /* What crdt_apply of that delta does to a counter that is nothing else. */
-static enum err add_plain(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
-                          struct crdt_count *count, int64_t amount, struct keyspace_change *ret)
+static void count_add(struct entry *entry, struct crdt_count *count, struct stamp stamp,
+                      int64_t amount)
 {
         count->total.whole += (uint64_t)amount;
         count->hlc = stamp.hlc;
         entry->crdt->last[CRDT_STRING] = stamp;
-        return add_publish(keyspace, stamp, 0, entry, count, ret);
 }
 
 /* What an increment was added to, where the store holds the outcome of the later ones too. A later
@@ -190,20 +189,61 @@ static int64_t value_before(const struct keyspace_op *ops, size_t at, size_t cou
         return (int64_t)((uint64_t)teller->value(teller->context, op->name) - later);
 }
 
+/* ---- the short ways: true where it is made and told */
+
+static bool short_count(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                        struct keyspace_op *op, const struct keyspace_teller *teller)
+{
+        struct crdt_count packed;
+        uint8_t flags;
+        if (pack_count(keyspace, entry, stamp, op->amount, &packed, &flags)) {
+                count_tell(keyspace, stamp, op, flags, &packed, teller);
+                return true;
+        }
+        struct crdt_count *own =
+                entry->node.kind == ENTRY_FULL
+                        ? crdt_increment_plain(entry->crdt, keyspace->config.origin)
+                        : NULL;
+        if (own == NULL || has_part(own) || !count_fits(own, op->amount))
+                return false;
+        count_add(entry, own, stamp, op->amount);
+        count_tell(keyspace, stamp, op, 0, own, teller);
+        return true;
+}
+
+static bool short_set(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                      const struct keyspace_op *op, const struct keyspace_teller *teller)
+{
+        if (!entry_short(entry))
+                return false;
+        if (entry->node.kind == ENTRY_STRING && entry->hlc != 0) {
+                entry->hlc = stamp.hlc;
+                entry->origin = stamp.origin;
+                entry->more = 0;
+        } else {
+                entry_set(keyspace, entry, stamp, 0);
+        }
+        publish(keyspace, stamp, op, 0, teller);
+        return true;
+}
+
+/* Of a key that is packed, or unknown, or a list. */
+static bool short_body(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                       const struct keyspace_op *op, const struct keyspace_teller *teller)
+{
+        uint8_t flags;
+        if (!pack_body(keyspace, entry, op->op, stamp, op->body, &flags))
+                return false;
+        publish(keyspace, stamp, op, flags, teller);
+        return true;
+}
+
+/* ---- the others */
+
 static enum err run_count(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                           const struct keyspace_op *ops, size_t at, size_t count,
                           const struct keyspace_teller *teller, struct keyspace_change *ret)
 {
-        int64_t amount = ops[at].amount;
-        struct crdt_count packed;
-        uint8_t flags;
-        if (pack_count(keyspace, entry, stamp, amount, &packed, &flags))
-                return add_publish(keyspace, stamp, flags, entry, &packed, ret);
-        if (entry->node.kind == ENTRY_FULL) {
-                struct crdt_count *own = crdt_increment_plain(entry->crdt, keyspace->config.origin);
-                if (own != NULL && !has_part(own) && count_fits(own, amount))
-                        return add_plain(keyspace, stamp, entry, own, amount, ret);
-        }
         struct crdt room;
         struct bytes before = {0};
         if (!entry_unpack(keyspace, entry))
@@ -214,34 +254,7 @@ static enum err run_count(struct keyspace *keyspace, struct stamp stamp, struct 
                               (long long)value_before(ops, at, count, teller));
                 before = buffer_view(&keyspace->before);
         }
-        return count_publish(keyspace, stamp, entry, amount, 0, before, ret);
-}
-
-/* Puts a delta into the ring as it is. */
-static void publish(struct keyspace *keyspace, struct stamp stamp, const struct keyspace_op *op,
-                    uint8_t flags, struct keyspace_change *ret)
-{
-        put_u64(op->delta, stamp.hlc);
-        bool more = keyspace_op_body(op->op) > KEYSPACE_OP_BODY;
-        op->delta[8] = (uint8_t)((unsigned)(more ? CRDT_OP_MORE : op->op) | flags);
-        if (more)
-                op->delta[9] = (uint8_t)op->op;
-        uint8_t *at = ring_append(&keyspace->ring, stamp.hlc, op->delta_len);
-        if (at != NULL)
-                memcpy(at, op->delta, op->delta_len);
-        keyspace->stats.local++;
-        *ret = (struct keyspace_change){.stamp = stamp,
-                                        .delta = bytes_of(op->delta, op->delta_len)};
-}
-
-static enum err run_set(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
-                        const struct keyspace_op *op, struct keyspace_change *ret)
-{
-        if (!entry_short(entry))
-                return value_publish(keyspace, stamp, entry, CRDT_OP_SET, op->body, 0, ret);
-        entry_set(keyspace, entry, stamp, 0);
-        publish(keyspace, stamp, op, 0, ret);
-        return ERR_NONE;
+        return count_publish(keyspace, stamp, entry, ops[at].amount, 0, before, ret);
 }
 
 /* Of the first item, which is `name`. */
@@ -251,15 +264,12 @@ static uint64_t item_hash(const struct keyspace *keyspace, const struct keyspace
         return op->item_hash != 0 ? op->item_hash : crdt_item_hash(&keyspace->env, name);
 }
 
+/* Told through `plain` or *ret. */
 static enum err run_items(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
-                          const struct keyspace_op *op, struct keyspace_change *ret)
+                          const struct keyspace_op *op, const struct keyspace_teller *teller,
+                          struct keyspace_change *ret)
 {
-        uint8_t flags;
         enum crdt_type type = op_type(op->op);
-        if (pack_body(keyspace, entry, op->op, stamp, op->body, &flags)) {
-                publish(keyspace, stamp, op, flags, ret);
-                return ERR_NONE;
-        }
         if (entry->node.kind != ENTRY_FULL || crdt_items_plain(entry->crdt, type) == NULL)
                 return items_publish(keyspace, stamp, entry, op->op, op->body, ret);
         struct crdt_env env = {.table = keyspace->env};
@@ -274,21 +284,16 @@ static enum err run_items(struct keyspace *keyspace, struct stamp stamp, struct 
                         cursor_slice(&cursor);
         }
         CHECK(cursor_done(&cursor) == ERR_NONE);
-        if (env.err != ERR_NONE)
-                return env.err;
-        publish(keyspace, stamp, op, 0, ret);
-        return ERR_NONE;
+        if (env.err == ERR_NONE)
+                publish(keyspace, stamp, op, 0, teller);
+        return env.err;
 }
 
-/* The short way for one member, which most commands name. */
+/* The plain one is of one member, which most commands name. */
 static enum err run_score(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
-                          const struct keyspace_op *op, struct keyspace_change *ret)
+                          const struct keyspace_op *op, const struct keyspace_teller *teller,
+                          struct keyspace_change *ret)
 {
-        uint8_t flags;
-        if (pack_body(keyspace, entry, op->op, stamp, op->body, &flags)) {
-                publish(keyspace, stamp, op, flags, ret);
-                return ERR_NONE;
-        }
         if (entry->node.kind != ENTRY_FULL || crdt_zset_plain(entry->crdt) == NULL)
                 return scores_publish(keyspace, stamp, entry, op->body, ret);
         struct crdt_env env = {.table = keyspace->env};
@@ -300,20 +305,9 @@ static enum err run_score(struct keyspace *keyspace, struct stamp stamp, struct 
         if (count != 1 || !crdt_zset_put(&env, entry->crdt, member, item_hash(keyspace, op, member),
                                          score, stamp))
                 return scores_publish(keyspace, stamp, entry, op->body, ret);
-        if (env.err != ERR_NONE)
-                return env.err;
-        publish(keyspace, stamp, op, 0, ret);
-        return ERR_NONE;
-}
-
-static enum err run_push(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
-                         const struct keyspace_op *op, struct keyspace_change *ret)
-{
-        uint8_t flags;
-        if (!pack_body(keyspace, entry, op->op, stamp, op->body, &flags))
-                return items_publish(keyspace, stamp, entry, op->op, op->body, ret);
-        publish(keyspace, stamp, op, flags, ret);
-        return ERR_NONE;
+        if (env.err == ERR_NONE)
+                publish(keyspace, stamp, op, 0, teller);
+        return env.err;
 }
 
 static enum err run_pop(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
@@ -326,49 +320,76 @@ static enum err run_pop(struct keyspace *keyspace, struct stamp stamp, struct en
         return pops_publish(keyspace, stamp, entry, &range, 1, ret);
 }
 
-static enum err run_one(struct keyspace *keyspace, struct entry *entry, struct keyspace_op *ops,
-                        size_t at, size_t count, const struct keyspace_teller *teller,
-                        struct keyspace_change *ret)
+static bool run_short(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                      struct keyspace_op *op, const struct keyspace_teller *teller)
+{
+        if (op->delta == NULL)
+                return false;
+        switch ((int)op->op) {
+        case CRDT_OP_COUNT:
+                return short_count(keyspace, stamp, entry, op, teller);
+        case CRDT_OP_SET:
+                return short_set(keyspace, stamp, entry, op, teller);
+        case CRDT_OP_LIST_REMOVE:
+                return false;
+        }
+        return short_body(keyspace, stamp, entry, op, teller);
+}
+
+static enum err run_long(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                         struct keyspace_op *ops, size_t at, size_t count,
+                         const struct keyspace_teller *teller, struct keyspace_change *ret)
 {
         const struct keyspace_op *op = &ops[at];
-        struct stamp stamp = {op->hlc, keyspace->config.origin};
         switch ((int)op->op) {
         case CRDT_OP_COUNT:
                 return run_count(keyspace, stamp, entry, ops, at, count, teller, ret);
         case CRDT_OP_SET:
-                return run_set(keyspace, stamp, entry, op, ret);
+                return value_publish(keyspace, stamp, entry, CRDT_OP_SET, op->body, 0, ret);
         case CRDT_OP_ZADD:
-                return run_score(keyspace, stamp, entry, op, ret);
+                return run_score(keyspace, stamp, entry, op, teller, ret);
         case CRDT_OP_LIST_INSERT:
-                return run_push(keyspace, stamp, entry, op, ret);
+                return items_publish(keyspace, stamp, entry, op->op, op->body, ret);
         case CRDT_OP_LIST_REMOVE:
                 return run_pop(keyspace, stamp, entry, op, ret);
         }
-        return run_items(keyspace, stamp, entry, op, ret);
+        return run_items(keyspace, stamp, entry, op, teller, ret);
 }
 
-uint64_t keyspace_stamp(struct keyspace *keyspace, uint64_t wall_ms)
+static enum err run_one(struct keyspace *keyspace, struct entry *entry, struct keyspace_op *ops,
+                        size_t at, size_t count, const struct keyspace_teller *teller)
 {
-        return keyspace_issue(keyspace, wall_ms).hlc;
+        struct stamp stamp = {ops[at].hlc, keyspace->config.origin};
+        if (run_short(keyspace, stamp, entry, &ops[at], teller))
+                return ERR_NONE;
+        struct keyspace_change change = {0};
+        enum err err = run_long(keyspace, stamp, entry, ops, at, count, teller, &change);
+        if (err == ERR_NONE && (change.nothing || change.delta.ptr != NULL))
+                teller->changed(teller->context, &ops[at], &change);
+        return err;
 }
 
 enum err keyspace_run(struct keyspace *keyspace, struct keyspace_op *ops, size_t count,
                       const struct keyspace_teller *teller)
 {
+        struct entry *entries[KEYSPACE_OPS_MAX];
         CHECK(count <= KEYSPACE_OPS_MAX);
-        fetch_all(keyspace, ops, count);
+        if (count == 0)
+                return ERR_NONE;
+        CHECK(ops[count - 1].hlc <= keyspace->hlc.last);
+        vector_advance(&keyspace->seen.vector, keyspace->config.origin, ops[count - 1].hlc);
+        fetch_all(keyspace, ops, count, entries);
         for (size_t i = 0; i < count; i++) {
-                struct keyspace_op *op = &ops[i];
-                struct keyspace_change change = {0};
-                if (!name_fits(op->name) || op->delta_len > CRDT_NAME_LEN_MAX)
+                if (!name_fits(ops[i].name) || ops[i].delta_len > CRDT_NAME_LEN_MAX)
                         return ERR_LIMIT;
-                struct entry *entry = entry_get_hashed(keyspace, op->name, op->hash);
+                struct entry *entry = entries[i];
+                if (entry == NULL)
+                        entry = entry_get_hashed(keyspace, ops[i].name, ops[i].hash);
                 if (entry == NULL)
                         return ERR_NOMEM;
-                enum err err = run_one(keyspace, entry, ops, i, count, teller, &change);
+                enum err err = run_one(keyspace, entry, ops, i, count, teller);
                 if (err != ERR_NONE)
                         return err;
-                teller->changed(teller->context, op, &change);
         }
         return ERR_NONE;
 }

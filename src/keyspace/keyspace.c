@@ -69,11 +69,6 @@ void keyspace_free(struct keyspace *keyspace)
         heap_free(keyspace->heap, keyspace);
 }
 
-bool name_fits(struct crdt_name name)
-{
-        return name.db <= CRDT_DB_MAX && name.key.len <= CRDT_NAME_LEN_MAX;
-}
-
 struct entry *entry_find(struct keyspace *keyspace, struct crdt_name name)
 {
         struct node *node =
@@ -291,12 +286,21 @@ static void life_begin(struct keyspace *keyspace, uint64_t high)
         keyspace->first = high;
 }
 
+uint64_t keyspace_stamps(struct keyspace *keyspace, uint64_t wall_ms, unsigned count)
+{
+        CHECK(count > 0);
+        uint64_t hlc = hlc_now(&keyspace->hlc, wall_ms);
+        CHECK(hlc > vector_get(&keyspace->seen.vector, keyspace->config.origin));
+        CHECK(hlc <= UINT64_MAX - count);
+        life_begin(keyspace, hlc);
+        keyspace->hlc.last += count - 1;
+        return hlc;
+}
+
 struct stamp keyspace_issue(struct keyspace *keyspace, uint64_t wall_ms)
 {
         region_id self = keyspace->config.origin;
-        uint64_t hlc = hlc_now(&keyspace->hlc, wall_ms);
-        CHECK(hlc > vector_get(&keyspace->seen.vector, self));
-        life_begin(keyspace, hlc);
+        uint64_t hlc = keyspace_stamps(keyspace, wall_ms, 1);
         vector_advance(&keyspace->seen.vector, self, hlc);
         return (struct stamp){hlc, self};
 }

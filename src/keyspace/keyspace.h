@@ -324,25 +324,27 @@ MUST_USE enum err keyspace_key_gone(struct keyspace *keyspace, struct crdt_name 
  *
  * A store that makes many changes a turn stamps each as it happens and tells them
  * together: the memory of all their keys is then fetched at once, instead of one after the
- * other. Between keyspace_stamp and keyspace_run no other function may change the
+ * other. Between keyspace_stamps and keyspace_run no other function may change the
  * keyspace, nor may anything be read of it that the change would change. The outcome is
  * that of the keyspace_local_* functions. */
 
 enum {
         KEYSPACE_OPS_MAX = 64,
         KEYSPACE_OP_BODY = 8 + 1, /* where the database stands in `delta`, but see below */
+        KEYSPACE_OP_COUNT = 11 + 8 + 11,
 };
 
 struct keyspace_op {
-        uint64_t hlc; /* from keyspace_stamp; each larger than the one before */
+        uint64_t hlc; /* from keyspace_stamps; each larger than the one before */
         struct crdt_name name;
         enum crdt_op op; /* SET without expiry, COUNT, HSET, SADD, ZADD, LIST_INSERT at an end; or
                           * LIST_REMOVE: of one element at an end, where there is any */
         int64_t amount;  /* COUNT; LIST_REMOVE: 1 the head, 0 the tail */
 
-        /* Not of COUNT and LIST_REMOVE: the delta as crdt/crdt.h has it, without flags, in memory
-         * of the caller. The clock and the operation are filled in. `body` is its part after the
-         * key. */
+        /* Not of LIST_REMOVE: the delta as crdt/crdt.h has it, without flags, in memory of the
+         * caller. The clock and the operation are filled in. `body` is its part after the key. Of
+         * COUNT, that part is filled in: there are KEYSPACE_OP_COUNT bytes behind `delta_len`; or
+         * `delta` is NULL, at the cost of the long way. */
         uint8_t *delta;
         size_t delta_len;
         struct bytes body;
@@ -368,10 +370,14 @@ struct keyspace_teller {
         /* One change is made, as if by keyspace_local_*. `rewrite` never is. */
         void (*changed)(void *context, const struct keyspace_op *op,
                         const struct keyspace_change *change);
+
+        /* The same of most: there is nothing to tell but the delta. */
+        void (*plain)(void *context, const struct keyspace_op *op, struct bytes delta);
 };
 
-/* The stamp of a change that will be told by keyspace_run. */
-uint64_t keyspace_stamp(struct keyspace *keyspace, uint64_t wall_ms);
+/* `count` stamps one behind the other, for changes that keyspace_run will tell: the first of them.
+ * Those that are not used before the next run or other change are void. */
+uint64_t keyspace_stamps(struct keyspace *keyspace, uint64_t wall_ms, unsigned count);
 
 /* Makes the changes in order. count <= KEYSPACE_OPS_MAX. ERR_NOMEM, ERR_LIMIT. */
 MUST_USE enum err keyspace_run(struct keyspace *keyspace, struct keyspace_op *ops, size_t count,

@@ -210,7 +210,10 @@ enum err flushes_merge(struct keyspace *keyspace, const struct crdt_native *nati
                        struct bytes flushes);
 enum err flushes_load(struct keyspace *keyspace, struct cursor *cursor);
 
-bool name_fits(struct crdt_name name);
+static inline bool name_fits(struct crdt_name name)
+{
+        return name.db <= CRDT_DB_MAX && name.key.len <= CRDT_NAME_LEN_MAX;
+}
 bool names_fit(struct crdt_name name, const struct bytes *names, size_t count);
 
 /* local.c: a delta is begun in the scratch buffer, filled by the caller, then merged and published.

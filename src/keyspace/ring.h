@@ -36,6 +36,7 @@ struct ring {
         uint64_t mark_size;
         uint64_t mark_head;
         uint64_t mark_tail;
+        uint64_t marked; /* the place of the newest mark, where there is one */
 };
 
 /* Keeps `heap`. False: out of memory. */

@@ -2,6 +2,8 @@
 
 #include "../cmocka_all.h"
 
+#include <stdio.h>
+
 static void test_crc32c_known_answers(void **state)
 {
         (void)state;
@@ -38,6 +40,63 @@ static void test_sip_depends_on_every_bit(void **state)
         }
 }
 
+static void test_fold_depends_on_every_bit(void **state)
+{
+        (void)state;
+        struct hash_key key = {0x243f6a8885a308d3u, 0x13198a2e03707344u};
+        uint8_t data[56] = {0};
+        for (size_t len = 0; len <= sizeof data; len++) {
+                uint64_t plain = hash_fold(key, bytes_of(data, len));
+                struct hash_key other[] = {{key.k0 ^ 1, key.k1}, {key.k0, key.k1 ^ 1}};
+                assert_true(plain == hash_fold(key, bytes_of(data, len)));
+                assert_true(plain != hash_fold(other[0], bytes_of(data, len)));
+                assert_true(plain != hash_fold(other[1], bytes_of(data, len)));
+                assert_true(len == 0 || plain != hash_fold(key, bytes_of(data, len - 1)));
+                for (size_t bit = 0; bit < len * 8; bit++) {
+                        data[bit / 8] ^= (uint8_t)(1u << bit % 8);
+                        assert_true(plain != hash_fold(key, bytes_of(data, len)));
+                        data[bit / 8] ^= (uint8_t)(1u << bit % 8);
+                }
+        }
+}
+
+/* Names as people give them fill the buckets of a table like random ones, by the lowest bits and by
+ * the highest. */
+static void test_fold_spreads(void **state)
+{
+        (void)state;
+        enum {
+                NAMES = 1 << 16,
+                BUCKETS = 1 << 10,
+                MEAN = NAMES / BUCKETS,
+        };
+        static const struct {
+                const char *before;
+                int width;
+                const char *after;
+        } shapes[] = {
+                {"", 1, ""}, {"key:", 12, ""}, {"user:", 1, ":name"}, {"", 8, "/0123456789ab"}};
+        static unsigned low[BUCKETS];
+        static unsigned high[BUCKETS];
+        for (size_t shape = 0; shape < COUNT_OF(shapes); shape++) {
+                memset(low, 0, sizeof low);
+                memset(high, 0, sizeof high);
+                for (unsigned i = 0; i < NAMES; i++) {
+                        char name[40];
+                        int len = snprintf(name, sizeof name, "%s%0*u%s", shapes[shape].before,
+                                           shapes[shape].width, i, shapes[shape].after);
+                        uint64_t hash = hash_fold((struct hash_key){77, 1234567},
+                                                  bytes_of(name, (size_t)len));
+                        low[hash % BUCKETS]++;
+                        high[hash >> 54]++;
+                }
+                for (unsigned i = 0; i < BUCKETS; i++) {
+                        assert_in_range(low[i], MEAN / 3, MEAN * 2);
+                        assert_in_range(high[i], MEAN / 3, MEAN * 2);
+                }
+        }
+}
+
 static void test_fnv_known_answers(void **state)
 {
         (void)state;
@@ -53,6 +112,8 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_crc32c_known_answers),
                 cmocka_unit_test(test_sip_depends_on_every_bit),
+                cmocka_unit_test(test_fold_depends_on_every_bit),
+                cmocka_unit_test(test_fold_spreads),
                 cmocka_unit_test(test_fnv_known_answers),
         };
         return cmocka_run_group_tests_name("base/hash", tests, NULL, NULL);
