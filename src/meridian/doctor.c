@@ -1,5 +1,5 @@
 /* doctor.c - `meridian doctor`: looks at this machine and the lab, one line a check: what was
- * looked at, what was found, and what to do where it is wrong. */
+ * looked at, what was found, and what to do where it is wrong. With --json an array of checks. */
 #include "lab/lab.h"
 #include "meridian/cli.h"
 #include "pki/pki.h"
@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 struct doctor {
-        const struct cli *cli;
+        json_t *checks; /* with --json; else NULL */
         unsigned bad;
 };
 
@@ -25,22 +25,30 @@ static void finding(struct doctor *doctor, bool good, const char *what, const ch
 
 static void finding(struct doctor *doctor, bool good, const char *what, const char *format, ...)
 {
+        char found[1024];
         va_list args;
+        va_start(args, format);
+        vsnprintf(found, sizeof found, format, args);
+        va_end(args);
         doctor->bad += good ? 0 : 1;
+        if (doctor->checks != NULL) {
+                (void)json_array_append_new(
+                        doctor->checks,
+                        json_pack("{sssbss}", "what", what, "good", (int)good, "found", found));
+                return;
+        }
         printf("  %s%s%s ", term_style(good ? TERM_GOOD : TERM_BAD),
                term_symbol(good ? TERM_OK : TERM_FAIL), term_style(TERM_PLAIN));
         term_cell(TERM_PLAIN, what, 26);
-        va_start(args, format);
-        vprintf(format, args);
-        va_end(args);
-        putchar('\n');
+        puts(found);
 }
 
 /* ---- programs ---- */
 
 static bool program_find(const char *name, char *path, size_t size)
 {
-        static const char more[] = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin";
+        static const char more[] = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:"
+                                   "/usr/lib/postgresql/15/bin";
         const char *lists[2] = {getenv("PATH"), more};
         for (size_t i = 0; i < COUNT_OF(lists); i++) {
                 for (const char *at = lists[i]; at != NULL && *at != '\0';) {
@@ -63,6 +71,7 @@ static void look_programs(struct doctor *doctor)
                 {"redis-server", "redis-server"},
                 {"knotd", "knot"},
                 {"nginx", "nginx-core"},
+                {"postgres", "postgresql-15"},
         };
         char path[512];
         for (size_t i = 0; i < COUNT_OF(rows); i++) {
@@ -120,6 +129,31 @@ static double wall_now(void)
         return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
+/* The node's own server, where it has one: what it is, and whether it keeps up. */
+static void look_postgres(struct doctor *doctor, json_t *postgres)
+{
+        size_t i;
+        json_t *server;
+        char what[128];
+        const char *self = json_string_value(json_object_get(postgres, "self"));
+        const char *writer = json_string_value(json_object_get(postgres, "writer"));
+        snprintf(what, sizeof what, "PostgreSQL %s", self == NULL ? "" : self);
+        json_array_foreach(json_object_get(postgres, "servers"), i, server)
+        {
+                const char *node = json_string_value(json_object_get(server, "node"));
+                const char *role = json_string_value(json_object_get(server, "role"));
+                const char *state = json_string_value(json_object_get(server, "server"));
+                if (self == NULL || node == NULL || role == NULL || strcmp(self, node) != 0)
+                        continue;
+                bool good = strcmp(role, "standby") == 0
+                                    ? json_is_true(json_object_get(server, "following"))
+                                    : strcmp(role, "primary") == 0;
+                finding(doctor, good && writer != NULL, what, "%s (%s), the writer is %s%s", role,
+                        state == NULL ? "?" : state, writer == NULL ? "not known" : writer,
+                        good ? "" : ": `meridian status` and `meridian events` say why");
+        }
+}
+
 static void look_node(struct doctor *doctor, const struct cli_node *node)
 {
         struct client_answer answer;
@@ -145,6 +179,7 @@ static void look_node(struct doctor *doctor, const struct cli_node *node)
                 finding(doctor, off < 1 && off > -1, what, "%.3f s from this machine's%s", off,
                         off < 1 && off > -1 ? "" : ": set it by NTP (chrony)");
         }
+        look_postgres(doctor, json_object_get(json, "postgres"));
         json_decref(json);
         client_answer_fini(&answer);
 }
@@ -185,7 +220,7 @@ static void look_redis(struct doctor *doctor, const struct lab_region *region)
 
 int cli_doctor(struct cli *cli)
 {
-        struct doctor doctor = {.cli = cli};
+        struct doctor doctor = {.checks = cli->json ? json_array() : NULL};
         char lab[1024];
         look_programs(&doctor);
         bool found = lab_find(lab, sizeof lab);
@@ -196,9 +231,12 @@ int cli_doctor(struct cli *cli)
                 look_node(&doctor, &cli->nodes[i]);
         for (size_t i = 0; found && i < LAB_REGIONS; i++)
                 look_redis(&doctor, &lab_regions[i]);
-        if (doctor.bad == 0)
+        if (doctor.checks != NULL)
+                cli_print_json(doctor.checks);
+        else if (doctor.bad == 0)
                 printf("all is well\n");
         else
                 printf("%u %s wrong\n", doctor.bad, doctor.bad == 1 ? "thing is" : "things are");
+        json_decref(doctor.checks);
         return doctor.bad == 0 ? CLI_DONE : CLI_FAILED;
 }

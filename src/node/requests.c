@@ -515,8 +515,9 @@ void request_came(struct node *node, uint64_t request_id, node_id from, uint64_t
         struct request request;
         node->counters.requests++;
         if (request_decode(data, &request) != ERR_NONE) {
-                request_refuse(node, asker, REQUEST_LOCK_INFO, REPLY_BAD_REQUEST,
-                               "The request cannot be read.");
+                request_refuse(
+                        node, asker, REQUEST_LOCK_INFO, REPLY_BAD_REQUEST,
+                        "The request cannot be read. A key has at most 512 bytes, an owner 256.");
                 return;
         }
         if (asker.from == 0 && witness_forwards(node, asker, &request, data))
