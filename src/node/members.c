@@ -20,6 +20,7 @@
 #define WORD_REGION     1 /* flag: takes part in its region's group */
 #define WORD_DONE       4 /* flag: its groups are as the topology wants them */
 #define WORD_CARRIES    2 /* flag: carries its region's data */
+#define WORD_HOLDS      8 /* flag: votes in its region's group, so it has what the group holds */
 #define AWAY_HEARTBEATS 10
 #define LEAVES_US       3000000
 
@@ -171,7 +172,8 @@ enum err member_states_came(struct node *node, node_id from, struct bytes data)
         return version < WORD_VERSION || cursor_failed(&cursor) ? ERR_MALFORMED : ERR_NONE;
 }
 
-static bool is_member(const struct node *node, int group, node_id id)
+/* What that node is in a group; 0: no member, as far as this node knows. */
+static unsigned role_in(const struct node *node, int group, node_id id)
 {
         struct consensus_member members[CONSENSUS_VOTERS_MAX];
         const struct consensus *consensus = node->groups[group].consensus;
@@ -179,15 +181,21 @@ static bool is_member(const struct node *node, int group, node_id id)
                 consensus == NULL ? 0 : consensus_members(consensus, members, COUNT_OF(members));
         for (size_t i = 0; i < count; i++)
                 if (members[i].node == id)
-                        return true;
-        return false;
+                        return members[i].role;
+        return 0;
+}
+
+bool members_hold_region(const struct node *node)
+{
+        return !node->groups[WORLD_GROUP_REGION].failed &&
+               role_in(node, WORLD_GROUP_REGION, node->config.self) == CONSENSUS_VOTER;
 }
 
 /* Of its region's group: only those who go may know it. */
 static bool waits_to_be_taken_in(const struct node *node, const struct node_peer *leaving)
 {
         return strcmp(leaving->leaving.region, node->region->name) == 0 &&
-               !is_member(node, WORLD_GROUP_REGION, node->config.self);
+               role_in(node, WORLD_GROUP_REGION, node->config.self) == 0;
 }
 
 /* Who has left the groups is not listened to any more. */
@@ -196,8 +204,8 @@ static void forget_left(struct node *node)
         for (size_t i = node->peer_count; i-- > 0;) {
                 const struct node_peer *peer = &node->peers[i];
                 if (peer->leaving_us != 0 && node->now_us > peer->leaving_us + LEAVES_US &&
-                    !is_member(node, WORLD_GROUP_GLOBAL, peer->id) &&
-                    !is_member(node, WORLD_GROUP_REGION, peer->id) &&
+                    role_in(node, WORLD_GROUP_GLOBAL, peer->id) == 0 &&
+                    role_in(node, WORLD_GROUP_REGION, peer->id) == 0 &&
                     !waits_to_be_taken_in(node, peer))
                         node_peer_forget(node, i);
         }
@@ -214,6 +222,8 @@ void members_tell(struct node *node)
         unsigned flags = node->groups[WORLD_GROUP_REGION].consensus != NULL ? WORD_REGION : 0;
         if (node->carries)
                 flags |= WORD_CARRIES;
+        if (members_hold_region(node))
+                flags |= WORD_HOLDS;
         if (node_members_done(node))
                 flags |= WORD_DONE;
         buffer_u8(&buffer, (uint8_t)flags);
@@ -236,6 +246,7 @@ static bool word_decode(struct bytes data, struct member_word *ret)
         ret->level = cursor_u8(&cursor);
         ret->region_open = (flags & WORD_REGION) != 0;
         ret->carries = (flags & WORD_CARRIES) != 0;
+        ret->holds = (flags & WORD_HOLDS) != 0;
         ret->done = (flags & WORD_DONE) != 0;
         return !cursor_failed(&cursor) && version >= WORD_VERSION;
 }

@@ -209,13 +209,13 @@ void members_tick(struct node *node, struct node_group *group)
 
 /* ---- which topology may follow ---- */
 
-static bool region_open_at(struct node *node, node_id id)
+static bool holds_region(struct node *node, node_id id)
 {
         const struct node_peer *peer = node_peer_of(node, id);
         if (id == node->config.self)
-                return node->groups[WORLD_GROUP_REGION].consensus != NULL;
+                return members_hold_region(node);
         return peer != NULL && peer->word_us != 0 && members_fresh(node, peer->word_us) &&
-               peer->word.region_open;
+               peer->word.holds;
 }
 
 /* A region that loses a node keeps one that has its group's state. */
@@ -233,7 +233,7 @@ static bool region_may_follow(struct node *node, const struct topology_region *b
                         stays = stays || after->nodes[k].id == id;
                 lost = lost || !stays;
                 any = any || stays;
-                kept = kept || (stays && region_open_at(node, id));
+                kept = kept || (stays && holds_region(node, id));
                 there += members_there(node, id);
         }
         if (any && before->role != after->role) {

@@ -83,7 +83,8 @@ MUST_USE enum err gossip_decode(struct bytes data, struct gossip *ret);
 /* What a node tells every other of its part in groups, with each gossip: u8 version, u8 flags,
  * varint epoch, and what later versions add. */
 struct member_word {
-        bool region_open; /* it takes part in its region's group */
+        bool region_open; /* it takes part in its region's group, */
+        bool holds;       /* and votes there: it has what the group holds */
         bool carries;     /* its region's data: carrier.c */
         bool done;        /* its groups are as the topology wants them */
         uint64_t epoch;   /* of the document that it knows */
@@ -350,6 +351,8 @@ void members_note_founders(struct node *node);
 /* May this topology follow on the one in force? False, and why. */
 bool members_may_follow(struct node *node, const struct topology *after, char *text, size_t size);
 void members_meet(struct node *node);
+/* Does this node have what its region's group holds? */
+bool members_hold_region(const struct node *node);
 /* Begins the region's group when it is time. */
 void members_begin(struct node *node);
 void members_tell(struct node *node);

@@ -453,15 +453,19 @@ static const struct consensus_member *region_member(node_id id)
         return NULL;
 }
 
+#define TOPOLOGY_OF(epoch, nodes)                                                                  \
+        "cluster = test; epoch = " #epoch ";\n"                                                    \
+        "region r1 { id = 1; " nodes " }\n"                                                        \
+        "region r2 { id = 2; node n2 { id = 2; link = \"127.0.0.2:7401\" } }\n"                    \
+        "region r3 { id = 3; node n3 { id = 3; link = \"127.0.0.3:7401\" } }\n"
+#define NODE_1 "node n1 { id = 1; link = \"127.0.0.1:7401\" }"
+#define NODE_4 "node n4 { id = 4; link = \"127.0.0.4:7401\" }"
+
 /* A node that is to leave its region, and is alone in the region's group, takes its heir in: nobody
  * else has what the group holds. */
 static void test_who_leaves_takes_its_heir_in(void **state)
 {
-        static const char next[] =
-                "cluster = test; epoch = 2;\n"
-                "region r1 { id = 1; node n4 { id = 4; link = \"127.0.0.4:7401\" } }\n"
-                "region r2 { id = 2; node n2 { id = 2; link = \"127.0.0.2:7401\" } }\n"
-                "region r3 { id = 3; node n3 { id = 3; link = \"127.0.0.3:7401\" } }\n";
+        static const char next[] = TOPOLOGY_OF(2, NODE_4);
         (void)state;
         run_for(1000000);
         struct world_event event = {.kind = WORLD_PEER_UP};
@@ -483,6 +487,52 @@ static void test_who_leaves_takes_its_heir_in(void **state)
         assert_int_equal(heir->role, CONSENSUS_LEARNER);
         assert_int_equal(heir->wanted, CONSENSUS_VOTER);
         assert_non_null(region_member(1));
+}
+
+static void hear_word(node_id peer, uint8_t flags, uint64_t epoch)
+{
+        struct buffer buffer;
+        buffer_init(&buffer, &alone.heap);
+        buffer_u8(&buffer, 1);
+        buffer_u8(&buffer, flags);
+        buffer_varint(&buffer, epoch);
+        buffer_u8(&buffer, 1);
+        hear(peer, ENVELOPE_MEMBER, buffer_view(&buffer));
+        buffer_fini(&buffer);
+}
+
+/* One that has begun to take part in its region's group, and votes there not yet, has not what the
+ * group holds: were it left alone, the group would begin anew. */
+static void test_who_stays_has_the_state(void **state)
+{
+        static const struct {
+                uint8_t flags; /* of the word: takes part, votes */
+                enum reply_code code;
+        } rows[] = {{0, REPLY_BAD_REQUEST}, {1, REPLY_BAD_REQUEST}, {1 | 8, REPLY_NO_MAJORITY}};
+        static const char two[] = TOPOLOGY_OF(2, NODE_1 " " NODE_4);
+        static const char last[] = TOPOLOGY_OF(3, NODE_4);
+        (void)state;
+        run_for(1000000);
+        for (node_id peer = 2; peer <= 4; peer++) {
+                struct world_event event = {.kind = WORLD_PEER_UP};
+                event.peer.peer = peer;
+                step(&event);
+                if (peer == 2)
+                        hear(2, ENVELOPE_TOPOLOGY, bytes_of_str(two));
+        }
+        run_for(4000000);
+        for (size_t i = 0; i < COUNT_OF(rows); i++) {
+                struct request request = {.kind = REQUEST_TOPOLOGY_APPLY};
+                for (node_id peer = 2; peer <= 4; peer++)
+                        hear_gossip(peer);
+                hear_word(4, rows[i].flags, 2);
+                request.topology.document = bytes_of_str(last);
+                request.topology.actor = BYTES("operator");
+                alone.replied = false;
+                say(1, &request);
+                assert_true(alone.replied);
+                assert_int_equal(alone.reply.code, rows[i].code);
+        }
 }
 
 static void test_bad_topology(void **state)
@@ -520,6 +570,7 @@ int main(void)
                 CASE(test_failed_journal_stops_the_group),
                 CASE(test_noise_from_a_peer),
                 CASE(test_who_leaves_takes_its_heir_in),
+                CASE(test_who_stays_has_the_state),
                 cmocka_unit_test(test_bad_topology),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

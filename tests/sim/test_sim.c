@@ -38,6 +38,7 @@ static void test_seeds_that_failed(void **state)
                 {2096, "a node came back with an old topology, and took out who had come since"},
                 {2747, "a witness that was cut off did not know for long that its leader was gone"},
                 {103512, "who left its region as the last of its group took nobody in"},
+                {601240, "a region kept a node that had nothing yet: its group began anew"},
         };
         (void)state;
         for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
