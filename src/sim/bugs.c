@@ -1,6 +1,5 @@
 /* bugs.c - bugs planted on purpose, each by a switch of the room that it is in. The simulator must
- * find every one within its budget of seeds, or it proves nothing. A leader that answers reads
- * without asking whether it still leads is found by tests/raft/test_histories, not here. */
+ * find every one within its budget of seeds, or it proves nothing. */
 #include "sim/sim_priv.h"
 
 struct planted {
@@ -44,6 +43,11 @@ static const struct planted planted[] = {
          0},
         {{"read-unready", "a new leader answers before it knows what is decided", 3000, 0},
          {.read_unready = true},
+         0,
+         0,
+         0},
+        {{"read-unconfirmed", "a leader answers without asking whether it still leads", 3000, 0},
+         {.read_unconfirmed = true},
          0,
          0,
          0},
@@ -140,6 +144,12 @@ void bug_postgres(struct sim *sim)
 {
         if (sim->options.bug >= 0 && (size_t)sim->options.bug < COUNT_OF(planted))
                 sim->postgres_bugs = planted[sim->options.bug].postgres;
+}
+
+bool bug_wants_stale(const struct sim *sim)
+{
+        return sim->options.bug < 0 || (size_t)sim->options.bug >= COUNT_OF(planted) ||
+               planted[sim->options.bug].raft.read_unconfirmed;
 }
 
 void bug_apply(const struct sim *sim, struct node_config *config)

@@ -239,7 +239,7 @@ void clients_reply(struct sim *sim, struct host *host, uint64_t request, struct 
                 return;
         }
         sim_mix(sim, request ^ (uint64_t)reply.code << 48);
-        if (value_clients_reply(sim, request, &reply))
+        if (stale_reply(sim, host, request, &reply) || value_clients_reply(sim, request, &reply))
                 return;
         for (uint32_t i = 0; i < sim->swarm.lock_clients; i++) {
                 struct lock_client *client = &sim->clients[i];

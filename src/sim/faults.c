@@ -73,6 +73,7 @@ void swarm_draw(struct sim *sim)
         postgres_draw(sim);
         chase_draw(sim);
         changes_draw(sim);
+        stale_draw(sim);
         if (swarm->calm)
                 sim_cover(sim, COVER_CALM);
         else if (swarm->deaths_only)

@@ -31,6 +31,8 @@ void host_init(struct sim *sim, uint32_t index, node_id id, uint32_t region)
         host->rate_ppm = sim->swarm.rates ? 800000 + sim_below(sim, STREAM_CLOCK, 400001) : 1000000;
         if (sim->swarm.chase)
                 host->rate_ppm = chase_rate_ppm(sim);
+        if (sim->swarm.stale)
+                host->rate_ppm = stale_rate_ppm(sim);
         host->mono_offset_us = SECOND + sim_below(sim, STREAM_CLOCK, 1000 * SECOND);
         uint64_t skew_us = 200 * MS;
         host->wall_offset_us =

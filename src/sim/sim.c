@@ -87,6 +87,7 @@ static void build(struct sim *sim)
                         host_start(sim, &sim->hosts[i]);
         clients_init(sim);
         value_clients_init(sim);
+        stale_init(sim);
         sim_at(sim, SECOND, EVENT_DATA_CLIENT, 0, 0, 0);
         sim_at(sim, SECOND + sim_below(sim, STREAM_FAULTS, SECOND), EVENT_FAULT, 0, 0, 0);
         sim_at(sim, CHECK_EVERY_US, EVENT_CHECK, 0, 0, 0);
@@ -258,6 +259,8 @@ static void take(struct sim *sim, struct sim_event *event)
         case EVENT_FAULT:
                 if (sim->swarm.chase)
                         chase_step(sim);
+                else if (sim->swarm.stale)
+                        stale_step(sim);
                 else
                         faults_step(sim);
                 break;
@@ -282,6 +285,9 @@ static void take(struct sim *sim, struct sim_event *event)
                 break;
         case EVENT_POSTGRES_ACK:
                 postgres_acked(sim, event->a, event->b, event->generation);
+                break;
+        case EVENT_STALE:
+                stale_client_step(sim, event->a);
                 break;
         }
 }

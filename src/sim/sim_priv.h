@@ -46,6 +46,7 @@ enum sim_stream {
         STREAM_SHAPE,
         STREAM_UPGRADE,
         STREAM_SCORES,
+        STREAM_STALE,
         STREAM_COUNT,
 };
 
@@ -76,6 +77,7 @@ enum event_kind {
         EVENT_POSTGRES_DONE,   /* an action ends */
         EVENT_POSTGRES_STREAM, /* records arrive at a standby */
         EVENT_POSTGRES_ACK,
+        EVENT_STALE, /* a question for a leader that is being replaced, or a write */
 };
 
 /* A world event on its way, with the bytes that it points at. */
@@ -386,6 +388,26 @@ struct sim_postgres {
         node_id action_upstream;
 };
 
+/* ---- a leader that is being replaced ---- */
+
+#define STALE_CLIENTS   3
+#define STALE_QUESTIONS 64 /* that may be open: the oldest is forgotten */
+
+struct stale_question {
+        uint64_t request;
+        uint64_t floor; /* a revision that somebody had been told */
+        uint64_t asked_us;
+};
+
+struct stale {
+        unsigned phase;
+        uint32_t host;
+        uint64_t slow_us;
+        uint64_t revision; /* the largest that was told */
+        struct stale_question questions[STALE_QUESTIONS];
+        uint64_t asked;
+};
+
 /* What this seed does. */
 struct swarm {
         uint32_t region_count;
@@ -418,6 +440,7 @@ struct swarm {
         bool postgres;
         bool chase; /* PostgreSQL's writer is cut off or stopped, for longer than its lease */
         unsigned postgres_sync; /* commits wait for so many standbys */
+        bool stale; /* the leader of the global group is replaced, and asked meanwhile */
 };
 
 struct sim {
@@ -451,6 +474,7 @@ struct sim {
         struct value_op value_ops[VALUE_OPS];
         size_t value_op_count;
         uint64_t value_seen[VALUE_KEYS]; /* by whoever read last */
+        struct stale stale;
         uint64_t request_last;
         /* Checkers. */
         uint16_t leader_of[1 + REGIONS_MAX][TERMS_MAX];
@@ -594,6 +618,16 @@ uint64_t chase_rate_ppm(struct sim *sim);
 void chase_step(struct sim *sim);
 void faults_heal_link(struct sim *sim, uint32_t a, uint32_t b);
 
+/* stale.c */
+void stale_draw(struct sim *sim);
+uint64_t stale_rate_ppm(struct sim *sim);
+void stale_init(struct sim *sim);
+void stale_step(struct sim *sim);
+void stale_client_step(struct sim *sim, uint32_t index);
+/* False: it is no answer to what was asked here. */
+bool stale_reply(struct sim *sim, const struct host *host, uint64_t request,
+                 const struct reply *reply);
+
 /* changes.c */
 void changes_draw(struct sim *sim);
 void changes_build(struct sim *sim);
@@ -611,5 +645,7 @@ bool check_converged(struct sim *sim, char *why, size_t size);
 /* bugs.c */
 void bug_apply(const struct sim *sim, struct node_config *config);
 void bug_postgres(struct sim *sim);
+/* Most bugs are not of reads: seeds of stale.c would only change which seeds find one. */
+bool bug_wants_stale(const struct sim *sim);
 
 #endif
