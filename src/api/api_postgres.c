@@ -161,17 +161,18 @@ json_t *api_json_postgres(const struct api *api, const struct node_status *statu
                                   number_or_null(postgres->grant != 0, postgres->grant),
                                   "may_write", (int)postgres->may_write, "left_ms",
                                   milliseconds(postgres->left_known, postgres->left_us));
-        return json_pack("{s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:o}", "self",
-                         text_or_null(node_name(api, status->node)), "writer",
+        return json_pack("{s:o, s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:o}",
+                         "self", text_or_null(node_name(api, status->node)), "writer",
                          text_or_null(writer == NULL ? NULL : node_name(api, writer->node)),
                          "writer_region",
                          text_or_null(writer == NULL ? NULL : region_name(status, writer->region)),
                          "lease", lease, "wish", postgres->wish, "designated",
                          text_or_null(node_name(api, postgres->designated)), "order",
                          json_order(api, &postgres->order), "row", text_or_null(postgres->row),
-                         "why", json_why(api, status), "loss_bytes",
-                         number_or_null(postgres->loss_known, postgres->loss_bytes), "sync",
-                         (json_int_t)rules->sync, "servers", servers);
+                         "why", json_why(api, status), "failed",
+                         text_or_null(postgres->failed[0] == '\0' ? NULL : postgres->failed),
+                         "loss_bytes", number_or_null(postgres->loss_known, postgres->loss_bytes),
+                         "sync", (json_int_t)rules->sync, "servers", servers);
 }
 
 /* ---- metrics ---- */

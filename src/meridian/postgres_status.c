@@ -53,9 +53,11 @@ void cli_print_postgres(json_t *postgres)
         printf("  epoch %lld  commits wait for %lld\n",
                (long long)json_integer_value(json_object_get(lease, "epoch")),
                (long long)json_integer_value(json_object_get(postgres, "sync")));
-        if (json_is_string(json_object_get(postgres, "why")))
-                printf("  %s%s%s\n", term_style(TERM_WARN), text_of(postgres, "why", ""),
-                       term_style(TERM_PLAIN));
+        static const char *const sentences[] = {"why", "failed"};
+        for (size_t i = 0; i < COUNT_OF(sentences); i++)
+                if (json_is_string(json_object_get(postgres, sentences[i])))
+                        printf("  %s%s%s\n", term_style(TERM_WARN),
+                               text_of(postgres, sentences[i], ""), term_style(TERM_PLAIN));
         printf("  ");
         term_cell(TERM_DIM, "server", 26);
         term_cell(TERM_DIM, "state", 14);

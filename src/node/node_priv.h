@@ -190,8 +190,11 @@ struct postgres {
         enum primary_action action; /* under way; NOTHING: none is */
         uint64_t action_number;
         uint64_t action_last;
-        bool fenced;             /* the last one was a fence, and went well */
-        uint64_t pause_until_us; /* after a failure */
+        bool fenced; /* the last one was a fence, and went well */
+        uint64_t action_since_us;
+        uint64_t pause_until_us;                /* after a failure */
+        char failed[NODE_STATUS_NOTE_MAX - 60]; /* the sentence of the last one; "": it went well */
+        uint64_t failed_told_us;
         uint64_t gate_token, gate_until_us;
 
         enum primary_wish wish;

@@ -17,7 +17,9 @@
 #define LOOK_EVERY_US   100000
 #define TELL_APART_US   20000
 #define FAILED_PAUSE_US 1000000
-#define WAIT_TOLD_US    1000000 /* a row that only waits is told when it has lasted so long */
+#define FAILED_MOST_US  60000000
+#define FAILED_TELL_US  60000000 /* what fails again and again in the same way is told so often */
+#define WAIT_TOLD_US    1000000  /* a row that only waits is told when it has lasted so long */
 
 /* ---- words between nodes ---- */
 
@@ -224,7 +226,7 @@ static void server_seen(struct node *node, const struct world_postgres *server)
                 return;
         bool news = !postgres->seen || old->server != server->server ||
                     old->timeline != server->timeline || old->epoch != server->epoch ||
-                    old->upstream != server->upstream ||
+                    old->upstream != server->upstream || old->gap != server->gap ||
                     (server->server != PRIMARY_OPEN && old->written != server->written);
         if (news && postgres->tell_next_us > node->now_us + TELL_APART_US)
                 postgres->tell_next_us = node->now_us + (postgres->seen ? TELL_APART_US : 0);
@@ -235,17 +237,43 @@ static void server_seen(struct node *node, const struct world_postgres *server)
         postgres->seen_us = node->now_us;
 }
 
+static bool copies(enum primary_action action)
+{
+        return action == PRIMARY_DO_CLONE || action == PRIMARY_DO_REWIND ||
+               action == PRIMARY_DO_REBUILD;
+}
+
+/* It is tried again in a second; a copy that took long, after as long again. */
+static void action_failed(struct node *node, struct bytes fail)
+{
+        struct postgres *postgres = &node->postgres;
+        char text[sizeof postgres->failed];
+        uint64_t pause_us = FAILED_PAUSE_US;
+        uint64_t took_us = node->now_us - postgres->action_since_us;
+        (void)snprintf(text, sizeof text, "%s failed: %.*s", primary_action_name(postgres->action),
+                       BYTES_ARGS(fail));
+        if (strcmp(text, postgres->failed) != 0 ||
+            node->now_us >= postgres->failed_told_us + FAILED_TELL_US) {
+                node_note(node, "postgres-failed", "PostgreSQL of %s: %s",
+                          postgres_name(node, node->config.self), text);
+                postgres->failed_told_us = node->now_us;
+        }
+        memcpy(postgres->failed, text, sizeof text);
+        if (copies(postgres->action) && took_us > pause_us)
+                pause_us = took_us < FAILED_MOST_US ? took_us : FAILED_MOST_US;
+        postgres->pause_until_us = node->now_us + pause_us;
+}
+
 static void action_done(struct node *node, uint64_t number, struct bytes fail)
 {
         struct postgres *postgres = &node->postgres;
         if (postgres->action == PRIMARY_DO_NOTHING || number != postgres->action_number)
                 return;
         if (fail.len > 0) {
-                node_note(node, "postgres-failed", "PostgreSQL of %s: %s failed: %.*s",
-                          postgres_name(node, node->config.self),
-                          primary_action_name(postgres->action), BYTES_ARGS(fail));
+                action_failed(node, fail);
                 postgres_wish_failed(node, fail);
-                postgres->pause_until_us = node->now_us + FAILED_PAUSE_US;
+        } else {
+                postgres->failed[0] = '\0';
         }
         postgres->fenced = postgres->action == PRIMARY_DO_FENCE && fail.len == 0;
         postgres->action = PRIMARY_DO_NOTHING;
@@ -406,7 +434,8 @@ static enum primary_match holder_match(const struct node *node)
         if (word == NULL || !writer(word->report.server))
                 return PRIMARY_MATCH_UNKNOWN;
         postgres_report(node, &own);
-        return primary_match(&own, &word->report);
+        enum primary_match match = primary_match(&own, &word->report);
+        return match == PRIMARY_MATCH_PREFIX && postgres->server.gap ? PRIMARY_MATCH_BROKEN : match;
 }
 
 /* ---- acting ---- */
@@ -421,6 +450,7 @@ static void act(struct node *node, enum primary_action action)
         effect.postgres.epoch = postgres->lease.token;
         postgres->action = action;
         postgres->action_number = postgres->action_last;
+        postgres->action_since_us = node->now_us;
         postgres->gate_until_us = 0;
         outbox_push(&node->outbox, &effect);
 }

@@ -421,6 +421,7 @@ void postgres_status(const struct node *node, uint64_t now_us, struct node_statu
         if (ret->order.state == NULL)
                 ret->order.state = "none";
         ret->row = postgres->row != NULL ? postgres->row->id : NULL;
+        memcpy(ret->failed, postgres->failed, sizeof postgres->failed);
         uint64_t until_us = postgres->lease.until_us;
         uint64_t end_us = now_us + postgres_margin_us(node);
         ret->left_known = postgres->lease.token != 0;

@@ -8,6 +8,7 @@
 #define NODE_STATUS_REGIONS_MAX  32
 #define NODE_STATUS_NAME_MAX     64
 #define NODE_STATUS_WHY_MAX      320
+#define NODE_STATUS_NOTE_MAX     480
 #define NODE_STATUS_NOTES_MAX    64
 #define NODE_STATUS_BACKENDS_MAX 64
 
@@ -92,6 +93,8 @@ struct node_status_postgres {
         node_id designated;
         struct node_status_order order;
         const char *row; /* id of the row that holds now: docs/primary-rows.md; NULL: all is well */
+        char failed[NODE_STATUS_NOTE_MAX]; /* what this node tried last with its server, and why it
+                                            * failed; "": it went well */
         bool loss_known;
         uint64_t loss_bytes; /* that a takeover by this node would lose, as far as is known */
         struct node_status_server servers[NODE_STATUS_REGIONS_MAX];
@@ -117,7 +120,7 @@ struct node_status_note {
         uint64_t index; /* grows by one a note, from 1 */
         uint64_t wall_us;
         const char *name; /* static */
-        char text[NODE_STATUS_WHY_MAX];
+        char text[NODE_STATUS_NOTE_MAX];
 };
 
 struct node_status {

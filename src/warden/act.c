@@ -19,7 +19,6 @@
 #define HOLD_MS       3000
 #define STEP_MS       5
 #define IDLE_EVERY_US 2000000
-#define ARCHIVE_FILES 64 /* of 16 MB: a gigabyte */
 
 /* What pg_rewind asks of the server that it reads from. */
 #define GRANTS                                                                                     \
@@ -86,6 +85,8 @@ static bool act_init(struct warden *warden, const struct command *command, struc
         struct paths *paths = &warden->paths;
         if (look_data(warden))
                 return fail_set(fail, "there is data in %s", paths->data);
+        if (!check_owner(warden, fail))
+                return false;
         if (rmdir(paths->data) != 0 && errno != ENOENT)
                 return fail_set(fail, "%s is not empty and holds no cluster: move it away",
                                 paths->data);
@@ -96,7 +97,8 @@ static bool act_init(struct warden *warden, const struct command *command, struc
                     server_start(warden, SERVER_ALONE, 0, fail) && init_fill(warden, fail) &&
                     server_stop(warden, true, fail);
         if (!made)
-                (void)!server_stop(warden, false, &ignored);
+                (void)!(server_stop(warden, false, &ignored) &&
+                        folder_remove(warden, paths->data, &ignored));
         memcpy(paths->data, final, sizeof final);
         if (!made)
                 return false;
@@ -179,11 +181,9 @@ static bool act_promote(struct warden *warden, const struct command *command, st
  * time, by a server that nobody else can reach. */
 static bool adopt(struct warden *warden, struct fail *fail)
 {
-        char sql[1024], path[WARDEN_PATH_SIZE], version[16];
-        if (!path_set(path, "%s/PG_VERSION", warden->paths.data) ||
-            !file_read(path, version, sizeof version, NULL) || strcmp(version, "15\n") != 0)
-                return fail_set(fail, "%s is not of PostgreSQL 15: upgrade it first (pg_upgrade)",
-                                warden->paths.data);
+        char sql[1024];
+        if (!check_folder(warden, fail))
+                return false;
         if (!file_there("%s/postgresql.conf", warden->paths.data))
                 return fail_set(
                         fail,
@@ -400,6 +400,8 @@ void act_idle(struct warden *warden)
                 if (runs && known && !conf_reload(warden, warden->upstream, &fail))
                         warden_note(warden, "postgres-settings", "PostgreSQL: %.400s", fail.text);
         }
+        gap_look(warden);
+        trouble_look(warden);
         if (!runs || now_us < warden->slots_next_us)
                 return;
         warden->slots_next_us = now_us + IDLE_EVERY_US;

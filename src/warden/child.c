@@ -190,7 +190,7 @@ static bool child_fails(const char *program, const struct child_text *text, stru
 {
         char why[CHILD_ERR_SIZE];
         const char *name = strrchr(program, '/');
-        size_t begin = text->err_len > 360 ? text->err_len - 360 : 0;
+        size_t begin = text->err_len > 240 ? text->err_len - 240 : 0;
         size_t len = 0;
         for (size_t i = begin; i < text->err_len; i++)
                 why[len++] = text->err[i] == '\n' || text->err[i] == '\t' ? ' ' : text->err[i];

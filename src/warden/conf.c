@@ -90,10 +90,13 @@ static void archive_settings(const struct warden *warden, struct buffer *text)
         char command[WARDEN_PATH_SIZE * 8];
         if (folder[0] == '\0')
                 return;
+        /* Where more files wait than the archive keeps, the oldest is given up: it would not have
+         * been kept, and log that waits for ever would fill the server's own disk. */
         (void)snprintf(command, sizeof command,
                        "cp \"%%p\" \"%s/%%f.part\" && sync \"%s/%%f.part\" && "
-                       "mv \"%s/%%f.part\" \"%s/%%f\"",
-                       folder, folder, folder, folder);
+                       "mv \"%s/%%f.part\" \"%s/%%f\" || { rm -f \"%s/%%f.part\"; "
+                       "test `ls pg_wal/archive_status | grep -c \"ready$\"` -gt %d; }",
+                       folder, folder, folder, folder, folder, ARCHIVE_FILES);
         buffer_format(text, "archive_mode = on\n");
         setting(text, "archive_command", command);
         /* Histories are taken from the folder of the cluster where they are there: the epoch of a

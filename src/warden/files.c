@@ -247,9 +247,9 @@ static bool pgpass_write(struct warden *warden, struct fail *fail)
 
 static bool programs_check(struct warden *warden, struct fail *fail)
 {
-        static const char *const names[] = {"postgres",       "initdb",        "pg_ctl",
-                                            "pg_controldata", "pg_basebackup", "pg_rewind",
-                                            "pg_waldump",     "psql"};
+        static const char *const names[] = {"postgres",       "initdb",          "pg_ctl",
+                                            "pg_controldata", "pg_basebackup",   "pg_rewind",
+                                            "pg_waldump",     "pg_verifybackup", "psql"};
         for (size_t i = 0; i < COUNT_OF(names); i++)
                 if (!file_there("%s/%s", warden->config.bin, names[i]))
                         return fail_set(fail,

@@ -4,6 +4,7 @@
 #include "base/digits.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #define PAGE_BYTES       8192
 #define PAGE_HEADER      24
@@ -338,6 +339,28 @@ bool history_waldump_last(struct bytes text, uint64_t *ret_lsn)
         size_t at = find_last(text, what);
         return at < text.len &&
                history_lsn_parse(until(skip(text, at + what.len), ": \n"), ret_lsn);
+}
+
+bool history_waldump_missing(struct bytes text, uint32_t timeline, uint32_t segment_bytes,
+                             uint64_t *ret_lsn)
+{
+        static const struct bytes what = BYTES_INIT("could not find file \"");
+        char name[25] = "", begin[9];
+        size_t at = find_last(text, what);
+        if (at == text.len || segment_bytes < PAGE_BYTES ||
+            (segment_bytes & (segment_bytes - 1)) != 0)
+                return false;
+        struct bytes file = until(skip(text, at + what.len), "\"\n");
+        if (file.len != 24)
+                return false;
+        memcpy(name, file.ptr, file.len);
+        (void)snprintf(begin, sizeof begin, "%08X", timeline);
+        if (memcmp(name, begin, 8) != 0 || strspn(name, "0123456789ABCDEF") != 24)
+                return false;
+        uint64_t low = strtoull(name + 16, NULL, 16);
+        name[16] = '\0';
+        *ret_lsn = (strtoull(name + 8, NULL, 16) << 32) + low * segment_bytes;
+        return true;
 }
 
 bool history_waldump_end(struct bytes text, uint32_t segment_bytes, uint64_t *ret_end)

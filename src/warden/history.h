@@ -75,6 +75,10 @@ MUST_USE bool history_waldump_end(struct bytes text, uint32_t segment_bytes, uin
 /* Where pg_waldump stopped: "error in WAL record at 0/17529B0: ...". */
 MUST_USE bool history_waldump_last(struct bytes text, uint64_t *ret_lsn);
 
+/* The beginning of the file of `timeline` that pg_waldump did not find. */
+MUST_USE bool history_waldump_missing(struct bytes text, uint32_t timeline, uint32_t segment_bytes,
+                                      uint64_t *ret_lsn);
+
 /* The place behind a record of `len` bytes at `lsn`: headers of pages lie in between, and records
  * begin at multiples of 8. */
 uint64_t history_record_end(uint64_t lsn, uint64_t len, uint32_t segment_bytes);

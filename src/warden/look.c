@@ -69,6 +69,8 @@ static PGresult *ask(struct warden *warden, const char *text)
                 return NULL;
         PGresult *result = sql_ask(warden, warden->sql, text, ASK_MS, &fail);
         if (result == NULL || PQntuples(result) != 1) {
+                if (result == NULL)
+                        warden->blind = fail;
                 PQclear(result);
                 sql_close(warden);
                 return NULL;
@@ -79,8 +81,7 @@ static PGresult *ask(struct warden *warden, const char *text)
 static bool history_fill(struct warden *warden, uint32_t timeline, struct world_postgres *ret)
 {
         struct history history;
-        struct fail fail;
-        if (!look_history(warden, timeline, &history, &fail))
+        if (!look_history(warden, timeline, &history, &warden->blind))
                 return false;
         history_tell(&history, ret);
         return true;
@@ -193,6 +194,7 @@ static bool look_standby(struct warden *warden, struct world_postgres *ret)
         received_take(warden, result, ret);
         if (PQgetvalue(result, 0, 3)[0] == 't')
                 ret->upstream = warden->upstream;
+        ret->gap = warden->gap && ret->upstream == 0;
         ret->lag_known = value_u64(result, 4, 10, &ret->lag_us);
         if (value_lsn(result, 0, &received) && ret->replayed >= received) {
                 ret->lag_known = true;
@@ -218,6 +220,25 @@ static bool look_running(struct warden *warden, struct world_postgres *ret)
 
 /* ---- a server that does not run ---- */
 
+/* Has the timeline a file at `lsn` or behind it? */
+static bool wal_there(const struct warden *warden, uint32_t timeline, uint64_t lsn,
+                      uint32_t segment_bytes)
+{
+        char path[WARDEN_PATH_SIZE], first[32];
+        uint64_t per_id = ((uint64_t)1 << 32) / segment_bytes;
+        bool found = false;
+        (void)snprintf(first, sizeof first, "%08" PRIX32 "%08" PRIX64 "%08" PRIX64, timeline,
+                       lsn / segment_bytes / per_id, lsn / segment_bytes % per_id);
+        DIR *dir = path_set(path, "%s/pg_wal", warden->paths.data) ? opendir(path) : NULL;
+        if (dir == NULL)
+                return true;
+        for (struct dirent *entry = readdir(dir); entry != NULL && !found; entry = readdir(dir))
+                found = strlen(entry->d_name) == 24 && memcmp(entry->d_name, first, 8) == 0 &&
+                        strcmp(entry->d_name, first) >= 0;
+        closedir(dir);
+        return found;
+}
+
 /* Where the log of a timeline ends, read from `from`: a record's place. */
 static bool wal_end(struct warden *warden, uint32_t timeline, uint64_t from, uint32_t segment_bytes,
                     uint64_t *ret_end, struct fail *ret_fail)
@@ -239,8 +260,15 @@ static bool wal_end(struct warden *warden, uint32_t timeline, uint64_t from, uin
         (void)snprintf(place, sizeof place, "%X/%X", (unsigned)(from >> 32), (unsigned)from);
         const char *all[] = {"-q", "-p", wal, "-t", number, "-s", place, NULL};
         /* It ends with an error where the log ends. */
-        if (child_run(warden, "pg_waldump", all, &text, &fail) ||
-            !history_waldump_last(bytes_of(text.err, text.err_len), &last) || last < from) {
+        bool whole = child_run(warden, "pg_waldump", all, &text, &fail);
+        /* It may end with a file: the next one was not made yet. */
+        if (!whole &&
+            history_waldump_missing(bytes_of(text.err, text.err_len), timeline, segment_bytes,
+                                    ret_end) &&
+            *ret_end > from && !wal_there(warden, timeline, *ret_end, segment_bytes))
+                return true;
+        if (whole || !history_waldump_last(bytes_of(text.err, text.err_len), &last) ||
+            last < from) {
                 return fail_set(ret_fail,
                                 "where the log of timeline %u ends cannot be told: %.300s",
                                 timeline, fail.text);
@@ -303,10 +331,14 @@ static void stopped_go_on(struct warden *warden, struct stopped *stopped)
 static bool look_control(struct warden *warden, struct history_control *ret)
 {
         struct child_text text;
-        struct fail fail;
         const char *arguments[] = {"-D", warden->paths.data, NULL};
-        return child_run(warden, "pg_controldata", arguments, &text, &fail) &&
-               history_control_parse(bytes_of(text.out, text.out_len), ret);
+        if (!child_run(warden, "pg_controldata", arguments, &text, &warden->blind))
+                return false;
+        return history_control_parse(bytes_of(text.out, text.out_len), ret) ||
+               fail_set(&warden->blind,
+                        "%s/global/pg_control is damaged: restore it, or move the folder away, and "
+                        "it is made anew from the primary",
+                        warden->paths.data);
 }
 
 /* Where the end of a standby's log cannot be read, less is told than there is. Of a primary that
@@ -327,6 +359,7 @@ static bool stopped_read(struct warden *warden, struct stopped *stopped)
                 if (!warden->log_noted)
                         warden_note(warden, "postgres-log", "PostgreSQL: %.400s", fail.text);
                 warden->log_noted = true;
+                warden->blind = fail;
                 if (!standby)
                         return false;
                 stopped->written = control->redo;
@@ -379,6 +412,7 @@ bool look(struct warden *warden, struct world_postgres *ret)
                 struct fail fail;
                 if (warden->sql != NULL || sql_own(warden, &fail))
                         return false;
+                warden->blind = fail;
                 if (!file_there("%s/meridian.conf", warden->paths.data) && !warden->log_noted) {
                         warden->log_noted = true;
                         warden_note(warden, "postgres-foreign",
@@ -405,8 +439,12 @@ void look_tell(struct warden *warden)
 {
         struct out out = {.kind = OUT_SEEN};
         if (!warden->frozen) {
-                if (!look(warden, &out.seen))
+                if (!look(warden, &out.seen)) {
+                        if (warden->blind_since_us == 0)
+                                warden->blind_since_us = gate_now_us();
                         return;
+                }
+                warden->blind_since_us = 0;
                 warden->seen = out.seen;
                 warden->seen_any = true;
         }

@@ -267,27 +267,40 @@ static bool remove_new(struct warden *warden, struct fail *fail)
         return run(warden, "/bin/rm", arguments, fail);
 }
 
+/* A copy of the primary's data, each file compared with what the primary said of it. */
 static bool base_backup(struct warden *warden, node_id upstream, struct fail *fail)
 {
         char conninfo[WARDEN_PATH_SIZE * 2];
+        const char *to = warden->paths.data_new;
         if (!sql_upstream(warden, upstream, "", conninfo))
                 return fail_set(fail, "node %u has no address in the topology", upstream);
-        const char *arguments[] = {
-                "-D", warden->paths.data_new, "-d", conninfo, "-X", "stream", "-c", "fast", NULL};
-        return run(warden, "pg_basebackup", arguments, fail);
+        const char *copy[] = {"-D", to, "-d", conninfo, "-X", "stream", "-c", "fast", NULL};
+        const char *verify[] = {"-e", "-q", "-n", to, NULL};
+        return run(warden, "pg_basebackup", copy, fail) &&
+               run(warden, "pg_verifybackup", verify, fail);
 }
 
-bool rejoin_clone(struct warden *warden, node_id upstream, struct fail *fail)
+/* Makes a standby's data beside; where that fails the room is given back at once. */
+static bool copy_make(struct warden *warden, node_id upstream, struct fail *fail)
 {
         const struct paths *paths = &warden->paths;
         char signal[WARDEN_PATH_SIZE];
-        if (look_data(warden))
-                return fail_set(fail, "there is data in %s", paths->data);
-        if (!remove_new(warden, fail) || !base_backup(warden, upstream, fail) ||
-            !path_set(signal, "%s/standby.signal", paths->data_new) ||
-            !file_write(warden, signal, bytes_of(NULL, 0), fail) ||
-            !conf_write(warden, paths->data_new, upstream, fail))
+        struct fail ignored;
+        if (!remove_new(warden, fail))
                 return false;
+        if (base_backup(warden, upstream, fail) &&
+            path_set(signal, "%s/standby.signal", paths->data_new) &&
+            file_write(warden, signal, bytes_of(NULL, 0), fail) &&
+            conf_write(warden, paths->data_new, upstream, fail))
+                return true;
+        (void)!remove_new(warden, &ignored);
+        return false;
+}
+
+/* Starts it in its place. */
+static bool copy_take(struct warden *warden, node_id upstream, struct fail *fail)
+{
+        const struct paths *paths = &warden->paths;
         if ((rmdir(paths->data) != 0 && errno != ENOENT) ||
             rename(paths->data_new, paths->data) != 0)
                 return fail_set(fail, "%s is not empty and holds no cluster: move it away",
@@ -295,6 +308,14 @@ bool rejoin_clone(struct warden *warden, node_id upstream, struct fail *fail)
         folder_sync(paths->data);
         warden->upstream = upstream;
         return server_start(warden, SERVER_STANDBY, upstream, fail);
+}
+
+bool rejoin_clone(struct warden *warden, node_id upstream, struct fail *fail)
+{
+        if (look_data(warden))
+                return fail_set(fail, "there is data in %s", warden->paths.data);
+        return check_owner(warden, fail) && copy_make(warden, upstream, fail) &&
+               copy_take(warden, upstream, fail);
 }
 
 /* ---- rebuild ---- */
@@ -322,16 +343,25 @@ static bool aside_data(struct warden *warden, node_id upstream, struct fail *fai
         return true;
 }
 
+/* Nobody's data is written over: not for a copy that does not come, nor for another cluster's. */
 bool rejoin_rebuild(struct warden *warden, node_id upstream, struct fail *fail)
 {
         struct source source;
-        if (look_data(warden)) {
-                if (!source_look(warden, upstream, &source, fail) ||
-                    !server_stop(warden, false, fail) || !aside_data(warden, upstream, fail))
-                        return false;
-                aside_prune(warden);
-        }
-        return rejoin_clone(warden, upstream, fail);
+        uint64_t own = warden->seen.system;
+        if (!look_data(warden))
+                return rejoin_clone(warden, upstream, fail);
+        if (!source_look(warden, upstream, &source, fail))
+                return false;
+        if (own != 0 && source.system != own)
+                return fail_set(fail,
+                                "%s holds another cluster (%" PRIu64 ") than node %u's (%" PRIu64
+                                "): move it away by hand, and it is made anew",
+                                warden->paths.data, own, upstream, source.system);
+        if (!copy_make(warden, upstream, fail) || !server_stop(warden, false, fail) ||
+            !aside_data(warden, upstream, fail))
+                return false;
+        aside_prune(warden);
+        return copy_take(warden, upstream, fail);
 }
 
 /* ---- rewind ---- */
@@ -369,7 +399,10 @@ bool rejoin_rewind(struct warden *warden, node_id upstream, struct fail *fail)
         if (!look(warden, &seen) || !look_history(warden, seen.timeline, &own, fail))
                 return fail_set(fail, "what this server has cannot be read");
         if (source.system != seen.system)
-                return fail_set(fail, "the primary is another cluster's");
+                return fail_set(fail,
+                                "%s holds another cluster (%" PRIu64 ") than node %u's (%" PRIu64
+                                "): move it away by hand, and it is made anew",
+                                warden->paths.data, seen.system, upstream, source.system);
         if (!warden->stopped.sure ||
             !history_fork(&own, seen.written, &source.history, source.lsn, &timeline, &lsn))
                 return rejoin_rebuild(warden, upstream, fail);

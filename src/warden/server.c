@@ -173,7 +173,9 @@ bool server_start(struct warden *warden, enum server_mode mode, node_id upstream
                         return false;
         }
         sql_close(warden);
-        return remains_end(warden, fail) && signal_set(warden, mode == SERVER_STANDBY, fail) &&
+        return check_folder(warden, fail) && remains_end(warden, fail) &&
+               (mode == SERVER_ALONE || check_address(warden, fail)) &&
+               signal_set(warden, mode == SERVER_STANDBY, fail) &&
                conf_write(warden, warden->paths.data, upstream, fail) &&
                spawn(warden, mode, fail) && wait_for_answer(warden, fail);
 }

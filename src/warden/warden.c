@@ -93,11 +93,6 @@ void warden_gate_allow(struct warden *warden)
 static bool command_take(struct warden *warden, struct command *ret)
 {
         pthread_mutex_lock(&warden->lock);
-        if (warden->peers_taken != warden->peers_version) {
-                warden->peers = warden->peers_told;
-                warden->peers_taken = warden->peers_version;
-                warden->peers_changed = true;
-        }
         if (!warden->command_waits && !warden->stop) {
                 struct timespec until;
                 clock_gettime(CLOCK_MONOTONIC, &until);
@@ -105,6 +100,11 @@ static bool command_take(struct warden *warden, struct command *ret)
                 until.tv_sec += until.tv_nsec / 1000000000;
                 until.tv_nsec %= 1000000000;
                 (void)pthread_cond_timedwait(&warden->wake, &warden->lock, &until);
+        }
+        if (warden->peers_taken != warden->peers_version) {
+                warden->peers = warden->peers_told;
+                warden->peers_taken = warden->peers_version;
+                warden->peers_changed = true;
         }
         bool waits = warden->command_waits && !warden->stop;
         if (waits) {
@@ -120,9 +120,11 @@ static void command_run(struct warden *warden, const struct command *command)
 {
         struct out out = {.kind = OUT_DONE, .number = command->number};
         struct fail fail = {""};
-        if (!act(warden, command, &fail))
+        if (!act(warden, command, &fail)) {
+                check_advise(warden, &fail);
                 (void)snprintf(out.text, sizeof out.text, "%s",
                                fail.text[0] != '\0' ? fail.text : "it failed");
+        }
         warden->frozen = false;
         warden_out(warden, &out);
         warden->look_next_us = 0;

@@ -15,6 +15,7 @@
 
 #define LOOK_EVERY_US 100000
 #define OUTS_MAX      32
+#define ARCHIVE_FILES 64 /* kept in the archive; of 16 MB: a gigabyte */
 #define ROLE          "meridian_replication"
 
 /* A sentence about what failed. */
@@ -80,6 +81,15 @@ struct stopped {
         uint32_t timeline;
         uint64_t written;
         bool sure; /* the end of its log was read */
+};
+
+/* What is told when it begins and when it ends. */
+enum trouble {
+        TROUBLE_ROOM,
+        TROUBLE_ARCHIVE_ROOM,
+        TROUBLE_ARCHIVE,
+        TROUBLE_BLIND,
+        TROUBLE_COUNT,
 };
 
 enum {
@@ -151,6 +161,13 @@ struct warden {
         node_id upstream;           /* as the last action told; 0: none */
         uint32_t received_timeline; /* as its receiver told last, */
         int64_t received_start;     /* since that start of the server */
+        uint64_t blind_since_us;    /* looks have failed since then; 0: they do not */
+        struct fail blind;          /* why */
+        bool troubles[TROUBLE_COUNT];
+        uint64_t trouble_next_us;
+        bool gap; /* what the standby needs next was removed */
+        node_id gap_upstream;
+        uint64_t gap_next_us;
 };
 
 /* ---- warden.c ---- */
@@ -268,6 +285,31 @@ MUST_USE bool look_identify(struct warden *warden, PGconn *connection, uint64_t 
 
 /* Looks, and tells the node. */
 void look_tell(struct warden *warden);
+
+/* ---- check.c ---- */
+
+/* Is the data folder, where there is one, the server's user's own? */
+MUST_USE bool check_owner(const struct warden *warden, struct fail *fail);
+
+/* Would PostgreSQL start with it? */
+MUST_USE bool check_folder(const struct warden *warden, struct fail *fail);
+
+/* Is the server's address there, and free? */
+MUST_USE bool check_address(const struct warden *warden, struct fail *fail);
+
+/* Bytes that a folder's file system has left, and has in all. */
+MUST_USE bool check_room(const char *path, uint64_t *ret_free, uint64_t *ret_size);
+
+/* Adds what to do to a sentence of PostgreSQL's that is known. */
+void check_advise(const struct warden *warden, struct fail *fail);
+
+/* ---- gap.c, trouble.c ---- */
+
+/* Finds out, now and then, whether the log is gone that a standby needs which does not stream. */
+void gap_look(struct warden *warden);
+
+/* Tells what is wrong, when it begins and when it ends. */
+void trouble_look(struct warden *warden);
 
 /* ---- act.c, rejoin.c ---- */
 

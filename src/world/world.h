@@ -121,6 +121,7 @@ struct world_postgres {
         uint8_t line_count; /* newest first */
         struct world_postgres_line lines[WORLD_POSTGRES_LINES_MAX];
         node_id upstream; /* a standby streams from that node's server now; 0: from none */
+        bool gap;         /* a standby: the log that it needs next was removed everywhere */
         bool lag_known;   /* of a standby: how long ago its last replayed commit was made, where */
         uint64_t lag_us;  /* it has not replayed all that it received; 0: it has */
         uint64_t gate_epoch;    /* of an open one: what the gate was told last; */

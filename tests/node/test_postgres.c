@@ -237,6 +237,40 @@ static void test_failed_action_is_tried_again(void **state)
         must_do(PRIMARY_DO_INIT);
 }
 
+static unsigned notes_of(const struct node_status *status, const char *name)
+{
+        unsigned count = 0;
+        for (size_t i = 0; i < status->note_count; i++)
+                count += strcmp(status->notes[i].name, name) == 0;
+        return count;
+}
+
+/* What fails again in the same way is in the status, and told once a minute. */
+static void test_failures_are_told_once(void **state)
+{
+        struct node_status *status = calloc(1, sizeof *status);
+        (void)state;
+        assert_non_null(status);
+        start(with);
+        run_for(4000000, false);
+        for (unsigned i = 0; i < 5; i++) {
+                must_do(PRIMARY_DO_INIT);
+                finish("initdb: no space");
+                run_for(1200000, false);
+        }
+        node_status(alone.node, alone.now_us, 0, status);
+        assert_int_equal(notes_of(status, "postgres-failed"), 1);
+        assert_string_equal(status->postgres.failed, "init failed: initdb: no space");
+        finish("initdb: no memory");
+        node_status(alone.node, alone.now_us, 0, status);
+        assert_int_equal(notes_of(status, "postgres-failed"), 2);
+        run_for(1200000, false);
+        finish("");
+        node_status(alone.node, alone.now_us, 0, status);
+        assert_string_equal(status->postgres.failed, "");
+        free(status);
+}
+
 static void test_restart_goes_on(void **state)
 {
         (void)state;
@@ -382,6 +416,7 @@ int main(void)
                 CASE(test_founds_and_renews),
                 CASE(test_not_seen_not_renewed),
                 CASE(test_failed_action_is_tried_again),
+                CASE(test_failures_are_told_once),
                 CASE(test_restart_goes_on),
                 CASE(test_restart_late_fences),
                 CASE(test_requests),

@@ -233,6 +233,15 @@ static void test_waldump(void **state)
         assert_true(history_waldump_last(text_of(error), &lsn));
         assert_int_equal(lsn, 0x17529B0);
         assert_false(history_waldump_last(text_of("pg_waldump: error: no such file\n"), &lsn));
+        static const char missing[] = "pg_waldump: error: could not find file "
+                                      "\"0000000200000001000000FF\": No such file or directory\n";
+        assert_true(history_waldump_missing(text_of(missing), 2, 1 << 24, &lsn));
+        assert_int_equal(lsn, 0x1FF000000);
+        assert_false(history_waldump_missing(text_of(missing), 3, 1 << 24, &lsn));
+        assert_false(history_waldump_missing(text_of(missing), 2, 3, &lsn));
+        assert_false(history_waldump_missing(text_of(error), 1, 1 << 24, &lsn));
+        for (size_t len = 0; len < strlen("pg_waldump: error: could not find file \"") + 24; len++)
+                assert_false(history_waldump_missing(bytes_of(missing, len), 2, 1 << 24, &lsn));
         assert_true(history_waldump_end(text_of(record), 1 << 24, &lsn));
         assert_int_equal(lsn, 0x1752A28);
         assert_true(history_waldump_end(text_of(record + 20), 1 << 24, &lsn));
@@ -279,6 +288,7 @@ static void test_damage(void **state)
                 (void)!history_control_parse(bytes, &control);
                 (void)!history_waldump_last(bytes, &lsn);
                 (void)!history_waldump_end(bytes, 1 << 24, &lsn);
+                (void)!history_waldump_missing(bytes, 2, 1 << 24, &lsn);
                 (void)!history_epoch_parse(bytes, &lsn);
                 free(copy);
         }

@@ -34,10 +34,10 @@ static void print_text(const char *text, size_t len)
 static void print_seen(const struct world_postgres *seen)
 {
         printf("{\"seen\": \"%s\", \"system\": %llu, \"timeline\": %u, \"epoch\": %llu, "
-               "\"written\": %llu, \"upstream\": %u, \"gate\": %s, \"lines\": [",
+               "\"written\": %llu, \"upstream\": %u, \"gap\": %s, \"gate\": %s, \"lines\": [",
                primary_server_name((enum primary_server)seen->server),
                (unsigned long long)seen->system, seen->timeline, (unsigned long long)seen->epoch,
-               (unsigned long long)seen->written, seen->upstream,
+               (unsigned long long)seen->written, seen->upstream, seen->gap ? "true" : "false",
                seen->gate_until_us != 0 ? "true" : "false");
         for (unsigned i = 0; i < seen->line_count; i++)
                 printf("%s[%u, %llu, %llu]", i == 0 ? "" : ", ", seen->lines[i].timeline,
