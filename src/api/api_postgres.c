@@ -161,7 +161,7 @@ json_t *api_json_postgres(const struct api *api, const struct node_status *statu
                                   number_or_null(postgres->grant != 0, postgres->grant),
                                   "may_write", (int)postgres->may_write, "left_ms",
                                   milliseconds(postgres->left_known, postgres->left_us));
-        return json_pack("{s:o, s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:o}",
+        return json_pack("{s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o}",
                          "self", text_or_null(node_name(api, status->node)), "writer",
                          text_or_null(writer == NULL ? NULL : node_name(api, writer->node)),
                          "writer_region",
