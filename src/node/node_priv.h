@@ -329,16 +329,24 @@ struct node {
 
 /* node.c */
 void node_note(struct node *node, const char *name, const char *format, ...) PRINTF_LIKE(3, 4);
-struct node_peer *node_peer_of(struct node *node, node_id id);
 void node_send(struct node *node, node_id peer, const struct envelope *envelope);
+const char *node_region_name(const struct node *node, region_id id);
+
+/* peers.c */
+struct node_peer *node_peer_of(struct node *node, node_id id);
+/* Those of the topology, and behind them those who were in it `before` (or NULL): who is to leave
+ * the groups has to be heard until it has left them. */
+MUST_USE enum err peers_fill(struct node *node, const struct topology *before);
 /* One more, who is in no topology that is known; without memory, nothing happens. */
 void node_peer_meet(struct node *node, node_id id);
 void node_peer_forget(struct node *node, size_t at);
 void node_adopt_topology(struct node *node, struct bytes document);
-const char *node_region_name(const struct node *node, region_id id);
-
 /* The newest document known here, borrowed. */
 struct bytes node_document(const struct node *node);
+/* The regions whose data comes here, and goes there: at first between their first nodes. At most
+ * REPLICATION_PEERS_MAX; ERR_LIMIT. */
+MUST_USE enum err peers_of_replication(const struct node *node, struct replication_peer *ret_peers,
+                                       size_t *ret_count);
 
 /* members.c, members_steps.c */
 /* Can members change? Not under the library's core. */
