@@ -112,7 +112,8 @@ static void effect_run(struct io_driver *driver, const struct world_effect *effe
                 ports->send(ports->user, effect->send.peer, effect->send.class, effect->send.data);
                 return;
         case WORLD_JOURNAL_APPEND:
-                journal_append(&driver->journals[effect->journal.group], effect->journal.data);
+                journal_append(&driver->journals[effect->journal.group], effect->journal.offset,
+                               effect->journal.data);
                 return;
         case WORLD_JOURNAL_REPLACE:
                 journal_replace(&driver->journals[effect->journal.group],

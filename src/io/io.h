@@ -5,14 +5,15 @@
  *
  *   lock               held by flock while a daemon runs
  *   incarnation        a decimal number, one more at every start
- *   journal-global     } what WORLD_JOURNAL_APPEND wrote, byte for byte
- *   journal-region     }
+ *   journal-global     } what WORLD_JOURNAL_APPEND wrote, byte for byte, and then zeros: space made
+ *   journal-region     } ready, to a multiple of 1 MiB where the disk has room
  *   journal-*.new      a WORLD_JOURNAL_REPLACE under way; removed at a start
  *
  * Journals: all bytes appended while a write is under way go out together in the next one (pwrite,
  * then one fdatasync, both in the thread pool). After the first failure a journal is never written
  * again, since what the kernel then holds is unknown: WORLD_JOURNAL_FAILED, once. Offsets count
- * from the first byte of the file, recovered bytes included; the generation is 0 at every start. */
+ * from the first byte of the file, recovered bytes included. A file of nothing but zeros is handed
+ * over as an empty one. The generation is 0 at every start. */
 #ifndef MERIDIAN_IO_IO_H
 #define MERIDIAN_IO_IO_H
 

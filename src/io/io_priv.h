@@ -23,7 +23,8 @@ typedef void journal_synced(void *user, struct journal *journal, uint64_t genera
                             uint64_t offset);
 typedef void journal_failed(void *user, struct journal *journal, enum err err);
 
-/* One file that grows. What is asked for while a write is under way waits in `pending`. */
+/* One file that grows, ahead of what is written. What is asked for while a write is under way waits
+ * in `pending`. */
 struct journal {
         uv_loop_t *loop;
         enum world_group group;
@@ -35,6 +36,8 @@ struct journal {
         bool busy;
         uint64_t generation;
         uint64_t durable; /* bytes of this generation */
+        uint64_t ready;   /* size of the file: zeros from the last byte on */
+        bool begun;       /* something was asked for: `durable` is what the node says */
         uint64_t asked;   /* bytes of the newest generation asked for */
         struct buffer pending;
         bool pending_replace;
@@ -60,7 +63,7 @@ MUST_USE enum err journal_open(struct journal *journal, uv_loop_t *loop, struct 
 void journal_close(struct journal *journal);
 
 /* Takes bytes; nothing is written before journal_write. After a failure both do nothing. */
-void journal_append(struct journal *journal, struct bytes data);
+void journal_append(struct journal *journal, uint64_t offset, struct bytes data);
 void journal_replace(struct journal *journal, uint64_t generation, struct bytes data);
 
 /* Begins to write what waits, unless a write is under way or nothing waits. */

@@ -7,6 +7,11 @@
  * is appended after it goes into the same new file. It is written aside, synced and renamed, and
  * the folder is synced, before it counts.
  *
+ * Space is made ready ahead, a mebibyte at a time, as zeros that are really written: so most syncs
+ * find the file's size and extents as they were, and need not wait for the file system's own
+ * journal. (Space that is only reserved is converted at its first write, which does.) Where there
+ * is no room for zeros, the bytes themselves go on to the very end of the disk.
+ *
  * After an error the journal is dead until the next start: a failed sync may have dropped pages
  * that the kernel then calls clean, so trying again would lie. */
 #include "base/check.h"
@@ -19,6 +24,13 @@
 
 #define JOURNAL_BYTES_MAX ((size_t)1 << 30)
 
+/* How far ahead space is made ready at least once: the file ends at a multiple of it. */
+#define READY_STEP        ((uint64_t)1 << 20)
+
+/* Zeros are written in pieces of this size. The page cache makes a large write one large folio, and
+ * a sync then looks through all of it for the little that was written. */
+#define ZEROS_SIZE        ((size_t)16 << 10)
+
 /* A buffer that has grown beyond this is given back after its write. */
 #define BUFFER_KEPT       ((size_t)1 << 20)
 
@@ -26,6 +38,12 @@ static const char *const journal_names[WORLD_GROUP_COUNT] = {
         [WORLD_GROUP_GLOBAL] = "journal-global",
         [WORLD_GROUP_REGION] = "journal-region",
 };
+
+static bool all_zero(struct bytes data)
+{
+        return data.len == 0 ||
+               (data.ptr[0] == 0 && memcmp(data.ptr, data.ptr + 1, data.len - 1) == 0);
+}
 
 enum err journal_open(struct journal *journal, uv_loop_t *loop, struct heap *heap, const char *dir,
                       enum world_group group, uint8_t **ret_data, size_t *ret_len,
@@ -52,9 +70,12 @@ enum err journal_open(struct journal *journal, uv_loop_t *loop, struct heap *hea
                                journal->path, uv_strerror(-errno));
         enum err err =
                 io_file_read(heap, journal->path, JOURNAL_BYTES_MAX, ret_data, ret_len, error);
-        if (err == ERR_NONE)
-                journal->durable = journal->asked = *ret_len;
-        return err;
+        if (err != ERR_NONE)
+                return err;
+        journal->ready = *ret_len;
+        if (all_zero(bytes_of(*ret_data, *ret_len)))
+                *ret_len = 0;
+        return ERR_NONE;
 }
 
 void journal_close(struct journal *journal)
@@ -67,10 +88,16 @@ void journal_close(struct journal *journal)
         buffer_fini(&journal->writing);
 }
 
-void journal_append(struct journal *journal, struct bytes data)
+void journal_append(struct journal *journal, uint64_t offset, struct bytes data)
 {
         if (journal->failed)
                 return;
+        if (!journal->begun) {
+                CHECK(offset <= journal->ready);
+                journal->durable = journal->asked = offset;
+                journal->begun = true;
+        }
+        CHECK(offset == journal->asked);
         buffer_bytes(&journal->pending, data);
         journal->asked += data.len;
 }
@@ -84,14 +111,36 @@ void journal_replace(struct journal *journal, uint64_t generation, struct bytes 
         journal->pending_replace = true;
         journal->pending_generation = generation;
         journal->asked = data.len;
+        journal->begun = true;
 }
 
 /* ---- in the thread pool ---- */
 
+/* Zeros from `end`, or from the size that the file has, to the next step. No error: what cannot be
+ * made ready is not needed yet. */
+static uint64_t ready_make(int fd, uint64_t end, uint64_t size)
+{
+        static const uint8_t zeros[ZEROS_SIZE];
+        uint64_t at = end > size ? end : size;
+        uint64_t goal = (end / READY_STEP + 1) * READY_STEP;
+        while (at < goal) {
+                size_t len = goal - at < ZEROS_SIZE ? (size_t)(goal - at) : ZEROS_SIZE;
+                ssize_t done = pwrite(fd, zeros, len, (off_t)at);
+                if (done <= 0)
+                        break;
+                at += (uint64_t)done;
+        }
+        return at;
+}
+
 static bool append_run(struct journal *journal)
 {
-        return io_write_all(journal->fd, buffer_view(&journal->writing), journal->durable) &&
-               fdatasync(journal->fd) == 0;
+        uint64_t end = journal->durable + journal->writing.len;
+        if (!io_write_all(journal->fd, buffer_view(&journal->writing), journal->durable))
+                return false;
+        if (end > journal->ready)
+                journal->ready = ready_make(journal->fd, end, journal->ready);
+        return fdatasync(journal->fd) == 0;
 }
 
 static bool replace_run(struct journal *journal)
@@ -99,10 +148,13 @@ static bool replace_run(struct journal *journal)
         int fd = open(journal->path_new, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
         if (fd < 0)
                 return false;
-        if (io_write_all(fd, buffer_view(&journal->writing), 0) && fsync(fd) == 0 &&
-            rename(journal->path_new, journal->path) == 0 && io_dir_sync(journal->dir)) {
+        bool written = io_write_all(fd, buffer_view(&journal->writing), 0);
+        uint64_t ready = written ? ready_make(fd, journal->writing.len, 0) : 0;
+        if (written && fsync(fd) == 0 && rename(journal->path_new, journal->path) == 0 &&
+            io_dir_sync(journal->dir)) {
                 close(journal->fd);
                 journal->fd = fd;
+                journal->ready = ready;
                 return true;
         }
         int number = errno;

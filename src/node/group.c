@@ -160,6 +160,7 @@ static void pump_writes(struct node *node, struct node_group *group,
                                                                      : WORLD_JOURNAL_APPEND};
                 effect.journal.group = group->group;
                 effect.journal.generation = write->generation;
+                effect.journal.offset = write->offset;
                 effect.journal.data = outbox_copy(&node->outbox, write->data);
                 outbox_push(&node->outbox, &effect);
         }

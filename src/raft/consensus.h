@@ -129,6 +129,7 @@ struct consensus_message {
 struct consensus_write {
         bool replace;
         uint64_t generation; /* of the journal that it goes to; replace: the new one */
+        uint64_t offset;     /* in it; 0 for a replacement */
         struct bytes data;
 };
 

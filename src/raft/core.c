@@ -458,6 +458,7 @@ static size_t take_write(struct core *core)
         core->write = (struct consensus_write){
                 .replace = core->pending_replace,
                 .generation = core->generation,
+                .offset = core->written - core->pending.len,
                 .data = buffer_view(&core->pending),
         };
         return 1;

@@ -237,6 +237,13 @@ bool journal_read(struct bytes journal, size_t *at, struct journal_record *ret)
         return true;
 }
 
+struct bytes journal_used(struct bytes journal)
+{
+        while (journal.len > 0 && journal.ptr[journal.len - 1] == 0)
+                journal.len--;
+        return journal;
+}
+
 bool journal_damaged(struct bytes journal, size_t at)
 {
         for (size_t next = at + 1; next < journal.len; next++) {

@@ -28,7 +28,8 @@
  *
  * The durable count tells a torn end from damage. A crash may tear everything that was not synced,
  * in any order of pages. So a bad record is damage if a good one behind it knows the place for
- * durable; else it is the torn end, and nothing that was promised lies there. */
+ * durable; else it is the torn end, and nothing that was promised lies there. Zeros behind the last
+ * good record are no torn end: the world makes space ready (world.h), what comes next goes over it. */
 #ifndef MERIDIAN_RAFT_JOURNAL_H
 #define MERIDIAN_RAFT_JOURNAL_H
 
@@ -100,6 +101,10 @@ MUST_USE enum err journal_read_header(struct bytes journal, const struct journal
 /* Reads the record at `*at` and moves on; borrows from `journal`. False: there is no good record
  * there (the end, torn or damaged). */
 MUST_USE bool journal_read(struct bytes journal, size_t *at, struct journal_record *ret);
+
+/* The journal without the zeros at its end. Space that was made ready is zeros, and no record
+ * begins with them; but a record may end in some, so this says only where none begins any more. */
+struct bytes journal_used(struct bytes journal);
 
 /* True if a good record behind `at` knows the byte at `at` for durable. Cost: O(what is left). */
 MUST_USE bool journal_damaged(struct bytes journal, size_t at);

@@ -417,6 +417,7 @@ static size_t take_write(struct library *consensus)
         consensus->write = (struct consensus_write){
                 .replace = consensus->pending_replace,
                 .generation = consensus->generation,
+                .offset = consensus->written - consensus->pending.len,
                 .data = buffer_view(&consensus->pending),
         };
         return 1;

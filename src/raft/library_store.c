@@ -515,14 +515,14 @@ enum err store_recover(struct library *consensus, struct bytes journal, uint64_t
         *ret = (struct consensus_recovery){0};
         if (journal.len < synced)
                 return corrupt(ret, journal.len);
-        if (journal.len == 0)
-                return store_fresh(consensus, false, ret);
+        struct bytes used = journal_used(journal);
+        if (used.len == 0)
+                return synced == 0 ? store_fresh(consensus, false, ret) : corrupt(ret, 0);
         struct journal_identity identity = identity_of(consensus);
         uint32_t version;
         enum err err = journal_read_header(journal, &identity, &version);
         if (err == ERR_TRUNCATED || err == ERR_CORRUPT)
-                return first_write_torn(consensus, journal, synced, ret, &err) ? err
-                                                                               : corrupt(ret, 0);
+                return first_write_torn(consensus, used, synced, ret, &err) ? err : corrupt(ret, 0);
         if (err != ERR_NONE)
                 return err;
 
@@ -532,8 +532,8 @@ enum err store_recover(struct library *consensus, struct bytes journal, uint64_t
         if (err != ERR_NONE)
                 return err;
         ret->valid_bytes = at;
-        ret->dropped_bytes = journal.len - at;
-        if (at < synced || (at < journal.len && journal_damaged(journal, at)))
+        ret->dropped_bytes = used.len > at ? used.len - at : 0;
+        if (at < synced || (at < used.len && journal_damaged(used, at)))
                 return corrupt(ret, at);
         if (!replay.entries && consensus->snapshot.index == 0) {
                 if (consensus->meta.term > 1)
@@ -552,7 +552,7 @@ enum err store_recover(struct library *consensus, struct bytes journal, uint64_t
         consensus->base = at;
         consensus->durable = at;
         consensus->stored = last;
-        return at < journal.len ? store_cut(consensus, bytes_of(journal.ptr, at)) : ERR_NONE;
+        return ret->dropped_bytes > 0 ? store_cut(consensus, bytes_of(journal.ptr, at)) : ERR_NONE;
 }
 
 /* The library wants terms and configurations only; the data stay ours. */

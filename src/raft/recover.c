@@ -3,9 +3,9 @@
  *   records, in order --> term and vote, snapshot, entries (a later one cuts what stood there)
  *
  * A journal of version 1, which the library's core wrote, is read as well; it is replaced by one of
- * version 2 in the first take. A torn end is cut the same way. Damage before the end, or a record
- * that cannot have been written by us, is refused with its place: what was promised on the rest is
- * not known. The way back is config.amnesiac (change.c). */
+ * version 2 in the first take. A torn end is cut the same way, unless it is but zeros. Damage before
+ * the end, or a record that cannot have been written by us, is refused with its place: what was
+ * promised on the rest is not known. The way back is config.amnesiac (change.c). */
 #include "base/check.h"
 #include "raft/core_priv.h"
 
@@ -236,7 +236,7 @@ static enum err no_log(struct core *core, size_t at, struct consensus_recovery *
         return write_fresh(core, true, ret);
 }
 
-static void settle(struct core *core, size_t at, struct bytes journal, struct replay *replay,
+static void settle(struct core *core, size_t at, struct replay *replay,
                    struct consensus_recovery *ret)
 {
         uint64_t last = log_last(core);
@@ -253,7 +253,7 @@ static void settle(struct core *core, size_t at, struct bytes journal, struct re
         core->stored = last;
         core->commit = core->applied = core->applied_taken = snapshot_index(core);
         core->restore = core->snapshot != NULL && !log_stateless(core);
-        if (at < journal.len || replay->old) {
+        if (ret->dropped_bytes > 0 || replay->old) {
                 /* There is no other way to shorten a journal than to write it anew. */
                 log_rewrite(core);
                 core->meta_need = 0;
@@ -269,13 +269,15 @@ enum err recover_journal(struct core *core, struct bytes journal, uint64_t synce
         uint32_t version = 0;
         if (journal.len < synced)
                 return corrupt(ret, journal.len);
-        if (journal.len == 0)
-                return write_fresh(core, false, ret);
+        struct bytes used = journal_used(journal);
+        if (used.len == 0)
+                return synced == 0 || core->config.amnesiac ? write_fresh(core, false, ret)
+                                                            : corrupt(ret, 0);
         enum err err = journal_read_header(journal, &identity, &version);
         if (core->config.amnesiac && (err == ERR_TRUNCATED || err == ERR_CORRUPT))
                 return write_fresh(core, true, ret);
         if (err == ERR_TRUNCATED || err == ERR_CORRUPT)
-                return torn_first_write(core, journal, synced, ret);
+                return torn_first_write(core, used, synced, ret);
         if (err != ERR_NONE)
                 return err;
         if (core->config.amnesiac)
@@ -287,11 +289,11 @@ enum err recover_journal(struct core *core, struct bytes journal, uint64_t synce
         if (err != ERR_NONE)
                 return err;
         ret->valid_bytes = at;
-        ret->dropped_bytes = journal.len - at;
-        if (at < synced || (at < journal.len && journal_damaged(journal, at)))
+        ret->dropped_bytes = used.len > at ? used.len - at : 0;
+        if (at < synced || (at < used.len && journal_damaged(used, at)))
                 return corrupt(ret, at);
         if (!replay.meta || (!replay.entries && core->snapshot == NULL && !core->meta.joined))
                 return no_log(core, at, ret);
-        settle(core, at, journal, &replay, ret);
+        settle(core, at, &replay, ret);
         return core->failed ? ERR_NOMEM : ERR_NONE;
 }

@@ -35,6 +35,22 @@ static void fail(struct sim *sim, struct host *host, enum world_group group)
         sim_post(sim, host, 1, parcel_new(sim, &event, bytes_of(NULL, 0)));
 }
 
+/* Space made ready is found again after a crash, as zeros; the node goes on before them. */
+static void zeros_overwrite(struct sim *sim, struct sim_journal *journal, uint64_t offset)
+{
+        bool zeros = offset <= journal->bytes.len;
+        for (size_t i = (size_t)offset; zeros && i < journal->bytes.len; i++)
+                zeros = journal->bytes.ptr[i] == 0;
+        if (!zeros || (offset < journal->bytes.len && journal->syncing)) {
+                sim_violation(sim, "contract: append at %llu of %zu", (unsigned long long)offset,
+                              journal->bytes.len);
+                return;
+        }
+        journal->bytes.len = (size_t)offset;
+        if (journal->synced > journal->bytes.len)
+                journal->synced = journal->bytes.len;
+}
+
 void disk_append(struct sim *sim, struct host *host, const struct world_effect *effect)
 {
         enum world_group group = effect->journal.group;
@@ -54,6 +70,7 @@ void disk_append(struct sim *sim, struct host *host, const struct world_effect *
         } else if (journal->replacing && effect->journal.generation == journal->next_generation) {
                 buffer_bytes(&journal->next, effect->journal.data);
         } else if (effect->journal.generation == journal->generation) {
+                zeros_overwrite(sim, journal, effect->journal.offset);
                 buffer_bytes(&journal->bytes, effect->journal.data);
         } else {
                 sim_violation(sim, "contract: append to generation %llu, which is not there",
@@ -107,6 +124,14 @@ static void tear(struct sim *sim, struct sim_journal *journal)
         sim_cover(sim, COVER_CRASH_TORN);
 }
 
+/* What was made ready and not written yet. No random draw: the seeds stay what they are. */
+static void space_ready(struct sim_journal *journal)
+{
+        for (uint64_t i = 0; i < journal->sync_id % 97; i++)
+                buffer_u8(&journal->bytes, 0);
+        CHECK(journal->bytes.err == ERR_NONE);
+}
+
 void disk_crash(struct sim *sim, struct host *host)
 {
         for (uint32_t i = 0; i < WORLD_GROUP_COUNT; i++) {
@@ -126,6 +151,8 @@ void disk_crash(struct sim *sim, struct host *host)
                 journal->sync_id++;
                 journal->generation = 0;
                 buffer_reset(&journal->next);
+                if (journal->sync_id % 3 == 0)
+                        space_ready(journal);
                 journal->synced = journal->bytes.len;
         }
 }

@@ -10,6 +10,10 @@
  * up to the last synced offset and an arbitrary prefix of the rest, whose last bytes may be
  * damaged. WORLD_JOURNAL_REPLACE swaps the whole journal atomically (write aside, sync, rename);
  * offsets start again, and WORLD_JOURNAL_SYNCED with the new generation confirms it.
+ *    What is recovered may end in zeros that nobody wrote: space made ready, so that a sync need
+ *    not wait for the file to grow. The node says by the offset of its first WORLD_JOURNAL_APPEND
+ *    where its own bytes end, and overwrites nothing but zeros; each later one begins where the
+ *    last ended.
  *  - Messages between two nodes in one class keep their order while a connection lasts. After
  *    WORLD_PEER_DOWN nothing of the older connection arrives any more. Messages under way when a
  *    connection breaks may or may not have arrived. A message is never delivered twice by the link.
@@ -248,6 +252,7 @@ struct world_effect {
                 struct {
                         enum world_group group;
                         uint64_t generation; /* REPLACE: the new one, > 0 */
+                        uint64_t offset;     /* APPEND: where `data` goes */
                         struct bytes data;
                 } journal;
                 struct {

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 /* cmocka needs some of the above. */
 #include <cmocka.h>
@@ -36,6 +37,8 @@ static struct {
         char text[256]; /* of all messages, one behind the other */
         struct bytes journals[WORLD_GROUP_COUNT];
         uint8_t journal_copies[WORLD_GROUP_COUNT][4096];
+        size_t journal_sizes[WORLD_GROUP_COUNT]; /* with the zeros behind */
+        uint64_t ends[WORLD_GROUP_COUNT];
         unsigned syncs, fails;
         uint64_t generation, offset;
         struct world_effect effects[EFFECTS_MAX]; /* for the next step */
@@ -46,6 +49,10 @@ static void start_seen(const struct world_event *event)
 {
         for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++) {
                 struct bytes journal = event->start.journals[i];
+                node.journal_sizes[i] = journal.len;
+                while (journal.len > 0 && journal.ptr[journal.len - 1] == 0)
+                        journal.len--;
+                node.ends[i] = journal.len;
                 assert_true(journal.len <= sizeof node.journal_copies[i]);
                 if (journal.len > 0)
                         memcpy(node.journal_copies[i], journal.ptr, journal.len);
@@ -89,13 +96,15 @@ static void ask(struct world_effect effect)
 static void ask_append(enum world_group group, struct bytes data)
 {
         ask((struct world_effect){.kind = WORLD_JOURNAL_APPEND,
-                                  .journal = {.group = group, .data = data}});
+                                  .journal = {group, 0, node.ends[group], data}});
+        node.ends[group] += data.len;
 }
 
 static void ask_replace(enum world_group group, uint64_t generation, struct bytes data)
 {
         ask((struct world_effect){.kind = WORLD_JOURNAL_REPLACE,
-                                  .journal = {group, generation, data}});
+                                  .journal = {group, generation, 0, data}});
+        node.ends[group] = data.len;
 }
 
 static void message(const char *text)
@@ -269,13 +278,79 @@ static void test_append_and_reopen(void **state)
         driver_open();
         assert_true(bytes_equal(node.journals[WORLD_GROUP_GLOBAL], BYTES("hello world")));
         assert_true(bytes_equal(node.journals[WORLD_GROUP_REGION], BYTES("region")));
-        /* Offsets go on from what was recovered. */
+        /* Space was made ready, and offsets go on from where the node's own bytes end. */
+        assert_int_equal(node.journal_sizes[WORLD_GROUP_GLOBAL], 1 << 20);
         ask_append(WORLD_GROUP_GLOBAL, BYTES("!"));
         message("go");
         offset_wanted = 12;
         assert_true(run_until(offset_reached));
         assert_int_equal(node.offset, 12);
         assert_int_equal(node.generation, 0);
+}
+
+static uint64_t file_size(void)
+{
+        char path[128];
+        struct stat stat_now;
+        snprintf(path, sizeof path, "%s/journal-global", root);
+        assert_int_equal(stat(path, &stat_now), 0);
+        return (uint64_t)stat_now.st_size;
+}
+
+static void append_until(struct bytes data, uint64_t wanted)
+{
+        ask_append(WORLD_GROUP_GLOBAL, data);
+        message("go");
+        offset_wanted = wanted;
+        assert_true(run_until(offset_reached));
+        assert_int_equal(node.offset, wanted);
+}
+
+/* The size changes when an append goes over its end, and at no other. */
+static void test_space_ready(void **state)
+{
+        static uint8_t block[1 << 19];
+        const uint64_t half = sizeof block, mebibyte = 1 << 20;
+        (void)state;
+        memset(block, 'b', sizeof block);
+        driver_open();
+        append_until(bytes_of(block, half), half);
+        assert_int_equal(file_size(), mebibyte);
+        append_until(bytes_of(block, half), mebibyte);
+        assert_int_equal(file_size(), mebibyte);
+        append_until(BYTES("x"), mebibyte + 1);
+        assert_int_equal(file_size(), 2 * mebibyte);
+        ask_replace(WORLD_GROUP_GLOBAL, 2, BYTES("short"));
+        message("go");
+        assert_true(run_until(generation_two));
+        assert_int_equal(file_size(), mebibyte);
+}
+
+/* A journal from before, with nothing behind its last byte; and one that holds only zeros, as a
+ * crash in the first write may leave it. */
+static void test_space_found(void **state)
+{
+        const struct {
+                const char *text;
+                size_t len, handed;
+        } cases[] = {{"before", 6, 6}, {"b\0\0", 3, 3}, {"\0\0\0\0", 4, 0}};
+        char path[128];
+        (void)state;
+        for (size_t i = 0; i < COUNT_OF(cases); i++) {
+                snprintf(path, sizeof path, "%s/journal-global", root);
+                FILE *file = fopen(path, "we");
+                assert_non_null(file);
+                fwrite(cases[i].text, 1, cases[i].len, file);
+                fclose(file);
+                driver_open();
+                assert_int_equal(node.journal_sizes[WORLD_GROUP_GLOBAL], cases[i].handed);
+                append_until(BYTES("!"), node.ends[WORLD_GROUP_GLOBAL] + 1);
+                driver_shut();
+                driver_open();
+                assert_int_equal(node.journals[0].ptr[node.journals[0].len - 1], '!');
+                driver_shut();
+                unlink(path);
+        }
 }
 
 /* A thousand appends in one turn are one write. */
@@ -492,6 +567,8 @@ int main(void)
                 return 1;
         const struct CMUnitTest tests[] = {
                 IO_TEST(test_append_and_reopen),
+                IO_TEST(test_space_ready),
+                IO_TEST(test_space_found),
                 IO_TEST(test_group_commit),
                 IO_TEST(test_replace),
                 IO_TEST(test_replace_unfinished),

@@ -252,8 +252,8 @@ def run_damage(node):
     journal = f"{node.dir}/data/journal-global"
     node.stop()
     with open(journal, "r+b") as file:
-        whole = file.read()
-        file.seek(len(whole) // 2)
+        written = file.read().rstrip(b"\0")  # behind it is space that was made ready
+        file.seek(len(written) // 2)
         file.write(bytes(8 * [255]))
     node.start()
     wait_for(lambda: "is damaged at byte" in node.log(), "a damaged journal is told")

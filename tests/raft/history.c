@@ -202,6 +202,9 @@ static void disk_write(struct world *w, struct disk *disk, const struct consensu
         struct buffer *file = disk->replacing ? &disk->next : &disk->file;
         if (write->generation != (disk->replacing ? disk->next_generation : disk->generation))
                 violate(w, "a write to another generation");
+        file->len = (size_t)write->offset;
+        if (!disk->replacing && disk->synced > file->len)
+                disk->synced = file->len; /* zeros that lay behind the last record */
         buffer_bytes(file, write->data);
         if (disk->sync_at == 0) {
                 disk->sync_at = w->now + 1 + below(w, w->disk_ms);

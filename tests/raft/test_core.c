@@ -47,6 +47,7 @@ static size_t carry_out(struct consensus *consensus, struct buffer *journal)
         for (size_t i = 0; i < output.write_count; i++) {
                 if (output.writes[i].replace)
                         buffer_reset(journal);
+                journal->len = output.writes[i].offset;
                 buffer_bytes(journal, output.writes[i].data);
         }
         return output.command_count;
@@ -112,6 +113,46 @@ static void test_truncated(void **state)
                 assert_int_equal(err, ERR_NONE);
         }
         buffer_fini(&journal);
+}
+
+/* Space that was made ready: zeros behind any cut change nothing of what is found, and behind whole
+ * records they are no torn end: what comes next goes over them. */
+static void test_zeros_behind(void **state)
+{
+        (void)state;
+        struct buffer journal, padded;
+        size_t ends[5];
+        buffer_init(&journal, &heap);
+        buffer_init(&padded, &heap);
+        make_journal(&consensus_core, &journal, 5, ends);
+        for (size_t len = 0; len <= journal.len; len++) {
+                struct consensus_recovery recovery;
+                struct consensus *consensus = NULL;
+                enum err err;
+                size_t whole = 0;
+                while (whole < COUNT_OF(ends) && ends[whole] <= len)
+                        whole++;
+                buffer_reset(&padded);
+                buffer_bytes(&padded, bytes_of(journal.ptr, len));
+                for (size_t i = 0; i < 5000; i++)
+                        buffer_u8(&padded, 0);
+                assert_int_equal(replayed(buffer_view(&padded), &recovery, &err), whole);
+                assert_int_equal(err, ERR_NONE);
+                if (whole == 0 || ends[whole - 1] != len)
+                        continue;
+                assert_int_equal(recovery.dropped_bytes, 0);
+                assert_int_equal(recover(config_of(alone, 1), buffer_view(&padded), 0, &recovery,
+                                         &consensus),
+                                 ERR_NONE);
+                (void)carry_out(consensus, &padded);
+                assert_int_equal(consensus_submit(consensus, 1001, BYTES("more")), ERR_NONE);
+                (void)sync_all(consensus, &padded);
+                assert_true(padded.len > len && padded.len < len + 200);
+                consensus_free(consensus);
+                assert_int_equal(replayed(buffer_view(&padded), &recovery, &err), whole + 1);
+        }
+        buffer_fini(&journal);
+        buffer_fini(&padded);
 }
 
 /* Damage before the end is refused; at the very end it is a torn write. */
@@ -657,6 +698,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_truncated),
                 cmocka_unit_test(test_flipped),
+                cmocka_unit_test(test_zeros_behind),
                 cmocka_unit_test(test_random_journals),
                 cmocka_unit_test(test_taken_over),
                 cmocka_unit_test(test_messages),
