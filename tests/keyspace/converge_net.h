@@ -37,6 +37,19 @@ static void batch_free(struct world *world, struct batch *batch)
         *batch = (struct batch){0};
 }
 
+/* Before anything is given out, no stamp is beyond what is kept for the next life. */
+static void reserve(struct world *world, struct replica *replica)
+{
+        struct keyspace_change change;
+        DEMAND(world,
+               keyspace_reserve(replica->keyspace, wall(world, replica), &change) == ERR_NONE);
+        if (change.nothing)
+                return;
+        CHECK(change.delta.len <= sizeof replica->reserved);
+        memcpy(replica->reserved, change.delta.ptr, change.delta.len);
+        replica->reserved_len = change.delta.len;
+}
+
 /* Fetches a batch and hands it over now, later, or both. */
 static void ship(struct world *world, unsigned from, unsigned to)
 {
@@ -47,6 +60,7 @@ static void ship(struct world *world, unsigned from, unsigned to)
         const struct vector *positions = keyspace_positions(world->replicas[to].keyspace);
         uint64_t after = vector_get(positions, (region_id)(from + 1));
         size_t bytes_max = rng_between(&world->rng, 1, 400);
+        reserve(world, &world->replicas[from]);
         CHECK(keyspace_tail(source, wall(world, &world->replicas[from]), after, bytes_max, &read) ==
               ERR_NONE);
         if (read.gap) {
@@ -85,6 +99,7 @@ static void transfer(struct world *world, unsigned from, unsigned to, bool busy)
         do {
                 struct buffer part;
                 buffer_init(&part, &world->heap);
+                reserve(world, source);
                 CHECK(keyspace_scan(source->keyspace, &source->native, &cursor,
                                     busy ? rng_between(&world->rng, 1, 300) : 1 << 20,
                                     &part) == ERR_NONE);
@@ -232,17 +247,8 @@ static void beat_all(struct world *world)
 
 static void reserve_all(struct world *world)
 {
-        for (unsigned i = 0; i < world->count; i++) {
-                struct replica *replica = &world->replicas[i];
-                struct keyspace_change change;
-                DEMAND(world, keyspace_reserve(replica->keyspace, wall(world, replica), &change) ==
-                                      ERR_NONE);
-                if (change.nothing)
-                        continue;
-                CHECK(change.delta.len <= sizeof replica->reserved);
-                memcpy(replica->reserved, change.delta.ptr, change.delta.len);
-                replica->reserved_len = change.delta.len;
-        }
+        for (unsigned i = 0; i < world->count; i++)
+                reserve(world, &world->replicas[i]);
 }
 
 /* Everybody gets what anybody has; then the holes close. */
