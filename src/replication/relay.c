@@ -16,6 +16,7 @@
  * more, or may hold by parts of a state that broke off, comes as a state only, until all have the
  * same: their tombstones wait for that (keyspace/removed.c). */
 #include "base/check.h"
+#include "clock/clock.h"
 #include "replication/replication_priv.h"
 
 enum {
@@ -208,6 +209,16 @@ void relay_asked(struct replication *r, struct peer *peer,
         outbox_push(r->outbox, &effect);
 }
 
+/* How old `last` is: what we have reaches further, by the clock of the origin, and is that old. */
+static uint64_t relayed_age_us(const struct replication *r, const struct receiver *receiver,
+                               uint64_t last)
+{
+        uint64_t age_us = r->now_us > receiver->synced_us ? r->now_us - receiver->synced_us : 0;
+        if (last >= receiver->position)
+                return age_us;
+        return age_us + 1000 * (hlc_ms(receiver->position) - hlc_ms(last));
+}
+
 void relay_tailed(struct replication *r, const struct world_event *event)
 {
         struct fetch *fetch = fetch_of(r, event->tailed.peer, event->tailed.origin);
@@ -240,7 +251,7 @@ void relay_tailed(struct replication *r, const struct world_event *event)
         }
         message.live = receiver->state == RECEIVER_OPEN && receiver->synced &&
                        r->now_us < receiver->heard_us + REPLICATION_RELAY_US;
-        message.age_us = r->now_us > receiver->synced_us ? r->now_us - receiver->synced_us : 0;
+        message.age_us = relayed_age_us(r, receiver, message.last);
         for (size_t i = 0; i < r->hole_count; i++)
                 if (r->holes[i].origin == message.origin)
                         message.holes[message.hole_count++] = r->holes[i];

@@ -2,6 +2,7 @@
  * may reach Redis between two parts of it. And regions that are removed from the topology, or join
  * it. The test plays Redis and both peers. */
 #include "base/check.h"
+#include "clock/clock.h"
 #include "replication/replication_priv.h"
 
 #include <setjmp.h>
@@ -286,6 +287,38 @@ static void test_what_a_removed_region_left_comes_as_a_state(void **state)
         assert_int_equal(answer.data.len, 0);
 }
 
+/* What we relay is as old as what comes after it, however fresh our own copy is. */
+static void test_a_part_that_is_relayed_is_as_old_as_it_is(void **state)
+{
+        (void)state;
+        static struct replication_message answer;
+        enum {
+                BEHIND_MS = 4800,
+        };
+        uint64_t end = hlc_of_ms(1700000000000);
+        uint64_t last[] = {end - hlc_of_ms(BEHIND_MS), end};
+        batch(3, 0, end);
+        merged(3, end);
+        for (unsigned i = 0; i < 2; i++) {
+                answer = (struct replication_message){
+                        .kind = REPLICATION_FETCH, .sub = 9, .origin = 3};
+                said(2, &answer);
+                assert_non_null(effect_of(WORLD_REDIS_TAIL));
+                struct world_event event = {.kind = WORLD_REDIS_TAILED};
+                event.tailed.peer = 2;
+                event.tailed.origin = 3;
+                event.tailed.last = last[i];
+                event.tailed.deltas = BYTES("deltas");
+                step(&event);
+                const struct world_effect *send = effect_of(WORLD_SEND);
+                CHECK(send != NULL);
+                assert_int_equal(replication_message_decode(send->send.data, &answer), ERR_NONE);
+                assert_int_equal(answer.kind, REPLICATION_RELAYED);
+                assert_true(answer.live);
+                assert_true((answer.age_us >= 1000ull * BEHIND_MS) == (i == 0));
+        }
+}
+
 /* The same of what 2 may have by parts of a state that broke off; once we have that, no more. */
 static void test_what_a_removed_region_left_in_parts(void **state)
 {
@@ -381,6 +414,7 @@ int main(void)
                 CASE(test_what_goes_round_does_not_come_between),
                 CASE(test_a_removed_region_is_not_heard),
                 CASE(test_what_a_removed_region_left_comes_as_a_state),
+                CASE(test_a_part_that_is_relayed_is_as_old_as_it_is),
                 CASE(test_what_a_removed_region_left_in_parts),
                 CASE(test_holes_close_without_a_removed_region),
                 CASE(test_a_new_region_is_read_at_once),
