@@ -294,6 +294,8 @@ static void apply_gone(struct crdt_env *env, struct crdt *crdt, const struct crd
 {
         bool del = delta->op == CRDT_OP_DEL;
         crdt->killed = stamp_max(crdt->killed, del ? delta->stamp : delta->killed);
+        if (!del && stamp_before(delta->ttl, crdt->ttl)) /* it struck what was here before */
+                hll_outlive(env, crdt);
         ttl_join(crdt, del ? delta->stamp : delta->ttl, 0);
         cuts_join(env, crdt, delta);
         fields_cut(env, crdt, delta, true);

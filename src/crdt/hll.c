@@ -103,6 +103,13 @@ void apply_hll(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta 
                 elements_join(env, delta);
 }
 
+void hll_outlive(const struct crdt_env *env, struct crdt *crdt)
+{
+        struct stamp floor = crdt_floor(crdt, CRDT_HLL);
+        if (env->was == CRDT_HLL && floor.hlc <= env->stable)
+                crdt->last[CRDT_HLL] = stamp_max(crdt->last[CRDT_HLL], floor);
+}
+
 /* ---- state */
 
 void hll_write(const struct crdt_env *env, const struct crdt *crdt, bool values,
@@ -133,10 +140,7 @@ bool merge_hll(struct crdt_env *env, struct crdt *crdt, const struct crdt_state 
                const struct crdt_seen *sender)
 {
         struct stamp told = state->head.last[CRDT_HLL];
-        struct stamp floor = crdt_floor(crdt, CRDT_HLL);
-        /* A kill that was forgotten here and is told again: what is here was written after it. */
-        if (env->was == CRDT_HLL && floor.hlc <= env->stable)
-                crdt->last[CRDT_HLL] = stamp_max(crdt->last[CRDT_HLL], floor);
+        hll_outlive(env, crdt);
         struct stamp own = crdt->last[CRDT_HLL];
         bool here = hll_alive(crdt);
         /* Seen there, and not there any more. */

@@ -6,6 +6,9 @@
 
 bool hll_alive(const struct crdt *crdt);
 void hll_free(const struct table_env *env, struct crdt *crdt);
+/* After a kill was joined, before change_settle: one that was forgotten here and is told again does
+ * not kill what is here, which was written after it. */
+void hll_outlive(const struct crdt_env *env, struct crdt *crdt);
 void apply_hll(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta);
 
 /* In a state: stamp of the newest add; with `values`, u64 stable clock, slice registers. */

@@ -91,7 +91,7 @@ enum err keyspace_merge(struct keyspace *keyspace, const struct crdt_native *nat
         struct crdt *crdt = entry_full(keyspace, entry);
         if (crdt == NULL)
                 return ERR_NOMEM;
-        if (delta->op == CRDT_OP_HLL)
+        if (delta->op == CRDT_OP_HLL || crdt->hll != NULL)
                 env.stable = keyspace_stable(keyspace);
         enum crdt_type was = crdt_type(crdt);
         env.conflict = asked ? &found : NULL;
@@ -257,13 +257,15 @@ static bool tail_of_older_life(const struct keyspace *keyspace, uint64_t after)
         return keyspace->issued && after >= keyspace->first && after > keyspace->given;
 }
 
+/* A reader below what is collected has lost what it had told: the state tells it what is gone. */
 enum err keyspace_tail(struct keyspace *keyspace, uint64_t wall_ms, uint64_t after,
                        size_t bytes_max, struct keyspace_batch *ret)
 {
         *ret = (struct keyspace_batch){.last = after};
         if (hlc_observe(&keyspace->hlc, after, wall_ms, keyspace->config.drift_max_ms) != ERR_NONE)
                 return ERR_REFUSED;
-        if (after < keyspace->ring.dropped || tail_of_older_life(keyspace, after)) {
+        if (after < keyspace->ring.dropped || after < keyspace->collected_to ||
+            tail_of_older_life(keyspace, after)) {
                 ret->gap = true;
                 keyspace->given = after > keyspace->given ? after : keyspace->given;
                 return ERR_NONE;

@@ -425,7 +425,9 @@ struct keyspace_behind keyspace_behind(const struct keyspace *keyspace, region_i
         region_id self = keyspace->config.origin;
         if (!region_valid(region) || region == self || !member_is(keyspace, region))
                 return (struct keyspace_behind){0};
-        uint64_t acked = vector_get(&keyspace->known[region], self);
+        uint64_t known = vector_get(&keyspace->known[region], self);
+        uint64_t acked = vector_get(&keyspace->acked, region);
+        acked = known > acked ? known : acked;
         struct ring_rest rest = ring_rest(&keyspace->ring, acked);
         return (struct keyspace_behind){.member = true,
                                         .state = acked < keyspace->ring.dropped,
@@ -475,7 +477,7 @@ enum err keyspace_members(struct keyspace *keyspace, const region_id *regions, s
 void keyspace_acked(struct keyspace *keyspace, region_id region, uint64_t position)
 {
         if (region_valid(region))
-                vector_advance(&keyspace->known[region], keyspace->config.origin, position);
+                vector_advance(&keyspace->acked, region, position);
 }
 
 bool member_is(const struct keyspace *keyspace, unsigned region)
@@ -483,9 +485,11 @@ bool member_is(const struct keyspace *keyspace, unsigned region)
         return (keyspace->members >> (region - 1) & 1) != 0;
 }
 
+/* Only what a member has told in its stream counts: what it wrote before it had seen that much has
+ * come by then. An acknowledgement comes by another way, and ahead of such writes. */
 static uint64_t member_knows(const struct keyspace *keyspace, region_id member, region_id origin)
 {
-        if (member == origin || member == keyspace->config.origin)
+        if (member == keyspace->config.origin)
                 return seen_solid(&keyspace->seen, origin);
         return vector_get(&keyspace->known[member], origin);
 }
@@ -547,6 +551,8 @@ uint64_t keyspace_collect(struct keyspace *keyspace, size_t steps)
         flushes_prune(keyspace);
         if (collect.stable == 0)
                 return 0;
+        if (collect.stable > keyspace->collected_to)
+                keyspace->collected_to = collect.stable;
         for (size_t i = 0; i < steps; i++) {
                 keyspace->collect_cursor = table_scan(&keyspace->table, keyspace->collect_cursor,
                                                       collect_entry, &collect);

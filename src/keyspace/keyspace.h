@@ -439,8 +439,9 @@ MUST_USE enum err keyspace_relay(const struct keyspace *keyspace, region_id orig
                                  size_t bytes_max, struct keyspace_batch *ret);
 
 /* Advances an idle stream: every own delta with a clock <= the result is in the ring, and none will
- * come. At most once a second it also appends a delta that tells what is known here of the other
- * streams (for the collection of tombstones); *ret->nothing is false then and the delta wants to be
+ * come. At most every two seconds it also appends a delta that tells what was known here of all
+ * streams two seconds before (for the collection of tombstones: by then the log is to be synced, for
+ * what is told must not be lost); *ret->nothing is false then and the delta wants to be
  * logged. Returns the position. */
 uint64_t keyspace_heartbeat(struct keyspace *keyspace, uint64_t wall_ms,
                             struct keyspace_change *ret);
@@ -585,8 +586,8 @@ MUST_USE enum err keyspace_clock_observe(struct keyspace *keyspace, uint64_t wal
 MUST_USE enum err keyspace_members(struct keyspace *keyspace, const region_id *regions,
                                    size_t count);
 
-/* `region` holds our stream up to `position`. (What it holds of the others
- * it tells in its stream.) */
+/* `region` says that it holds our stream up to `position`: for keyspace_behind. (Tombstones wait for
+ * what it tells in its own stream.) */
 void keyspace_acked(struct keyspace *keyspace, region_id region, uint64_t position);
 
 /* Looks at about `steps` buckets of the table for tombstones that every member has seen, and frees

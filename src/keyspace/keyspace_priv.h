@@ -44,6 +44,13 @@ struct flush {
         struct crdt_seen seen;
 };
 
+/* What was seen at a moment. */
+struct telling {
+        uint64_t wall_ms; /* 0: none was noted */
+        struct vector seen;
+        struct crdt_gone gone;
+};
+
 struct keyspace {
         struct heap *heap;
         struct keyspace_config config;
@@ -65,10 +72,12 @@ struct keyspace {
         uint64_t recovered;
         struct vector
                 hinted; /* content up to here may have come with parts of states, claimed or not */
-        uint64_t reserved;  /* no stamp is beyond it, as the log knows */
-        uint64_t told_ms;   /* when we last told what we know */
-        struct vector told; /* and what it was */
+        uint64_t reserved;      /* no stamp is beyond it, as the log knows */
+        struct vector acked;    /* by region: what it says to have of our stream */
+        struct telling telling; /* in a while, when a crash takes it back no more */
+        struct vector told;     /* the last such */
         struct crdt_gone told_gone;
+        uint64_t collected_to;                        /* tombstones up to here may be gone */
         struct crdt_gone gone[CLOCK_REGIONS_MAX + 1]; /* as the others told it last */
         struct transfer transfer;
         uint64_t collect_cursor;

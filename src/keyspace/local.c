@@ -528,44 +528,70 @@ enum err keyspace_local_expire(struct keyspace *keyspace, uint64_t wall_ms, stru
 /* ---- the idle stream */
 
 enum {
-        TELL_MS = 1000,
+        TELL_MS = 2000, /* a log that is synced each second has what is older than that */
 };
 
-/* What the others must know to collect their tombstones. */
+/* Up to where everything of each stream is here, and what is had of those that are removed. */
+static void telling_note(struct keyspace *keyspace, uint64_t wall_ms)
+{
+        struct telling *telling = &keyspace->telling;
+        telling->wall_ms = wall_ms;
+        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++)
+                telling->seen.hlc[i] = seen_solid(&keyspace->seen, (region_id)i);
+        removed_tell(keyspace, &telling->gone);
+}
+
+/* What was noted, less what was found to be a hole since. */
+static struct telling telling_take(struct keyspace *keyspace, uint64_t wall_ms)
+{
+        struct telling noted = keyspace->telling;
+        telling_note(keyspace, wall_ms);
+        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++)
+                if (keyspace->telling.seen.hlc[i] < noted.seen.hlc[i])
+                        noted.seen.hlc[i] = keyspace->telling.seen.hlc[i];
+        return noted;
+}
+
+static bool telling_news(const struct keyspace *keyspace, const struct telling *telling)
+{
+        struct vector others = telling->seen;
+        region_id self = keyspace->config.origin;
+        others.hlc[self] = keyspace->told.hlc[self];
+        return !vector_includes(&keyspace->told, &others) ||
+               memcmp(&keyspace->told_gone, &telling->gone, sizeof telling->gone) != 0;
+}
+
+/* What the others must know to collect their tombstones. They forget by it, so it must not be lost
+ * here: it is told some time after it was so. */
 static void tell_seen(struct keyspace *keyspace, uint64_t wall_ms, struct keyspace_change *ret)
 {
-        struct vector now = {{0}};
-        region_id self = keyspace->config.origin;
-        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++)
-                now.hlc[i] = seen_solid(&keyspace->seen, (region_id)i);
-        uint64_t own = now.hlc[self];
-        now.hlc[self] = keyspace->told.hlc[self];
-        if (keyspace->members == 0 || wall_ms - keyspace->told_ms < TELL_MS)
+        uint64_t noted_ms = keyspace->telling.wall_ms;
+        if (keyspace->members == 0)
                 return;
-        struct crdt_gone gone;
-        removed_tell(keyspace, &gone);
-        if (vector_includes(&keyspace->told, &now) &&
-            memcmp(&keyspace->told_gone, &gone, sizeof gone) == 0)
+        if (noted_ms == 0 || wall_ms < noted_ms)
+                telling_note(keyspace, wall_ms);
+        if (wall_ms - keyspace->telling.wall_ms < TELL_MS)
+                return;
+        struct telling telling = telling_take(keyspace, wall_ms);
+        if (!telling_news(keyspace, &telling))
                 return;
         struct stamp stamp = keyspace_issue(keyspace, wall_ms);
         struct buffer *delta =
                 delta_begin(keyspace, stamp, CRDT_OP_SEEN, CRDT_FLAG_GONE, (struct crdt_name){0});
-        struct vector tell = now;
-        tell.hlc[self] = own;
-        vector_encode(&tell, delta);
-        crdt_gone_write(&gone, delta);
+        vector_encode(&telling.seen, delta);
+        crdt_gone_write(&telling.gone, delta);
         if (delta->err != ERR_NONE)
                 return; /* told another time */
         change_publish(keyspace, stamp, ret);
-        keyspace->told = now;
-        keyspace->told_gone = gone;
-        keyspace->told_ms = wall_ms;
+        keyspace->told = telling.seen;
+        keyspace->told_gone = telling.gone;
 }
 
 uint64_t keyspace_heartbeat(struct keyspace *keyspace, uint64_t wall_ms,
                             struct keyspace_change *ret)
 {
         *ret = (struct keyspace_change){.nothing = true};
+        (void)keyspace_idle(keyspace, wall_ms);
         tell_seen(keyspace, wall_ms, ret);
         uint64_t position = keyspace_idle(keyspace, wall_ms);
         keyspace->given = position > keyspace->given ? position : keyspace->given;

@@ -48,7 +48,7 @@ enum err keyspace_relay(const struct keyspace *keyspace, region_id origin, uint6
         uint64_t position = vector_get(&keyspace->seen.vector, origin);
         if (after >= position)
                 return ERR_NONE;
-        if (ring->data == NULL || after < ring->dropped) {
+        if (ring->data == NULL || after < ring->dropped || after < keyspace->collected_to) {
                 ret->gap = true;
                 return ERR_NONE;
         }

@@ -180,5 +180,6 @@ enum err keyspace_load(struct keyspace *keyspace, struct bytes saved)
         /* A saved clock is never behind what was saved with it. */
         if (err == ERR_NONE && (keyspace->hlc.last < position || keyspace->ring.last > position))
                 err = ERR_CORRUPT;
+        keyspace->collected_to = keyspace_stable(keyspace);
         return err;
 }

@@ -56,11 +56,11 @@ static enum err ship(region_id from, region_id to)
                               &result);
 }
 
-/* A second passes, and everybody tells what he knows. */
+/* Seconds pass, and everybody tells what he knows. */
 static void tell(void)
 {
         struct keyspace_change change;
-        wall_ms += 1100;
+        wall_ms += 2200;
         for (region_id i = ONE; i < COUNT; i++)
                 (void)keyspace_heartbeat(replicas[i], wall_ms, &change);
         for (unsigned round = 0; round < 2; round++) {
