@@ -27,6 +27,8 @@ enum lab_part {
         LAB_PARTS,
 };
 
+struct lab_wan;
+
 /* Where things are. Filled by lab_open. */
 struct lab {
         char root[LAB_PATH_MAX]; /* the checkout */
@@ -66,6 +68,50 @@ static inline enum lab_part lab_parts(const struct lab *lab)
 {
         return (enum lab_part)(LAB_NODE_2 + lab->nodes - 1);
 }
+
+/* ---- lab_ground.c ---- */
+
+int lab_usage(const char *command); /* says it on stderr; the exit status */
+size_t lab_region_index(const struct lab_region *region);
+
+/* All say on stderr what is wrong. */
+MUST_USE bool lab_open(struct lab *lab);
+MUST_USE bool lab_programs_find(struct lab *lab);
+MUST_USE bool lab_disk_check(const struct lab *lab);
+MUST_USE bool lab_owner_check(const struct lab *lab);
+
+/* One command at a time. The lock goes when the process ends. */
+MUST_USE bool lab_lock_take(const struct lab *lab);
+
+/* ---- lab_run.c; `region` NULL: all ---- */
+
+unsigned lab_alive_count(const struct lab *lab, const struct lab_region *region);
+
+/* Returns how many were signalled; 0 counts. */
+int lab_signal_all(const struct lab *lab, const struct lab_region *region, int signal);
+
+/* Ends what runs: kindly, then not. True where nothing is left. */
+bool lab_stop_all(const struct lab *lab, const struct lab_region *region);
+
+/* Starts what is missing in a region. */
+MUST_USE bool lab_region_start(const struct lab *lab, const struct lab_region *region);
+
+/* Tells a region that has just been started how its links are, as soon as it answers. */
+MUST_USE bool lab_region_wan(const struct lab *lab, const struct lab_wan *wan,
+                             const struct lab_region *region);
+
+/* The commands, of lab_run.c, lab_up.c and lab_links.c: exit status. */
+int lab_command_up(int argc, char **argv);
+int lab_command_down(int argc, char **argv);
+int lab_command_kill(int argc, char **argv);
+int lab_command_start(int argc, char **argv);
+int lab_command_partition(int argc, char **argv);
+int lab_command_heal(int argc, char **argv);
+int lab_command_slow(int argc, char **argv);
+int lab_command_lose(int argc, char **argv);
+
+/* Prints each link, a line each. */
+void lab_links_print(const struct lab *lab);
 
 /* ---- lab_nodes.c: regions of several nodes; `node` counts from 1 ---- */
 

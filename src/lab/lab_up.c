@@ -1,0 +1,176 @@
+/* lab_up.c - `meridian lab up`: uses what runs where it fits, ends what does not, starts all, waits
+ * until it is well, and says what can be tried. */
+#include "lab/lab_priv.h"
+#include "term/term.h"
+
+#include <sys/stat.h>
+#include <time.h>
+
+#define UP_TIMEOUT_MS 60000
+#define LABEL_WIDTH   20
+
+static time_t newest_of(const struct lab *lab)
+{
+        const char *paths[] = {lab->self,         lab->programs[LAB_MERIDIAND],
+                               lab->plugin_redis, lab->plugin_knot,
+                               lab->plugin_nginx, lab->plugin_postgres};
+        time_t newest = 0;
+        struct stat file;
+        for (size_t i = 0; i < COUNT_OF(paths); i++) {
+                if (stat(paths[i], &file) == 0 && file.st_mtime > newest)
+                        newest = file.st_mtime;
+        }
+        return newest;
+}
+
+/* Was what runs started from an older build than the one at hand. */
+static bool build_is_newer(const struct lab *lab)
+{
+        char path[LAB_PATH_MAX];
+        struct stat file;
+        return lab_path(path, "%s/started", lab->dir) &&
+               (stat(path, &file) != 0 || file.st_mtime < newest_of(lab));
+}
+
+static void print_row(const char *what, int port, const char *scheme)
+{
+        char cell[64];
+        term_cell(TERM_DIM, what, LABEL_WIDTH);
+        for (size_t i = 0; i < LAB_REGIONS; i++) {
+                snprintf(cell, sizeof cell, "%s%s:%d", scheme, lab_regions[i].address, port);
+                term_cell(TERM_PLAIN, cell, 26);
+        }
+        putchar('\n');
+}
+
+static void print_table(bool postgres)
+{
+        putchar('\n');
+        term_cell(TERM_PLAIN, "", LABEL_WIDTH);
+        for (size_t i = 0; i < LAB_REGIONS; i++)
+                term_cell(TERM_HEAD, lab_regions[i].name, 26);
+        putchar('\n');
+        term_cell(TERM_DIM, "stands in for", LABEL_WIDTH);
+        for (size_t i = 0; i < LAB_REGIONS; i++)
+                term_cell(TERM_PLAIN, lab_regions[i].place, 26);
+        putchar('\n');
+        print_row("Redis", LAB_PORT_REDIS, "");
+        if (postgres) {
+                print_row("PostgreSQL, writes", LAB_PORT_POSTGRES_WRITE, "");
+                print_row("PostgreSQL, reads", LAB_PORT_POSTGRES_READ, "");
+        }
+        print_row("DNS example.test", LAB_PORT_DNS, "");
+        print_row("edge", LAB_PORT_EDGE, "http://");
+        print_row("locks (RESP)", LAB_PORT_LOCKS, "");
+        print_row("administration", LAB_PORT_ADMIN, "http://");
+}
+
+static void print_try(void)
+{
+        static const char *const lines[] = {
+                /* What one region has reaches another after the delay of the wide area. */
+                "redis-cli -h 127.10.0.1 set word hello; sleep 1; redis-cli -h 127.30.0.1 get word",
+                "psql postgresql://app:app@127.20.0.1/app -c 'SELECT inet_server_addr()'",
+                "kdig @127.20.0.1 -p 5353 www.example.test +subnet=81.2.69.160/27 +short",
+                "curl -i http://127.20.0.1:8080/",
+                "build/meridian lock acquire global:config me 30s",
+                "build/meridian lab kill us-east; sleep 3; build/meridian status",
+        };
+        printf("\n%sTry:%s\n", term_style(TERM_HEAD), term_style(TERM_PLAIN));
+        for (size_t i = 0; i < COUNT_OF(lines); i++)
+                printf("  %s\n", lines[i]);
+        printf("\n`build/meridian status` shows all of it; `build/meridian lab down` ends it.\n");
+}
+
+/* Ends what cannot be used again. *ret_reuse: all runs, from this build. */
+static bool up_earlier(const struct lab *lab, bool postgres, bool *ret_reuse)
+{
+        unsigned alive = lab_alive_count(lab, NULL);
+        bool same = lab_postgres_used(lab) == postgres;
+        *ret_reuse = alive == LAB_REGIONS * lab_parts(lab) && !build_is_newer(lab) && same;
+        if (*ret_reuse)
+                return true;
+        if (lab_signal_all(lab, NULL, 0) > 0) {
+                const char *why = alive != LAB_REGIONS * lab_parts(lab) ? "only a part of it runs"
+                                  : same ? "it runs from an older build"
+                                         : "it has other parts";
+                if (!lab_stop_all(lab, NULL))
+                        return false;
+                lab_step("earlier lab", "ended (%s); its data stays", why);
+        }
+        return lab_postgres_use(lab, postgres);
+}
+
+static bool up_start(const struct lab *lab)
+{
+        struct lab_wan wan = {0};
+        char path[LAB_PATH_MAX];
+        if (!lab_ports_free(lab, NULL))
+                return false;
+        lab_step("ports", "free");
+        if (!lab_files_write(lab) || !lab_wan_save(lab, &wan))
+                return false;
+        lab_step("files", "certificates, geo database, topology and configurations in %s",
+                 lab->dir);
+        if (!lab_path(path, "%s/started", lab->dir) || !lab_file_write(path, BYTES("started\n")))
+                return false;
+        for (size_t i = 0; i < LAB_REGIONS; i++) {
+                if (!lab_region_start(lab, &lab_regions[i]))
+                        return false;
+                lab_step(lab_regions[i].name, "redis-server, knotd, nginx, %s, 2 backends%s",
+                         lab->nodes == 1   ? "meridiand"
+                         : lab->nodes == 2 ? "2 nodes of meridiand"
+                                           : "3 nodes of meridiand",
+                         lab_postgres_used(lab) ? ", PostgreSQL" : "");
+        }
+        for (size_t i = 0; i < LAB_REGIONS; i++) {
+                if (!lab_region_wan(lab, &wan, &lab_regions[i]))
+                        return false;
+        }
+        lab_step("wide area",
+                 "round trips us-east/eu-west %u ms, us-east/ap-southeast %u ms, "
+                 "eu-west/ap-southeast %u ms",
+                 lab_wan_rtt_ms(0, 1), lab_wan_rtt_ms(0, 2), lab_wan_rtt_ms(1, 2));
+        return true;
+}
+
+int lab_command_up(int argc, char **argv)
+{
+        static struct lab lab;
+        bool reuse = false;
+        bool without = false;
+        unsigned nodes = 0;
+        uint64_t begin = lab_now_ms();
+        for (int i = 1; i < argc; i += 2) {
+                const char *value = i + 1 < argc ? argv[i + 1] : "";
+                if (strcmp(argv[i], "--without") == 0 && strcmp(value, "postgres") == 0)
+                        without = true;
+                else if (strcmp(argv[i], "--nodes") == 0 && value[0] >= '1' &&
+                         value[0] <= '0' + LAB_NODES_MAX && value[1] == '\0')
+                        nodes = (unsigned)(value[0] - '0');
+                else
+                        return lab_usage("up [--nodes 1..3] [--without postgres]");
+        }
+        if (!lab_open(&lab) || !lab_owner_check(&lab) || !lab_programs_find(&lab) ||
+            !lab_disk_check(&lab) || (!without && !lab_postgres_check(&lab)) ||
+            !lab_lock_take(&lab) || (nodes != 0 && !lab_nodes_use(&lab, nodes)) ||
+            !up_earlier(&lab, !without, &reuse))
+                return 1;
+        if (reuse)
+                lab_step("earlier lab", "runs already, from this build");
+        else if (!up_start(&lab)) {
+                lab_stop_all(&lab, NULL);
+                return 1;
+        }
+        if (!lab_health_wait(&lab, NULL, UP_TIMEOUT_MS))
+                return 1;
+        lab_step("health", "all three regions are active, after %.1f s",
+                 (double)(lab_now_ms() - begin) / 1000);
+        if (lab_postgres_used(&lab) && lab_postgres_signal(&lab, &lab_regions[0], 0) == 0)
+                lab_step("PostgreSQL",
+                         "not there: the topology that this lab agreed on earlier has "
+                         "none; `lab down --wipe` begins anew");
+        print_table(lab_postgres_used(&lab));
+        print_try();
+        return 0;
+}
