@@ -29,7 +29,7 @@
  * The durable count tells a torn end from damage. A crash may tear everything that was not synced,
  * in any order of pages. So a bad record is damage if a good one behind it knows the place for
  * durable; else it is the torn end, and nothing that was promised lies there. Zeros behind the last
- * good record are no torn end: the world makes space ready (world.h), what comes next goes over it. */
+ * good record are no torn end: the world makes space ready (world.h); what comes goes over it. */
 #ifndef MERIDIAN_RAFT_JOURNAL_H
 #define MERIDIAN_RAFT_JOURNAL_H
 

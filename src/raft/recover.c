@@ -3,9 +3,9 @@
  *   records, in order --> term and vote, snapshot, entries (a later one cuts what stood there)
  *
  * A journal of version 1, which the library's core wrote, is read as well; it is replaced by one of
- * version 2 in the first take. A torn end is cut the same way, unless it is but zeros. Damage before
- * the end, or a record that cannot have been written by us, is refused with its place: what was
- * promised on the rest is not known. The way back is config.amnesiac (change.c). */
+ * version 2 in the first take. A torn end is cut the same way, unless it is but zeros. Damage
+ * before the end, or a record that cannot have been written by us, is refused with its place: what
+ * was promised on the rest is not known. The way back is config.amnesiac (change.c). */
 #include "base/check.h"
 #include "raft/core_priv.h"
 
