@@ -2,8 +2,8 @@
  *
  * A leader that others have replaced, and that does not know it yet, must answer nothing by its own
  * state. It is in that place for a moment only: from the first write under its successor to the end
- * of its own patience. So here the clocks are as fast or as slow as may be, the leader of the global
- * group is first slowed, so that answers of long ago still reach it, then heard no more, then cut
+ * of its own patience. So here the clocks are as fast or as slow as may be, the global group's
+ * leader is first slowed, so that answers of long ago still reach it, then heard no more, then cut
  * off; meanwhile it is asked again and again, and others write.
  *
  *   steady --> slow --> mute --> cut off --> steady
