@@ -1,7 +1,6 @@
 """Ordinary clients by the doors: psql, libpq from C, psycopg2, node's pg, and pgbouncer before a door.
 
-What is not installed on this machine is passed over with a word. node's pg is looked for where
-NODE_PATH says.
+What is not on this machine, and cannot be had, is passed over with a word.
 """
 import os
 import shutil
@@ -13,6 +12,7 @@ import psycopg2
 
 from bank import all_stream, connect, one, writer
 from lab import ADDRESSES, REGIONS, eventually, expect, expect_true
+from node_package import node_environment
 
 ENVIRONMENT = dict(os.environ, PGPASSWORD="app", HOME="/nonexistent")
 
@@ -112,12 +112,11 @@ def scenario_libpq_from_c(lab):
 
 
 def scenario_nodes_pg(lab):
-    if shutil.which("node") is None or subprocess.run(
-            ["node", "-e", "require('pg')"], capture_output=True, check=False).returncode != 0:
-        print("        node or its package pg is missing: not tried")
+    environment = node_environment("pg", 8, ENVIRONMENT)
+    if environment is None:
         return
     for region in REGIONS:
-        done = subprocess.run(["node", "-e", NODE, "x", ADDRESSES[region]], env=ENVIRONMENT,
+        done = subprocess.run(["node", "-e", NODE, "x", ADDRESSES[region]], env=environment,
                               capture_output=True, text=True, timeout=30, check=False)
         expect(done.stdout.strip(), "node", f"node at {region}: {done.stderr}")
     expect(count("node"), 3, "rows by node")

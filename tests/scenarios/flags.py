@@ -92,7 +92,7 @@ def scenario_services_come_and_go_with_those_who_keep_them(lab):
         for region in REGIONS:
             eventually(f"{region} lists all, its own first", lambda r=region: (
                 lambda ids: len(ids) == 3 and ids[0] == r)(listed(lab, r, "pay")), 15)
-            eventually(f"and so does its DNS", lambda r=region: (
+            eventually("and so does its DNS", lambda r=region: (
                 lambda found: len(found) == 3 and found[0][1:] == (
                     8443, f"{r}.pay.service.example.test."))(
                         srv(lab, r, "_pay._tcp.example.test")), 15)

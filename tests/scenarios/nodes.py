@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import tempfile
-import tempfile
 import threading
 import time
 

@@ -19,7 +19,7 @@ import time
 import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, HERE)
+sys.path[:0] = [HERE, os.path.dirname(HERE)]
 from lab import ADDRESSES, BUILD, MERIDIAN, Failure, Lab, own_network  # noqa: E402
 
 THEMES = ["first_minutes", "traffic", "data", "verify", "policies", "postgres", "together",

@@ -4,7 +4,7 @@ import socket
 import time
 
 import redis
-from harness import (ADDRESS, Failed, Region, Server, Shuttle, check, check_equal, same_everywhere,
+from harness import (ADDRESS, Region, Server, Shuttle, check, check_equal, same_everywhere,
                      settle_pair)
 from zset_commands import ZSETS, a_plain_zadd, a_zset_command
 

@@ -7,6 +7,7 @@ import tempfile
 
 import redis
 from harness import ADDRESS, check, check_equal, same_everywhere, settle_pair
+from node_package import node_environment
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -37,23 +38,13 @@ def library_c(place):
 
 
 def library_node(place):
-    if shutil.which("npm") is None or shutil.which("node") is None:
-        print("    skipped: no npm")
+    environment = node_environment("redis", 4)
+    if environment is None:
         return
-    folder = os.path.join(tempfile.gettempdir(), f"meridian-test-node-{os.getuid()}")
-    if not os.path.exists(folder + "/node_modules/redis"):
-        os.makedirs(folder, exist_ok=True)
-        try:
-            subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix",
-                            folder, "redis@4"], capture_output=True, timeout=20, check=True)
-        except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
-            print("    skipped: npm cannot install redis@4")
-            return
     a, b = place.region(1), place.region(2)
-    keywords = {"env": dict(os.environ, NODE_PATH=folder + "/node_modules")}
-    run(["node", HERE + "/client.js", str(a.port), ADDRESS, "write"], **keywords)
+    run(["node", HERE + "/client.js", str(a.port), ADDRESS, "write"], env=environment)
     both_ways(a, b)
-    run(["node", HERE + "/client.js", str(b.port), ADDRESS, "read"], **keywords)
+    run(["node", HERE + "/client.js", str(b.port), ADDRESS, "read"], env=environment)
     same_everywhere([a, b], "what the Node.js library wrote")
 
 

@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 
+sys.path.append(os.path.join(os.path.dirname(os.path.realpath(__file__)), "../.."))
 import access
 import commands
 import counters
@@ -33,9 +34,7 @@ import streams
 import waiting
 import zsets
 from harness import MODULE, Failed
-
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "../.."))
-from tally import Tally  # noqa: E402
+from tally import Tally
 
 THEMES = (groups, replaced, access, commands, counters, lives, policies, flushed, hyperloglog,
           libraries, lists, streams, waiting, status, digests, events, feed, zsets)
