@@ -350,7 +350,7 @@ struct crdt_dot {
         region_id origin;
         bool removed;
         uint8_t count; /* of an item's first: how many there are */
-        bool mark;     /* of an item's first: met in the state that is being merged */
+        uint8_t mark;  /* of an item's first: the round of the merge that named it last */
 };
 
 /* What is known about the value of the last SET. */
@@ -418,6 +418,8 @@ struct crdt {
         uint8_t bound_count;
         bool evicted;     /* the content here is not whole */
         bool opaque_lost; /* evicted here */
+        uint8_t round;    /* of the merge that marks what it names; 0: there was none */
+        bool open;        /* slices of a state are still to come: it is not packed */
 };
 
 /* Clocks of `origin` in (low, high) may have been lost by a crash: the vector does not cover them.
@@ -714,10 +716,43 @@ enum crdt_state_kind {
 MUST_USE enum err crdt_state_encode(const struct crdt_env *env, const struct crdt *crdt,
                                     enum crdt_state_kind kind, struct buffer *buffer);
 
+/* Which slice of a large key a state is (crdt/slice.h). */
+struct crdt_slice_mark {
+        bool there; /* false: the whole key */
+        bool first, last;
+        bool judges; /* elements whose hash has `class` in its low `bits` are all told by now */
+        uint8_t bits;
+        uint64_t class;
+};
+
+/* A walk through one key, slice by slice: zeroed, and `point` initialised, at its begin. */
+struct crdt_slice {
+        bool begun;
+        uint8_t section;
+        uint8_t bits;
+        uint64_t at;
+        struct crdt_stream_id id;
+        struct buffer point; /* in a list */
+};
+
+/* Appends the next slice of a key, with values: about `items_max` elements or `bytes_max` bytes of
+ * them, at least one; all in one state where it fits into the first. *ret_done: that was the last.
+ * The key may change between the calls. ERR_NOMEM. */
+MUST_USE enum err crdt_slice_encode(const struct crdt_env *env, const struct crdt *crdt,
+                                    struct crdt_slice *slice, uint64_t items_max,
+                                    uint64_t bytes_max, struct buffer *buffer, bool *ret_done);
+void crdt_slice_fini(struct crdt_slice *slice);
+
 /* A decoded and validated state of a key. Slices are borrowed from the input. */
 struct crdt_state {
         struct crdt_name name;
-        struct crdt head; /* without tables and arrays */
+        struct crdt_slice_mark mark;
+        struct bytes elements_range; /* of a slice */
+        struct bytes entries_range;
+        bool elements_told, entries_told;
+        const struct crdt_seen *begin; /* of a slice, set by who merges: what its sender had seen
+                                        * before the first; NULL: not all slices have come */
+        struct crdt head;              /* without tables and arrays */
         bool value_there;
         struct bytes value; /* of the string or the opaque value */
         struct bytes counts;

@@ -92,7 +92,14 @@ struct items_sweep {
         struct crdt_items *items;
         bool quiet; /* the native key has gone as a whole */
         const struct crdt_seen *sender;
+        struct table_class class; /* the others are left alone */
 };
+/* By the state that is being merged, or a slice of the same round. */
+static inline bool item_named(const struct items_sweep *sweep, const struct item *item)
+{
+        return item->one.mark == sweep->crdt->round;
+}
+
 void items_sweep_run(struct items_sweep *sweep, struct crdt_items **slot,
                      bool (*survives)(struct items_sweep *sweep, struct item *item),
                      bool (*drop)(void *context, struct node *node));
@@ -110,8 +117,9 @@ void bounds_prune(const struct crdt_env *env, struct crdt *crdt);
 
 void members_flush(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *seen);
 
-/* What the merged state did not mention though its sender had seen it goes; marks are cleared. */
-void members_absent(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *sender);
+/* What the merged state did not mention, of that class, though its sender had seen it goes. */
+void members_absent(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *sender,
+                    struct table_class class);
 /* The same for the dots of one member that the state does mention. */
 void member_absent_dots(struct crdt_env *env, struct crdt *crdt, struct bytes member,
                         const struct vector *told, const struct crdt_seen *sender);
@@ -160,7 +168,8 @@ void fields_flush(struct crdt_env *env, struct crdt *crdt, const struct crdt_see
 /* A field of a state; then, of what none mentioned, what its sender had seen. */
 void field_merge(struct crdt_env *env, struct crdt *crdt, const struct field_told *told,
                  const struct crdt_seen *sender);
-void fields_absent(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *sender);
+void fields_absent(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *sender,
+                   struct table_class class);
 
 /* slice name, stamp, u8 1: removed, 2: increments follow; [VALUES and not removed: slice value]
  * [SAVED: the base, u64 clock of its last change] [counts]. */

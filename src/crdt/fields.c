@@ -304,7 +304,7 @@ void fields_sweep(struct crdt_env *env, struct crdt *crdt)
 
 static bool base_told(const struct items_sweep *sweep, struct item *item)
 {
-        return item->one.count == 0 || item->one.removed || item->one.mark ||
+        return item->one.count == 0 || item->one.removed || item_named(sweep, item) ||
                !crdt_seen_covers(sweep->sender, dot_stamp(item->one));
 }
 
@@ -313,7 +313,7 @@ static bool field_told_survives(struct items_sweep *sweep, struct item *item)
 {
         static const struct vector none;
         struct tally *tally = tally_of(item);
-        if (tally != NULL && !item->one.mark &&
+        if (tally != NULL && !item_named(sweep, item) &&
             counter_absent(&tally->counter, &none, sweep->sender))
                 tally->dirty = true;
         return (base_there(item) && base_told(sweep, item)) || field_counted(sweep->crdt, item);
@@ -326,7 +326,6 @@ static bool field_absent(void *context, struct node *node)
         bool was = field_shown(item);
         bool told = base_told(sweep, item);
         field_told_survives(sweep, item);
-        item->one.mark = false;
         if (!told)
                 base_drop(sweep->env, item);
         if (told && (tally_of(item) == NULL || !item->tally->dirty))
@@ -334,9 +333,10 @@ static bool field_absent(void *context, struct node *node)
         return field_swept(sweep, item, was);
 }
 
-void fields_absent(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *sender)
+void fields_absent(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *sender,
+                   struct table_class class)
 {
-        struct items_sweep sweep = {.env = env, .crdt = crdt, .sender = sender};
+        struct items_sweep sweep = {.env = env, .crdt = crdt, .sender = sender, .class = class};
         items_sweep_run(&sweep, &crdt->fields, field_told_survives, field_absent);
 }
 
@@ -490,7 +490,7 @@ void field_merge(struct crdt_env *env, struct crdt *crdt, const struct field_tol
         if (item == NULL)
                 return;
         bool was = field_shown(item);
-        item->one.mark = true;
+        item->one.mark = crdt->round;
         if (told->tallied || tally_of(item) != NULL) {
                 if (tally_make(env, crdt, item) == NULL)
                         return;

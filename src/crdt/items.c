@@ -217,13 +217,13 @@ void items_sweep_run(struct items_sweep *sweep, struct crdt_items **slot,
         if (sweep->items == NULL)
                 return;
         struct crdt_env *env = sweep->env;
-        if (sweep->items->live > 0 && sweep_takes_all(sweep, survives)) {
+        if (sweep->class.bits == 0 && sweep->items->live > 0 && sweep_takes_all(sweep, survives)) {
                 sweep->quiet = true;
                 env->fresh = true;
                 if (env->native != NULL)
                         env->native->key_delete(env->native->context, env->name);
         }
-        table_sweep(&sweep->items->table, drop, sweep);
+        table_sweep_class(&sweep->items->table, sweep->class, drop, sweep);
         if (sweep->items->table.count == 0)
                 items_free(&env->table, slot);
 }
@@ -348,7 +348,7 @@ static bool member_told_survives(struct items_sweep *sweep, struct item *item)
 {
         const struct crdt_dot *dots = item_dots(item);
         for (unsigned i = 0; i < item->one.count; i++) {
-                if (!dots[i].removed && (item->one.mark || dot_told(sweep, &dots[i])))
+                if (!dots[i].removed && (item_named(sweep, item) || dot_told(sweep, &dots[i])))
                         return true;
         }
         return false;
@@ -359,17 +359,17 @@ static bool member_absent(void *context, struct node *node)
         struct items_sweep *sweep = context;
         struct item *item = item_of(node);
         bool was = item_visible(item);
-        for (unsigned i = item->one.count; i > 0 && !item->one.mark; i--) {
+        for (unsigned i = item->one.count; i > 0 && !item_named(sweep, item); i--) {
                 if (!dot_told(sweep, &item_dots(item)[i - 1]))
                         item_dot_retire(sweep->env, item, i - 1);
         }
-        item->one.mark = false;
         return member_swept(sweep, item, was);
 }
 
-void members_absent(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *sender)
+void members_absent(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *sender,
+                    struct table_class class)
 {
-        struct items_sweep sweep = {.env = env, .crdt = crdt, .sender = sender};
+        struct items_sweep sweep = {.env = env, .crdt = crdt, .sender = sender, .class = class};
         items_sweep_run(&sweep, &crdt->members, member_told_survives, member_absent);
 }
 
@@ -408,7 +408,7 @@ void member_absent_dots(struct crdt_env *env, struct crdt *crdt, struct bytes me
         if (item == NULL)
                 return;
         bool was = item_visible(item);
-        item->one.mark = true;
+        item->one.mark = crdt->round;
         for (unsigned i = item->one.count; i > 0; i--) {
                 struct crdt_dot dot = item_dots(item)[i - 1];
                 if (!dot.removed && !vector_covers(told, dot_stamp(dot)) &&

@@ -605,6 +605,16 @@ void list_sets(const struct crdt_list *list,
         }
 }
 
+bool list_set_of(const struct table_env *env, const struct crdt_list *list, struct stamp stamp,
+                 uint32_t index, struct list_set *ret)
+{
+        const struct value *value = value_find(env, list, stamp, index);
+        if (value == NULL)
+                return false;
+        *ret = (struct list_set){key_read(value), value->stamp, value->text, value->waits};
+        return true;
+}
+
 /* Calls for the runs of [index, index + count): how many there are, and each. */
 static uint64_t runs_walk(const struct crdt_list *list, uint64_t index, uint64_t count,
                           struct buffer *buffer)

@@ -190,8 +190,38 @@ struct list_place list_place_read(struct cursor *cursor, uint64_t hlc_max);
 void list_state_write(const struct crdt_env *env, const struct crdt *crdt,
                       enum crdt_state_kind kind, struct buffer *buffer);
 struct bytes list_state_check(struct cursor *cursor, enum crdt_state_kind kind, uint64_t hlc_max);
+
+/* `range` empty: that was the whole list. */
 void list_state_merge(struct crdt_env *env, struct crdt *crdt, struct bytes state,
-                      enum crdt_state_kind kind, const struct crdt_seen *sender);
+                      struct bytes range, enum crdt_state_kind kind,
+                      const struct crdt_seen *sender);
+
+/* What of a list a slice tells, and judges: from a point on (flag 1, else from the begin) up to
+ * another (flag 2, else to the end), which is not in it.
+ *
+ *      u8 flags, [point] [point]      point: place, stamp, varint index
+ *
+ * Tells the next slice of the list, which may be NULL, with values, from `point` on (empty: the
+ * begin), and moves it. True where that was the end. What was removed or set before it came goes
+ * with the first. */
+struct slice_budget;
+bool list_slice_write(const struct crdt_env *env, const struct crdt_list *list,
+                      struct buffer *point, struct slice_budget *budget, struct buffer *range,
+                      struct buffer *state);
+struct bytes list_range_check(struct cursor *cursor, uint64_t hlc_max);
+
+struct list_range {
+        bool from_there, to_there;
+        struct list_point from, to;
+};
+struct list_range list_range_read(struct cursor *cursor, uint64_t hlc_max);
+
+/* The text of an element, as the native has it. */
+void list_text_write(const struct crdt_env *env, uint64_t index, struct buffer *buffer);
+
+/* The value that was set of an element, if one was. */
+bool list_set_of(const struct table_env *env, const struct crdt_list *list, struct stamp stamp,
+                 uint32_t index, struct list_set *ret);
 
 /* The same for the same elements and values, however they are kept. */
 uint64_t list_digest(const struct crdt_list *list);

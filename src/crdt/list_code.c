@@ -99,7 +99,7 @@ struct sets_write {
 };
 
 /* The text of an element, as the native has it. */
-static void text_write(const struct crdt_env *env, uint64_t index, struct buffer *buffer)
+void list_text_write(const struct crdt_env *env, uint64_t index, struct buffer *buffer)
 {
         struct bytes text = {0};
         if (env->native == NULL ||
@@ -122,7 +122,7 @@ static void set_write(void *context, const struct list_set *set)
                 struct list_point point =
                         list_point_of(table, write->list, set->name, set->name.first);
                 CHECK(list_find(table, write->list, &point, &at));
-                text_write(write->env, list_rank(write->list, at), write->buffer);
+                list_text_write(write->env, list_rank(write->list, at), write->buffer);
         }
 }
 
@@ -142,7 +142,7 @@ static void spans_write(const struct crdt_env *env, const struct crdt_list *list
                 if (run.kind == LIST_BETWEEN)
                         list_place_write(buffer, list_place_of(&env->table, list, run.stamp));
                 for (uint32_t i = 0; i < run.count && kind == CRDT_STATE_VALUES; i++)
-                        text_write(env, index++, buffer);
+                        list_text_write(env, index++, buffer);
         }
 }
 
@@ -333,8 +333,27 @@ static void absent_run(struct absent *absent, struct list_run run)
         }
 }
 
+/* How many of the run stand before the point. */
+static uint32_t run_before(const struct absent *absent, struct list_run run,
+                           const struct list_point *point)
+{
+        uint32_t low = 0;
+        uint32_t high = run.count;
+        while (low < high) {
+                uint32_t middle = low + (high - low) / 2;
+                struct list_point there =
+                        list_point_of(&absent->env->table, absent->list, run, run.first + middle);
+                if (list_point_compare(&there, point) < 0)
+                        low = middle + 1;
+                else
+                        high = middle;
+        }
+        return low;
+}
+
 static void elements_absent(struct crdt_env *env, struct crdt *crdt, struct bytes state,
-                            enum crdt_state_kind kind, const struct crdt_seen *sender)
+                            struct list_range range, enum crdt_state_kind kind,
+                            const struct crdt_seen *sender)
 {
         struct absent absent = {.env = env, .sender = sender, .kind = kind, .list = crdt->list};
         if (crdt->list == NULL || crdt->list->length == 0)
@@ -344,9 +363,16 @@ static void elements_absent(struct crdt_env *env, struct crdt *crdt, struct byte
         buffer_init(&absent.dead, env->table.heap);
         told_next(&absent);
         struct list_at at = {0};
+        if (range.from_there)
+                list_find(&env->table, crdt->list, &range.from, &at);
         struct list_run run = list_next(crdt->list, &at);
-        for (; run.count > 0; run = list_next(crdt->list, &at))
+        for (; run.count > 0; run = list_next(crdt->list, &at)) {
+                uint32_t count = run.count;
+                run.count = range.to_there ? run_before(&absent, run, &range.to) : count;
                 absent_run(&absent, run);
+                if (run.count < count)
+                        break;
+        }
         if (absent.dead.err != ERR_NONE)
                 env->err = absent.dead.err;
         struct cursor dead = cursor_of(buffer_view(&absent.dead));
@@ -356,9 +382,13 @@ static void elements_absent(struct crdt_env *env, struct crdt *crdt, struct byte
 }
 
 void list_state_merge(struct crdt_env *env, struct crdt *crdt, struct bytes state,
-                      enum crdt_state_kind kind, const struct crdt_seen *sender)
+                      struct bytes range, enum crdt_state_kind kind, const struct crdt_seen *sender)
 {
         struct cursor cursor = cursor_of(state);
+        struct cursor range_cursor = cursor_of(range);
+        struct list_range judged = {0};
+        if (range.len > 0)
+                judged = list_range_read(&range_cursor, UINT64_MAX);
         if (state.len > 0) {
                 spans_merge(env, crdt, &cursor, kind);
                 for (uint64_t i = cursor_varint(&cursor); i > 0; i--) {
@@ -368,7 +398,7 @@ void list_state_merge(struct crdt_env *env, struct crdt *crdt, struct bytes stat
                 for (uint64_t i = cursor_varint(&cursor); i > 0; i--)
                         list_remove(env, crdt, list_run_read(&cursor, UINT64_MAX));
         }
-        elements_absent(env, crdt, state, kind, sender);
+        elements_absent(env, crdt, state, judged, kind, sender);
         list_prune(env, crdt);
 }
 

@@ -295,7 +295,8 @@ struct crdt_pack *crdt_pack_make(const struct table_env *env, const struct crdt 
                 uint64_t aligned[MAKE_BYTES_MAX / sizeof(uint64_t) + 2];
         } room;
         enum pack_type type = PACK_COUNTER;
-        if (!only_type(crdt, &type) || !only_part(crdt, type) || crdt_type(crdt) != types[type])
+        if (crdt->open || !only_type(crdt, &type) || !only_part(crdt, type) ||
+            crdt_type(crdt) != types[type])
                 return NULL;
         struct stamp last = crdt->last[types[type]];
         uint8_t *bytes = (uint8_t *)&room + offsetof(struct crdt_pack, bytes);

@@ -336,6 +336,20 @@ static void removal_remember(struct crdt_env *env, struct crdt_stream *stream,
         removals[stream->removal_count++] = *removal;
 }
 
+void stream_range_take(struct crdt_env *env, struct crdt_stream *stream, struct crdt_stream_id low,
+                       struct crdt_stream_id high,
+                       bool (*takes)(const void *context, const struct stream_entry *entry),
+                       const void *context)
+{
+        size_t first = stream_seek(stream, low);
+        size_t last = stream_seek(stream, high);
+        last += last < stream->count &&
+                stream_id_compare(stream_entry_at(stream, last)->id, high) == 0;
+        if (first < last)
+                entries_take(env, stream, first, last, takes, context);
+        hidden_show(env, stream);
+}
+
 void stream_remove(struct crdt_env *env, struct crdt *crdt, const struct stream_removal *removal)
 {
         bool remember = !removal_done(env, removal);
@@ -347,13 +361,7 @@ void stream_remove(struct crdt_env *env, struct crdt *crdt, const struct stream_
         if (remember)
                 removal_remember(env, stream, removal);
         hidden_take(env, stream, removal_takes, removal);
-        size_t first = stream_seek(stream, removal->low);
-        size_t last = stream_seek(stream, removal->high);
-        last += last < stream->count &&
-                stream_id_compare(stream_entry_at(stream, last)->id, removal->high) == 0;
-        if (first < last)
-                entries_take(env, stream, first, last, removal_takes, removal);
-        hidden_show(env, stream);
+        stream_range_take(env, stream, removal->low, removal->high, removal_takes, removal);
 }
 
 static bool sweep_takes(const void *context, const struct stream_entry *entry)

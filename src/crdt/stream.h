@@ -79,6 +79,11 @@ void stream_prune(struct crdt_env *env, struct crdt *crdt);
 void stream_entries_take(struct crdt_env *env, struct crdt_stream *stream,
                          bool (*takes)(const void *context, const struct stream_entry *entry),
                          const void *context);
+/* The same of those from `low` to `high`. */
+void stream_range_take(struct crdt_env *env, struct crdt_stream *stream, struct crdt_stream_id low,
+                       struct crdt_stream_id high,
+                       bool (*takes)(const void *context, const struct stream_entry *entry),
+                       const void *context);
 void stream_hidden_drop(const struct table_env *env, struct crdt_stream *stream, size_t at);
 
 /* The entry's stamps, all of that id, are raised in *ret. */
@@ -97,8 +102,20 @@ void stream_removal_read(struct cursor *cursor, uint64_t hlc_max, struct stream_
 void stream_state_write(const struct crdt_env *env, const struct crdt *crdt,
                         enum crdt_state_kind kind, struct buffer *buffer);
 struct bytes stream_state_check(struct cursor *cursor, enum crdt_state_kind kind, uint64_t hlc_max);
+/* `range` empty: that was the whole stream. */
 void stream_state_merge(struct crdt_env *env, struct crdt *crdt, struct bytes state,
-                        enum crdt_state_kind kind, const struct crdt_seen *sender);
+                        struct bytes range, enum crdt_state_kind kind,
+                        const struct crdt_seen *sender);
+
+/* What of a stream a slice tells, and judges: id, id; both are in it.
+ *
+ * Tells the next slice of the stream, which may be NULL, with values, from the id on, and moves it.
+ * True where that was the end. Removals go with the first. */
+struct slice_budget;
+bool stream_slice_write(const struct crdt_env *env, const struct crdt_stream *stream,
+                        struct crdt_stream_id *id, struct slice_budget *budget,
+                        struct buffer *range, struct buffer *state);
+struct bytes stream_range_check(struct cursor *cursor);
 uint64_t stream_digest(const struct crdt_stream *stream);
 
 #endif

@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "crdt/lists.h"
+#include "crdt/slice.h"
 
 enum {
         ENTRY_LEN_MIN = 2 + 9,
@@ -77,6 +78,41 @@ static void fields_write(const struct crdt_env *env, struct crdt_stream_id id,
         buffer_slice(buffer, (struct bytes){0});
 }
 
+/* Both ids are in it. */
+struct stream_range {
+        struct crdt_stream_id low, high;
+};
+
+static bool range_has(struct stream_range range, struct crdt_stream_id id)
+{
+        return stream_id_compare(range.low, id) <= 0 && stream_id_compare(id, range.high) <= 0;
+}
+
+static void hidden_write(struct buffer *buffer, const struct crdt_stream *stream,
+                         struct stream_range range)
+{
+        uint64_t count = 0;
+        for (size_t i = 0; i < stream->hidden_count; i++)
+                count += range_has(range, stream->hidden[i].entry.id);
+        buffer_varint(buffer, count);
+        for (size_t i = 0; i < stream->hidden_count; i++) {
+                if (!range_has(range, stream->hidden[i].entry.id))
+                        continue;
+                entry_write(buffer, &stream->hidden[i].entry);
+                buffer_slice(buffer, stream->hidden[i].fields);
+        }
+}
+
+static void removals_write(struct buffer *buffer, const struct crdt_stream *stream, size_t count)
+{
+        buffer_varint(buffer, count);
+        for (size_t i = 0; i < count; i++) {
+                stream_id_write(buffer, stream->removals[i].low);
+                stream_id_write(buffer, stream->removals[i].high);
+                vector_encode(&stream->removals[i].seen, buffer);
+        }
+}
+
 void stream_state_write(const struct crdt_env *env, const struct crdt *crdt,
                         enum crdt_state_kind kind, struct buffer *buffer)
 {
@@ -89,17 +125,53 @@ void stream_state_write(const struct crdt_env *env, const struct crdt *crdt,
                 if (kind == CRDT_STATE_VALUES)
                         fields_write(env, stream_entry_at(stream, i)->id, buffer);
         }
-        buffer_varint(buffer, stream->hidden_count);
-        for (size_t i = 0; i < stream->hidden_count; i++) {
-                entry_write(buffer, &stream->hidden[i].entry);
-                buffer_slice(buffer, stream->hidden[i].fields);
+        hidden_write(buffer, stream, (struct stream_range){.high = {UINT64_MAX, UINT64_MAX}});
+        removals_write(buffer, stream, stream->removal_count);
+}
+
+static struct crdt_stream_id id_after(struct crdt_stream_id id)
+{
+        id.seq++;
+        id.ms += id.seq == 0;
+        return id;
+}
+
+bool stream_slice_write(const struct crdt_env *env, const struct crdt_stream *stream,
+                        struct crdt_stream_id *id, struct slice_budget *budget,
+                        struct buffer *range_told, struct buffer *state)
+{
+        static const struct crdt_stream nothing;
+        struct stream_range range = {*id, {UINT64_MAX, UINT64_MAX}};
+        struct crdt_stream_id last = {0};
+        struct buffer entries;
+        bool more = budget->items > 0 && budget->bytes > 0;
+        uint64_t count = 0;
+        stream = stream == NULL ? &nothing : stream;
+        buffer_init(&entries, env->table.heap);
+        size_t at = stream_seek(stream, *id);
+        for (; at < stream->count && more; at++, count++) {
+                size_t from = entries.len;
+                last = stream_entry_at(stream, at)->id;
+                entry_write(&entries, stream_entry_at(stream, at));
+                fields_write(env, last, &entries);
+                more = slice_spend(budget, entries.len - from);
         }
-        buffer_varint(buffer, stream->removal_count);
-        for (size_t i = 0; i < stream->removal_count; i++) {
-                stream_id_write(buffer, stream->removals[i].low);
-                stream_id_write(buffer, stream->removals[i].high);
-                vector_encode(&stream->removals[i].seen, buffer);
+        bool end = at == stream->count;
+        if (!end) {
+                range.high = last;
+                *id = id_after(last);
         }
+        stream_id_write(range_told, range.low);
+        stream_id_write(range_told, range.high);
+        stream_id_write(state, end ? stream->last : last);
+        buffer_varint(state, count);
+        buffer_bytes(state, buffer_view(&entries));
+        hidden_write(state, stream, range);
+        bool first = range.low.ms == 0 && range.low.seq == 0;
+        removals_write(state, stream, first ? stream->removal_count : 0);
+        state->err = entries.err != ERR_NONE ? entries.err : state->err;
+        buffer_fini(&entries);
+        return end;
 }
 
 /* ---- read */
@@ -121,6 +193,22 @@ static struct bytes hidden_fields_read(struct cursor *cursor)
         if (cursor_done(&inner) != ERR_NONE)
                 cursor_fail(cursor, ERR_MALFORMED);
         return fields;
+}
+
+static struct stream_range range_read(struct cursor *cursor)
+{
+        struct stream_range range = {.low = stream_id_read(cursor)};
+        range.high = stream_id_read(cursor);
+        return range;
+}
+
+struct bytes stream_range_check(struct cursor *cursor)
+{
+        const uint8_t *from = cursor->at;
+        struct stream_range range = range_read(cursor);
+        if (stream_id_compare(range.low, range.high) > 0)
+                cursor_fail(cursor, ERR_MALFORMED);
+        return cursor_failed(cursor) ? (struct bytes){0} : cursor_since(cursor, from);
 }
 
 struct bytes stream_state_check(struct cursor *cursor, enum crdt_state_kind kind, uint64_t hlc_max)
@@ -229,7 +317,8 @@ static bool hidden_absent_takes(const struct told *told, const struct stream_ent
 }
 
 static void absent_take(struct crdt_env *env, struct crdt *crdt, struct bytes state,
-                        enum crdt_state_kind kind, const struct crdt_seen *sender)
+                        struct stream_range range, enum crdt_state_kind kind,
+                        const struct crdt_seen *sender)
 {
         struct cursor cursor = cursor_of(state);
         struct stream_entry next = {0};
@@ -257,16 +346,22 @@ static void absent_take(struct crdt_env *env, struct crdt *crdt, struct bytes st
         }
         told_next(&told);
         for (size_t i = crdt->stream->hidden_count; i > 0; i--) {
-                if (hidden_absent_takes(&told, &crdt->stream->hidden[i - 1].entry))
+                if (range_has(range, crdt->stream->hidden[i - 1].entry.id) &&
+                    hidden_absent_takes(&told, &crdt->stream->hidden[i - 1].entry))
                         stream_hidden_drop(&env->table, crdt->stream, i - 1);
         }
-        stream_entries_take(env, crdt->stream, absent_takes, &told);
+        stream_range_take(env, crdt->stream, range.low, range.high, absent_takes, &told);
 }
 
 void stream_state_merge(struct crdt_env *env, struct crdt *crdt, struct bytes state,
-                        enum crdt_state_kind kind, const struct crdt_seen *sender)
+                        struct bytes range, enum crdt_state_kind kind,
+                        const struct crdt_seen *sender)
 {
+        struct stream_range judged = {.high = {UINT64_MAX, UINT64_MAX}};
+        struct cursor range_cursor = cursor_of(range);
         struct cursor cursor = cursor_of(state);
+        if (range.len > 0)
+                judged = range_read(&range_cursor);
         if (state.len > 0) {
                 stream_raise(env, crdt, stream_id_read(&cursor));
                 for (uint64_t i = cursor_varint(&cursor); i > 0; i--) {
@@ -289,7 +384,7 @@ void stream_state_merge(struct crdt_env *env, struct crdt *crdt, struct bytes st
                         stream_remove(env, crdt, &removal);
                 }
         }
-        absent_take(env, crdt, state, kind, sender);
+        absent_take(env, crdt, state, judged, kind, sender);
         stream_prune(env, crdt);
 }
 

@@ -349,12 +349,17 @@ void table_remove(const struct table_env *env, struct table *table, struct node 
 
 /* ---- walking */
 
+static uint64_t bits_swapped(uint64_t value, unsigned by, uint64_t mask)
+{
+        return (value >> by & mask) | (value & mask) << by;
+}
+
 static uint64_t bits_reversed(uint64_t value)
 {
-        uint64_t result = 0;
-        for (unsigned i = 0; i < 64; i++)
-                result |= (value >> i & 1) << (63 - i);
-        return result;
+        value = bits_swapped(value, 1, 0x5555555555555555);
+        value = bits_swapped(value, 2, 0x3333333333333333);
+        value = bits_swapped(value, 4, 0x0f0f0f0f0f0f0f0f);
+        return __builtin_bswap64(value);
 }
 
 /* The next cursor for a table with this mask. */
@@ -395,22 +400,34 @@ uint64_t table_scan(const struct table *table, uint64_t cursor,
         return cursor;
 }
 
-void table_sweep(struct table *table, bool (*drop)(void *context, struct node *node), void *context)
+static void chain_sweep(struct table *table, struct bucket *bucket,
+                        bool (*drop)(void *context, struct node *node), void *context)
 {
-        for (unsigned side = 0; side < 2; side++) {
-                for (size_t i = 0; i < table->size[side]; i++) {
-                        struct bucket *bucket = &table->buckets[side][i];
-                        for (; bucket != NULL; bucket = bucket_next(bucket)) {
-                                for (unsigned at = 0; at < SLOTS; at++) {
-                                        if (bucket->tags[at] == 0 ||
-                                            !drop(context, bucket->slots[at].node))
-                                                continue;
-                                        bucket->tags[at] = 0;
-                                        table->count--;
-                                }
-                        }
+        for (; bucket != NULL; bucket = bucket_next(bucket)) {
+                for (unsigned at = 0; at < SLOTS; at++) {
+                        if (bucket->tags[at] == 0 || !drop(context, bucket->slots[at].node))
+                                continue;
+                        bucket->tags[at] = 0;
+                        table->count--;
                 }
         }
+}
+
+void table_sweep_class(struct table *table, struct table_class class,
+                       bool (*drop)(void *context, struct node *node), void *context)
+{
+        uint64_t step = (uint64_t)1 << class.bits;
+        for (unsigned side = 0; side < 2; side++) {
+                size_t size = table->size[side];
+                size_t first = size == 0 ? 0 : (size_t) class.value & (size - 1);
+                for (uint64_t i = first; i < size; i += step)
+                        chain_sweep(table, &table->buckets[side][i], drop, context);
+        }
+}
+
+void table_sweep(struct table *table, bool (*drop)(void *context, struct node *node), void *context)
+{
+        table_sweep_class(table, (struct table_class){0}, drop, context);
 }
 
 /* The bucket after the one that the walk is in; false at the end. */

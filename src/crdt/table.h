@@ -82,6 +82,15 @@ uint64_t table_scan(const struct table *table, uint64_t cursor,
 void table_sweep(struct table *table, bool (*drop)(void *context, struct node *node),
                  void *context);
 
+/* The nodes whose hash ends in these bits: all classes of as many bits are the whole table, also
+ * where it is resized between them. `value` < 2^bits. A small table is met several times. */
+struct table_class {
+        uint8_t bits;
+        uint64_t value;
+};
+void table_sweep_class(struct table *table, struct table_class class,
+                       bool (*drop)(void *context, struct node *node), void *context);
+
 /* All nodes, in no order: for (i = {0}; (node = table_next(table, &i)) != NULL;). The table must
  * not change meanwhile; a node that was given may be freed before the next is asked for. */
 struct table_walk {

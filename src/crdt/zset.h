@@ -23,7 +23,7 @@ struct zset_dot {
         region_id origin;
         bool removed;
         uint8_t count; /* of a member's first: how many there are */
-        bool mark;     /* of a member's first: met in the state that is being merged */
+        uint8_t mark;  /* of a member's first: the round of the merge that named it last */
 };
 
 /* What few members have. */
@@ -79,7 +79,8 @@ void zset_sweep(struct crdt_env *env, struct crdt *crdt);
 void zset_flush(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *seen);
 
 /* Of what a state did not mention, what its sender had seen. */
-void zset_absent(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *sender);
+void zset_absent(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *sender,
+                 struct table_class class);
 
 /* Forgets what nobody needs; returns how many members went. */
 uint64_t zset_collect(struct crdt_env *env, struct crdt *crdt, uint64_t stable);
@@ -154,7 +155,9 @@ uint64_t zset_newest(const struct crdt_seen *seen);
  * rising, u64 clock, u8 1: removed, else u64 bits of the score) each, [increments: u64 clock of the
  * last change, counts as in counter.h] each. */
 void zset_state_write(const struct crdt *crdt, struct buffer *buffer);
+void zset_member_write(struct zset_member *member, struct buffer *buffer);
 struct bytes zset_state_check(struct cursor *cursor, uint64_t hlc_max);
+/* Merges what is told; what is not, zset_absent judges. */
 void zset_state_merge(struct crdt_env *env, struct crdt *crdt, struct bytes members,
                       const struct crdt_seen *sender);
 uint64_t zset_digest(const struct crdt *crdt, bool all);

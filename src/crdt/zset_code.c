@@ -162,7 +162,7 @@ void zset_bounds(const struct crdt_zset *zset, struct vector *bounds)
 
 /* ---- state */
 
-static void member_write(struct zset_member *member, struct buffer *buffer)
+void zset_member_write(struct zset_member *member, struct buffer *buffer)
 {
         const struct zset_dot *dots = zset_dots(member);
         buffer_slice(buffer, node_key(&member->node));
@@ -187,7 +187,7 @@ void zset_state_write(const struct crdt *crdt, struct buffer *buffer)
         buffer_varint(buffer, crdt->zset->table.count);
         struct node *node = table_next(&crdt->zset->table, &walk);
         for (; node != NULL; node = table_next(&crdt->zset->table, &walk))
-                member_write(zset_member_of(node), buffer);
+                zset_member_write(zset_member_of(node), buffer);
 }
 
 static struct zset_dot told_dot(struct cursor *cursor, uint64_t hlc_max, region_id *origin_last)
@@ -298,7 +298,7 @@ static void merge_member(struct crdt_env *env, struct crdt *crdt, const struct z
         struct zset_shown was = zset_shown(member);
         merge_dots(env, crdt, member, told, sender);
         merge_counts(env, crdt, member, told, sender);
-        member->one.mark = true;
+        member->one.mark = crdt->round;
         zset_changed(env, crdt, member, was);
 }
 
@@ -312,7 +312,6 @@ void zset_state_merge(struct crdt_env *env, struct crdt *crdt, struct bytes memb
                 told_read(&cursor, UINT64_MAX, &told);
                 merge_member(env, crdt, &told, sender);
         }
-        zset_absent(env, crdt, sender);
 }
 
 /* ---- digest */

@@ -11,6 +11,7 @@ struct sweep {
         struct crdt_env *env;
         struct crdt *crdt;
         const struct crdt_seen *sender; /* NULL: what goes dies by the key, which is remembered */
+        struct table_class class;       /* the others are left alone */
         uint64_t stable;
         uint64_t count;
         bool quiet; /* the native key has gone as a whole */
@@ -32,10 +33,15 @@ static bool dies_seen(const struct sweep *sweep, const struct zset_member *membe
         return !dot->removed && crdt_seen_covers(sweep->sender, zset_stamp(dot));
 }
 
+static bool named(const struct sweep *sweep, const struct zset_member *member)
+{
+        return member->one.mark == sweep->crdt->round;
+}
+
 static bool dies_untold(const struct sweep *sweep, const struct zset_member *member,
                         const struct zset_dot *dot)
 {
-        return !member->one.mark && dies_seen(sweep, member, dot);
+        return !named(sweep, member) && dies_seen(sweep, member, dot);
 }
 
 static bool counts(const struct sweep *sweep, const struct zset_member *member)
@@ -80,7 +86,6 @@ static bool sweep_member(void *context, struct node *node)
                 else
                         zset_dot_drop(env, member, i - 1);
         }
-        member->one.mark = false;
         const struct crdt_native *native = env->native;
         if (sweep->quiet)
                 env->native = NULL;
@@ -96,13 +101,13 @@ static void sweep_run(struct sweep *sweep)
 {
         struct crdt_env *env = sweep->env;
         struct crdt *crdt = sweep->crdt;
-        if (crdt->zset->live > 0 && takes_all(sweep)) {
+        if (sweep->class.bits == 0 && crdt->zset->live > 0 && takes_all(sweep)) {
                 sweep->quiet = true;
                 env->fresh = true;
                 if (env->native != NULL)
                         env->native->key_delete(env->native->context, env->name);
         }
-        table_sweep(&crdt->zset->table, sweep_member, sweep);
+        table_sweep_class(&crdt->zset->table, sweep->class, sweep_member, sweep);
         if (crdt->zset->table.count == 0)
                 zset_free(&env->table, &crdt->zset);
 }
@@ -121,26 +126,26 @@ void zset_flush(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen 
                 sweep_run(&sweep);
 }
 
-/* Told ones were cut where they were merged. */
-static void cut_untold(struct crdt *crdt, const struct crdt_seen *sender)
+/* Named ones were cut where they were merged. Frees nothing. */
+static bool cut_unnamed(void *context, struct node *node)
 {
         static const struct vector none;
-        struct table_walk walk = {0};
-        struct node *node = table_next(&crdt->zset->table, &walk);
-        for (; node != NULL; node = table_next(&crdt->zset->table, &walk)) {
-                struct zset_member *member = zset_member_of(node);
-                if (zset_tallied(member) && !member->one.mark &&
-                    counter_absent(&member->more->counter, &none, sender))
-                        zset_touch(member, zset_newest(sender));
-        }
+        const struct sweep *sweep = context;
+        struct zset_member *member = zset_member_of(node);
+        if (zset_tallied(member) && !named(sweep, member) &&
+            counter_absent(&member->more->counter, &none, sweep->sender))
+                zset_touch(member, zset_newest(sweep->sender));
+        return false;
 }
 
-void zset_absent(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *sender)
+void zset_absent(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen *sender,
+                 struct table_class class)
 {
-        struct sweep sweep = {.env = env, .crdt = crdt, .sender = sender, .dies = dies_untold};
+        struct sweep sweep = {
+                .env = env, .crdt = crdt, .sender = sender, .dies = dies_untold, .class = class};
         if (crdt->zset == NULL)
                 return;
-        cut_untold(crdt, sender);
+        table_sweep_class(&crdt->zset->table, class, cut_unnamed, &sweep);
         sweep_run(&sweep);
 }
 

@@ -66,6 +66,7 @@ void keyspace_free(struct keyspace *keyspace)
         buffer_fini(&keyspace->text);
         buffer_fini(&keyspace->before);
         flushes_free(keyspace);
+        scan_places_free(keyspace);
         heap_free(keyspace->heap, keyspace);
 }
 

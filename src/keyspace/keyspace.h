@@ -41,6 +41,7 @@ struct keyspace_config {
         uint64_t ring_bytes;      /* limit of the deltas ring, >= 4096; taken as it fills */
         uint64_t drift_max_ms;    /* how far a remote clock may be ahead of the wall clock */
         bool several;             /* one of several servers of its region */
+        uint32_t slice_items;     /* of a large key in one part of a state; 0: 1024 */
         uint64_t incarnation;     /* differs whenever memory was lost since */
         struct hash_key hash_key; /* secret and random in production, from the seed in simulation */
 };
@@ -515,9 +516,12 @@ MUST_USE enum err keyspace_close(struct keyspace *keyspace, uint64_t wall_ms, ui
 
 /* ---- state transfer -------------------------------------------------------------------------- */
 
-/* Appends the next part of the whole state to `buffer`, about `bytes_max` long (a large key is not
- * split); *cursor is 0 to begin, and 0 again at the end. A key that stays is never missed, whatever
- * happens to the table between calls; it may come twice. ERR_NOMEM. */
+/* Appends the next part of the whole state to `buffer`, about `bytes_max` long; *cursor is 0 to
+ * begin, and 0 again at the end. A key that stays is never missed, whatever happens to the table
+ * between calls; it may come twice. A large key comes in slices of `slice_items` elements or 64 KiB
+ * over several parts; one element, one string is never divided. A cursor from within a key goes on
+ * in it once, and for the last few scans; after that, or later, it begins with the key again.
+ * ERR_NOMEM. */
 MUST_USE enum err keyspace_scan(struct keyspace *keyspace, const struct crdt_native *native,
                                 uint64_t *cursor, size_t bytes_max, struct buffer *buffer);
 

@@ -34,8 +34,29 @@ struct transfer {
         uint64_t table_id;
         uint64_t next; /* cursor of the part that must come */
         uint8_t round;
+        uint8_t slice_round; /* of the key that comes in slices, as its metadata has it */
+        uint64_t slice_hash; /* of its name */
+        bool slicing;
         bool under_way; /* every part since the first has come in order */
         bool whole;     /* the last one too */
+};
+
+enum {
+        TRANSFER_VERSION = 3, /* of parts that hold whole keys alone */
+        TRANSFER_SLICED = 4,
+        TRANSFER_TO_AT = 18, /* offset of the second cursor */
+        SCAN_PLACES = 8,
+};
+
+/* Where a scan is inside of a large key (scan.c). */
+struct scan_key;
+struct scan_place {
+        uint32_t ticket; /* the cursor that goes on here names it; 0: free */
+        uint64_t bucket; /* cursor by which the keys were met */
+        uint64_t next;   /* and the one after it */
+        struct scan_key *keys;
+        struct crdt_slice slice; /* of the first of them */
+        uint64_t used;
 };
 
 /* A database was emptied, and writes that the flusher had seen may still come. */
@@ -80,6 +101,9 @@ struct keyspace {
         uint64_t collected_to;                        /* tombstones up to here may be gone */
         struct crdt_gone gone[CLOCK_REGIONS_MAX + 1]; /* as the others told it last */
         struct transfer transfer;
+        struct scan_place places[SCAN_PLACES];
+        uint32_t scan_ticket;
+        uint64_t scan_used;
         uint64_t collect_cursor;
         struct flush *flushes;
         unsigned flush_count;
@@ -186,6 +210,9 @@ uint64_t seen_solid(const struct crdt_seen *seen, region_id origin);
 
 /* A record of a life, in its place in the stream. */
 void keyspace_lived(struct keyspace *keyspace, const struct crdt_delta *delta);
+
+/* scan.c */
+void scan_places_free(struct keyspace *keyspace);
 
 /* relay.c */
 void relay_append(struct keyspace *keyspace, region_id origin, uint64_t hlc, struct bytes delta);

@@ -66,6 +66,7 @@ MUST_USE enum err shards_merge(const struct shards_stream *streams, unsigned cou
 
 /* A part of a state, as keyspace_scan made it. */
 struct shards_part {
+        bool sliced; /* it may hold slices of large keys */
         uint8_t origin;
         uint64_t table_id;
         uint64_t from;

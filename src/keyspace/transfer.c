@@ -1,4 +1,4 @@
-/* State transfer: the sender walks its table, the receiver merges key by key.
+/* State transfer: the sender walks its table (scan.c), the receiver merges key by key.
  *
  * A part of a state:
  *
@@ -12,91 +12,20 @@
  *      vector  the sender's positions now
  *      vector  up to where it may have more than it claims, see keyspace_hole
  *      flushes that the sender remembers, as in flush.c
- *      keys    as in crdt/state.c, to the end
+ *      keys    as in crdt/state.c, to the end; a large one in slices, over several parts
  *
  * Each part is judged by the vector that came with it. The vector of the first part is what the
  * receiver takes over at the end, since every later part includes it. A key that no part has
  * mentioned is not at the sender, whether never, or deleted and collected: of its content here,
  * what the sender had seen at the begin is dead, and the rest stays. This holds only if every part
- * has been merged in order, which the cursors prove. */
+ * has been merged in order, which the cursors prove. The same goes for the slices of one key. */
 #include "base/check.h"
 #include "keyspace/keyspace_priv.h"
 #include "keyspace/shards.h"
 
 enum {
-        TRANSFER_VERSION = 3,
-        TRANSFER_TO_AT = 18, /* offset of the second cursor */
-        SCAN_STEPS_MAX = 4096,
         ROUND_MAX = 255,
 };
-
-static uint64_t table_id(const struct keyspace *keyspace)
-{
-        uint64_t incarnation = keyspace->config.incarnation;
-        return hash_sip(keyspace->config.hash_key, bytes_of(&incarnation, sizeof incarnation));
-}
-
-/* ---- the sender */
-
-struct scan {
-        struct keyspace *keyspace;
-        const struct crdt_native *native;
-        struct buffer *buffer;
-        enum err err;
-};
-
-static void scan_entry(void *context, struct node *node)
-{
-        struct scan *scan = context;
-        struct entry *entry = entry_of(node);
-        if (scan->err != ERR_NONE)
-                return;
-        struct crdt_env env = keyspace_env(scan->keyspace, scan->native, entry_name(entry));
-        if (entry_type(entry) == CRDT_HLL)
-                env.stable = keyspace_stable(scan->keyspace);
-        scan->err = entry_encode(scan->keyspace, entry, &env, CRDT_STATE_VALUES, scan->buffer);
-}
-
-enum err keyspace_scan(struct keyspace *keyspace, const struct crdt_native *native,
-                       uint64_t *cursor, size_t bytes_max, struct buffer *buffer)
-{
-        size_t begin = buffer->len;
-        struct scan scan = {keyspace, native, buffer, ERR_NONE};
-        uint64_t at = *cursor;
-        buffer_u8(buffer, TRANSFER_VERSION);
-        buffer_u8(buffer, keyspace->config.origin);
-        buffer_u64(buffer, table_id(keyspace));
-        buffer_u64(buffer, at);
-        buffer_u64(buffer, 0);
-        buffer_u64(buffer, keyspace->hlc.last);
-        crdt_seen_encode(&keyspace->seen, buffer);
-        vector_encode(&keyspace->hinted, buffer);
-        flushes_encode(keyspace, buffer);
-        for (unsigned i = 0; i < SCAN_STEPS_MAX && scan.err == ERR_NONE; i++) {
-                at = table_scan(&keyspace->table, at, scan_entry, &scan);
-                if (at == 0 || buffer->len - begin >= bytes_max)
-                        break;
-        }
-        if (scan.err != ERR_NONE || buffer->err != ERR_NONE)
-                return ERR_NOMEM;
-        buffer_patch_u32(buffer, begin + TRANSFER_TO_AT, (uint32_t)at);
-        buffer_patch_u32(buffer, begin + TRANSFER_TO_AT + 4, (uint32_t)(at >> 32));
-        *cursor = at;
-        uint64_t own = vector_get(&keyspace->seen.vector, keyspace->config.origin);
-        keyspace->given = own > keyspace->given ? own : keyspace->given;
-        return ERR_NONE;
-}
-
-/* A walk counts in bit-reversed order, so that it stays right while the table grows. */
-unsigned keyspace_scan_permille(uint64_t cursor)
-{
-        uint64_t share = 0;
-        if (cursor == 0)
-                return 1000;
-        for (unsigned i = 0; i < 64; i++)
-                share |= (cursor >> i & 1) << (63 - i);
-        return (unsigned)((share >> 32) * 1000 >> 32);
-}
 
 /* ---- the receiver */
 
@@ -114,7 +43,7 @@ static enum err part_decode(struct cursor *cursor, struct part *ret)
 {
         struct part part = {0};
         uint8_t version = cursor_u8(cursor);
-        if (!cursor_failed(cursor) && version != TRANSFER_VERSION)
+        if (!cursor_failed(cursor) && version != TRANSFER_VERSION && version != TRANSFER_SLICED)
                 return ERR_VERSION;
         region_id origin = cursor_u8(cursor);
         part.table_id = cursor_u64(cursor);
@@ -164,7 +93,8 @@ enum err shards_part_read(struct bytes data, struct shards_part *ret)
         enum err err = part_decode(&cursor, &part);
         if (err != ERR_NONE)
                 return err;
-        *ret = (struct shards_part){.origin = part.sender.self,
+        *ret = (struct shards_part){.sliced = data.ptr[0] == TRANSFER_SLICED,
+                                    .origin = part.sender.self,
                                     .table_id = part.table_id,
                                     .from = part.from,
                                     .to = part.to,
@@ -178,7 +108,7 @@ enum err shards_part_read(struct bytes data, struct shards_part *ret)
 
 void shards_part_write(const struct shards_part *part, struct buffer *buffer)
 {
-        buffer_u8(buffer, TRANSFER_VERSION);
+        buffer_u8(buffer, part->sliced ? TRANSFER_SLICED : TRANSFER_VERSION);
         buffer_u8(buffer, part->origin);
         buffer_u64(buffer, part->table_id);
         buffer_u64(buffer, part->from);
@@ -201,6 +131,25 @@ static bool transfer_follows(const struct transfer *transfer, const struct part 
                vector_includes(&part->sender.vector, &transfer->sender.vector);
 }
 
+/* A slice that does not follow the one before it has lost its transfer: what no slice has named may
+ * be in one that never came. */
+static void slice_follow(struct keyspace *keyspace, struct crdt *crdt, struct crdt_state *state,
+                         uint64_t hash)
+{
+        struct transfer *transfer = &keyspace->transfer;
+        if (state->mark.first) {
+                transfer->slicing = true;
+                transfer->slice_hash = hash;
+        } else if (!transfer->slicing || transfer->slice_hash != hash ||
+                   (crdt->round != transfer->slice_round && crdt->round != 0)) {
+                transfer->under_way = false;
+        } else {
+                /* All of it went here since: nothing that is marked is left. */
+                crdt->round = transfer->slice_round;
+        }
+        state->begin = transfer->under_way ? &transfer->sender : NULL;
+}
+
 static enum err merge_key(struct keyspace *keyspace, const struct crdt_native *native,
                           struct cursor *cursor, const struct part *part,
                           struct keyspace_result *ret)
@@ -217,7 +166,13 @@ static enum err merge_key(struct keyspace *keyspace, const struct crdt_native *n
         if (state.hll_there || crdt->hll != NULL || state.head.last[CRDT_HLL].hlc != 0)
                 env.stable = keyspace_stable(keyspace);
         enum crdt_type was = crdt_type(crdt);
+        if (state.mark.there)
+                slice_follow(keyspace, crdt, &state, keyspace_name_hash(keyspace, state.name));
         crdt_merge(&env, crdt, &state, &part->sender);
+        if (state.mark.there) {
+                keyspace->transfer.slice_round = crdt->round;
+                keyspace->transfer.slicing = keyspace->transfer.slicing && !state.mark.last;
+        }
         ret->applied++;
         ret->conflicts += env.conflicts;
         keyspace->stats.conflicts += env.conflicts;

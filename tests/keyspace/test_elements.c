@@ -12,11 +12,14 @@ enum {
         FLIPS = 4000,
 };
 
+static uint32_t slice_items;
+
 static struct keyspace *made(struct heap *heap, region_id origin)
 {
         struct keyspace_config config = {.origin = origin,
                                          .ring_bytes = 1 << 16,
                                          .drift_max_ms = 5000,
+                                         .slice_items = slice_items,
                                          .incarnation = 1,
                                          .hash_key = {7, origin}};
         struct keyspace *keyspace = keyspace_new(heap, &config);
@@ -93,7 +96,9 @@ static void told_on(struct heap *heap, struct keyspace *keyspace)
         assert_int_equal(keyspace_digest(other), keyspace_digest(keyspace));
         keyspace_free(other);
         buffer_reset(&saved);
-        assert_int_equal(keyspace_scan(keyspace, NULL, &cursor, 1 << 20, &saved), ERR_NONE);
+        do
+                assert_int_equal(keyspace_scan(keyspace, NULL, &cursor, 1 << 20, &saved), ERR_NONE);
+        while (cursor != 0);
         buffer_fini(&saved);
 }
 
@@ -108,7 +113,7 @@ static void take(struct heap *heap, struct bytes data, uint64_t last, bool state
         keyspace_free(keyspace);
 }
 
-static void damaged(struct heap *heap, struct bytes data, uint64_t last, bool state)
+static void damaged(struct heap *heap, struct bytes data, uint64_t last, bool state, unsigned flips)
 {
         struct rng rng;
         rng_init(&rng, 5, state);
@@ -116,7 +121,7 @@ static void damaged(struct heap *heap, struct bytes data, uint64_t last, bool st
         assert_non_null(bytes);
         for (size_t len = 0; len <= data.len; len++)
                 take(heap, bytes_of(data.ptr, len), last, state);
-        for (unsigned i = 0; i < FLIPS; i++) {
+        for (unsigned i = 0; i < flips; i++) {
                 memcpy(bytes, data.ptr, data.len);
                 for (uint64_t n = rng_between(&rng, 1, 3); n > 0; n--)
                         bytes[rng_below(&rng, data.len)] ^= (uint8_t)(1u << rng_below(&rng, 8));
@@ -136,7 +141,7 @@ static void test_deltas(void **context)
         fill_zset(keyspace);
         assert_int_equal(keyspace_tail(keyspace, WALL_MS, 0, 1 << 20, &batch), ERR_NONE);
         assert_int_equal(batch.parts[1].len, 0);
-        damaged(&heap, batch.parts[0], batch.last, false);
+        damaged(&heap, batch.parts[0], batch.last, false, FLIPS);
         keyspace_free(keyspace);
         assert_int_equal(heap.used_bytes, 0);
 }
@@ -153,8 +158,31 @@ static void test_states(void **context)
         fill_zset(keyspace);
         buffer_init(&state, &heap);
         assert_int_equal(keyspace_scan(keyspace, NULL, &cursor, 1 << 20, &state), ERR_NONE);
-        damaged(&heap, buffer_view(&state), 0, true);
+        damaged(&heap, buffer_view(&state), 0, true, FLIPS);
         buffer_fini(&state);
+        keyspace_free(keyspace);
+        assert_int_equal(heap.used_bytes, 0);
+}
+
+/* The same in slices of a few elements: each part of the state is damaged. */
+static void test_slices(void **context)
+{
+        (void)context;
+        struct heap heap;
+        struct buffer state;
+        uint64_t cursor = 0;
+        heap_init(&heap, 0);
+        slice_items = 3;
+        struct keyspace *keyspace = made(&heap, 1);
+        fill(keyspace);
+        fill_zset(keyspace);
+        do {
+                buffer_init(&state, &heap);
+                assert_int_equal(keyspace_scan(keyspace, NULL, &cursor, 1 << 20, &state), ERR_NONE);
+                damaged(&heap, buffer_view(&state), 0, true, FLIPS / 8);
+                buffer_fini(&state);
+        } while (cursor != 0);
+        slice_items = 0;
         keyspace_free(keyspace);
         assert_int_equal(heap.used_bytes, 0);
 }
@@ -164,6 +192,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_deltas),
                 cmocka_unit_test(test_states),
+                cmocka_unit_test(test_slices),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
