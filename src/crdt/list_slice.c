@@ -1,6 +1,6 @@
-/* Slices of a list: ranges of places, which mean the same to all. A slice that is cut between elements
- * names the first element that is not in it; where that one has gone when the next slice is told,
- * its place stands all the same. Nothing fails but memory. */
+/* Slices of a list: ranges of places, which mean the same to all. A slice that is cut between
+ * elements names the first element that is not in it; where that one has gone when the next slice
+ * is told, its place stands all the same. Nothing fails but memory. */
 #include "crdt/list.h"
 
 #include "crdt/lists.h"

@@ -1,5 +1,5 @@
-/* What is remembered of a key longer than it shows, and for how long; the number that is the same for
- * the same content, however it came. Neither fails. */
+/* What is remembered of a key longer than it shows, and for how long; the number that is the same
+ * for the same content, however it came. Neither fails. */
 #include "crdt/counter.h"
 #include "crdt/crdt_priv.h"
 #include "crdt/list.h"

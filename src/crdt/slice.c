@@ -1,6 +1,6 @@
-/* Slices of a large key (slice.h): the walk of the one who tells, and the marks and judgement of the
- * one who merges. A walk may find the key changed from one slice to the next: what stays is told,
- * as with table_scan, and what is new may be. Nothing fails but memory. */
+/* Slices of a large key (slice.h): the walk of the one who tells, and the marks and judgement of
+ * the one who merges. A walk may find the key changed from one slice to the next: what stays is
+ * told, as with table_scan, and what is new may be. Nothing fails but memory. */
 #include "crdt/slice.h"
 
 #include "base/check.h"
@@ -16,6 +16,7 @@ enum {
         ROUND_MAX = UINT8_MAX,
         BITS_MAX = 32,
         EMPTY_BUCKETS_MAX = 8, /* of a table, for each item that a slice may tell */
+        JUDGED_TOLD = 8,       /* to judge an item takes so much less than to merge it */
 };
 
 enum section {
@@ -181,7 +182,7 @@ static void section_next(struct crdt_slice *slice, const struct crdt *crdt, uint
         slice->section++;
         slice->at = 0;
         if (slice->section == SECTION_JUDGE)
-                slice->bits = bits_for(tables_count(crdt), items_max);
+                slice->bits = bits_for(tables_count(crdt), items_max * JUDGED_TOLD);
 }
 
 static bool section_waits(const struct walk *walk, const struct crdt_slice *slice)

@@ -1,5 +1,5 @@
-/* The state of one key as bytes, as a whole or slice by slice; the layout is in state.c. What cannot be
- * read from the native is told as empty. Nothing fails but memory. */
+/* The state of one key as bytes, as a whole or slice by slice; the layout is in state.c. What
+ * cannot be read from the native is told as empty. Nothing fails but memory. */
 #include "crdt/counter.h"
 #include "crdt/hll.h"
 #include "crdt/list.h"

@@ -5,9 +5,9 @@
  *              bit 54: inside of large keys; bits 38 .. 53: a ticket, below: the table's cursor by
  *              which they were met
  *
- * Where such a walk is inside of a key is remembered here, for the few newest, and under a ticket that
- * is good for one part: a cursor that is asked for again, or whose place was given to another scan,
- * begins again with the keys that it had met. Bits from 56 on are the caller's. */
+ * Where such a walk is inside of a key is remembered here, for the few newest, and under a ticket
+ * that is good for one part: a cursor that is asked for again, or whose place was given to
+ * another scan, begins again with the keys that it had met. Bits from 56 on are the caller's. */
 #include "base/check.h"
 #include "keyspace/keyspace_priv.h"
 

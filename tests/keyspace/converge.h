@@ -122,7 +122,7 @@ static struct keyspace *keyspace_made(struct world *world, unsigned index)
                 .drift_max_ms = DRIFT_MS,
                 .incarnation = world->replicas[index].incarnation,
                 .hash_key = {world->seed, index},
-                .slice_items = (uint32_t)(world->seed % 4), /* 0: no key is large */
+                .slice_items = (uint32_t)((world->seed + 3) % 4), /* 0: no key is large */
         };
         struct keyspace *keyspace = keyspace_new(&world->heap, &config);
         CHECK(keyspace != NULL);

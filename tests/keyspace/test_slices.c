@@ -1,5 +1,6 @@
-/* Large keys in a state transfer: no part is long, whatever the key; nothing is lost or brought back
- * by what happens between two slices; a slice that is missing makes the transfer begin again. */
+/* Large keys in a state transfer: no part is long, whatever the key; nothing is lost or comes
+ * back by what happens between two slices; a slice that is missing makes the transfer begin
+ * again. */
 #include "base/rng.h"
 #include "keyspace/keyspace.h"
 

@@ -31,13 +31,14 @@ import policies
 import replaced
 import status
 import streams
+import transfers
 import waiting
 import zsets
 from harness import MODULE, Failed
 from tally import Tally
 
 THEMES = (groups, replaced, access, commands, counters, lives, policies, flushed, hyperloglog,
-          libraries, lists, streams, waiting, status, digests, events, feed, zsets)
+          libraries, lists, streams, waiting, status, digests, events, feed, zsets, transfers)
 
 
 def programs():
