@@ -5,7 +5,8 @@
  *                              what happened to it after that revision, as soon as there is
  *                              something; without one: from now on
  *   POST /locks/KEY/acquire    {"owner", "ttl_ms", "wait_ms", "shared", "slots", "delay_ms",
- *                               "session", "detect", "fresh"}; owner and ttl_ms are wanted
+ *                               "session", "detect", "fresh", "also": [key...]}; owner and ttl_ms
+ *                               are wanted
  *   POST /locks/KEY/renew      {"owner", "token", "ttl_ms"}
  *   POST /locks/KEY/release    {"owner", "token"}
  *
@@ -29,6 +30,7 @@ struct body {
         int shared;
         int detect;
         int fresh;
+        json_t *also;
 };
 
 static const struct action {
@@ -37,9 +39,9 @@ static const struct action {
         const char *format; /* of body_read */
         const char *problem;
 } actions[] = {
-        {"/acquire", REQUEST_LOCK_ACQUIRE, "{s:s, s:I, s?I, s?I, s?I, s?I, s?b, s?b, s?b !}",
+        {"/acquire", REQUEST_LOCK_ACQUIRE, "{s:s, s:I, s?I, s?I, s?I, s?I, s?b, s?b, s?b, s?o !}",
          "want {\"owner\": ..., \"ttl_ms\": ...}, and may have wait_ms, shared, slots, delay_ms, "
-         "session, detect, fresh"},
+         "session, detect, fresh, also"},
         {"/renew", REQUEST_LOCK_RENEW, "{s:s, s:I, s:I !}",
          "want {\"owner\": ..., \"token\": ..., \"ttl_ms\": ...}"},
         {"/release", REQUEST_LOCK_RELEASE, "{s:s, s:I !}", "want {\"owner\": ..., \"token\": ...}"},
@@ -58,18 +60,37 @@ static bool body_read(json_t *json, const struct action *action, struct body *bo
                                    &body->ttl_ms, "wait_ms", &body->wait_ms, "delay_ms",
                                    &body->delay_ms, "slots", &body->slots, "session",
                                    &body->session, "shared", &body->shared, "detect", &body->detect,
-                                   "fresh", &body->fresh) == 0;
+                                   "fresh", &body->fresh, "also", &body->also) == 0;
         if (action->kind == REQUEST_LOCK_RENEW)
                 return json_unpack(json, action->format, "owner", &body->owner, "token",
                                    &body->token, "ttl_ms", &body->ttl_ms) == 0;
         return json_unpack(json, action->format, "owner", &body->owner, "token", &body->token) == 0;
 }
 
-static bool body_request(const struct body *body, struct request *request)
+/* The keys that are asked for with the first one. */
+static bool also_read(const json_t *keys, struct buffer *out)
+{
+        size_t i;
+        const json_t *key;
+        buffer_reset(out);
+        if (keys != NULL && !json_is_array(keys))
+                return false;
+        json_array_foreach(keys, i, key)
+        {
+                if (!json_is_string(key))
+                        return false;
+                buffer_slice(out, bytes_of(json_string_value(key), json_string_length(key)));
+        }
+        return out->err == ERR_NONE;
+}
+
+static bool body_request(const struct body *body, struct buffer *also, struct request *request)
 {
         if (body->ttl_ms < 0 || body->wait_ms < 0 || body->delay_ms < 0 || body->slots < 0 ||
-            body->slots > LOCK_SLOTS_MAX || body->session < 0 || body->token < 0)
+            body->slots > LOCK_SLOTS_MAX || body->session < 0 || body->token < 0 ||
+            !also_read(body->also, also))
                 return false;
+        request->lock.also = buffer_view(also);
         request->lock.owner = bytes_of_str(body->owner);
         request->lock.ttl_ms = (uint64_t)body->ttl_ms;
         request->lock.wait_ms = (uint64_t)body->wait_ms;
@@ -121,8 +142,8 @@ json_t *api_http_watch_reply(const struct reply *reply)
                          (int)reply->watch.more, "changes", changes);
 }
 
-json_t *api_http_lock_post(const char *path, struct bytes text, struct request *request,
-                           const char **ret_problem)
+json_t *api_http_lock_post(const char *path, struct bytes text, struct buffer *also,
+                           struct request *request, const char **ret_problem)
 {
         const char *word = strrchr(path, '/');
         struct body body = {0};
@@ -138,7 +159,7 @@ json_t *api_http_lock_post(const char *path, struct bytes text, struct request *
                 request->lock.key = bytes_of((const uint8_t *)path + strlen(PREFIX),
                                              (size_t)(word - path) - strlen(PREFIX));
                 if (json != NULL && body_read(json, &actions[i], &body) &&
-                    body_request(&body, request))
+                    body_request(&body, also, request))
                         return json;
                 json_decref(json);
                 return NULL;

@@ -24,7 +24,8 @@ bool command_number(const struct command *command, size_t index, const char *wha
 
 #define WATCH_USAGE "key [PREFIX] [AFTER revision] [WAIT ms]"
 #define ACQUIRE_USAGE                                                                              \
-        "key owner ttl-ms [WAIT ms] [SHARED | SLOTS n] [DELAY ms] [SESSION id] [DETECT] [FRESH]"
+        "key owner ttl-ms [WAIT ms] [SHARED | SLOTS n] [DELAY ms] [SESSION id] [DETECT] [FRESH] "  \
+        "[ALSO key]..."
 
 /* One option of LOCK.ACQUIRE, whose number is the argument after it. */
 static bool acquire_option(struct command *command, size_t *at, struct request *request)
@@ -39,6 +40,11 @@ static bool acquire_option(struct command *command, size_t *at, struct request *
         }
         if (resp_is(name, "FRESH") || resp_is(name, "DETECT")) {
                 request->lock.flags |= resp_is(name, "FRESH") ? LOCK_FRESH : LOCK_DETECT;
+                return true;
+        }
+        if (resp_is(name, "ALSO") && *at + 1 < command_args(command)) {
+                *at += 1;
+                buffer_slice(&command->client->locks->api->txn, command_arg(command, *at));
                 return true;
         }
         if (resp_is(name, "WAIT")) {
@@ -76,10 +82,15 @@ static bool request_acquire(struct command *command, struct request *request)
         request->lock.owner = command_arg(command, 2);
         if (!command_number(command, 3, "the time to live", &request->lock.ttl_ms))
                 return false;
+        struct buffer *also = &command->client->locks->api->txn;
+        buffer_reset(also);
         for (size_t i = 4; i < command_args(command); i++)
                 if (!acquire_option(command, &i, request))
                         return false;
-        return true;
+        request->lock.also = buffer_view(also);
+        if (also->err != ERR_NONE)
+                resp_write_error(command->out, "LIMIT this node is out of memory");
+        return also->err == ERR_NONE;
 }
 
 static bool request_renew(struct command *command, struct request *request)
@@ -237,7 +248,8 @@ static void answer_command(const struct command *command);
 #define KV_WRITE_USAGE " [SESSION id OWNER name] [ID text] [KEEP] [ACTOR name]"
 
 static const struct command_row command_rows[] = {
-        {"LOCK.ACQUIRE", 4, 16, ACQUIRE_USAGE, REQUEST_LOCK_ACQUIRE, request_acquire, NULL},
+        {"LOCK.ACQUIRE", 4, 16 + 2 * (LOCK_SET_MAX - 1), ACQUIRE_USAGE, REQUEST_LOCK_ACQUIRE,
+         request_acquire, NULL},
         {"LOCK.RENEW", 5, 5, "key owner token ttl-ms", REQUEST_LOCK_RENEW, request_renew, NULL},
         {"LOCK.RELEASE", 4, 4, "key owner token", REQUEST_LOCK_RELEASE, request_release, NULL},
         {"LOCK.INFO", 2, 2, "key", REQUEST_LOCK_INFO, request_info, NULL},

@@ -159,10 +159,10 @@ bool api_kv_write(struct buffer *out, int protocol, enum api_form form, const st
 /* ---- api_http_locks.c ---- */
 /* Fills a request from the path, which it borrows. */
 void api_http_lock_get(const char *path, struct request *request);
-/* The same with a body. The request borrows from the path and from what is returned; the caller
- * releases that. NULL: `ret_problem` is a sentence. */
-json_t *api_http_lock_post(const char *path, struct bytes text, struct request *request,
-                           const char **ret_problem);
+/* The same with a body. The request borrows from the path, from `also` and from what is returned;
+ * the caller releases that. NULL: `ret_problem` is a sentence. */
+json_t *api_http_lock_post(const char *path, struct bytes text, struct buffer *also,
+                           struct request *request, const char **ret_problem);
 /* Fills a request from the query: one of key and prefix, and after and wait_ms as text; NULL: not
  * said. False: it is wrong. */
 bool api_http_lock_watch(const char *key, const char *prefix, const char *const numbers[2],

@@ -262,7 +262,8 @@ static void post_lock(struct ask *ask)
 {
         struct request request = {.kind = REQUEST_LOCK_ACQUIRE};
         const char *problem = NULL;
-        json_t *body = api_http_lock_post(ask->path, buffer_view(&ask->body), &request, &problem);
+        json_t *body = api_http_lock_post(ask->path, buffer_view(&ask->body), &ask->admin->api->txn,
+                                          &request, &problem);
         if (body == NULL)
                 ask_error(ask, MHD_HTTP_BAD_REQUEST, "BADREQUEST", problem);
         else

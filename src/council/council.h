@@ -73,8 +73,10 @@ struct council_command {
  * of two builds serve together while they are changed one by one; after the rise an older build
  * cannot take part any more: council_apply and council_restore say ERR_VERSION there.
  *
- *   2  values (COUNCIL_KV) */
-#define COUNCIL_LEVEL 2
+ *   2  values (COUNCIL_KV)
+ *   3  several locks at once (LOCK_ACQUIRE_ALL) */
+#define COUNCIL_LEVEL      3
+#define COUNCIL_LEVEL_SETS 3
 
 unsigned council_command_level(const struct council_command *command);
 

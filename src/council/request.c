@@ -8,8 +8,12 @@
 enum {
         REQUEST_VERSION = 1,
         REQUEST_VERSION_MODES = 2,
+        REQUEST_VERSION_SETS = 3,
         REPLY_VERSION = 1,
 };
+
+/* Too long by some, as names are. */
+#define ALSO_BYTES_MAX ((size_t)2 * LOCK_SET_MAX * (LOCK_KEY_BYTES_MAX + 2))
 
 static struct bytes text_decode(struct cursor *cursor, size_t max)
 {
@@ -351,15 +355,18 @@ static bool is_old(const struct request *request)
 void request_encode(const struct request *request, struct buffer *out)
 {
         bool old = is_old(request);
-        buffer_u8(out, old ? REQUEST_VERSION : REQUEST_VERSION_MODES);
+        bool sets = is_lock(request->kind) && request->lock.also.len > 0;
+        buffer_u8(out, sets ? REQUEST_VERSION_SETS : old ? REQUEST_VERSION : REQUEST_VERSION_MODES);
         buffer_u8(out, (uint8_t)request->kind);
         formats[request->kind].request_encode(request, out);
-        if (!is_lock(request->kind) || old)
+        if (!is_lock(request->kind) || (old && !sets))
                 return;
         buffer_varint(out, request->lock.slots);
         buffer_varint(out, request->lock.flags);
         buffer_varint(out, request->lock.delay_ms);
         buffer_varint(out, request->lock.session);
+        if (sets)
+                buffer_slice(out, request->lock.also);
 }
 
 enum err request_decode(struct bytes data, struct request *ret)
@@ -370,11 +377,13 @@ enum err request_decode(struct bytes data, struct request *ret)
         if (cursor_failed(&cursor))
                 return ERR_TRUNCATED;
         bool old = version == REQUEST_VERSION;
-        if (!old && version != REQUEST_VERSION_MODES)
+        bool sets = version == REQUEST_VERSION_SETS;
+        if (!old && !sets && version != REQUEST_VERSION_MODES)
                 return ERR_VERSION;
         if (kind < REQUEST_LOCK_ACQUIRE || kind >= REQUEST_KIND_COUNT ||
             (old ? kind > REQUEST_POSTGRES
-                 : !is_lock((enum request_kind)kind) && !is_kv((enum request_kind)kind)))
+                 : !is_lock((enum request_kind)kind) && !is_kv((enum request_kind)kind)) ||
+            (sets && kind != REQUEST_LOCK_ACQUIRE))
                 return ERR_MALFORMED;
         struct request request = {.kind = (enum request_kind)kind};
         formats[kind].request_decode(&cursor, &request);
@@ -384,6 +393,10 @@ enum err request_decode(struct bytes data, struct request *ret)
                 request.lock.delay_ms = cursor_varint(&cursor);
                 request.lock.session = cursor_varint(&cursor);
         }
+        if (sets)
+                request.lock.also = text_decode(&cursor, ALSO_BYTES_MAX);
+        if (sets && request.lock.also.len == 0)
+                return ERR_MALFORMED;
         enum err err = cursor_done(&cursor);
         if (err == ERR_NONE)
                 *ret = request;

@@ -5,7 +5,7 @@
  * Layout of both: u8 version (1), u8 kind, then the fields of the kind in the order of the struct,
  * integers as varints, slices as varint length and bytes. A request has version 2, and slots,
  * flags, delay_ms, session at its end, where one of these or its kind is not of version 1; those of
- * values have version 2 without them. */
+ * values have version 2 without them. Version 3 of a request for locks has also, too. */
 #ifndef MERIDIAN_COUNCIL_REQUEST_H
 #define MERIDIAN_COUNCIL_REQUEST_H
 
@@ -79,6 +79,7 @@ struct request {
                         uint32_t flags;     /* ACQUIRE, RENEW, RELEASE */
                         uint64_t delay_ms;  /* ACQUIRE */
                         uint64_t session;   /* ACQUIRE, SESSION_KEEP, SESSION_CLOSE; 0: none */
+                        struct bytes also;  /* ACQUIRE: other keys, all or none: lock/lock.h */
                 } lock;
                 struct {
                         struct bytes key; /* prefix */

@@ -1,14 +1,7 @@
 /* To ask for a lock: its holder or a waiter asks again, or it can be had, or not. */
 #include "lock/table.h"
 
-/* What an ACQUIRE asks for. */
-struct wish {
-        const struct lock_command *command;
-        struct session *session; /* NULL: a lease of its own */
-        uint32_t slots;
-};
-
-static void claim_fill(struct claim *claim, const struct wish *wish)
+void lock_claim_fill(struct claim *claim, const struct wish *wish)
 {
         claim->origin = wish->command->origin;
         claim->ttl_ms = wish->command->ttl_ms;
@@ -29,7 +22,7 @@ static struct claim *wish_claim(struct lock_table *table, const struct wish *wis
         if (claim == NULL)
                 table->fatal = true;
         else
-                claim_fill(claim, wish);
+                lock_claim_fill(claim, wish);
         return claim;
 }
 
@@ -60,7 +53,9 @@ static void holder_move(struct lock_table *table, const struct wish *wish, struc
                         uint64_t token)
 {
         table_unhold(table, claim);
-        claim_fill(claim, wish);
+        if (token != claim->timer.number)
+                lock_set_mark(table, claim, 1, 0);
+        lock_claim_fill(claim, wish);
         claim->lock->slots = claim->slots;
         table_hold(table, claim, wish->session, token, table->time_ms + claim->ttl_ms);
 }
@@ -86,7 +81,7 @@ static void acquire_held(struct lock_table *table, const struct wish *wish, stru
         lock_answer_holder(table, command->origin, LOCK_GRANTED, claim);
         if (!other)
                 return;
-        lock_event_add(table, LOCK_GRANTED, lock->key, claim->owner, claim->timer.number);
+        lock_event_add(table, LOCK_GRANTED, lock->key, claim->owner, lock_token_of(claim));
         lock_touch(table, lock);
 }
 
@@ -123,7 +118,7 @@ static void acquire_again(struct lock_table *table, const struct wish *wish, str
                                                .key = claim->lock->key,
                                                .owner = claim->owner,
                                        });
-        claim_fill(claim, wish);
+        lock_claim_fill(claim, wish);
         table_extend(table, &claim->timer, table->time_ms + command->wait_ms);
         lock_answer_lock(table, command, LOCK_QUEUED, claim->lock);
 }
@@ -133,16 +128,19 @@ static void acquire_other(struct lock_table *table, const struct wish *wish, str
         const struct lock_command *command = wish->command;
         struct claim *claim = table_waiter(lock, command->owner);
         if (claim != NULL && command->wait_ms > 0 && claim->slots == wish->slots &&
-            claim->session == wish->session) {
+            claim->session == wish->session && claim->set_next == NULL) {
                 acquire_again(table, wish, claim);
                 return;
         }
         if (claim != NULL) {
-                /* Who stood behind it comes first now. The lock stays: it was waited for. */
+                /* Who stood behind it comes first now. */
                 lock_wait_end(table, claim, LOCK_CANCELLED);
                 locks_serve(table);
+                lock = lock_slots_find(table, command->key);
         }
-        if (lock->waiters.count == 0 && lock_has_room(lock, wish->slots))
+        if (lock == NULL)
+                acquire_now(table, wish, NULL);
+        else if (lock->waiters.count == 0 && lock_has_room(lock, wish->slots))
                 acquire_now(table, wish, lock);
         else if (command->wait_ms == 0)
                 lock_answer_lock(table, command, LOCK_HELD, lock);
@@ -150,16 +148,22 @@ static void acquire_other(struct lock_table *table, const struct wish *wish, str
                 acquire_wait(table, wish, lock);
 }
 
+bool lock_wish(struct lock_table *table, const struct lock_command *command, struct wish *ret)
+{
+        *ret = (struct wish){.command = command, .slots = command->slots == 0 ? 1 : command->slots};
+        if (command->session == 0)
+                return true;
+        ret->session = lock_session_of(table, command);
+        if (ret->session == NULL)
+                lock_answer(table, command, LOCK_NO_SESSION);
+        return ret->session != NULL;
+}
+
 void lock_acquire(struct lock_table *table, const struct lock_command *command)
 {
-        struct wish wish = {.command = command, .slots = command->slots == 0 ? 1 : command->slots};
-        if (command->session != 0) {
-                wish.session = lock_session_of(table, command);
-                if (wish.session == NULL) {
-                        lock_answer(table, command, LOCK_NO_SESSION);
-                        return;
-                }
-        }
+        struct wish wish;
+        if (!lock_wish(table, command, &wish))
+                return;
         struct lock *lock = lock_slots_find(table, command->key);
         struct claim *held = lock == NULL ? NULL : table_holder(lock, command->owner);
         if (lock == NULL)

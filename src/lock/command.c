@@ -1,13 +1,15 @@
-/* Lock commands as bytes: u8 version (1 or 2), u8 op, varint time, slices key and owner, varints
+/* Lock commands as bytes: u8 version (1 to 3), u8 op, varint time, slices key and owner, varints
  * token, ttl, wait, then twice an origin (varints node, incarnation, sequence): who asks, and
  * whose wait is cancelled. Version 2 goes on with varints slots, flags, delay, session; it is
- * written where one of them, or the operation, is not of version 1. */
+ * written where one of them, or the operation, is not of version 1. Version 3 is for ACQUIRE_ALL,
+ * and has slice also at the end. */
 #include "base/cursor.h"
 #include "lock/lock.h"
 
 enum {
         COMMAND_VERSION = 1,
         COMMAND_VERSION_MODES = 2,
+        COMMAND_VERSION_SETS = 3,
 };
 
 /* Far beyond any clock, and far from where adding a ttl could wrap. */
@@ -38,7 +40,8 @@ static bool is_old(const struct lock_command *command)
 void lock_command_encode(const struct lock_command *command, struct buffer *out)
 {
         bool old = is_old(command);
-        buffer_u8(out, old ? COMMAND_VERSION : COMMAND_VERSION_MODES);
+        bool all = command->op == LOCK_ACQUIRE_ALL;
+        buffer_u8(out, all ? COMMAND_VERSION_SETS : old ? COMMAND_VERSION : COMMAND_VERSION_MODES);
         buffer_u8(out, (uint8_t)command->op);
         buffer_varint(out, command->now_ms);
         buffer_slice(out, command->key);
@@ -54,6 +57,8 @@ void lock_command_encode(const struct lock_command *command, struct buffer *out)
         buffer_varint(out, command->flags);
         buffer_varint(out, command->delay_ms);
         buffer_varint(out, command->session);
+        if (all)
+                buffer_slice(out, command->also);
 }
 
 enum err lock_command_decode(struct bytes data, struct lock_command *ret)
@@ -63,10 +68,11 @@ enum err lock_command_decode(struct bytes data, struct lock_command *ret)
         uint8_t op = cursor_u8(&cursor);
         if (cursor_failed(&cursor))
                 return ERR_TRUNCATED;
-        if (version != COMMAND_VERSION && version != COMMAND_VERSION_MODES)
+        if (version < COMMAND_VERSION || version > COMMAND_VERSION_SETS)
                 return ERR_VERSION;
         if (op < LOCK_TIME || op >= LOCK_OP_COUNT ||
-            (version == COMMAND_VERSION && op > LOCK_BREAK))
+            (version == COMMAND_VERSION && op > LOCK_BREAK) ||
+            (version == COMMAND_VERSION_SETS) != (op == LOCK_ACQUIRE_ALL))
                 return ERR_MALFORMED;
         struct lock_command command = {.op = (enum lock_op)op};
         command.now_ms = cursor_varint_max(&cursor, TIME_MS_MAX);
@@ -77,12 +83,14 @@ enum err lock_command_decode(struct bytes data, struct lock_command *ret)
         command.wait_ms = cursor_varint(&cursor);
         command.origin = origin_decode(&cursor);
         command.cancelled = origin_decode(&cursor);
-        if (version == COMMAND_VERSION_MODES) {
+        if (version != COMMAND_VERSION) {
                 command.slots = (uint32_t)cursor_varint_max(&cursor, UINT32_MAX);
                 command.flags = (uint32_t)cursor_varint_max(&cursor, UINT32_MAX);
                 command.delay_ms = cursor_varint(&cursor);
                 command.session = cursor_varint(&cursor);
         }
+        if (version == COMMAND_VERSION_SETS)
+                command.also = cursor_slice(&cursor);
         enum err err = cursor_done(&cursor);
         if (err == ERR_NONE)
                 *ret = command;

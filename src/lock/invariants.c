@@ -34,6 +34,15 @@ static void claim_check(const struct lock_table *table, const struct lock *lock,
         CHECK(claim->slots != 0 && claim->owner.len != 0);
         if (claim->session != NULL)
                 session_check(claim);
+        CHECK(claim->set_size >= 1 && claim->place < claim->set_size);
+        CHECK((claim->set_next != NULL) == (claim->set_size > 1 && !claim->held));
+        if (claim->set_next != NULL) {
+                const struct claim *next = claim->set_next;
+                CHECK(next->place == (claim->place + 1) % claim->set_size);
+                CHECK(next->set_size == claim->set_size && next->slots == claim->slots);
+                CHECK(next->timer.deadline == claim->timer.deadline);
+                CHECK(bytes_equal(next->owner, claim->owner) && next->session == claim->session);
+        }
         if (claim->held) {
                 CHECK(claim->slots == lock->slots);
                 CHECK(claim->timer.number <= lock->timer.number);
@@ -70,17 +79,14 @@ static void lock_check(const struct lock_table *table, const struct lock *lock)
 {
         CHECK(lock_slots_find(table, lock->key) == lock);
         CHECK(!lock->touched);
-        CHECK(lock->holders.count > 0 || lock->delayed);
+        CHECK(lock->holders.count > 0 || lock->delayed || lock->waiters.count > 0);
         CHECK(lock->holders.count <= lock->slots || lock->holders.count == 0);
         CHECK(lock->holders.count <= LOCK_HOLDERS_MAX);
         CHECK(!lock->delayed || (lock->timer.deadline > table->time_ms &&
                                  table->leases.items[lock->timer.at] == &lock->timer));
         claims_check(table, lock, &lock->holders, true);
         claims_check(table, lock, &lock->waiters, false);
-        const struct claim *head = lock->waiters.first;
-        /* Nobody waits who could have it. */
-        CHECK(head == NULL || lock->delayed || head->slots != lock->slots ||
-              lock->holders.count >= lock->slots || lock->holders.count >= LOCK_HOLDERS_MAX);
+        CHECK(!lock_head_ready(lock)); /* nobody waits who could have it */
 }
 
 static size_t sessions_check(const struct lock_table *table)
@@ -110,6 +116,7 @@ void lock_table_check(const struct lock_table *table)
         size_t waiters = 0;
         size_t holders = 0;
         size_t delays = 0;
+        size_t sets = 0;
         uint64_t token = 0;
         const struct lock *before = NULL;
         for (const struct lock *lock = table->first; lock != NULL; lock = lock->next) {
@@ -119,6 +126,10 @@ void lock_table_check(const struct lock_table *table)
                 waiters += lock->waiters.count;
                 holders += lock->holders.count;
                 delays += lock->delayed;
+                for (const struct claim *c = lock->holders.first; c != NULL; c = c->next)
+                        sets += c->set_size > 1;
+                for (const struct claim *c = lock->waiters.first; c != NULL; c = c->next)
+                        sets += c->set_size > 1;
                 token = lock->timer.number;
                 before = lock;
                 count++;
@@ -126,7 +137,7 @@ void lock_table_check(const struct lock_table *table)
         CHECK(table->last == before && table->touched_first == NULL);
         CHECK(table->count == count && table->holder_count == holders);
         CHECK(table->waiter_count == waiters && table->waits.count == waiters);
-        CHECK(table->delay_count == delays);
+        CHECK(table->delay_count == delays && table->set_count == sets);
         size_t by_session = sessions_check(table);
         CHECK(table->leases.count == holders - by_session + delays + table->session_count);
 }

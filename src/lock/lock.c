@@ -100,6 +100,11 @@ void lock_answer(struct lock_table *table, const struct lock_command *command,
                                });
 }
 
+uint64_t lock_token_of(const struct claim *claim)
+{
+        return claim->timer.number - claim->place;
+}
+
 /* A result about a holder. */
 void lock_answer_holder(struct lock_table *table, struct lock_origin origin,
                         enum lock_result_kind kind, const struct claim *claim)
@@ -109,7 +114,7 @@ void lock_answer_holder(struct lock_table *table, struct lock_origin origin,
                                        .origin = origin,
                                        .key = claim->lock->key,
                                        .owner = claim->owner,
-                                       .token.value = claim->timer.number,
+                                       .token.value = lock_token_of(claim),
                                        .ttl_ms = ttl_left(table, claim),
                                });
 }
@@ -122,13 +127,14 @@ void lock_answer_lock(struct lock_table *table, const struct lock_command *comma
                 lock_answer_holder(table, command->origin, kind, lock->holders.last);
                 return;
         }
-        lock_result_add(table, (struct lock_result){
-                                       .kind = kind,
-                                       .origin = command->origin,
-                                       .key = lock->key,
-                                       .token.value = lock->timer.number,
-                                       .ttl_ms = lock->timer.deadline - table->time_ms,
-                               });
+        lock_result_add(table,
+                        (struct lock_result){
+                                .kind = kind,
+                                .origin = command->origin,
+                                .key = lock->key,
+                                .token.value = lock->timer.number,
+                                .ttl_ms = lock->delayed ? lock->timer.deadline - table->time_ms : 0,
+                        });
 }
 
 uint64_t lock_token_next(struct lock_table *table)
@@ -164,6 +170,14 @@ bool lock_has_room(const struct lock *lock, uint32_t slots)
                lock->holders.count < LOCK_HOLDERS_MAX;
 }
 
+bool lock_head_ready(const struct lock *lock)
+{
+        const struct claim *head = lock->waiters.first;
+        if (head == NULL)
+                return false;
+        return head->set_next != NULL ? lock_set_ready(head) : lock_has_room(lock, head->slots);
+}
+
 void lock_grant(struct lock_table *table, struct claim *claim, struct session *session,
                 uint64_t token)
 {
@@ -176,9 +190,13 @@ void lock_grant(struct lock_table *table, struct claim *claim, struct session *s
 
 static void lock_serve(struct lock_table *table, struct lock *lock)
 {
-        while (lock->waiters.first != NULL && lock_has_room(lock, lock->waiters.first->slots)) {
+        while (lock_head_ready(lock)) {
                 struct claim *claim = lock->waiters.first;
                 struct session *session = claim->session;
+                if (claim->set_next != NULL) {
+                        lock_set_grant(table, claim);
+                        continue;
+                }
                 table_unwait(table, claim);
                 lock_grant(table, claim, session, lock_token_next(table));
         }
@@ -202,16 +220,21 @@ void locks_serve(struct lock_table *table)
 
 void lock_wait_end(struct lock_table *table, struct claim *claim, enum lock_result_kind kind)
 {
-        lock_touch(table, claim->lock);
+        claim = lock_set_first(claim);
         lock_result_add(table, (struct lock_result){
                                        .kind = kind,
                                        .origin = claim->origin,
                                        .key = claim->lock->key,
                                        .owner = claim->owner,
                                });
-        lock_event_add(table, LOCK_CANCELLED, claim->lock->key, claim->owner, 0);
-        table_unwait(table, claim);
-        lock_garbage(table, table_unclaim(table, claim));
+        for (size_t left = claim->set_next == NULL ? 1 : claim->set_size; left > 0; left--) {
+                struct claim *next = claim->set_next;
+                lock_touch(table, claim->lock);
+                lock_event_add(table, LOCK_CANCELLED, claim->lock->key, claim->owner, 0);
+                table_unwait(table, claim);
+                lock_garbage(table, table_unclaim(table, claim));
+                claim = next;
+        }
 }
 
 void lock_hold_end(struct lock_table *table, struct claim *claim, enum lock_result_kind kind,
@@ -220,7 +243,7 @@ void lock_hold_end(struct lock_table *table, struct claim *claim, enum lock_resu
         struct lock *lock = claim->lock;
         lock_touch(table, lock);
         lock_answer_holder(table, origin, kind, claim);
-        lock_event_add(table, kind, lock->key, claim->owner, claim->timer.number);
+        lock_event_add(table, kind, lock->key, claim->owner, lock_token_of(claim));
         table_unhold(table, claim);
         uint64_t until = table->time_ms + claim->delay_ms;
         if (kind == LOCK_EXPIRED && claim->delay_ms > 0 &&
@@ -272,7 +295,7 @@ static struct claim *holder_owned(struct lock_table *table, const struct lock_co
 {
         const struct lock *lock = lock_slots_find(table, command->key);
         struct claim *claim = lock == NULL ? NULL : table_holder(lock, command->owner);
-        bool known = claim != NULL && (claim->timer.number == command->token.value ||
+        bool known = claim != NULL && (lock_token_of(claim) == command->token.value ||
                                        (command->flags & LOCK_BY_OWNER) != 0);
         return known ? claim : NULL;
 }
@@ -333,6 +356,8 @@ static void lock_break(struct lock_table *table, const struct lock_command *comm
                         table->results[table->result_count - 1].token.value = token;
                 origin = (struct lock_origin){0};
         }
+        if (lock->holders.first == NULL && command->op == LOCK_BREAK)
+                lock_answer(table, command, LOCK_FREE);
         lock_touch(table, lock);
         table_delay(table, lock, 0);
         while (lock->holders.first != NULL) {
@@ -346,7 +371,7 @@ static void lock_look(struct lock_table *table, const struct lock_command *comma
         const struct lock *lock = lock_slots_find(table, command->key);
         const struct claim *claim = lock == NULL ? NULL : lock->holders.last;
         uint64_t token = command->token.value;
-        while (claim != NULL && token != 0 && claim->timer.number != token)
+        while (claim != NULL && token != 0 && lock_token_of(claim) != token)
                 claim = claim->before;
         if (claim != NULL)
                 lock_answer_holder(table, command->origin, LOCK_SEEN, claim);
@@ -378,6 +403,7 @@ static const struct operation {
         [LOCK_SESSION_OPEN] = {lock_session_open, false, true, true},
         [LOCK_SESSION_KEEP] = {lock_session_keep, false, true, false},
         [LOCK_SESSION_CLOSE] = {lock_session_close, false, true, false},
+        [LOCK_ACQUIRE_ALL] = {lock_acquire_all, true, true, true},
 };
 
 static bool command_valid(const struct lock_command *command, const struct operation *operation)
@@ -453,7 +479,7 @@ static struct lock_info info_of(const struct lock_table *table, const struct loc
         const struct claim *newest = lock->holders.last;
         return (struct lock_info){
                 .owner = newest->owner,
-                .token.value = newest->timer.number,
+                .token.value = lock_token_of(newest),
                 .ttl_ms = ttl_left(table, newest),
                 .waiters = lock->waiters.count,
                 .holders = lock->holders.count,
@@ -476,13 +502,13 @@ bool lock_find_holder(const struct lock_table *table, struct bytes key, struct l
 {
         const struct lock *lock = lock_slots_find(table, key);
         const struct claim *claim = lock == NULL ? NULL : lock->holders.last;
-        while (claim != NULL && token.value != 0 && claim->timer.number != token.value)
+        while (claim != NULL && token.value != 0 && lock_token_of(claim) != token.value)
                 claim = claim->before;
         if (claim == NULL)
                 return false;
         *ret = info_of(table, lock);
         ret->owner = claim->owner;
-        ret->token.value = claim->timer.number;
+        ret->token.value = lock_token_of(claim);
         ret->ttl_ms = ttl_left(table, claim);
         return true;
 }

@@ -22,6 +22,15 @@
  * that cannot. A holder that asks for other slots gets them, with a new token, where it is the only
  * holder, and is refused (LOCK_HELD) where it is not: two who waited for that would wait for ever.
  *
+ * Several at once. LOCK_ACQUIRE_ALL is granted all of its locks in one entry, or waits and holds
+ * none of them. It stands in the queues of all, in each behind who came before it, and has its turn
+ * when it is first in each of them and each has room; until then those behind it wait, also for a
+ * lock that is free. So nobody starves, and two such requests never wait for each other, whatever
+ * their order of names; who holds a lock and asks for others may, as ever (LOCK_DETECT). All locks
+ * of a grant show the same token, the first of as many as there are locks, all used up. Each is
+ * renewed and released by itself, or all by their session. Its owner holds none of them, or all
+ * from one such grant (a repeat); otherwise it is refused (LOCK_HELD).
+ *
  * Sessions. A lock may belong to a session instead of having a lease of its own: one keepalive
  * renews all of them, and the end of the session frees them and gives its waits up. A session
  * belongs to an owner, and its id is used up like a token.
@@ -55,6 +64,7 @@
 #define LOCK_SHARED          UINT32_MAX /* slots: any number, up to LOCK_HOLDERS_MAX */
 #define LOCK_HOLDERS_MAX     1024       /* of one lock; one more waits */
 #define LOCK_SLOTS_MAX       LOCK_HOLDERS_MAX
+#define LOCK_SET_MAX         16                         /* locks of one LOCK_ACQUIRE_ALL */
 #define LOCK_SESSIONS_MAX    65536                      /* of a table */
 #define LOCK_CLAIMS_MAX      4096                       /* locks and waits of one session */
 #define LOCK_EVENTS_MAX      65536                      /* remembered for who watches */
@@ -90,6 +100,7 @@ enum lock_op {
         LOCK_SESSION_OPEN,  /* owner ttl_ms */
         LOCK_SESSION_KEEP,  /* owner session: it ends its ttl from now */
         LOCK_SESSION_CLOSE, /* owner session */
+        LOCK_ACQUIRE_ALL,   /* as ACQUIRE, and `also` */
         LOCK_OP_COUNT,
 };
 
@@ -115,6 +126,7 @@ struct lock_command {
         uint32_t flags;    /* of LOCK_FLAGS */
         uint64_t delay_ms; /* ACQUIRE: after an expiry; 0: none */
         uint64_t session;  /* ACQUIRE: 0: a lease of its own; ttl_ms is not looked at otherwise */
+        struct bytes also; /* ACQUIRE_ALL: the other keys, each as a slice of buffer_slice */
 };
 
 enum lock_result_kind {

@@ -1,13 +1,14 @@
 /* The table as bytes. Sessions are written by id, locks by rising newest token, holders by token
  * and waiters by arrival, so equal tables give equal bytes.
  *
- *   u8 version (2), varints time, last token, last waiter number
+ *   u8 version (2; 3 where there are sets), varints time, last token, last waiter number
  *   varint count of sessions; each: slice owner, varints id, deadline, ttl
  *   varint count of locks; each:
  *     slice key, varints newest token, end of the delay (0: none), slots
  *     varint count of holders; each: claim, varints token, deadline (0: by its session)
  *     varint count of waiters; each: claim, varints number, deadline, node, incarnation, sequence
- *   a claim: slice owner, varints slots, ttl, delay, session (0: none)
+ *   a claim: slice owner, varints slots, ttl, delay, session (0: none); in version 3 u8 size of its
+ *            set (1: alone), u8 place in it
  *
  * Version 1, which is still read:
  *
@@ -23,29 +24,34 @@
 enum {
         SNAPSHOT_VERSION_OLD = 1,
         SNAPSHOT_VERSION = 2,
+        SNAPSHOT_VERSION_SETS = 3,
 };
 
 #define NUMBER_MAX (UINT64_MAX >> 2)
 
-static void claim_encode(const struct claim *claim, struct buffer *out)
+static void claim_encode(const struct claim *claim, bool sets, struct buffer *out)
 {
         buffer_slice(out, claim->owner);
         buffer_varint(out, claim->slots);
         buffer_varint(out, claim->ttl_ms);
         buffer_varint(out, claim->delay_ms);
         buffer_varint(out, claim->session == NULL ? 0 : claim->session->timer.number);
+        if (sets) {
+                buffer_u8(out, claim->set_size);
+                buffer_u8(out, claim->place);
+        }
 }
 
-static void holder_encode(const struct claim *holder, struct buffer *out)
+static void holder_encode(const struct claim *holder, bool sets, struct buffer *out)
 {
-        claim_encode(holder, out);
+        claim_encode(holder, sets, out);
         buffer_varint(out, holder->timer.number);
         buffer_varint(out, holder->session == NULL ? holder->timer.deadline : 0);
 }
 
-static void waiter_encode(const struct claim *waiter, struct buffer *out)
+static void waiter_encode(const struct claim *waiter, bool sets, struct buffer *out)
 {
-        claim_encode(waiter, out);
+        claim_encode(waiter, sets, out);
         buffer_varint(out, waiter->timer.number);
         buffer_varint(out, waiter->timer.deadline);
         buffer_varint(out, waiter->origin.node);
@@ -53,7 +59,7 @@ static void waiter_encode(const struct claim *waiter, struct buffer *out)
         buffer_varint(out, waiter->origin.sequence);
 }
 
-static void lock_encode(const struct lock *lock, struct buffer *out)
+static void lock_encode(const struct lock *lock, bool sets, struct buffer *out)
 {
         buffer_slice(out, lock->key);
         buffer_varint(out, lock->timer.number);
@@ -61,15 +67,16 @@ static void lock_encode(const struct lock *lock, struct buffer *out)
         buffer_varint(out, lock->holders.count > 0 ? lock->slots : 1);
         buffer_varint(out, lock->holders.count);
         for (const struct claim *claim = lock->holders.first; claim != NULL; claim = claim->next)
-                holder_encode(claim, out);
+                holder_encode(claim, sets, out);
         buffer_varint(out, lock->waiters.count);
         for (const struct claim *claim = lock->waiters.first; claim != NULL; claim = claim->next)
-                waiter_encode(claim, out);
+                waiter_encode(claim, sets, out);
 }
 
 void lock_table_encode(const struct lock_table *table, struct buffer *out)
 {
-        buffer_u8(out, SNAPSHOT_VERSION);
+        bool sets = table->set_count > 0;
+        buffer_u8(out, sets ? SNAPSHOT_VERSION_SETS : SNAPSHOT_VERSION);
         buffer_varint(out, table->time_ms);
         buffer_varint(out, table->last_token);
         buffer_varint(out, table->last_waiter);
@@ -82,7 +89,7 @@ void lock_table_encode(const struct lock_table *table, struct buffer *out)
         }
         buffer_varint(out, table->count);
         for (const struct lock *lock = table->first; lock != NULL; lock = lock->next)
-                lock_encode(lock, out);
+                lock_encode(lock, sets, out);
 }
 
 /* A name of 1 to `max` bytes. */
@@ -142,7 +149,21 @@ struct draft {
         uint64_t number;
         uint64_t deadline;
         struct lock_origin origin;
+        bool sets; /* such are told */
+        uint8_t set_size;
+        uint8_t place;
 };
+
+static void set_decode(struct cursor *cursor, struct draft *draft)
+{
+        draft->set_size = 1;
+        if (!draft->sets)
+                return;
+        draft->set_size = cursor_u8(cursor);
+        draft->place = cursor_u8(cursor);
+        want(cursor, draft->set_size >= 1 && draft->set_size <= LOCK_SET_MAX &&
+                             draft->place < draft->set_size);
+}
 
 static void claim_decode(struct cursor *cursor, const struct lock_table *table, struct draft *draft)
 {
@@ -152,6 +173,7 @@ static void claim_decode(struct cursor *cursor, const struct lock_table *table, 
         draft->ttl_ms = cursor_varint(cursor);
         draft->delay_ms = cursor_varint_max(cursor, LOCK_DELAY_MS_MAX);
         uint64_t id = cursor_varint(cursor);
+        set_decode(cursor, draft);
         if (id == 0) {
                 want(cursor, draft->ttl_ms >= LOCK_TTL_MS_MIN && draft->ttl_ms <= LOCK_TTL_MS_MAX);
                 return;
@@ -178,6 +200,7 @@ static struct claim *claim_insert(struct cursor *cursor, struct lock_table *tabl
         claim->ttl_ms = draft->ttl_ms;
         claim->delay_ms = draft->delay_ms;
         claim->origin = draft->origin;
+        lock_set_mark(table, claim, draft->set_size, draft->place);
         return claim;
 }
 
@@ -202,11 +225,13 @@ static void waiter_insert(struct cursor *cursor, struct lock_table *table, struc
                 table_wait(table, claim, draft->session, draft->number, draft->deadline);
 }
 
-static void holder_decode(struct cursor *cursor, struct lock_table *table, struct lock *lock)
+static void holder_decode(struct cursor *cursor, struct lock_table *table, struct lock *lock,
+                          bool sets)
 {
-        struct draft draft = {0};
+        struct draft draft = {.sets = sets};
         claim_decode(cursor, table, &draft);
         draft.number = cursor_varint_max(cursor, table->last_token);
+        want(cursor, draft.number > draft.place);
         if (draft.session == NULL)
                 draft.deadline = deadline_decode(cursor, table, LOCK_TTL_MS_MAX);
         else
@@ -214,9 +239,10 @@ static void holder_decode(struct cursor *cursor, struct lock_table *table, struc
         holder_insert(cursor, table, lock, &draft);
 }
 
-static void waiter_decode(struct cursor *cursor, struct lock_table *table, struct lock *lock)
+static void waiter_decode(struct cursor *cursor, struct lock_table *table, struct lock *lock,
+                          bool sets)
 {
-        struct draft draft = {0};
+        struct draft draft = {.sets = sets};
         claim_decode(cursor, table, &draft);
         draft.number = cursor_varint_max(cursor, table->last_waiter);
         draft.deadline = deadline_decode(cursor, table, LOCK_WAIT_MS_MAX);
@@ -240,16 +266,12 @@ static struct lock *lock_insert(struct cursor *cursor, struct lock_table *table,
 /* Nobody waits who could hold it, and it is there for a reason. */
 static bool lock_sound(const struct lock *lock)
 {
-        const struct claim *head = lock->waiters.first;
-        if (lock->delayed)
-                return true;
-        if (lock->holders.count == 0)
+        if (lock->holders.count == 0 && !lock->delayed && lock->waiters.count == 0)
                 return false;
-        return head == NULL || head->slots != lock->slots || lock->holders.count >= lock->slots ||
-               lock->holders.count >= LOCK_HOLDERS_MAX;
+        return !lock_head_ready(lock);
 }
 
-static void lock_decode(struct cursor *cursor, struct lock_table *table)
+static void lock_decode(struct cursor *cursor, struct lock_table *table, bool sets)
 {
         struct bytes key = name_decode(cursor, LOCK_KEY_BYTES_MAX);
         uint64_t token = cursor_varint_max(cursor, table->last_token);
@@ -264,20 +286,19 @@ static void lock_decode(struct cursor *cursor, struct lock_table *table)
         uint64_t holders = cursor_varint_max(cursor, LOCK_HOLDERS_MAX);
         want(cursor, holders > 0 || slots == 1);
         for (uint64_t i = 0; i < holders && !cursor_failed(cursor); i++)
-                holder_decode(cursor, table, lock);
+                holder_decode(cursor, table, lock, sets);
         uint64_t waiters = cursor_varint_max(cursor, LOCK_WAITERS_MAX);
         /* The first claim has made room for a delay, or there is none. */
         if (delayed != 0 && !cursor_failed(cursor) && !table_delay_first(table, lock, delayed))
                 cursor_fail(cursor, ERR_NOMEM);
         for (uint64_t i = 0; i < waiters && !cursor_failed(cursor); i++)
-                waiter_decode(cursor, table, lock);
-        want(cursor, lock_sound(lock));
+                waiter_decode(cursor, table, lock, sets);
 }
 
 static void lock_decode_old(struct cursor *cursor, struct lock_table *table)
 {
         struct bytes key = name_decode(cursor, LOCK_KEY_BYTES_MAX);
-        struct draft draft = {.slots = 1, .ttl_ms = LOCK_TTL_MS_MIN};
+        struct draft draft = {.slots = 1, .ttl_ms = LOCK_TTL_MS_MIN, .set_size = 1};
         draft.owner = name_decode(cursor, LOCK_OWNER_BYTES_MAX);
         draft.number = cursor_varint_max(cursor, table->last_token);
         draft.deadline = deadline_decode(cursor, table, LOCK_TTL_MS_MAX);
@@ -288,7 +309,7 @@ static void lock_decode_old(struct cursor *cursor, struct lock_table *table)
         lock->slots = 1;
         holder_insert(cursor, table, lock, &draft);
         for (uint64_t i = 0; i < waiters && !cursor_failed(cursor); i++) {
-                draft = (struct draft){.slots = 1};
+                draft = (struct draft){.slots = 1, .set_size = 1};
                 draft.owner = name_decode(cursor, LOCK_OWNER_BYTES_MAX);
                 draft.number = cursor_varint_max(cursor, table->last_waiter);
                 draft.deadline = deadline_decode(cursor, table, LOCK_WAIT_MS_MAX);
@@ -315,12 +336,67 @@ static void session_decode(struct cursor *cursor, struct lock_table *table)
                 session->ttl_ms = ttl_ms;
 }
 
+/* The next of a set's claims, where it fits the one before it: another key, all else the same. */
+static bool set_follows(const struct claim *before, const struct claim *claim)
+{
+        return claim->set_size == before->set_size && claim->place == before->place + 1 &&
+               claim->timer.number == before->timer.number + 1 && claim->slots == before->slots &&
+               claim->timer.deadline == before->timer.deadline && claim->ttl_ms == before->ttl_ms &&
+               claim->delay_ms == before->delay_ms && claim->session == before->session &&
+               lock_origin_equal(&claim->origin, &before->origin) &&
+               bytes_equal(claim->owner, before->owner) &&
+               bytes_compare(before->lock->key, claim->lock->key) < 0;
+}
+
+/* The waiter with that number, of those with that owner. */
+static struct claim *waiter_numbered(const struct lock_table *table, struct bytes owner,
+                                     uint64_t number)
+{
+        struct claim *claim = table_owner_chain(table, owner);
+        while (claim != NULL && claim->timer.number != number)
+                claim = claim->owner_next;
+        return claim;
+}
+
+/* Joins the set that begins with that claim. False: it is not whole. */
+static bool set_join(const struct lock_table *table, struct claim *first)
+{
+        struct claim *claim = first;
+        for (size_t i = 1; i < first->set_size; i++) {
+                struct claim *next = waiter_numbered(table, first->owner, first->timer.number + i);
+                if (next == NULL || next->set_next != NULL || !set_follows(claim, next))
+                        return false;
+                claim->set_next = next;
+                claim = next;
+        }
+        claim->set_next = first;
+        return true;
+}
+
+/* Joins the sets that wait, and looks at what depends on them. */
+static bool table_join(const struct lock_table *table)
+{
+        for (struct lock *lock = table->first; lock != NULL; lock = lock->next)
+                for (struct claim *c = lock->waiters.first; c != NULL; c = c->next)
+                        if (c->set_size > 1 && c->place == 0 && !set_join(table, c))
+                                return false;
+        for (struct lock *lock = table->first; lock != NULL; lock = lock->next) {
+                for (const struct claim *c = lock->waiters.first; c != NULL; c = c->next)
+                        if ((c->set_size > 1) != (c->set_next != NULL))
+                                return false;
+                if (!lock_sound(lock))
+                        return false;
+        }
+        return true;
+}
+
 static enum err table_decode(struct lock_table *table, struct bytes data)
 {
         struct cursor cursor = cursor_of(data);
         uint8_t version = cursor_u8(&cursor);
         bool old = version == SNAPSHOT_VERSION_OLD;
-        if (!cursor_failed(&cursor) && !old && version != SNAPSHOT_VERSION)
+        bool sets = version == SNAPSHOT_VERSION_SETS;
+        if (!cursor_failed(&cursor) && !old && !sets && version != SNAPSHOT_VERSION)
                 return ERR_VERSION;
         table->time_ms = cursor_varint_max(&cursor, NUMBER_MAX);
         table->last_token = cursor_varint_max(&cursor, NUMBER_MAX);
@@ -333,8 +409,10 @@ static enum err table_decode(struct lock_table *table, struct bytes data)
                 if (old)
                         lock_decode_old(&cursor, table);
                 else
-                        lock_decode(&cursor, table);
+                        lock_decode(&cursor, table, sets);
         }
+        want(&cursor, cursor_failed(&cursor) || table_join(table));
+        want(&cursor, sets == (table->set_count > 0));
         return cursor_done(&cursor);
 }
 

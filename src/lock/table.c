@@ -278,6 +278,7 @@ struct claim *table_claim(struct lock_table *table, struct lock *lock, struct by
                 return NULL;
         }
         claim->lock = lock;
+        claim->set_size = 1;
         claim->timer.kind = TIMER_CLAIM;
         return claim;
 }
@@ -285,6 +286,7 @@ struct claim *table_claim(struct lock_table *table, struct lock *lock, struct by
 struct bytes table_unclaim(struct lock_table *table, struct claim *claim)
 {
         struct bytes owner = claim->owner;
+        lock_set_mark(table, claim, 1, 0);
         heap_free(table->heap, claim);
         return owner;
 }
@@ -483,6 +485,7 @@ static void content_move(struct lock_table *to, const struct lock_table *from)
         to->holder_count = from->holder_count;
         to->waiter_count = from->waiter_count;
         to->session_count = from->session_count;
+        to->set_count = from->set_count;
         to->buckets = from->buckets;
         to->bucket_count = from->bucket_count;
         to->first = from->first;

@@ -58,7 +58,10 @@ struct claim {
         struct claim *session_before;
         struct claim *owner_next; /* of a waiter: others whose owner has the same hash */
         struct claim **owner_link;
-        struct claim *todo; /* of a search for deadlocks */
+        struct claim *set_next; /* waits together with these, a ring; NULL: alone */
+        uint8_t set_size;       /* asked for at once; 1: alone */
+        uint8_t place;          /* among these, by key; a holder's token is its number less that */
+        struct claim *todo;     /* of a search for deadlocks */
         uint64_t mark;
         struct lock *lock;
         struct session *session; /* NULL: a lease of its own */
@@ -104,6 +107,7 @@ struct lock_table {
         size_t holder_count;
         size_t waiter_count;
         size_t session_count;
+        size_t set_count; /* claims of sets */
         struct lock **buckets;
         size_t bucket_count; /* a power of two; 0: none yet */
         struct lock *first;
@@ -184,6 +188,12 @@ void lock_answer_holder(struct lock_table *table, struct lock_origin origin,
 /* A result about a lock that somebody asks for: its newest holder, or the delay that is left. */
 void lock_answer_lock(struct lock_table *table, const struct lock_command *command,
                       enum lock_result_kind kind, const struct lock *lock);
+/* What a holder's owner knows. */
+uint64_t lock_token_of(const struct claim *claim);
+/* Can the first in the queue have it, with all that it wants? */
+bool lock_head_ready(const struct lock *lock);
+/* The claim is one of a set, or of none any more. */
+void lock_set_mark(struct lock_table *table, struct claim *claim, size_t size, size_t place);
 /* May one more for `slots` hold it, as far as its holders are concerned? */
 bool lock_has_room(const struct lock *lock, uint32_t slots);
 /* The claim, in no list yet, holds the lock. */
@@ -205,7 +215,25 @@ void lock_hold_end(struct lock_table *table, struct claim *claim, enum lock_resu
                    struct lock_origin origin);
 
 /* ---- acquire.c ---- */
+/* What an ACQUIRE asks for. */
+struct wish {
+        const struct lock_command *command;
+        struct session *session; /* NULL: a lease of its own */
+        uint32_t slots;
+};
+
+/* False: answered. */
+bool lock_wish(struct lock_table *table, const struct lock_command *command, struct wish *ret);
+void lock_claim_fill(struct claim *claim, const struct wish *wish);
 void lock_acquire(struct lock_table *table, const struct lock_command *command);
+
+/* ---- set.c ---- */
+void lock_acquire_all(struct lock_table *table, const struct lock_command *command);
+/* The set can be granted: each of its claims comes first, and each lock has room. */
+bool lock_set_ready(const struct claim *claim);
+void lock_set_grant(struct lock_table *table, struct claim *claim);
+/* The first of a set, or the claim itself. */
+struct claim *lock_set_first(struct claim *claim);
 
 /* ---- session.c ---- */
 void lock_session_open(struct lock_table *table, const struct lock_command *command);

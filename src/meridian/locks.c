@@ -1,4 +1,5 @@
 /* locks.c - `meridian lock ...`: the lock service over RESP, as any Redis client would use it. */
+#include "lock/lock.h"
 #include "meridian/cli.h"
 #include "meridian/lock_options.h"
 #include "meridian/resp_ask.h"
@@ -9,7 +10,7 @@
 #include <stdlib.h>
 #include <sys/time.h>
 
-struct lock_command {
+struct lock_row {
         const char *name;
         const char *usage;
         int args_min; /* after the name */
@@ -44,7 +45,7 @@ static bool milliseconds(const char *text, char *out, size_t size)
 }
 
 struct words {
-        const char *items[16];
+        const char *items[16 + 2 * LOCK_SET_MAX];
         int count;
         char numbers[6][24];
         int number_count;
@@ -66,18 +67,39 @@ static void word_number(struct words *words, const char *name, uint64_t value)
         word(words, text);
 }
 
+/* Takes "--also KEY" out of the arguments; how many are left, -1: there are too many keys. */
+static int also_take(int argc, char **argv, struct words *words)
+{
+        int left = 0, keys = 1;
+        for (int i = 0; i < argc; i++) {
+                if (strcmp(argv[i], "--also") != 0 || i + 1 >= argc) {
+                        argv[left++] = argv[i];
+                        continue;
+                }
+                if (++keys > LOCK_SET_MAX)
+                        return -1;
+                word(words, "ALSO");
+                word(words, argv[++i]);
+        }
+        return left;
+}
+
 static int lock_acquire(redisContext *context, int argc, char **argv)
 {
         char ttl[32];
         int at = 3;
         struct lock_options options = {0};
         struct words words = {.count = 0};
-        if (!milliseconds(argv[2], ttl, sizeof ttl) ||
-            !lock_options_read(&options, argc, argv, &at) || at < argc)
-                return CLI_USAGE;
         const char *const first[] = {"LOCK.ACQUIRE", argv[0], argv[1], ttl};
         for (size_t i = 0; i < COUNT_OF(first); i++)
                 word(&words, first[i]);
+        argc = also_take(argc, argv, &words);
+        if (argc < 0)
+                cli_error("at most %d locks are asked for at once", LOCK_SET_MAX);
+        if (argc < 3 || !milliseconds(argv[2], ttl, sizeof ttl) ||
+            !lock_options_read(&options, argc, argv, &at) || at < argc)
+                return CLI_USAGE;
+        bool several = words.count > (int)COUNT_OF(first);
         word_number(&words, "WAIT", options.wait_ms);
         word_number(&words, "SLOTS", options.slots);
         word_number(&words, "DELAY", options.delay_ms);
@@ -91,12 +113,13 @@ static int lock_acquire(redisContext *context, int argc, char **argv)
                 return CLI_FAILED;
         int status = CLI_FAILED;
         if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 2) {
-                printf("acquired %s: token %lld, for %lld ms\n", argv[0],
-                       reply->element[0]->integer, reply->element[1]->integer);
+                printf("acquired %s%s: token %lld, for %lld ms\n", argv[0],
+                       several ? " and the others" : "", reply->element[0]->integer,
+                       reply->element[1]->integer);
                 status = CLI_DONE;
         } else {
-                cli_error("%s is held by somebody else (`meridian lock info %s`)", argv[0],
-                          argv[0]);
+                cli_error("%s is held by somebody else (`meridian lock info %s`)",
+                          several ? "one of them" : argv[0], several ? "KEY" : argv[0]);
         }
         freeReplyObject(reply);
         return status;
@@ -204,11 +227,11 @@ static int lock_session(redisContext *context, int argc, char **argv)
         return CLI_DONE;
 }
 
-static const struct lock_command lock_commands[] = {
+static const struct lock_row lock_commands[] = {
         {"acquire",
          "KEY OWNER TTL [--wait TIME] [--shared | --slots N] [--delay TIME] [--session ID] "
-         "[--detect]",
-         3, 12, lock_acquire},
+         "[--detect] [--also KEY]...",
+         3, 12 + 2 * LOCK_SET_MAX, lock_acquire},
         {"session", "open PREFIX OWNER TTL | keep|close PREFIX OWNER SESSION", 4, 4, lock_session},
         {"renew", "KEY OWNER TOKEN TTL", 4, 4, lock_renew},
         {"release", "KEY OWNER TOKEN", 3, 3, lock_release},
@@ -241,7 +264,7 @@ redisContext *resp_connect(const struct cli *cli)
 
 int cli_lock(struct cli *cli)
 {
-        const struct lock_command *found = NULL;
+        const struct lock_row *found = NULL;
         if (strcmp(cli->argv[0], "run") == 0)
                 return cli_lock_run(cli, cli->argc - 1, cli->argv + 1);
         if (strcmp(cli->argv[0], "watch") == 0)

@@ -251,7 +251,10 @@ static void lock_command_of(const struct request *request, struct lock_command *
                                      .slots = request->lock.slots,
                                      .flags = request->lock.flags,
                                      .delay_ms = request->lock.delay_ms,
-                                     .session = request->lock.session};
+                                     .session = request->lock.session,
+                                     .also = request->lock.also};
+        if (request->kind == REQUEST_LOCK_ACQUIRE && request->lock.also.len > 0)
+                ret->op = LOCK_ACQUIRE_ALL;
 }
 
 /* Answers at once where no decision can come: true when it did. */
@@ -295,6 +298,25 @@ enum council_place request_place(const struct node *node, bool list, struct byte
         return place;
 }
 
+/* All locks of one request are one group's, and its nodes must know of such. */
+static bool sets_refused(struct node *node, struct asker asker, const struct request *request,
+                         const struct node_group *group)
+{
+        struct cursor cursor = cursor_of(request->lock.also);
+        size_t len = 0;
+        while (request->lock.key.ptr[len++] != ':')
+                continue;
+        struct bytes name = bytes_of(request->lock.key.ptr, len);
+        while (cursor_left(&cursor) > 0 && !cursor_failed(&cursor))
+                if (!bytes_starts_with(cursor_slice(&cursor), name)) {
+                        request_refuse(node, asker, request->kind, REPLY_BAD_REQUEST,
+                                       "Locks that are asked for together belong to one group: "
+                                       "they begin with the same name and a colon.");
+                        return true;
+                }
+        return level_refuses(node, asker, request->kind, group, COUNCIL_LEVEL_SETS);
+}
+
 static void lock_came(struct node *node, struct asker asker, const struct request *request,
                       struct bytes data)
 {
@@ -315,6 +337,8 @@ static void lock_came(struct node *node, struct asker asker, const struct reques
         enum world_group which =
                 place == COUNCIL_PLACE_GLOBAL ? WORLD_GROUP_GLOBAL : WORLD_GROUP_REGION;
         struct node_group *group = &node->groups[which];
+        if (!list && request->lock.also.len > 0 && sets_refused(node, asker, request, group))
+                return;
         if (request_no_majority(node, asker, request->kind, group))
                 return;
         if (read_is(request->kind)) {

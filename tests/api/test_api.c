@@ -22,7 +22,8 @@
 #define HOST     "127.98.0.1"
 #define SEEN_MAX 4096
 #define USAGE                                                                                      \
-        "key owner ttl-ms [WAIT ms] [SHARED | SLOTS n] [DELAY ms] [SESSION id] [DETECT] [FRESH]"
+        "key owner ttl-ms [WAIT ms] [SHARED | SLOTS n] [DELAY ms] [SESSION id] [DETECT] [FRESH] "  \
+        "[ALSO key]..."
 
 struct world {
         uv_loop_t loop;

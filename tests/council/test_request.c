@@ -78,6 +78,23 @@ static struct request request_example(enum request_kind kind)
         return request;
 }
 
+static void test_several_locks(void **state)
+{
+        struct request request = request_example(REQUEST_LOCK_ACQUIRE);
+        struct request back;
+        struct buffer out;
+        (void)state;
+        buffer_init(&out, &heap);
+        request.lock.also = BYTES("\1b\1c");
+        request_encode(&request, &out);
+        assert_int_equal(out.ptr[0], 3);
+        assert_int_equal(request_decode(buffer_view(&out), &back), ERR_NONE);
+        assert_true(bytes_equal(back.lock.also, request.lock.also));
+        for (size_t len = 0; len < out.len; len++)
+                assert_int_not_equal(request_decode(bytes_of(out.ptr, len), &back), ERR_NONE);
+        buffer_fini(&out);
+}
+
 static void test_requests(void **state)
 {
         (void)state;
@@ -103,7 +120,7 @@ static void test_requests(void **state)
                 }
                 buffer_u8(&one, 0);
                 assert_int_equal(request_decode(buffer_view(&one), &back), ERR_MALFORMED);
-                one.ptr[0] = 3;
+                one.ptr[0] = 4;
                 assert_int_equal(request_decode(buffer_view(&one), &back), ERR_VERSION);
                 buffer_fini(&one);
                 buffer_fini(&two);
@@ -244,9 +261,8 @@ static void test_codes(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_requests),
-                cmocka_unit_test(test_request_limits),
-                cmocka_unit_test(test_replies),
+                cmocka_unit_test(test_requests),       cmocka_unit_test(test_several_locks),
+                cmocka_unit_test(test_request_limits), cmocka_unit_test(test_replies),
                 cmocka_unit_test(test_codes),
         };
         return cmocka_run_group_tests(tests, heap_group_setup, heap_group_teardown);

@@ -284,7 +284,7 @@ static void test_commands(void **state)
                 }
                 out.ptr[bit / 8] ^= (uint8_t)(1u << bit % 8);
         }
-        out.ptr[0] = 3;
+        out.ptr[0] = 4;
         assert_int_equal(lock_command_decode(buffer_view(&out), &back), ERR_VERSION);
         buffer_fini(&out);
         buffer_fini(&again);

@@ -438,6 +438,7 @@ static enum lock_result_kind operate(struct model *model, unsigned key, unsigned
                 return session_other(model, owner, command);
         case LOCK_TIME:
         case LOCK_CANCEL:
+        case LOCK_ACQUIRE_ALL:
         case LOCK_OP_COUNT:
                 break;
         }

@@ -154,6 +154,7 @@ static enum lock_result_kind model_apply(struct model *model, unsigned key, unsi
         case LOCK_SESSION_OPEN:
         case LOCK_SESSION_KEEP:
         case LOCK_SESSION_CLOSE:
+        case LOCK_ACQUIRE_ALL:
         case LOCK_OP_COUNT:
                 break;
         }

@@ -35,6 +35,8 @@ def run(nodes):
     wait_for(lambda: agreed(nodes), "they agree on a leader")
     wait_for(lambda: "node 3 knows level 1" in nodes[0].command("KV.PUT", "global:word", "hello"),
              "a value is refused, and it is said whose build is too old")
+    check("node 3 knows level 1" in nodes[0].command("LOCK.ACQUIRE", "global:a", "me", "9000", "ALSO",
+                                                     "global:b"), "so are several locks at once")
     wait_for(lambda: cluster.token_of(nodes[1].command("LOCK.ACQUIRE", "global:a", "me", "9000")),
              "locks work meanwhile")
     check(levels(nodes) == [1, 1, 1], "the level has not risen", str(levels(nodes)))
@@ -42,9 +44,11 @@ def run(nodes):
     nodes[2].stop()
     keep_old(nodes[2], False)
     nodes[2].start()
-    wait_for(lambda: levels(nodes) == [2, 2, 2], "with the newer build everywhere it rises")
+    wait_for(lambda: levels(nodes) == [3, 3, 3], "with the newer build everywhere it rises")
     wait_for(lambda: not nodes[0].command("KV.PUT", "global:word", "hello").startswith("-"),
              "now a value is taken")
+    wait_for(lambda: cluster.token_of(nodes[2].command("LOCK.ACQUIRE", "global:c", "me", "900", "ALSO",
+                                                       "global:b")), "and several locks are")
     wait_for(lambda: "hello" in nodes[2].command("KV.GET", "global:word"), "and read elsewhere")
 
     nodes[1].stop()
@@ -56,7 +60,7 @@ def run(nodes):
     nodes[1].stop()
     keep_old(nodes[1], False)
     nodes[1].start()
-    wait_for(lambda: levels(nodes) == [2, 2, 2] and not nodes[1].status()["stopped"],
+    wait_for(lambda: levels(nodes) == [3, 3, 3] and not nodes[1].status()["stopped"],
              "with the newer build it is back")
 
 

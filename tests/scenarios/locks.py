@@ -217,6 +217,45 @@ def scenario_the_command_line_watches_through_the_death_of_its_node(lab):
     expect(len(lines), len(set(lines)), "each change once")
 
 
+def scenario_several_locks_at_once(lab):
+    """All or none; in the queue of each by the order of coming; one token for all."""
+    run = lab.locks("us-east").execute_command
+    keys = [f"global:set/{name}" for name in "abc"]
+    many = ["ALSO", keys[2], "ALSO", keys[1]]
+    token, _ = run("LOCK.ACQUIRE", keys[0], "ann", 20000, *many)
+    again = lab.locks("eu-west").execute_command("LOCK.ACQUIRE", keys[0], "ann", 20000, *many)
+    expect(again[0], token, "a repeat has the same token")
+    for key in keys:
+        expect(lab.locks("eu-west").execute_command("LOCK.CHECK", key, token), 1, f"{key} is held")
+    expect(run("LOCK.ACQUIRE", keys[2], "ben", 20000), None, "each of them")
+    got = []
+    waiter = threading.Thread(target=lambda: got.append(lab.locks("ap-southeast").execute_command(
+        "LOCK.ACQUIRE", keys[2], "ben", 20000, "WAIT", 8000, "ALSO", keys[0])))
+    waiter.start()
+    eventually("ben waits", lambda: info(lab, "us-east", keys[0])["waiters"] == 1)
+    release(lab, "us-east", keys[0], "ann", token)
+    expect(run("LOCK.ACQUIRE", keys[0], "cat", 20000), None, "free, but ben is before her")
+    expect(got, [], "and ben has none of them yet")
+    release(lab, "us-east", keys[2], "ann", token)
+    waiter.join(10)
+    expect_true(got and got[0] and got[0][0] > token, f"ben has both: {got}")
+    for key in (keys[0], keys[2]):
+        expect(release(lab, "us-east", key, "ben", got[0][0]), 1, f"{key} by the one token")
+    release(lab, "us-east", keys[1], "ann", token)
+    try:
+        run("LOCK.ACQUIRE", keys[0], "ann", 20000, "ALSO", "us-east:x")
+        raise Failure("locks of two groups were granted together")
+    except redis.ResponseError as error:
+        expect_true(str(error).startswith("BADREQUEST"), f"one group: {error}")
+    answer = requests.post(f"http://{ADDRESSES['us-east']}:7400/locks/{keys[0]}/acquire", timeout=5,
+                           json={"owner": "dan", "ttl_ms": 300, "also": [keys[1]]})
+    expect(answer.status_code, 200, answer.text)
+    out = eventually("the command line has them, when they are free",
+                     lambda: lab.run("lock", "acquire", keys[0], "eve", "300ms", "--also", keys[1],
+                                     "--wait", "3s")[1])
+    expect_true("and the others: token" in out, out)
+
+
 def scenario_regional_locks_can_be_asked_for_anywhere(lab):
     token, _ = acquire(lab, "ap-southeast", "us-east:far", "ann")
     expect(acquire(lab, "us-east", "us-east:far", "ben"), None, "held")
