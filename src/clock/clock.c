@@ -40,6 +40,14 @@ void vector_merge(struct vector *vector, const struct vector *other)
                 vector_advance(vector, (region_id)i, other->hlc[i]);
 }
 
+uint64_t vector_newest(const struct vector *vector)
+{
+        uint64_t newest = 0;
+        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++)
+                newest = vector->hlc[i] > newest ? vector->hlc[i] : newest;
+        return newest;
+}
+
 bool vector_covers(const struct vector *vector, struct stamp stamp)
 {
         return stamp.hlc <= vector_get(vector, stamp.origin);

@@ -89,6 +89,9 @@ void vector_advance(struct vector *vector, region_id origin, uint64_t hlc);
 /* The larger of both, origin by origin. */
 void vector_merge(struct vector *vector, const struct vector *other);
 
+/* The largest of its clocks. */
+uint64_t vector_newest(const struct vector *vector);
+
 /* True where the write with that stamp is known. {0, 0} is covered by every vector. */
 bool vector_covers(const struct vector *vector, struct stamp stamp);
 

@@ -313,13 +313,20 @@ static void apply_expire(struct crdt_env *env, struct crdt *crdt, const struct c
         ttl_join(crdt, delta->stamp, delta->expire_at_ms);
 }
 
-static void apply_hset(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
+/* The parts of the key, in a write of elements of that type. */
+static void element_write(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta,
+                          enum crdt_type type)
 {
-        last_raise(env, crdt, CRDT_HASH, delta->stamp, false);
+        last_raise(env, crdt, type, delta->stamp, false);
         if ((delta->flags & CRDT_FLAG_CREATED) != 0)
                 ttl_join(crdt, delta->stamp, 0);
         change_settle(env, crdt);
         string_sync(env, crdt, (struct bytes){0});
+}
+
+static void apply_hset(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
+{
+        element_write(env, crdt, delta, CRDT_HASH);
         struct cursor cursor = cursor_of(delta->list);
         for (uint64_t i = 0; i < delta->list_count; i++) {
                 struct bytes field = name_read(&cursor);
@@ -331,11 +338,7 @@ static void apply_hset(struct crdt_env *env, struct crdt *crdt, const struct crd
 
 static void apply_hcount(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
 {
-        last_raise(env, crdt, CRDT_HASH, delta->stamp, false);
-        if ((delta->flags & CRDT_FLAG_CREATED) != 0)
-                ttl_join(crdt, delta->stamp, 0);
-        change_settle(env, crdt);
-        string_sync(env, crdt, (struct bytes){0});
+        element_write(env, crdt, delta, CRDT_HASH);
         field_count(env, crdt, delta);
 }
 
@@ -349,11 +352,7 @@ static void apply_hdel(struct crdt_env *env, struct crdt *crdt, const struct crd
 
 static void apply_sadd(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
 {
-        last_raise(env, crdt, CRDT_SET, delta->stamp, false);
-        if ((delta->flags & CRDT_FLAG_CREATED) != 0)
-                ttl_join(crdt, delta->stamp, 0);
-        change_settle(env, crdt);
-        string_sync(env, crdt, (struct bytes){0});
+        element_write(env, crdt, delta, CRDT_SET);
         struct cursor cursor = cursor_of(delta->list);
         for (uint64_t i = 0; i < delta->list_count; i++)
                 member_add(env, crdt, name_read(&cursor), delta->stamp);
@@ -375,11 +374,7 @@ static void apply_srem(struct crdt_env *env, struct crdt *crdt, const struct crd
 
 static void apply_zadd(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
 {
-        last_raise(env, crdt, CRDT_ZSET, delta->stamp, false);
-        if ((delta->flags & CRDT_FLAG_CREATED) != 0)
-                ttl_join(crdt, delta->stamp, 0);
-        change_settle(env, crdt);
-        string_sync(env, crdt, (struct bytes){0});
+        element_write(env, crdt, delta, CRDT_ZSET);
         struct cursor cursor = cursor_of(delta->list);
         for (uint64_t i = 0; i < delta->list_count; i++) {
                 struct bytes member = name_read(&cursor);
@@ -395,11 +390,7 @@ static void apply_zrem(struct crdt_env *env, struct crdt *crdt, const struct crd
 
 static void apply_zcount(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
 {
-        last_raise(env, crdt, CRDT_ZSET, delta->stamp, false);
-        if ((delta->flags & CRDT_FLAG_CREATED) != 0)
-                ttl_join(crdt, delta->stamp, 0);
-        change_settle(env, crdt);
-        string_sync(env, crdt, (struct bytes){0});
+        element_write(env, crdt, delta, CRDT_ZSET);
         zset_count(env, crdt, delta);
 }
 
@@ -438,11 +429,7 @@ static void apply_list_insert(struct crdt_env *env, struct crdt *crdt,
         if (run.kind == LIST_BETWEEN)
                 place = list_place_read(&cursor, UINT64_MAX);
         cursor_varint(&cursor);
-        last_raise(env, crdt, CRDT_LIST, delta->stamp, false);
-        if ((delta->flags & CRDT_FLAG_CREATED) != 0)
-                ttl_join(crdt, delta->stamp, 0);
-        change_settle(env, crdt);
-        string_sync(env, crdt, (struct bytes){0});
+        element_write(env, crdt, delta, CRDT_LIST);
         list_insert(env, crdt, run, place, &cursor);
 }
 
@@ -458,12 +445,8 @@ static void apply_stream_add(struct crdt_env *env, struct crdt *crdt,
                              const struct crdt_delta *delta)
 {
         struct cursor cursor = cursor_of(delta->list);
-        last_raise(env, crdt, CRDT_STREAM, delta->stamp, false);
         crdt->born = stamp_max(crdt->born, delta->stamp);
-        if ((delta->flags & CRDT_FLAG_CREATED) != 0)
-                ttl_join(crdt, delta->stamp, 0);
-        change_settle(env, crdt);
-        string_sync(env, crdt, (struct bytes){0});
+        element_write(env, crdt, delta, CRDT_STREAM);
         stream_raise(env, crdt, stream_id_read(&cursor));
         for (uint64_t i = cursor_varint(&cursor); i > 0; i--) {
                 struct stream_entry entry = {stream_id_read(&cursor), delta->stamp};

@@ -433,14 +433,6 @@ struct field_told field_read_state(struct cursor *cursor, enum crdt_state_kind k
         return field;
 }
 
-static uint64_t newest_of(const struct crdt_seen *seen)
-{
-        uint64_t newest = 0;
-        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++)
-                newest = seen->vector.hlc[i] > newest ? seen->vector.hlc[i] : newest;
-        return newest;
-}
-
 static void tally_merge(struct crdt_env *env, struct tally *tally, const struct field_told *told,
                         const struct crdt_seen *sender)
 {
@@ -463,7 +455,7 @@ static void tally_merge(struct crdt_env *env, struct tally *tally, const struct 
         if (counter_absent(&tally->counter, &clocks, sender))
                 tally->dirty = true;
         tally_touch(tally, told->touched);
-        tally_touch(tally, newest_of(sender));
+        tally_touch(tally, vector_newest(&sender->vector));
 }
 
 /* This region's own storage has kept the base, and not the value. */

@@ -369,8 +369,7 @@ void crdt_merge(struct crdt_env *env, struct crdt *crdt, const struct crdt_state
                 env->conflicts++;
         if (state->kind == CRDT_STATE_SAVED)
                 crdt->evicted = state->head.evicted;
-        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++)
-                if (sender->vector.hlc[i] > crdt->touched)
-                        crdt->touched = sender->vector.hlc[i];
+        uint64_t newest = vector_newest(&sender->vector);
+        crdt->touched = newest > crdt->touched ? newest : crdt->touched;
         change_end(env, crdt);
 }

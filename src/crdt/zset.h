@@ -146,9 +146,6 @@ void zset_touch(struct zset_member *member, uint64_t hlc);
 void zset_tally_drop(struct crdt_env *env, struct crdt *crdt, struct zset_member *member);
 bool zset_same_score(double a, double b);
 
-/* The largest clock of a vector. */
-uint64_t zset_newest(const struct crdt_seen *seen);
-
 /* ---- zset_code.c: as bytes
  *
  * In a state: varint count, then slice name, u8 2: increments follow, varint dots, (u8 origin

@@ -256,14 +256,6 @@ static void merge_dots(struct crdt_env *env, struct crdt *crdt, struct zset_memb
         }
 }
 
-uint64_t zset_newest(const struct crdt_seen *seen)
-{
-        uint64_t newest = 0;
-        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++)
-                newest = seen->vector.hlc[i] > newest ? seen->vector.hlc[i] : newest;
-        return newest;
-}
-
 static void merge_counts(struct crdt_env *env, struct crdt *crdt, struct zset_member *member,
                          const struct zset_told *told, const struct crdt_seen *sender)
 {
@@ -286,7 +278,7 @@ static void merge_counts(struct crdt_env *env, struct crdt *crdt, struct zset_me
                 return;
         counter_absent(&member->more->counter, &clocks, sender);
         zset_touch(member, told->touched);
-        zset_touch(member, zset_newest(sender));
+        zset_touch(member, vector_newest(&sender->vector));
 }
 
 static void merge_member(struct crdt_env *env, struct crdt *crdt, const struct zset_told *told,

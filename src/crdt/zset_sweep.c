@@ -134,7 +134,7 @@ static bool cut_unnamed(void *context, struct node *node)
         struct zset_member *member = zset_member_of(node);
         if (zset_tallied(member) && !named(sweep, member) &&
             counter_absent(&member->more->counter, &none, sweep->sender))
-                zset_touch(member, zset_newest(sweep->sender));
+                zset_touch(member, vector_newest(&sweep->sender->vector));
         return false;
 }
 
