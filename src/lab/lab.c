@@ -29,7 +29,8 @@ static int command_status(int argc, char **argv)
                                 printf(" (%d)", (int)pid);
                 }
                 if (lab_postgres_used(&lab))
-                        status_part("postgres", lab_postgres_signal(&lab, &lab_regions[i], 0) > 0);
+                        status_part("postgres",
+                                    lab_postgres_signal(&lab, &lab_regions[i], 0, 0) > 0);
                 putchar('\n');
         }
         putchar('\n');
@@ -49,8 +50,10 @@ static int command_certificate(int argc, char **argv)
 /* ---- the table ---- */
 
 const struct lab_command lab_commands[] = {
-        {"up", "[--nodes N] [--without postgres]",
-         "start three regions, of one to three nodes, and wait until all is well"},
+        {"up", "[--nodes N] [--servers N] [--without postgres]",
+         "start three regions, of one to three nodes and servers of PostgreSQL, and wait until all "
+         "is "
+         "well"},
         {"down", "[--wipe]", "end everything; --wipe removes the data too"},
         {"status", "", "what runs, and how the links are; exit 1 unless all runs"},
         {"kill", "REGION[/NODE]", "kill -9 everything of a region, or one node of it"},

@@ -179,6 +179,19 @@ static void topology_region_text(const struct lab *lab, struct buffer *text, siz
         buffer_format(text, "}\n\n");
 }
 
+static void topology_postgres_text(const struct lab *lab, struct buffer *text)
+{
+        buffer_format(text, "postgres {\n        nodes = [");
+        for (unsigned node = 1; node <= lab->servers; node++)
+                for (size_t i = 0; i < LAB_REGIONS; i++)
+                        buffer_format(text, "%s%s-%u", node == 1 && i == 0 ? "" : ", ",
+                                      lab_regions[i].name, node);
+        buffer_format(text, "]\n"
+                            "        automatic = on\n"
+                            "        margin = 400ms\n"
+                            "}\n\n");
+}
+
 static void topology_text(const struct lab *lab, struct buffer *text)
 {
         buffer_format(text,
@@ -193,13 +206,7 @@ static void topology_text(const struct lab *lab, struct buffer *text)
         for (size_t i = 0; i < LAB_REGIONS; i++)
                 topology_region_text(lab, text, i);
         if (lab_postgres_used(lab))
-                buffer_format(text,
-                              "postgres {\n"
-                              "        nodes = [%s-1, %s-1, %s-1]\n"
-                              "        automatic = on\n"
-                              "        margin = 400ms\n"
-                              "}\n\n",
-                              lab_regions[0].name, lab_regions[1].name, lab_regions[2].name);
+                topology_postgres_text(lab, text);
         buffer_format(text, "zone example.test {\n"
                             "        ttl = 5s\n"
                             "        soa {\n"
@@ -246,19 +253,7 @@ static void meridiand_conf_text(const struct lab *lab, const struct lab_region *
                       LAB_PORT_ADMIN, region->address, LAB_PORT_LOCKS, region->address,
                       LAB_PORT_REDIS, region->address, LAB_PORT_DNS, region->address, LAB_PORT_EDGE,
                       lab->dir);
-        if (lab_postgres_used(lab)) {
-                buffer_format(text,
-                              "postgres {\n"
-                              "        server    \"%s:%d\";\n"
-                              "        write     \"%s:%d\";\n"
-                              "        read      \"%s:%d\";\n"
-                              "        follow    \"%s:%d\";\n",
-                              region->address, LAB_PORT_POSTGRES, region->address,
-                              LAB_PORT_POSTGRES_WRITE, region->address, LAB_PORT_POSTGRES_READ,
-                              region->address, LAB_PORT_POSTGRES_FOLLOW);
-                lab_postgres_conf(lab, region, text);
-                buffer_format(text, "}\n");
-        }
+        lab_postgres_conf(lab, region, 1, text);
         buffer_format(text, "lab {\n"
                             "        impairments on;\n"
                             "}\n");
@@ -432,7 +427,7 @@ static bool region_files(const struct lab *lab, size_t index, struct buffer *tex
         for (unsigned node = 2; node <= lab->nodes; node++)
                 if (!lab_node_files(lab, index, node, text))
                         return false;
-        return !lab_postgres_used(lab) || lab_postgres_files(lab, &lab_regions[index], text);
+        return lab_postgres_files(lab, &lab_regions[index], 1, text);
 }
 
 bool lab_files_write(const struct lab *lab)

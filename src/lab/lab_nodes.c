@@ -1,6 +1,7 @@
 /* lab_nodes.c - regions of several nodes: `lab up --nodes 3`. The first node of a region is where
- * its servers are (127.10.0.1); the others (127.10.0.2, .3) are daemons alone, which watch the same
- * servers and take over when the first one is gone. How many there are is noted in `.lab/nodes`. */
+ * its servers are (127.10.0.1); the others (127.10.0.2, .3) are daemons, which watch the same
+ * servers and take over when the first one is gone. With `--servers 2` the second one has a
+ * PostgreSQL server of its own. How many there are is noted in `.lab/nodes`: "3\n", "3 2\n". */
 #include "lab/lab_priv.h"
 
 #include "pki/pki.h"
@@ -34,35 +35,40 @@ static bool nodes_path(const struct lab *lab, char path[LAB_PATH_MAX])
 bool lab_nodes_load(struct lab *lab)
 {
         char path[LAB_PATH_MAX];
-        lab->nodes = 1;
+        lab->nodes = lab->servers = 1;
         if (!nodes_path(lab, path))
                 return false;
         FILE *file = fopen(path, "re");
         if (file == NULL)
                 return errno == ENOENT || lab_error("%s: %s", path, strerror(errno));
-        int digit = fgetc(file);
+        int count = fscanf(file, "%1u %1u", &lab->nodes, &lab->servers);
         fclose(file);
-        if (digit < '1' || digit > '0' + LAB_NODES_MAX)
+        if (count < 1 || lab->nodes < 1 || lab->nodes > LAB_NODES_MAX || lab->servers < 1 ||
+            lab->servers > lab->nodes)
                 return lab_error("%s is damaged: `meridian lab down --wipe` ends the lab", path);
-        lab->nodes = (unsigned)(digit - '0');
         return true;
 }
 
-bool lab_nodes_use(struct lab *lab, unsigned nodes)
+bool lab_nodes_use(struct lab *lab, unsigned nodes, unsigned servers)
 {
         char path[LAB_PATH_MAX];
         char started[LAB_PATH_MAX];
-        char text[4];
+        char text[8];
         if (!nodes_path(lab, path) || !lab_path(started, "%s/started", lab->dir))
                 return false;
-        if (nodes == lab->nodes)
+        if (servers > nodes)
+                return lab_error("%u servers need as many nodes: write --nodes %u --servers %u",
+                                 servers, servers, servers);
+        if (nodes == lab->nodes && servers == lab->servers)
                 return true;
         if (access(started, F_OK) == 0)
-                return lab_error("this lab has %u node%s in each region: end it with `meridian lab "
-                                 "down --wipe`, then start it with %u",
-                                 lab->nodes, lab->nodes == 1 ? "" : "s", nodes);
+                return lab_error(
+                        "this lab has %u node%s in each region, %u with PostgreSQL: end it "
+                        "with `meridian lab down --wipe`, then start it with %u, %u",
+                        lab->nodes, lab->nodes == 1 ? "" : "s", lab->servers, nodes, servers);
         lab->nodes = nodes;
-        int len = snprintf(text, sizeof text, "%u\n", nodes);
+        lab->servers = servers;
+        int len = snprintf(text, sizeof text, "%u %u\n", nodes, servers);
         return lab_dir_make(lab->dir) && lab_file_write(path, bytes_of(text, (size_t)len));
 }
 
@@ -157,12 +163,13 @@ static void node_conf(const struct lab *lab, size_t index, unsigned node, struct
                       "redis      \"%s:%d\";\n"
                       "dns        \"%s:%d\";\n"
                       "edge       \"%s:%d\";\n"
-                      "geo        \"%s/geo.mmdb\";\n"
-                      "lab {\n"
-                      "        impairments on;\n"
-                      "}\n",
+                      "geo        \"%s/geo.mmdb\";\n",
                       region->address, LAB_PORT_REDIS, region->address, LAB_PORT_DNS,
                       region->address, LAB_PORT_EDGE, lab->dir);
+        lab_postgres_conf(lab, region, node, text);
+        buffer_format(text, "lab {\n"
+                            "        impairments on;\n"
+                            "}\n");
 }
 
 bool lab_node_files(const struct lab *lab, size_t region, unsigned node, struct buffer *text)
@@ -174,7 +181,8 @@ bool lab_node_files(const struct lab *lab, size_t region, unsigned node, struct 
         node_conf(lab, region, node, text);
         if (text->err != ERR_NONE)
                 return lab_error("out of memory");
-        return lab_node_certificate(lab, region, node) && lab_file_write(path, buffer_view(text));
+        return lab_node_certificate(lab, region, node) && lab_file_write(path, buffer_view(text)) &&
+               lab_postgres_files(lab, &lab_regions[region], node, text);
 }
 
 bool lab_node_find(const struct lab *lab, const char *text, const struct lab_region **ret_region,

@@ -177,6 +177,12 @@ static void owner_describe(const struct lab *lab, pid_t pid, char *text, size_t 
                          (int)pid, cwd, cwd, lab->self);
 }
 
+/* Of the region's nodes the one that a row is of. */
+static unsigned node_of(const struct port_row *row)
+{
+        return row->part == LAB_NODE_2 ? 2 : row->part == LAB_NODE_3 ? 3 : 1;
+}
+
 static bool port_free(const struct lab *lab, const struct lab_region *region,
                       const struct port_row *row)
 {
@@ -184,7 +190,8 @@ static bool port_free(const struct lab *lab, const struct lab_region *region,
         bool postgres =
                 row->port >= LAB_PORT_POSTGRES_WRITE && row->port <= LAB_PORT_POSTGRES_FOLLOW;
         if (lab_process_alive(lab, region, row->part) || (postgres && !lab_postgres_used(lab)) ||
-            (row->port == LAB_PORT_POSTGRES && lab_postgres_signal(lab, region, 0) > 0))
+            (row->port == LAB_PORT_POSTGRES &&
+             lab_postgres_signal(lab, region, node_of(row), 0) > 0))
                 return true;
         int number = bind_try(region->address, row->port, row->udp);
         if (number == 0)
@@ -206,14 +213,18 @@ static bool port_free(const struct lab *lab, const struct lab_region *region,
 /* The doors of the other nodes, at addresses of their own. */
 static bool nodes_free(const struct lab *lab, size_t index)
 {
-        static const int ports[] = {LAB_PORT_ADMIN, LAB_PORT_LINK, LAB_PORT_LOCKS};
+        static const int ports[] = {LAB_PORT_ADMIN,         LAB_PORT_LINK,
+                                    LAB_PORT_LOCKS,         LAB_PORT_POSTGRES_WRITE,
+                                    LAB_PORT_POSTGRES_READ, LAB_PORT_POSTGRES_FOLLOW,
+                                    LAB_PORT_POSTGRES};
         bool all_free = true;
         for (unsigned node = 2; node <= lab->nodes; node++) {
                 struct lab_region at = lab_regions[index];
                 char address[LAB_ADDRESS_SIZE];
                 lab_node_address(&lab_regions[index], node, address);
                 at.address = address;
-                for (size_t i = 0; i < COUNT_OF(ports); i++) {
+                size_t count = node <= lab->servers ? COUNT_OF(ports) : 3;
+                for (size_t i = 0; i < count; i++) {
                         struct port_row row = {lab_node_part(node), ports[i], false, "a node"};
                         all_free = port_free(lab, &at, &row) && all_free;
                 }

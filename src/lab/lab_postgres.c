@@ -138,10 +138,27 @@ static bool file_save(const struct lab *lab, const struct lab_region *region, co
                lab_file_write(path, buffer_view(text));
 }
 
-bool lab_postgres_files(const struct lab *lab, const struct lab_region *region, struct buffer *text)
+/* "postgres" of the first node, "postgres-2" of the second. */
+static void server_name(unsigned node, char text[static 16])
 {
+        (void)snprintf(text, 16, node == 1 ? "postgres" : "postgres-%u", node);
+}
+
+static bool has_server(const struct lab *lab, unsigned node)
+{
+        return lab_postgres_used(lab) && node <= lab->servers;
+}
+
+bool lab_postgres_files(const struct lab *lab, const struct lab_region *region, unsigned node,
+                        struct buffer *text)
+{
+        char own[LAB_ADDRESS_SIZE], name[16], file[64];
+        if (!has_server(lab, node))
+                return true;
         if (!password_make(lab))
                 return false;
+        lab_node_address(region, node, own);
+        server_name(node, name);
         buffer_reset(text);
         buffer_format(text, "CREATE ROLE app LOGIN PASSWORD 'app';\n"
                             "CREATE DATABASE app OWNER app;\n"
@@ -152,7 +169,8 @@ bool lab_postgres_files(const struct lab *lab, const struct lab_region *region, 
                 return false;
         buffer_format(text, "CREATE USER MAPPING FOR app SERVER meridian_writer "
                             "OPTIONS (password 'app');\n");
-        if (!file_save(lab, region, "postgres.init.sql", text))
+        (void)snprintf(file, sizeof file, "%s.init.sql", name);
+        if (!file_save(lab, region, file, text))
                 return false;
         buffer_reset(text);
         buffer_format(text,
@@ -163,24 +181,40 @@ bool lab_postgres_files(const struct lab *lab, const struct lab_region *region, 
                       "wal_keep_size = '64MB'\n"
                       "max_slot_wal_keep_size = '256MB'\n"
                       "meridian.writer = 'host=%s port=%d'\n",
-                      region->address, LAB_PORT_POSTGRES_WRITE);
-        return file_save(lab, region, "postgres.settings.conf", text);
+                      own, LAB_PORT_POSTGRES_WRITE);
+        (void)snprintf(file, sizeof file, "%s.settings.conf", name);
+        return file_save(lab, region, file, text);
 }
 
-void lab_postgres_conf(const struct lab *lab, const struct lab_region *region, struct buffer *text)
+void lab_postgres_conf(const struct lab *lab, const struct lab_region *region, unsigned node,
+                       struct buffer *text)
 {
         const char *user = server_user();
+        char own[LAB_ADDRESS_SIZE], name[16];
+        if (!has_server(lab, node))
+                return;
+        lab_node_address(region, node, own);
+        server_name(node, name);
+        buffer_format(text,
+                      "postgres {\n"
+                      "        server    \"%s:%d\";\n"
+                      "        write     \"%s:%d\";\n"
+                      "        read      \"%s:%d\";\n"
+                      "        follow    \"%s:%d\";\n",
+                      own, LAB_PORT_POSTGRES, own, LAB_PORT_POSTGRES_WRITE, own,
+                      LAB_PORT_POSTGRES_READ, own, LAB_PORT_POSTGRES_FOLLOW);
         buffer_format(text,
                       "        bin       \"%s\";\n"
-                      "        home      \"%s/%s/data/postgres\";\n"
+                      "        home      \"%s/%s/data/%s\";\n"
                       "        password  \"%s/postgres.password\";\n"
                       "        library   \"%s\";\n"
-                      "        init      \"%s/%s/postgres.init.sql\";\n"
-                      "        settings  \"%s/%s/postgres.settings.conf\";\n",
-                      BIN, lab->dir, region->name, lab->dir, lab->plugin_postgres, lab->dir,
-                      region->name, lab->dir, region->name);
+                      "        init      \"%s/%s/%s.init.sql\";\n"
+                      "        settings  \"%s/%s/%s.settings.conf\";\n",
+                      BIN, lab->dir, region->name, name, lab->dir, lab->plugin_postgres, lab->dir,
+                      region->name, name, lab->dir, region->name, name);
         if (user[0] != '\0')
                 buffer_format(text, "        user      %s;\n", user);
+        buffer_format(text, "}\n");
 }
 
 /* ---- ending ---- */
@@ -213,13 +247,9 @@ static pid_t postmaster(const char *home)
         return pid;
 }
 
-int lab_postgres_signal(const struct lab *lab, const struct lab_region *region, int signal)
+static int home_signal(const char *home, int signal)
 {
-        char home[PATH_MAX], wish[LAB_PATH_MAX];
         int count = 0;
-        if (!lab_path(wish, "%s/%s/data/postgres", lab->dir, region->name) ||
-            realpath(wish, home) == NULL)
-                return 0;
         pid_t leader = postmaster(home);
         DIR *dir = opendir("/proc");
         if (dir == NULL)
@@ -235,5 +265,20 @@ int lab_postgres_signal(const struct lab *lab, const struct lab_region *region, 
                         count += signal == 0 || kill(pid, signal) == 0;
         }
         closedir(dir);
+        return count;
+}
+
+int lab_postgres_signal(const struct lab *lab, const struct lab_region *region, unsigned node,
+                        int signal)
+{
+        char home[PATH_MAX], wish[LAB_PATH_MAX], name[16];
+        int count = 0;
+        for (unsigned i = 1; i <= lab->servers; i++) {
+                server_name(i, name);
+                if ((node == 0 || node == i) &&
+                    lab_path(wish, "%s/%s/data/%s", lab->dir, region->name, name) &&
+                    realpath(wish, home) != NULL)
+                        count += home_signal(home, signal);
+        }
         return count;
 }

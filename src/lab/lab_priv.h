@@ -39,7 +39,8 @@ struct lab {
         char plugin_knot[LAB_PATH_MAX];
         char plugin_nginx[LAB_PATH_MAX];
         char plugin_postgres[LAB_PATH_MAX];
-        unsigned nodes; /* in each region, 1 .. LAB_NODES_MAX */
+        unsigned nodes;   /* in each region, 1 .. LAB_NODES_MAX */
+        unsigned servers; /* of PostgreSQL in each region, on its first nodes; 1 .. nodes */
 };
 
 /* Says on stderr what is wrong, where and what to do. Returns false,
@@ -120,7 +121,7 @@ void lab_node_address(const struct lab_region *region, unsigned node, char text[
 enum lab_part lab_node_part(unsigned node);
 MUST_USE bool lab_nodes_load(struct lab *lab);
 /* Before the first start; else said on stderr. */
-MUST_USE bool lab_nodes_use(struct lab *lab, unsigned nodes);
+MUST_USE bool lab_nodes_use(struct lab *lab, unsigned nodes, unsigned servers);
 MUST_USE bool lab_node_certificate(const struct lab *lab, size_t region, unsigned node);
 /* Issues a certificate for a node that a person adds, and prints its folder. Exit status. */
 int lab_certificate(const struct lab *lab, const char *region, const char *number);
@@ -178,15 +179,18 @@ MUST_USE bool lab_postgres_use(const struct lab *lab, bool use);
 /* Can it run here? Said on stderr where not. */
 MUST_USE bool lab_postgres_check(const struct lab *lab);
 
-/* Writes what the server needs; `text` is room for it. */
+/* Writes what the server of a region's node needs; `text` is room for it. */
 MUST_USE bool lab_postgres_files(const struct lab *lab, const struct lab_region *region,
-                                 struct buffer *text);
+                                 unsigned node, struct buffer *text);
 
-/* The keys in meridiand.conf's section that make it look after the server. */
-void lab_postgres_conf(const struct lab *lab, const struct lab_region *region, struct buffer *text);
+/* The section of meridiand.conf by which a node has the doors, and looks after a server. */
+void lab_postgres_conf(const struct lab *lab, const struct lab_region *region, unsigned node,
+                       struct buffer *text);
 
-/* Signals what runs of it, its tools included; SIGTERM: kindly, its postmaster alone. 0 counts. */
-int lab_postgres_signal(const struct lab *lab, const struct lab_region *region, int signal);
+/* Signals what runs of the servers of a region (`node` 0: of all its nodes), their tools included;
+ * SIGTERM: kindly, each postmaster alone. 0 counts. */
+int lab_postgres_signal(const struct lab *lab, const struct lab_region *region, unsigned node,
+                        int signal);
 
 /* ---- lab_ports.c ---- */
 

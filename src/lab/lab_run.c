@@ -36,7 +36,7 @@ int lab_signal_all(const struct lab *lab, const struct lab_region *region, int s
                 }
                 /* Last, or its keeper would start it again. */
                 if (region == NULL || region == &lab_regions[i])
-                        count += lab_postgres_signal(lab, &lab_regions[i], signal);
+                        count += lab_postgres_signal(lab, &lab_regions[i], 0, signal);
         }
         return count;
 }
@@ -166,6 +166,8 @@ static int node_kill(const struct lab *lab, const struct lab_region *region, uns
                 return lab_error("node %u of %s does not run", node, region->name) ? 0 : 1;
         while (lab_process_signal(lab, region, part, SIGKILL) > 0 && lab_now_ms() < until)
                 lab_sleep_ms(5);
+        while (lab_postgres_signal(lab, region, node, SIGKILL) > 0 && lab_now_ms() < until)
+                lab_sleep_ms(5);
         lab_step(region->name, "%s killed (SIGKILL)", lab_part_name(part));
         return 0;
 }
@@ -186,7 +188,7 @@ int lab_command_kill(int argc, char **argv)
         uint64_t until = lab_now_ms() + STOP_TIMEOUT_MS;
         for (enum lab_part part = 0; part < LAB_PARTS; part++)
                 killed += lab_process_signal(&lab, region, part, SIGKILL);
-        killed += lab_postgres_signal(&lab, region, SIGKILL);
+        killed += lab_postgres_signal(&lab, region, 0, SIGKILL);
         while (lab_signal_all(&lab, region, SIGKILL) > 0 && lab_now_ms() < until)
                 lab_sleep_ms(5);
         if (killed == 0)

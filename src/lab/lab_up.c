@@ -139,7 +139,7 @@ int lab_command_up(int argc, char **argv)
         static struct lab lab;
         bool reuse = false;
         bool without = false;
-        unsigned nodes = 0;
+        unsigned nodes = 0, servers = 0;
         uint64_t begin = lab_now_ms();
         for (int i = 1; i < argc; i += 2) {
                 const char *value = i + 1 < argc ? argv[i + 1] : "";
@@ -148,12 +148,18 @@ int lab_command_up(int argc, char **argv)
                 else if (strcmp(argv[i], "--nodes") == 0 && value[0] >= '1' &&
                          value[0] <= '0' + LAB_NODES_MAX && value[1] == '\0')
                         nodes = (unsigned)(value[0] - '0');
+                else if (strcmp(argv[i], "--servers") == 0 && value[0] >= '1' &&
+                         value[0] <= '0' + LAB_NODES_MAX && value[1] == '\0')
+                        servers = (unsigned)(value[0] - '0');
                 else
-                        return lab_usage("up [--nodes 1..3] [--without postgres]");
+                        return lab_usage("up [--nodes 1..3] [--servers 1..3] "
+                                         "[--without postgres]");
         }
         if (!lab_open(&lab) || !lab_owner_check(&lab) || !lab_programs_find(&lab) ||
             !lab_disk_check(&lab) || (!without && !lab_postgres_check(&lab)) ||
-            !lab_lock_take(&lab) || (nodes != 0 && !lab_nodes_use(&lab, nodes)) ||
+            !lab_lock_take(&lab) ||
+            ((nodes != 0 || servers != 0) &&
+             !lab_nodes_use(&lab, nodes != 0 ? nodes : lab.nodes, servers != 0 ? servers : 1)) ||
             !up_earlier(&lab, !without, &reuse))
                 return 1;
         if (reuse)
@@ -166,7 +172,7 @@ int lab_command_up(int argc, char **argv)
                 return 1;
         lab_step("health", "all three regions are active, after %.1f s",
                  (double)(lab_now_ms() - begin) / 1000);
-        if (lab_postgres_used(&lab) && lab_postgres_signal(&lab, &lab_regions[0], 0) == 0)
+        if (lab_postgres_used(&lab) && lab_postgres_signal(&lab, &lab_regions[0], 0, 0) == 0)
                 lab_step("PostgreSQL",
                          "not there: the topology that this lab agreed on earlier has "
                          "none; `lab down --wipe` begins anew");

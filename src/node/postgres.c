@@ -304,6 +304,9 @@ static size_t candidates_fill(const struct node *node, struct primary_candidate 
                         candidate->report = word->report;
                 candidate->report.eligible =
                         candidate->report.eligible && postgres_eligible(node, id);
+                candidate->report.node = id;
+                const struct topology_region *region = topology_region_of_node(node->topology, id);
+                candidate->report.region = region != NULL ? region->id : 0;
         }
         return count;
 }
@@ -327,7 +330,6 @@ static void rules_fill(const struct node *node, const struct primary_candidate *
         const struct topology_region *last =
                 topology_region_of_node(node->topology, postgres->grant_node);
         *ret = (struct primary_rules){.sync = rules->sync,
-                                      .standbys = rules->node_count - 1,
                                       .automatic = rules->automatic,
                                       .loss_max = rules->loss_max,
                                       .designated = postgres_designated(node),

@@ -43,19 +43,49 @@ static const struct primary_candidate *best_of(const struct primary_candidate *c
         return best;
 }
 
+static bool has_told(const struct primary_candidate *candidate, uint64_t system)
+{
+        return candidate->fresh && candidate->report.system == system;
+}
+
+static bool one_region(const struct primary_candidate *candidates, size_t count)
+{
+        for (size_t i = 1; i < count; i++) {
+                if (candidates[i].report.region != candidates[0].report.region)
+                        return false;
+        }
+        return true;
+}
+
+/* May an acknowledged commit be known to nobody but those that have not told? That would be its
+ * primary, and `sync` of those that it waited for: of other regions, where there are any. */
+static bool hidden(const struct primary_candidate *candidates, size_t count, uint64_t system,
+                   const struct primary_rules *rules)
+{
+        bool alone = one_region(candidates, count);
+        for (size_t i = 0; i < count; i++) {
+                unsigned others = 0;
+                for (size_t j = 0; j < count; j++) {
+                        bool waited = j != i && (alone || candidates[j].report.region !=
+                                                                  candidates[i].report.region);
+                        others += waited && !has_told(&candidates[j], system);
+                }
+                if (!has_told(&candidates[i], system) && others >= rules->sync)
+                        return true;
+        }
+        return false;
+}
+
 static bool sure(const struct primary_candidate *candidates, size_t count, uint64_t system,
                  const struct primary_rules *rules)
 {
-        unsigned told = 0;
         bool all = true;
         for (size_t i = 0; i < count; i++) {
                 if (!candidates[i].fresh && !candidates[i].gone)
                         return false;
                 all = all && candidates[i].fresh;
-                if (candidates[i].fresh && candidates[i].report.system == system)
-                        told++;
         }
-        return rules->sync == 0 || all || told + rules->sync > rules->standbys;
+        return rules->sync == 0 || all || !hidden(candidates, count, system, rules);
 }
 
 static bool all_empty(const struct primary_candidate *candidates, size_t count)

@@ -379,11 +379,13 @@ static void flush(struct sim *sim, struct sim_postgres *server)
                 server->flushed = server->count;
 }
 
-static bool standbys_have(const struct sim *sim, const struct sim_postgres *server, uint32_t lsn)
+/* In other regions. */
+static bool standbys_have(const struct sim *sim, const struct host *host,
+                          const struct sim_postgres *server, uint32_t lsn)
 {
         unsigned have = 0;
         for (uint32_t i = 0; i < sim->host_count; i++)
-                have += server->acked[i] >= lsn;
+                have += sim->hosts[i].region != host->region && server->acked[i] >= lsn;
         return have >= sim->swarm.postgres_sync;
 }
 
@@ -396,7 +398,7 @@ static void acknowledge(struct sim *sim, struct host *host)
                 struct sim_record *record = &sim->records[server->log[lsn - 1]];
                 if (record->acked)
                         break;
-                if (standbys_have(sim, server, lsn) && record->life == server->life &&
+                if (standbys_have(sim, host, server, lsn) && record->life == server->life &&
                     record->host == host->index)
                         record->acked = true;
         }

@@ -86,6 +86,38 @@ static bool mention_resolve(struct parser *parser, const struct node_mention *me
         return true;
 }
 
+/* Of how many others a commit on that node may wait: of those in other regions, where there are
+ * any. */
+static uint32_t waited_for(const struct topology *topology, uint32_t id)
+{
+        const struct topology_postgres *postgres = &topology->postgres;
+        const struct topology_region *own = topology_region_of_node(topology, id);
+        uint32_t outside = 0, inside = 0;
+        for (uint32_t i = 0; i < postgres->node_count; i++) {
+                uint32_t other = postgres->nodes[i];
+                bool apart = topology_region_of_node(topology, other) != own;
+                outside += apart;
+                if (!apart && other != id)
+                        inside++;
+        }
+        return outside > 0 ? outside : inside;
+}
+
+static bool sync_fits(struct parser *parser)
+{
+        const struct topology_postgres *postgres = &parser->topology->postgres;
+        for (uint32_t i = 0; i < postgres->node_count; i++) {
+                uint32_t most = waited_for(parser->topology, postgres->nodes[i]);
+                if (postgres->sync > most)
+                        return FAIL(parser, &parser->nodes[0].token,
+                                    "lower sync, or name nodes of more regions",
+                                    "commits of a node would wait for %u servers of other regions, "
+                                    "and there are %u",
+                                    postgres->sync, most);
+        }
+        return true;
+}
+
 bool check_postgres_nodes(struct parser *parser)
 {
         struct topology_postgres *postgres = &parser->topology->postgres;
@@ -111,5 +143,5 @@ bool check_postgres_nodes(struct parser *parser)
                         postgres->first_count = 1;
                 }
         }
-        return true;
+        return sync_fits(parser);
 }

@@ -58,14 +58,29 @@ static const char conf_fixed[] = "hot_standby = on\n"
                                  "tcp_keepalives_count = 3\n"
                                  "password_encryption = 'scram-sha-256'\n";
 
-/* Those of whom a commit may wait: all others that may become primary. */
+/* May a commit here wait for that one? It has to be able to become primary, and in another region,
+ * where there is any: what a commit waits for is to outlive its own. */
+static bool waited_for(const struct warden *warden, unsigned index)
+{
+        const struct peers *peers = &warden->peers;
+        region_id own = 0;
+        bool alone = true;
+        for (unsigned i = 0; i < peers->count; i++) {
+                if (peers->ids[i] == warden->config.self)
+                        own = peers->regions[i];
+                alone = alone && peers->regions[i] == peers->regions[0];
+        }
+        return peers->ids[index] != warden->config.self && !peers->never[index] &&
+               (alone || peers->regions[index] != own);
+}
+
 static void sync_names(const struct warden *warden, struct buffer *text)
 {
         const struct peers *peers = &warden->peers;
         bool first = true;
         buffer_format(text, "synchronous_standby_names = '");
         for (unsigned i = 0; i < peers->count && peers->sync > 0; i++) {
-                if (peers->ids[i] == warden->config.self || peers->never[i])
+                if (!waited_for(warden, i))
                         continue;
                 if (first)
                         buffer_format(text, "ANY %u (", peers->sync);

@@ -282,7 +282,9 @@ void warden_topology(struct warden *warden, const struct topology *topology)
                 if (node == NULL)
                         continue;
                 unsigned at = peers.count++;
+                const struct topology_region *region = topology_region_of_node(topology, node->id);
                 peers.ids[at] = node->id;
+                peers.regions[at] = region != NULL ? region->id : 0;
                 peers.never[at] = named(rules->never, rules->never_count, node->id);
                 memcpy(peers.names[at], node->name, sizeof peers.names[at]);
                 if (node->link.address.family != 0)

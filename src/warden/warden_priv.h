@@ -48,6 +48,7 @@ struct peers {
         unsigned count;
         uint32_t sync;
         node_id ids[TOPOLOGY_POSTGRES_NODES_MAX];
+        region_id regions[TOPOLOGY_POSTGRES_NODES_MAX];
         bool never[TOPOLOGY_POSTGRES_NODES_MAX];
         char names[TOPOLOGY_POSTGRES_NODES_MAX][TOPOLOGY_NAME_SIZE];
         char hosts[TOPOLOGY_POSTGRES_NODES_MAX][TOPOLOGY_ADDRESS_TEXT];

@@ -68,7 +68,7 @@ static void test_bytes(void **state)
 static void test_order(void **state)
 {
         (void)state;
-        struct primary_rules rules = {.epoch = 5, .written = 100, .standbys = 2, .loss_max = 10};
+        struct primary_rules rules = {.epoch = 5, .written = 100, .loss_max = 10};
         struct primary_candidate all[3] = {
                 {.report = report_of(1, PRIMARY_OPEN, 5, 100), .gone = true},
                 fresh(report_of(2, PRIMARY_STANDBY, 5, 90)),
@@ -110,7 +110,7 @@ static void test_order(void **state)
 static void test_sure(void **state)
 {
         (void)state;
-        struct primary_rules rules = {.epoch = 5, .written = 100, .standbys = 2};
+        struct primary_rules rules = {.epoch = 5, .written = 100};
         struct primary_candidate all[3] = {
                 {.report = report_of(1, PRIMARY_OPEN, 5, 100)},
                 fresh(report_of(2, PRIMARY_STANDBY, 5, 100)),
@@ -156,6 +156,42 @@ static void test_sure(void **state)
         all[1].report.written = 95;
         assert_int_equal(primary_rank(all, 3, 2, &rules).loss, 5);
         assert_false(primary_rank(all, 3, 2, &rules).loss_over);
+}
+
+/* Two regions of two: commits wait for a server of the other region. */
+static void test_sure_in_regions(void **state)
+{
+        (void)state;
+        static const struct {
+                unsigned told; /* a bit a node */
+                bool sure[2];  /* with sync 1, 2 */
+                const char *why;
+        } rows[] = {
+                {0xe, {true, true}, "the writer's node died alone"},
+                {0xc, {true, true}, "its region died: the other one has what was acknowledged"},
+                {0xa, {false, true}, "1 may have been the writer, and only 3 have its last commit"},
+                {0x6, {false, true}, "the same with 4"},
+                {0x8, {false, false}, "3 may have been the writer, and only 1 and 2 have it"},
+        };
+        for (unsigned sync = 1; sync <= 2; sync++) {
+                struct primary_rules rules = {.epoch = 5, .written = 100, .sync = sync};
+                for (size_t i = 0; i < COUNT_OF(rows); i++) {
+                        struct primary_candidate all[4];
+                        node_id asker = 0;
+                        for (unsigned n = 0; n < 4; n++) {
+                                bool told = (rows[i].told & 1u << n) != 0;
+                                all[n] = fresh(report_of(n + 1, PRIMARY_STANDBY, 5, 100));
+                                all[n].report.region = (region_id)(n / 2 + 1);
+                                all[n].fresh = told;
+                                all[n].gone = !told;
+                                if (told && asker == 0)
+                                        asker = n + 1;
+                        }
+                        bool sure = primary_rank(all, 4, asker, &rules).rank == PRIMARY_RANK_BEST;
+                        if (sure != rows[i].sure[sync - 1])
+                                fail_msg("sync %u: %s", sync, rows[i].why);
+                }
+        }
 }
 
 static void test_empty(void **state)
@@ -206,8 +242,8 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_bytes), cmocka_unit_test(test_order),
-                cmocka_unit_test(test_sure),  cmocka_unit_test(test_empty),
-                cmocka_unit_test(test_lease),
+                cmocka_unit_test(test_sure),  cmocka_unit_test(test_sure_in_regions),
+                cmocka_unit_test(test_empty), cmocka_unit_test(test_lease),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
