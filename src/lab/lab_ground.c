@@ -1,5 +1,5 @@
-/* lab_ground.c - what every command of the lab stands on: what is said to a person, where the lab and
- * its programs are, whether they can run here, and the lock that keeps two commands apart. */
+/* lab_ground.c - what every command of the lab stands on: what is said to a person, where the lab
+ * and its programs are, whether they can run here, and the lock that keeps two commands apart. */
 #include "lab/lab_priv.h"
 #include "term/term.h"
 

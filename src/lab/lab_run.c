@@ -1,5 +1,5 @@
-/* lab_run.c - processes of the lab as a whole: starting what is missing in a region, ending what runs,
- * and the commands that do so: start, kill, down. */
+/* lab_run.c - processes of the lab as a whole: starting what is missing in a region, ending what
+ * runs, and the commands that do so: start, kill, down. */
 #include "lab/lab_priv.h"
 #include "term/term.h"
 

@@ -134,9 +134,9 @@ enum primary_match primary_match(const struct primary_report *own,
 /* What is known of one server when ranking. */
 struct primary_candidate {
         struct primary_report report; /* node and region always, the rest where it is fresh */
-        bool fresh;        /* told lately: no older than the caller's limit */
-        bool gone;         /* held for down by a majority: not waited for */
-        uint32_t priority; /* among equals the smaller one comes first */
+        bool fresh;                   /* told lately: no older than the caller's limit */
+        bool gone;                    /* held for down by a majority: not waited for */
+        uint32_t priority;            /* among equals the smaller one comes first */
 };
 
 struct primary_rules {
@@ -163,11 +163,11 @@ struct primary_standing {
  * epoch, then most data, then the designated one, one in the last primary's region, the smallest
  * priority, the smallest node id.
  *
- * Sure is: all that are not gone have told. With `sync` k each acknowledged commit is on its primary
- * and k others, of other regions; so those that have not told must not be, whoever of them was the
- * primary, one and k of other regions. With a server in each of n + 1 regions: n - k + 1 have to
- * tell. Or all tell, whatever they have. That one of them was the primary is not enough: who was
- * promoted after it may not have been heard. What was not acknowledged is no loss then. */
+ * Sure is: all that are not gone have told. With `sync` k each acknowledged commit is on its
+ * primary and k others, of other regions; so those that have not told must not be, whoever of them
+ * was the primary, one and k of other regions. With a server in each of n + 1 regions: n - k + 1
+ * have to tell. Or all tell, whatever they have. That one of them was the primary is not enough:
+ * who was promoted after it may not have been heard. What was not acknowledged is no loss then. */
 struct primary_standing primary_rank(const struct primary_candidate *candidates, size_t count,
                                      node_id self, const struct primary_rules *rules);
 
