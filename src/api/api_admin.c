@@ -175,6 +175,15 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
         *ask_slot = NULL;
 }
 
+/* A NUL would end the name that it stands in: a text with one stays as it was written, and so names
+ * nothing that there is. */
+static size_t on_unescape(void *context, struct MHD_Connection *connection, char *text)
+{
+        (void)context;
+        (void)connection;
+        return strstr(text, "%00") == NULL ? MHD_http_unescape(text) : strlen(text);
+}
+
 static void on_log(void *context, const char *format, va_list args)
 {
         /* Refused clients are no news for the daemon's log. */
@@ -274,10 +283,11 @@ enum err api_admin_new(struct api *api, const char *host, uint16_t port,
         admin->daemon = MHD_start_daemon(
                 MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
                 on_request, admin, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
-                MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
-                (unsigned)API_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)API_IDLE_S,
-                MHD_OPTION_NOTIFY_COMPLETED, on_completed, admin, MHD_OPTION_NOTIFY_CONNECTION,
-                on_connection, admin, MHD_OPTION_END);
+                MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, NULL, MHD_OPTION_LISTEN_SOCKET, fd,
+                MHD_OPTION_CONNECTION_LIMIT, (unsigned)API_CONNECTIONS_MAX,
+                MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)API_IDLE_S, MHD_OPTION_NOTIFY_COMPLETED,
+                on_completed, admin, MHD_OPTION_NOTIFY_CONNECTION, on_connection, admin,
+                MHD_OPTION_END);
         if (admin->daemon == NULL) {
                 snprintf(why, why_size, "admin: the HTTP server cannot be started");
                 close(fd);

@@ -531,6 +531,7 @@ static void tells_the_rest(void **state)
         assert_holds(http("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"), "meridian_epoch 7\n");
         assert_holds(http("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), "/why-route");
         assert_holds(http("GET /nosuch HTTP/1.1\r\nHost: x\r\n\r\n"), "404 Not Found");
+        assert_holds(http("GET /%00 HTTP/1.1\r\nHost: x\r\n\r\n"), "404 Not Found");
         assert_holds(http("POST /status HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"),
                      "405 Method");
         assert_holds(http("GET /why-route?client=192.0.2.9&name=www.example.test HTTP/1.1\r\n"
