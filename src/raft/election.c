@@ -88,17 +88,20 @@ void election_step_down(struct core *core, uint64_t term, uint32_t leader)
         election_timer(core);
 }
 
+/* The barrier commits what earlier terms left, and lets reads and changes begin. A witness writes
+ * none: it is to hand over, and an entry that only it has would make it the only one that can lead,
+ * also where the one that has the state, and that it could not reach, comes back. */
 static void lead(struct core *core)
 {
         core->role = CORE_LEADER;
         core->leader = core->config.self;
         core->lead_since_ms = core->now_ms;
         replicate_begin(core);
-        if (core->config.bugs.no_noop) {
+        core->lead_from = UINT64_MAX;
+        if (core->config.bugs.no_noop)
                 core->lead_from = 0;
+        if (core->config.bugs.no_noop || is_witness(core))
                 return;
-        }
-        /* Commits what earlier terms left, and lets reads and changes begin. */
         log_append(core, core->meta.term, ENTRY_BARRIER, (struct bytes){0});
         core->lead_from = log_last(core);
 }

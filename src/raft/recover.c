@@ -259,6 +259,15 @@ static void settle(struct core *core, size_t at, struct replay *replay,
                 core->meta_need = 0;
                 core->stored = last;
         }
+        /* It may have come as a whole state, and the word that followed from it be lost. */
+        if (core->snapshot != NULL)
+                change_committed(core, core->snapshot->members_index, &core->snapshot->members);
+}
+
+/* Over what was lost goes a whole new journal: half of one would look like a first start. */
+static enum err write_empty(struct core *core, struct bytes journal, struct consensus_recovery *ret)
+{
+        return write_fresh(core, core->config.amnesiac && journal.len > 0, ret);
 }
 
 enum err recover_journal(struct core *core, struct bytes journal, uint64_t synced,
@@ -271,7 +280,7 @@ enum err recover_journal(struct core *core, struct bytes journal, uint64_t synce
                 return corrupt(ret, journal.len);
         struct bytes used = journal_used(journal);
         if (used.len == 0)
-                return synced == 0 || core->config.amnesiac ? write_fresh(core, false, ret)
+                return synced == 0 || core->config.amnesiac ? write_empty(core, journal, ret)
                                                             : corrupt(ret, 0);
         enum err err = journal_read_header(journal, &identity, &version);
         if (core->config.amnesiac && (err == ERR_TRUNCATED || err == ERR_CORRUPT))

@@ -372,7 +372,8 @@ enum err replicate_transfer(struct core *core, uint32_t peer)
         return ERR_NONE;
 }
 
-/* A witness leads only until somebody with a state can; otherwise the voter of highest priority
+/* A witness leads only until somebody with a state can, and waits for no commit: those who need a
+ * state before they can store its entries get none from it. Otherwise the voter of highest priority
  * is to lead, when it is up to date. */
 static void place(struct core *core)
 {
@@ -380,7 +381,7 @@ static void place(struct core *core)
         const struct members *members = &log_regime(core)->members;
         bool witness = self != NULL && self->role == CONSENSUS_WITNESS;
         uint64_t apart = core->config.election_timeout_ms * (witness ? 1u : 4u);
-        if (self == NULL || core->transferee != 0 || !core_ready(core) ||
+        if (self == NULL || core->transferee != 0 || (!witness && !core_ready(core)) ||
             core->now_ms < core->placed_ms + apart)
                 return;
         core->placed_ms = core->now_ms;

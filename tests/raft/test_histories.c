@@ -91,6 +91,31 @@ static void test_core(void **state)
         run_seeds(&consensus_core, false, number("SEEDS", 150));
 }
 
+/* Seeds that failed once. */
+static void test_seeds_that_failed(void **state)
+{
+        static const struct {
+                uint64_t seed;
+                bool harsh;
+                const char *why;
+        } rows[] = {
+                {3672, true, "a witness that led waited for a commit that needed a state"},
+                {12772, true, "a crash in the first write after a lost disk looked like a start"},
+                {14112, false, "and the replica voted again"},
+                {16329, true, "a state made the replica whole, and a crash took the word of it"},
+        };
+        (void)state;
+        for (size_t i = 0; i < COUNT_OF(rows); i++) {
+                struct history_options options = {
+                        .seed = rows[i].seed, .engine = &consensus_core, .harsh = rows[i].harsh};
+                struct history_result result;
+                history_run(&options, &result);
+                if (result.violation != NULL)
+                        fail_msg("seed %llu (%s): %s", (unsigned long long)rows[i].seed,
+                                 rows[i].why, result.violation);
+        }
+}
+
 static void test_library(void **state)
 {
         (void)state;
@@ -166,6 +191,7 @@ int main(void)
 {
         const struct CMUnitTest seeds[] = {
                 cmocka_unit_test(test_core),
+                cmocka_unit_test(test_seeds_that_failed),
                 cmocka_unit_test(test_library),
                 cmocka_unit_test(test_determinism),
         };
