@@ -136,9 +136,9 @@ static bool share_read(struct bytes word, uint32_t *ret)
 static bool relation_read(struct bytes word, uint8_t *ret)
 {
         static const char *const names[RELATION_COUNT] = {"is", "is-not", "begins"};
-        for (uint8_t i = 0; i < RELATION_COUNT; i++) {
+        for (unsigned i = 0; i < RELATION_COUNT; i++) {
                 if (word_is(word, names[i])) {
-                        *ret = i;
+                        *ret = (uint8_t)i;
                         return true;
                 }
         }
@@ -215,7 +215,8 @@ static enum err statements_compile(struct compiler *compiler)
 enum err flag_compile(struct bytes name, struct bytes text, struct buffer *out,
                       char why[FLAG_WHY_SIZE])
 {
-        struct compiler compiler = {.text = text, .salt = name, .why = why};
+        struct compiler compiler = {.text = text, .salt = name};
+        compiler.why = why;
         if (text.len > FLAG_TEXT_BYTES_MAX) {
                 (void)wrong(&compiler, "the text is too long");
                 return ERR_LIMIT;
