@@ -138,6 +138,7 @@ static void effect_run(struct io_driver *driver, const struct world_effect *effe
                 return;
         case WORLD_POSTGRES_DO:
         case WORLD_POSTGRES_GATE:
+        case WORLD_POSTGRES_WATCH:
                 if (ports->postgres != NULL)
                         ports->postgres(ports->user, effect);
                 return;

@@ -166,6 +166,7 @@ struct postgres_ask {
 struct postgres {
         bool seen; /* the server was seen at all, */
         uint64_t seen_us;
+        uint64_t begun_us; /* the first look at the others; 0: not yet */
         struct world_postgres server;
         bool stale;   /* something was done since; */
         bool adopted; /* at the start: a lease that the gate remembers was taken over */
@@ -177,6 +178,7 @@ struct postgres {
         struct postgres_ask asks[POSTGRES_ASKS_MAX];
         uint64_t ask_last;
         bool claiming;
+        bool queued;         /* that claim waits for the holder to give it back */
         uint64_t claimed_us; /* the present one was granted then */
         uint64_t claim_next_us, renew_next_us;
 
@@ -196,10 +198,13 @@ struct postgres {
         char failed[NODE_STATUS_NOTE_MAX - 60]; /* the sentence of the last one; "": it went well */
         uint64_t failed_told_us;
         uint64_t gate_token, gate_until_us;
+        uint64_t watch_next_us;
 
         enum primary_wish wish;
         node_id designated; /* AWAY */
         uint64_t wish_until_us;
+        uint64_t handed_epoch,
+                handed_written;         /* of the timeline that was handed over last: its end */
         struct node_status_order order; /* the wish, or what became of the last one */
 
         const struct primary_row *row; /* that fits now, */
@@ -546,6 +551,9 @@ void postgres_answered(struct node *node, uint64_t id, const struct reply *reply
 void postgres_request(struct node *node, struct asker asker, const struct request *request,
                       struct bytes data);
 void postgres_wish_look(struct node *node);
+
+/* The lease was given back: for a switchover, to the chosen one. */
+void postgres_wish_released(struct node *node);
 
 /* An action for the wish failed; it is tried again for as long as the wish stands. */
 void postgres_wish_failed(struct node *node, struct bytes why);

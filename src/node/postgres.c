@@ -17,6 +17,7 @@
 #define LOOK_EVERY_US   100000
 #define TELL_APART_US   20000
 #define FAILED_PAUSE_US 1000000
+#define WATCH_US        500000
 #define FAILED_MOST_US  60000000
 #define FAILED_TELL_US  60000000 /* what fails again and again in the same way is told so often */
 #define WAIT_TOLD_US    1000000  /* a row that only waits is told when it has lasted so long */
@@ -122,6 +123,24 @@ static bool seen_fresh(const struct node *node)
         return postgres->seen && node->now_us < postgres->seen_us + SEEN_FRESH_US;
 }
 
+/* Meanwhile its server is told as it was before. */
+static bool made_anew(enum primary_action action)
+{
+        return action == PRIMARY_DO_START || action == PRIMARY_DO_CLONE ||
+               action == PRIMARY_DO_REWIND || action == PRIMARY_DO_REBUILD;
+}
+
+/* What a primary that has handed over wrote after that, of transactions that can commit no more, is
+ * nobody's: told, it would make the chosen one give the lease back. */
+static uint64_t told_written(const struct node *node)
+{
+        const struct postgres *postgres = &node->postgres;
+        const struct world_postgres *server = &postgres->server;
+        bool handed = postgres->handed_epoch != 0 && server->epoch == postgres->handed_epoch;
+        return handed && server->written > postgres->handed_written ? postgres->handed_written
+                                                                    : server->written;
+}
+
 void postgres_report(const struct node *node, struct primary_report *ret)
 {
         const struct world_postgres *server = &node->postgres.server;
@@ -130,7 +149,7 @@ void postgres_report(const struct node *node, struct primary_report *ret)
         ret->system = server->system;
         ret->epoch = server->epoch;
         ret->timeline = server->timeline;
-        ret->written = server->written;
+        ret->written = told_written(node);
         ret->replayed = server->replayed;
         ret->line_count = server->line_count;
         ret->lines_cut = server->lines_cut;
@@ -138,7 +157,8 @@ void postgres_report(const struct node *node, struct primary_report *ret)
                 ret->lines[i] = (struct primary_line){.timeline = server->lines[i].timeline,
                                                       .epoch = server->lines[i].epoch,
                                                       .end = server->lines[i].end};
-        ret->following = server->upstream != 0 && server->upstream == node->postgres.holder;
+        ret->following = server->upstream != 0 && server->upstream == node->postgres.holder &&
+                         !made_anew(node->postgres.action);
         ret->eligible = postgres_eligible(node, node->config.self);
 }
 
@@ -254,16 +274,16 @@ static bool writer(enum primary_server server)
         return server == PRIMARY_OPEN || server == PRIMARY_HELD;
 }
 
-/* It told of its server once, and has not for long: its node lives, but cannot see the server. */
+/* It has not told of its server for long: its node lives, but cannot see the server. Of one that
+ * was never heard the time counts from when this node began to look. */
 static bool silent(const struct node *node, node_id id)
 {
         uint64_t long_us = 2000ull * node->topology->timing.down_after_ms;
-        for (size_t i = 0; i < PRIMARY_NODES_MAX; i++) {
-                const struct postgres_heard *heard = &node->postgres.heard[i];
-                if (heard->node == id && node->now_us >= heard->at_us + long_us)
-                        return true;
-        }
-        return false;
+        uint64_t at_us = node->postgres.begun_us + long_us;
+        for (size_t i = 0; i < PRIMARY_NODES_MAX; i++)
+                if (node->postgres.heard[i].node == id)
+                        at_us = node->postgres.heard[i].at_us;
+        return node->now_us >= at_us + long_us;
 }
 
 /* Held for down by a majority; silent; of a region that is there, not heard for long. */
@@ -394,7 +414,14 @@ static enum primary_match holder_match(const struct node *node)
         if (word == NULL || !writer(word->report.server))
                 return PRIMARY_MATCH_UNKNOWN;
         postgres_report(node, &own);
+        own.written = postgres->server.written;
+        /* The rest is a part of a record: the next timeline does without it as well. */
+        if (postgres->server.whole != 0 && postgres->server.whole < own.written)
+                own.written = postgres->server.whole;
         enum primary_match match = primary_match(&own, &word->report);
+        bool known = postgres->server.whole != 0 || own.replayed >= own.written;
+        if (match == PRIMARY_MATCH_DIVERGED && own.server == PRIMARY_STANDBY && !known)
+                return PRIMARY_MATCH_UNKNOWN;
         return match == PRIMARY_MATCH_PREFIX && postgres->server.gap ? PRIMARY_MATCH_BROKEN : match;
 }
 
@@ -439,6 +466,19 @@ static void gate_renew(struct node *node)
         struct world_effect effect = {.kind = WORLD_POSTGRES_GATE};
         effect.gate.epoch = postgres->lease.token;
         effect.gate.until_us = until_us;
+        outbox_push(&node->outbox, &effect);
+}
+
+/* Who is about to be handed the lease is to know its data's end as soon as the holder's last word
+ * has come. */
+static void watch_look(struct node *node)
+{
+        struct postgres *postgres = &node->postgres;
+        if (!postgres->queued || node->now_us < postgres->watch_next_us)
+                return;
+        postgres->watch_next_us = node->now_us + WATCH_US / 2;
+        struct world_effect effect = {.kind = WORLD_POSTGRES_WATCH};
+        effect.watch.until_us = node->now_us + WATCH_US;
         outbox_push(&node->outbox, &effect);
 }
 
@@ -497,12 +537,18 @@ static void carry_out(struct node *node, const struct primary_row *row)
         if (!fence && node->now_us < postgres->pause_until_us)
                 return;
         row_tell(node, row);
-        if (row->action == PRIMARY_DO_CLAIM)
+        if (row->action == PRIMARY_DO_CLAIM) {
                 postgres_lease_claim(node);
-        else if (row->action == PRIMARY_DO_RELEASE)
+        } else if (row->action == PRIMARY_DO_RELEASE) {
+                if (postgres->server.server == PRIMARY_HELD) {
+                        postgres->handed_epoch = postgres->server.epoch;
+                        postgres->handed_written = postgres->server.written;
+                }
                 postgres_lease_release(node);
-        else if (row->action != PRIMARY_DO_NOTHING)
+                postgres_wish_released(node);
+        } else if (row->action != PRIMARY_DO_NOTHING) {
                 act(node, row->action);
+        }
 }
 
 static void news_own(struct node *node)
@@ -511,7 +557,7 @@ static void news_own(struct node *node)
         const struct world_postgres *server = &postgres->server;
         if (postgres->lease.token != 0 && writer((enum primary_server)server->server))
                 news_take(postgres, (struct postgres_news){postgres->lease.token, server->epoch,
-                                                           server->written});
+                                                           told_written(node)});
 }
 
 /* A lease that is not put to use ends by itself, so that another may try; so does that of a server
@@ -543,6 +589,8 @@ void postgres_tick(struct node *node)
                 return;
         if (!postgres->dirty && node->now_us < postgres->next_us)
                 return;
+        if (postgres->begun_us == 0)
+                postgres->begun_us = node->now_us;
         postgres->dirty = false;
         uint64_t grant = postgres->grant;
         postgres_lease_look(node);
@@ -557,6 +605,7 @@ void postgres_tick(struct node *node)
         else
                 row_tell(node, NULL);
         gate_renew(node);
+        watch_look(node);
         if (postgres->grant != grant || node->now_us >= postgres->tell_next_us)
                 postgres_tell(node);
         postgres->next_us = look_next_us(node);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #define CLAIM_AGAIN_US 250000
+#define QUEUE_MS       3000 /* for a lease that is about to be given back */
 
 /* Which request to the council is meant by `id`, or NULL. */
 static struct postgres_ask *ask_of(struct postgres *postgres, uint64_t id)
@@ -60,7 +61,7 @@ static uint64_t lease_us(const struct node *node)
 }
 
 /* False: too many are under way. */
-static bool ask(struct node *node, enum request_kind kind, uint64_t token)
+static bool ask(struct node *node, enum request_kind kind, uint64_t token, uint64_t wait_ms)
 {
         struct postgres *postgres = &node->postgres;
         struct postgres_ask *place = ask_of(postgres, 0);
@@ -73,6 +74,7 @@ static bool ask(struct node *node, enum request_kind kind, uint64_t token)
         request.lock.owner = bytes_of_str(postgres->owner);
         request.lock.token = token;
         request.lock.ttl_ms = node->topology->postgres.lease_ms;
+        request.lock.wait_ms = wait_ms;
         request_lock_own(node, place->id, &request);
         return true;
 }
@@ -80,20 +82,21 @@ static bool ask(struct node *node, enum request_kind kind, uint64_t token)
 void postgres_lease_claim(struct node *node)
 {
         struct postgres *postgres = &node->postgres;
-        if (postgres->claiming || node->now_us < postgres->claim_next_us)
+        bool queue = postgres->hold == PRIMARY_OTHER;
+        if ((postgres->claiming && (queue || !postgres->queued)) ||
+            node->now_us < postgres->claim_next_us)
                 return;
         owner_make(node, postgres->owner);
-        postgres->claiming = true;
         postgres->claim_next_us = node->now_us + CLAIM_AGAIN_US;
-        if (!ask(node, REQUEST_LOCK_ACQUIRE, 0))
-                postgres->claiming = false;
+        postgres->claiming = ask(node, REQUEST_LOCK_ACQUIRE, 0, queue ? QUEUE_MS : 0);
+        postgres->queued = postgres->claiming && queue;
 }
 
 /* Where the word is lost the lease ends by itself. */
 static void give_back(struct node *node, uint64_t token)
 {
         node->postgres.claim_next_us = node->now_us + CLAIM_AGAIN_US;
-        (void)ask(node, REQUEST_LOCK_RELEASE, token);
+        (void)ask(node, REQUEST_LOCK_RELEASE, token, 0);
 }
 
 void postgres_lease_release(struct node *node)
@@ -113,7 +116,7 @@ void postgres_lease_renew(struct node *node)
             node->now_us < postgres->renew_next_us)
                 return;
         postgres->renew_next_us = node->now_us + 1000ull * node->topology->postgres.renew_ms;
-        (void)ask(node, REQUEST_LOCK_RENEW, postgres->lease.token);
+        (void)ask(node, REQUEST_LOCK_RENEW, postgres->lease.token, 0);
 }
 
 static void granted(struct node *node, const struct postgres_ask *ask, uint64_t token)
@@ -126,8 +129,9 @@ static void granted(struct node *node, const struct postgres_ask *ask, uint64_t 
         }
         if (token != postgres->lease.token) {
                 postgres->claimed_us = node->now_us;
+                /* At once where the claim has waited: the lease counts from when it was asked. */
                 postgres->renew_next_us =
-                        node->now_us + 1000ull * node->topology->postgres.renew_ms;
+                        ask->sent_us + 1000ull * node->topology->postgres.renew_ms;
         }
         bool late = (node->config.bugs & NODE_BUG_LEASE_FROM_ANSWER) != 0;
         primary_lease_granted(&postgres->lease, token, late ? node->now_us : ask->sent_us,
@@ -148,7 +152,7 @@ void postgres_answered(struct node *node, uint64_t id, const struct reply *reply
         *place = (struct postgres_ask){0};
         postgres->dirty = true;
         if (ask.kind == REQUEST_LOCK_ACQUIRE) {
-                postgres->claiming = false;
+                postgres->claiming = postgres->queued = false;
                 if (reply->code == REPLY_OK)
                         granted(node, &ask, reply->lock.token);
         } else if (ask.kind == REQUEST_LOCK_RENEW && ask.token == postgres->lease.token) {

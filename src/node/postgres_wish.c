@@ -10,6 +10,7 @@
 
 #define SWITCHOVER_US  10000000
 #define FAILOVER_US    30000000
+#define HANDED_OVER_US 3000000             /* for the chosen one to take the lease */
 #define READY_BYTES    ((uint64_t)1 << 20) /* behind by less: a switchover may begin */
 #define COMES_US       3000000
 #define REPLY_TEXT_MAX 400
@@ -102,7 +103,8 @@ node_id postgres_designated(const struct node *node)
 enum primary_wish postgres_wish_of(const struct node *node)
 {
         const struct postgres *postgres = &node->postgres;
-        if (postgres->wish == PRIMARY_WISH_NONE && postgres->hold == PRIMARY_FREE &&
+        bool others = postgres->hold == PRIMARY_FREE || postgres->hold == PRIMARY_OTHER;
+        if (postgres->wish == PRIMARY_WISH_NONE && others &&
             postgres_designated(node) == node->config.self)
                 return PRIMARY_WISH_HERE;
         return postgres->wish;
@@ -154,12 +156,26 @@ void postgres_wish_look(struct node *node)
                 (void)snprintf(postgres->order.why, sizeof postgres->order.why, "%.300s", missing);
         if (away ? postgres->hold == PRIMARY_OTHER : postgres->server.server == PRIMARY_OPEN) {
                 wish_done(node);
+        } else if (!away && postgres->hold == PRIMARY_OTHER) {
+                (void)snprintf(why, sizeof why, "%s has taken over",
+                               postgres_name(node, postgres->holder));
+                wish_off(node, why);
         } else if (node->now_us >= postgres->wish_until_us) {
-                (void)snprintf(why, sizeof why, "it took longer than %d s%s%s",
-                               (away ? SWITCHOVER_US : FAILOVER_US) / 1000000,
+                (void)snprintf(why, sizeof why, "it took too long%s%s",
                                postgres->order.why[0] != 0 ? ": " : "", postgres->order.why);
                 wish_off(node, why);
         }
+}
+
+void postgres_wish_released(struct node *node)
+{
+        struct postgres *postgres = &node->postgres;
+        if (postgres->wish != PRIMARY_WISH_AWAY)
+                return;
+        (void)snprintf(postgres->order.why, sizeof postgres->order.why,
+                       "%s has not taken the lease that was given back for it",
+                       postgres_name(node, postgres->designated));
+        postgres->wish_until_us = node->now_us + HANDED_OVER_US;
 }
 
 void postgres_wish_failed(struct node *node, struct bytes why)
@@ -181,6 +197,7 @@ static void wish_begin(struct node *node, enum primary_wish wish, node_id design
                 .number = postgres->order.number + 1, .target = designated, .state = "waits"};
         postgres->wish_until_us = node->now_us + (away ? SWITCHOVER_US : FAILOVER_US);
         postgres->dirty = true;
+        postgres->tell_next_us = node->now_us;
         node_note(node, "postgres-wish", "PostgreSQL: %.*s asks for a %s to %s.",
                   actor.len == 0 ? 7 : (int)actor.len,
                   actor.len == 0 ? "someone" : (const char *)actor.ptr,

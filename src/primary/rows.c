@@ -98,12 +98,14 @@ static const struct primary_row rows[] = {
          "no primary: {node} has most; `meridian failover` makes it take over"},
         {"wait-sure", V(STANDBY) | FORMER, V(FREE), MATCHES, R(UNSURE), UNFORCED, ANY, ANY, ANY,
          ANY, ANY, ANY, DO(NOTHING), true, "no primary: too few servers have told what they have"},
-        {"reclaim", FORMER, V(FREE), MATCHES, R(BEST), UNFORCED, YES, ANY, ANY, ANY, ANY, ANY,
-         DO(CLAIM), false, "{node} claims the lease again: of all it has most"},
+        {"reclaim", FORMER, V(FREE), MATCHES, R(BEST), UNFORCED & ~W(AWAY), YES, ANY, ANY, ANY, ANY,
+         ANY, DO(CLAIM), false, "{node} claims the lease again: of all it has most"},
         {"wait-newer", FORMER, V(FREE), MATCHES, R(BEST), UNFORCED, NO, ANY, ANY, ANY, ANY, ANY,
          DO(NOTHING), true, "no primary: there was a newer one than {node}, and it is not heard"},
 
         /* Somebody else holds it. */
+        {"queue", V(STANDBY), V(OTHER), M(PREFIX), RANKS, W(HERE), ANY, ANY, ANY, ANY, YES, ANY,
+         DO(CLAIM), false, "{node} waits for the lease that {other} is about to give back"},
         {"clone", V(ABSENT), V(OTHER), MATCHES, RANKS & ~R(EMPTY), WISHES, ANY, ANY, ANY, ANY, ANY,
          ANY, DO(CLONE), false, "{node} is made from {other}"},
         {"join", V(ASLEEP) | FORMER, V(OTHER), M(PREFIX), RANKS, WISHES, ANY, ANY, ANY, ANY, ANY,

@@ -163,6 +163,7 @@ static void carry_out(struct sim *sim, struct host *host, const struct world_eff
                 break;
         case WORLD_POSTGRES_DO:
         case WORLD_POSTGRES_GATE:
+        case WORLD_POSTGRES_WATCH:
                 postgres_effect(sim, host, effect);
                 break;
         }

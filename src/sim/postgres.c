@@ -202,6 +202,8 @@ static uint64_t action_us(struct sim *sim, enum primary_action action)
 void postgres_effect(struct sim *sim, struct host *host, const struct world_effect *effect)
 {
         struct sim_postgres *server = server_of(sim, host->index);
+        if (effect->kind == WORLD_POSTGRES_WATCH)
+                return; /* the model tells each change */
         if (effect->kind == WORLD_POSTGRES_GATE) {
                 server->gate_epoch = effect->gate.epoch;
                 server->gate_until_us = effect->gate.until_us;

@@ -183,6 +183,7 @@ static bool paths_set(struct warden *warden, struct fail *fail)
         bool fit = warden->config.data[0] != '\0' ? path_set(paths->data, "%s", warden->config.data)
                                                   : path_set(paths->data, "%s/data", home);
         fit = fit && path_set(paths->data_new, "%s.new", paths->data) &&
+              path_set(paths->rewinding, "%s/rewinding", warden->config.home) &&
               path_set(paths->gate, "%s/gate", home) &&
               path_set(paths->log, "%s/server.log", home) &&
               path_set(paths->pgpass, "%s/pgpass", home) &&

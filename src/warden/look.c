@@ -12,7 +12,8 @@
 
 bool look_data(const struct warden *warden)
 {
-        return file_there("%s/global/pg_control", warden->paths.data);
+        return !file_there("%s", warden->paths.rewinding) &&
+               file_there("%s/global/pg_control", warden->paths.data);
 }
 
 /* ---- histories ---- */
@@ -41,6 +42,86 @@ bool look_history(struct warden *warden, uint32_t timeline, struct history *ret,
                                                              timeline, first_epoch(warden), ret);
         free(text);
         return good || fail_set(fail, "the history of timeline %u cannot be read", timeline);
+}
+
+/* ---- its log ---- */
+
+static const char no_record[] = "could not find a valid record after";
+
+/* Has the timeline a file at `lsn` or behind it? */
+static bool wal_there(const struct warden *warden, uint32_t timeline, uint64_t lsn,
+                      uint32_t segment_bytes)
+{
+        char path[WARDEN_PATH_SIZE], first[32];
+        uint64_t per_id = ((uint64_t)1 << 32) / segment_bytes;
+        bool found = false;
+        (void)snprintf(first, sizeof first, "%08" PRIX32 "%08" PRIX64 "%08" PRIX64, timeline,
+                       lsn / segment_bytes / per_id, lsn / segment_bytes % per_id);
+        DIR *dir = path_set(path, "%s/pg_wal", warden->paths.data) ? opendir(path) : NULL;
+        if (dir == NULL)
+                return true;
+        for (struct dirent *entry = readdir(dir); entry != NULL && !found; entry = readdir(dir))
+                found = strlen(entry->d_name) == 24 && memcmp(entry->d_name, first, 8) == 0 &&
+                        strcmp(entry->d_name, first) >= 0;
+        closedir(dir);
+        return found;
+}
+
+/* Where the log of a timeline ends, read from `from`: a record's place. *ret_none where there is no
+ * whole record from there on (NULL: that is a failure as any other). */
+static bool wal_end(struct warden *warden, uint32_t timeline, uint64_t from, uint32_t segment_bytes,
+                    uint64_t *ret_end, bool *ret_none, struct fail *ret_fail)
+{
+        char wal[WARDEN_PATH_SIZE], number[16], place[32];
+        struct child_text text;
+        struct fail fail;
+        uint64_t last = 0;
+        uint64_t per_id = ((uint64_t)1 << 32) / segment_bytes;
+        uint64_t file = from / segment_bytes;
+        /* pg_waldump waits five seconds for a file that is not there. */
+        if (!file_there("%s/pg_wal/%08" PRIX32 "%08" PRIX64 "%08" PRIX64, warden->paths.data,
+                        timeline, file / per_id, file % per_id))
+                return fail_set(ret_fail,
+                                "the log of timeline %" PRIu32 " from %" PRIX64 " on is not there",
+                                timeline, from);
+        (void)path_set(wal, "%s/pg_wal", warden->paths.data);
+        (void)snprintf(number, sizeof number, "%u", timeline);
+        (void)snprintf(place, sizeof place, "%X/%X", (unsigned)(from >> 32), (unsigned)from);
+        const char *all[] = {"-q", "-p", wal, "-t", number, "-s", place, NULL};
+        /* It ends with an error where the log ends. */
+        bool whole = child_run(warden, "pg_waldump", all, &text, &fail);
+        /* It may end with a file: the next one was not made yet. */
+        if (!whole &&
+            history_waldump_missing(bytes_of(text.err, text.err_len), timeline, segment_bytes,
+                                    ret_end) &&
+            *ret_end > from && !wal_there(warden, timeline, *ret_end, segment_bytes))
+                return true;
+        if (whole || !history_waldump_last(bytes_of(text.err, text.err_len), &last) ||
+            last < from) {
+                if (ret_none != NULL)
+                        *ret_none = !whole && memmem(text.err, text.err_len, no_record,
+                                                     strlen(no_record)) != NULL;
+                return fail_set(ret_fail,
+                                "where the log of timeline %u ends cannot be told: %.300s",
+                                timeline, fail.text);
+        }
+        (void)snprintf(place, sizeof place, "%X/%X", (unsigned)(last >> 32), (unsigned)last);
+        const char *one[] = {"-p", wal, "-t", number, "-s", place, "-n", "1", NULL};
+        return child_run(warden, "pg_waldump", one, &text, &fail) &&
+               history_waldump_end(bytes_of(text.out, text.out_len), segment_bytes, ret_end);
+}
+
+static bool look_control(struct warden *warden, struct history_control *ret)
+{
+        struct child_text text;
+        const char *arguments[] = {"-D", warden->paths.data, NULL};
+        if (!child_run(warden, "pg_controldata", arguments, &text, &warden->blind))
+                return false;
+        return history_control_parse(bytes_of(text.out, text.out_len), ret) ||
+               fail_set(&warden->blind,
+                        "%s/global/pg_control is damaged: restore it, or move the folder away, and "
+                        "it is made anew from the primary",
+                        warden->paths.data);
 }
 
 /* ---- a server that runs ---- */
@@ -165,6 +246,29 @@ static void received_take(struct warden *warden, const PGresult *result, struct 
         }
 }
 
+/* A record that was cut in its middle is received, and never replayed: the log of a primary that
+ * died ends so on its standbys, each at another place. Only its whole records are data. Looked into
+ * where nothing has moved since the look before. */
+static void whole_look(struct warden *warden, struct world_postgres *ret)
+{
+        struct remnant *remnant = &warden->remnant;
+        struct history_control control;
+        struct fail fail;
+        bool none = false;
+        if (ret->written <= ret->replayed)
+                return;
+        if (remnant->timeline != ret->timeline || remnant->replayed != ret->replayed ||
+            remnant->written != ret->written) {
+                *remnant = (struct remnant){ret->timeline, ret->replayed, ret->written, 0};
+                return;
+        }
+        if (remnant->whole == 0 && (!look_control(warden, &control) ||
+                                    !wal_end(warden, ret->timeline, ret->replayed,
+                                             control.segment_bytes, &remnant->whole, &none, &fail)))
+                remnant->whole = none ? ret->replayed : ret->written;
+        ret->whole = remnant->whole;
+}
+
 static bool look_standby(struct warden *warden, struct world_postgres *ret)
 {
         static const char text[] =
@@ -195,6 +299,7 @@ static bool look_standby(struct warden *warden, struct world_postgres *ret)
         if (PQgetvalue(result, 0, 3)[0] == 't')
                 ret->upstream = warden->upstream;
         ret->gap = warden->gap && ret->upstream == 0;
+        whole_look(warden, ret);
         ret->lag_known = value_u64(result, 4, 10, &ret->lag_us);
         if (value_lsn(result, 0, &received) && ret->replayed >= received) {
                 ret->lag_known = true;
@@ -219,65 +324,6 @@ static bool look_running(struct warden *warden, struct world_postgres *ret)
 }
 
 /* ---- a server that does not run ---- */
-
-/* Has the timeline a file at `lsn` or behind it? */
-static bool wal_there(const struct warden *warden, uint32_t timeline, uint64_t lsn,
-                      uint32_t segment_bytes)
-{
-        char path[WARDEN_PATH_SIZE], first[32];
-        uint64_t per_id = ((uint64_t)1 << 32) / segment_bytes;
-        bool found = false;
-        (void)snprintf(first, sizeof first, "%08" PRIX32 "%08" PRIX64 "%08" PRIX64, timeline,
-                       lsn / segment_bytes / per_id, lsn / segment_bytes % per_id);
-        DIR *dir = path_set(path, "%s/pg_wal", warden->paths.data) ? opendir(path) : NULL;
-        if (dir == NULL)
-                return true;
-        for (struct dirent *entry = readdir(dir); entry != NULL && !found; entry = readdir(dir))
-                found = strlen(entry->d_name) == 24 && memcmp(entry->d_name, first, 8) == 0 &&
-                        strcmp(entry->d_name, first) >= 0;
-        closedir(dir);
-        return found;
-}
-
-/* Where the log of a timeline ends, read from `from`: a record's place. */
-static bool wal_end(struct warden *warden, uint32_t timeline, uint64_t from, uint32_t segment_bytes,
-                    uint64_t *ret_end, struct fail *ret_fail)
-{
-        char wal[WARDEN_PATH_SIZE], number[16], place[32];
-        struct child_text text;
-        struct fail fail;
-        uint64_t last = 0;
-        uint64_t per_id = ((uint64_t)1 << 32) / segment_bytes;
-        uint64_t file = from / segment_bytes;
-        /* pg_waldump waits five seconds for a file that is not there. */
-        if (!file_there("%s/pg_wal/%08" PRIX32 "%08" PRIX64 "%08" PRIX64, warden->paths.data,
-                        timeline, file / per_id, file % per_id))
-                return fail_set(ret_fail,
-                                "the log of timeline %" PRIu32 " from %" PRIX64 " on is not there",
-                                timeline, from);
-        (void)path_set(wal, "%s/pg_wal", warden->paths.data);
-        (void)snprintf(number, sizeof number, "%u", timeline);
-        (void)snprintf(place, sizeof place, "%X/%X", (unsigned)(from >> 32), (unsigned)from);
-        const char *all[] = {"-q", "-p", wal, "-t", number, "-s", place, NULL};
-        /* It ends with an error where the log ends. */
-        bool whole = child_run(warden, "pg_waldump", all, &text, &fail);
-        /* It may end with a file: the next one was not made yet. */
-        if (!whole &&
-            history_waldump_missing(bytes_of(text.err, text.err_len), timeline, segment_bytes,
-                                    ret_end) &&
-            *ret_end > from && !wal_there(warden, timeline, *ret_end, segment_bytes))
-                return true;
-        if (whole || !history_waldump_last(bytes_of(text.err, text.err_len), &last) ||
-            last < from) {
-                return fail_set(ret_fail,
-                                "where the log of timeline %u ends cannot be told: %.300s",
-                                timeline, fail.text);
-        }
-        (void)snprintf(place, sizeof place, "%X/%X", (unsigned)(last >> 32), (unsigned)last);
-        const char *one[] = {"-p", wal, "-t", number, "-s", place, "-n", "1", NULL};
-        return child_run(warden, "pg_waldump", one, &text, &fail) &&
-               history_waldump_end(bytes_of(text.out, text.out_len), segment_bytes, ret_end);
-}
 
 /* The newest timeline below `limit` in pg_wal that has a history in which `timeline` was left at
  * `end` or before; 0: none. */
@@ -320,25 +366,13 @@ static void stopped_go_on(struct warden *warden, struct stopped *stopped)
         uint32_t newer = UINT32_MAX;
         struct fail fail;
         while ((newer = timeline_newer(warden, from, from_end, newer, &left)) != 0) {
-                if (!wal_end(warden, newer, left, stopped->control.segment_bytes, &end, &fail))
+                if (!wal_end(warden, newer, left, stopped->control.segment_bytes, &end, NULL,
+                             &fail))
                         continue;
                 stopped->timeline = newer;
                 stopped->written = end;
                 return;
         }
-}
-
-static bool look_control(struct warden *warden, struct history_control *ret)
-{
-        struct child_text text;
-        const char *arguments[] = {"-D", warden->paths.data, NULL};
-        if (!child_run(warden, "pg_controldata", arguments, &text, &warden->blind))
-                return false;
-        return history_control_parse(bytes_of(text.out, text.out_len), ret) ||
-               fail_set(&warden->blind,
-                        "%s/global/pg_control is damaged: restore it, or move the folder away, and "
-                        "it is made anew from the primary",
-                        warden->paths.data);
 }
 
 /* Where the end of a standby's log cannot be read, less is told than there is. Of a primary that
@@ -352,7 +386,7 @@ static bool stopped_read(struct warden *warden, struct stopped *stopped)
                 return false;
         stopped->timeline = control->timeline;
         stopped->sure = wal_end(warden, stopped->timeline, control->redo, control->segment_bytes,
-                                &stopped->written, &fail);
+                                &stopped->written, NULL, &fail);
         if (!stopped->sure) {
                 if (atomic_load(&warden->cancel))
                         return false;

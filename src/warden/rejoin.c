@@ -4,7 +4,9 @@
  * where that fails nothing is changed. The newest folders are kept, the others go.
  *
  * A clone lies beside until it is whole. A rewind that PostgreSQL's program refuses becomes a
- * rebuild, unless the primary cannot be reached: then it is tried again later. */
+ * rebuild, unless the primary cannot be reached. One that breaks off leaves data that is good for
+ * nothing: a file says so from before it begins until it has ended well, and while that file is
+ * there, there is no data here, and a clone takes its place. */
 #include "warden/warden_priv.h"
 
 #include <dirent.h>
@@ -280,6 +282,19 @@ static bool base_backup(struct warden *warden, node_id upstream, struct fail *fa
                run(warden, "pg_verifybackup", verify, fail);
 }
 
+/* What was left of a rewind that broke off; what only this server had is kept aside already. */
+static bool data_remove(struct warden *warden, struct fail *fail)
+{
+        const char *arguments[] = {"-rf", "--", warden->paths.data, NULL};
+        return server_stop(warden, false, fail) && run(warden, "/bin/rm", arguments, fail);
+}
+
+static void rewinding_end(struct warden *warden)
+{
+        if (unlink(warden->paths.rewinding) == 0)
+                folder_sync(warden->paths.rewinding);
+}
+
 /* Makes a standby's data beside; where that fails the room is given back at once. */
 static bool copy_make(struct warden *warden, node_id upstream, struct fail *fail)
 {
@@ -301,11 +316,15 @@ static bool copy_make(struct warden *warden, node_id upstream, struct fail *fail
 static bool copy_take(struct warden *warden, node_id upstream, struct fail *fail)
 {
         const struct paths *paths = &warden->paths;
+        bool ruined = file_there("%s", paths->rewinding);
+        if (ruined && !data_remove(warden, fail))
+                return false;
         if ((rmdir(paths->data) != 0 && errno != ENOENT) ||
             rename(paths->data_new, paths->data) != 0)
                 return fail_set(fail, "%s is not empty and holds no cluster: move it away",
                                 paths->data);
         folder_sync(paths->data);
+        rewinding_end(warden);
         warden->upstream = upstream;
         return server_start(warden, SERVER_STANDBY, upstream, fail);
 }
@@ -348,7 +367,7 @@ bool rejoin_rebuild(struct warden *warden, node_id upstream, struct fail *fail)
 {
         struct source source;
         uint64_t own = warden->seen.system;
-        if (!look_data(warden))
+        if (!file_there("%s/global/pg_control", warden->paths.data))
                 return rejoin_clone(warden, upstream, fail);
         if (!source_look(warden, upstream, &source, fail))
                 return false;
@@ -360,6 +379,7 @@ bool rejoin_rebuild(struct warden *warden, node_id upstream, struct fail *fail)
         if (!copy_make(warden, upstream, fail) || !server_stop(warden, false, fail) ||
             !aside_data(warden, upstream, fail))
                 return false;
+        rewinding_end(warden);
         aside_prune(warden);
         return copy_take(warden, upstream, fail);
 }
@@ -372,6 +392,8 @@ static bool rewind_run(struct warden *warden, node_id upstream, struct fail *fai
         if (!sql_upstream(warden, upstream, "dbname=postgres", conninfo) ||
             !path_set(signal, "%s/standby.signal", warden->paths.data))
                 return fail_set(fail, "node %u has no address in the topology", upstream);
+        if (!file_write(warden, warden->paths.rewinding, BYTES("data\n"), fail))
+                return false;
         /* Its recovery, which ends in a clean log, is none of a standby's. */
         (void)unlink(signal);
         const char *arguments[] = {"--target-pgdata",
@@ -410,6 +432,7 @@ bool rejoin_rewind(struct warden *warden, node_id upstream, struct fail *fail)
                 return false;
         aside_prune(warden);
         if (rewind_run(warden, upstream, &why)) {
+                rewinding_end(warden);
                 warden->upstream = upstream;
                 return server_start(warden, SERVER_STANDBY, upstream, fail);
         }

@@ -51,7 +51,9 @@ static void look_if_due(struct warden *warden)
         warden->looking = true;
         look_tell(warden);
         warden->looking = false;
-        warden->look_next_us = gate_now_us() + LOOK_EVERY_US;
+        now_us = gate_now_us();
+        bool watch = now_us < atomic_load(&warden->watch_until_us);
+        warden->look_next_us = now_us + (watch ? WATCH_EVERY_US : LOOK_EVERY_US);
 }
 
 bool warden_pause(struct warden *warden, unsigned ms)
@@ -96,7 +98,8 @@ static bool command_take(struct warden *warden, struct command *ret)
         if (!warden->command_waits && !warden->stop) {
                 struct timespec until;
                 clock_gettime(CLOCK_MONOTONIC, &until);
-                until.tv_nsec += IDLE_MS * 1000000;
+                bool watch = gate_now_us() < atomic_load(&warden->watch_until_us);
+                until.tv_nsec += (watch ? WATCH_EVERY_US / 1000 : IDLE_MS) * 1000000;
                 until.tv_sec += until.tv_nsec / 1000000000;
                 until.tv_nsec %= 1000000000;
                 (void)pthread_cond_timedwait(&warden->wake, &warden->lock, &until);
@@ -334,6 +337,10 @@ void warden_effect(struct warden *warden, const struct world_effect *effect)
                 return;
         if (effect->kind == WORLD_POSTGRES_DO) {
                 command_give(warden, effect);
+                return;
+        }
+        if (effect->kind == WORLD_POSTGRES_WATCH) {
+                atomic_store(&warden->watch_until_us, effect->watch.until_us);
                 return;
         }
         CHECK(effect->kind == WORLD_POSTGRES_GATE);

@@ -7,6 +7,7 @@
  *
  *   data/          the cluster, unless `data` names another folder
  *   data.new/      a clone that is not whole yet
+ *   rewinding      while it is there, the data is half rewound, and none
  *   gate           mapped by the server (warden/gate.h): until when it may take writes
  *   socket/        the server's Unix socket, for the warden alone
  *   server.log     what the server has said since it was started; server.log.1 the time before

@@ -13,10 +13,11 @@
 #include <stdio.h>
 #include <sys/types.h>
 
-#define LOOK_EVERY_US 100000
-#define OUTS_MAX      32
-#define ARCHIVE_FILES 64 /* kept in the archive; of 16 MB: a gigabyte */
-#define ROLE          "meridian_replication"
+#define LOOK_EVERY_US  100000
+#define WATCH_EVERY_US 10000
+#define OUTS_MAX       32
+#define ARCHIVE_FILES  64 /* kept in the archive; of 16 MB: a gigabyte */
+#define ROLE           "meridian_replication"
 
 /* A sentence about what failed. */
 struct fail {
@@ -64,6 +65,7 @@ struct command {
 struct paths {
         char data[WARDEN_PATH_SIZE];
         char data_new[WARDEN_PATH_SIZE];
+        char rewinding[WARDEN_PATH_SIZE]; /* while this file is there, the data is half rewound */
         char gate[WARDEN_PATH_SIZE];
         char socket[WARDEN_PATH_SIZE];
         char log[WARDEN_PATH_SIZE];
@@ -82,6 +84,14 @@ struct stopped {
         uint32_t timeline;
         uint64_t written;
         bool sure; /* the end of its log was read */
+};
+
+/* What a standby that does not stream has received and cannot replay: looked into once. */
+struct remnant {
+        uint32_t timeline;
+        uint64_t replayed;
+        uint64_t written;
+        uint64_t whole; /* 0: not looked into yet */
 };
 
 /* What is told when it begins and when it ends. */
@@ -140,7 +150,8 @@ struct warden {
         struct out outs[OUTS_MAX];
         unsigned out_first;
         unsigned out_count;
-        _Atomic bool cancel; /* ends what is under way */
+        _Atomic bool cancel;             /* ends what is under way */
+        _Atomic uint64_t watch_until_us; /* until then it looks more often */
 
         /* The thread's. */
         struct child_text text; /* of the program that an action runs */
@@ -157,6 +168,7 @@ struct warden {
         bool seen_any;
         struct world_postgres seen;
         struct stopped stopped;
+        struct remnant remnant;
         bool log_noted;             /* that the end of the log cannot be told */
         bool follows;               /* the settings are those of the last follow */
         node_id upstream;           /* as the last action told; 0: none */

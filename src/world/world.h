@@ -121,6 +121,8 @@ struct world_postgres {
         uint64_t written; /* LSN: a primary's flush; a standby's receipt. Of a held or closed one it
                             * is final */
         uint64_t replayed; /* LSN */
+        uint64_t whole; /* of a standby that has not replayed all: where its last whole record ends;
+                         * 0: not known, or not yet */
         bool lines_cut;
         uint8_t line_count; /* newest first */
         struct world_postgres_line lines[WORLD_POSTGRES_LINES_MAX];
@@ -225,17 +227,18 @@ enum world_effect_kind {
         WORLD_SEND, /* to a peer; dropped in silence when the link is down */
         WORLD_JOURNAL_APPEND,
         WORLD_JOURNAL_REPLACE,
-        WORLD_REPLY,         /* the answer to a request; final */
-        WORLD_PUBLISH,       /* what this node knows has changed: render the view again */
-        WORLD_NOTE,          /* an event for the log and for `meridian events` */
-        WORLD_REDIS_TAIL,    /* wait for deltas of this region after a position, for a peer */
-        WORLD_REDIS_MERGE,   /* apply a batch of an origin */
-        WORLD_REDIS_SCAN,    /* the next part of the whole state, for a peer */
-        WORLD_REDIS_ACKED,   /* tell Redis how far a peer holds our stream (tombstones, WAIT) */
-        WORLD_REDIS_CLOSE,   /* tell Redis that nobody holds anything of a hole in our stream */
-        WORLD_REDIS_AGAIN,   /* tell anew how Redis is: DOWN, where it was up, and UP when it is */
-        WORLD_POSTGRES_DO,   /* change this node's PostgreSQL server */
-        WORLD_POSTGRES_GATE, /* how long it may take writes */
+        WORLD_REPLY,          /* the answer to a request; final */
+        WORLD_PUBLISH,        /* what this node knows has changed: render the view again */
+        WORLD_NOTE,           /* an event for the log and for `meridian events` */
+        WORLD_REDIS_TAIL,     /* wait for deltas of this region after a position, for a peer */
+        WORLD_REDIS_MERGE,    /* apply a batch of an origin */
+        WORLD_REDIS_SCAN,     /* the next part of the whole state, for a peer */
+        WORLD_REDIS_ACKED,    /* tell Redis how far a peer holds our stream (tombstones, WAIT) */
+        WORLD_REDIS_CLOSE,    /* tell Redis that nobody holds anything of a hole in our stream */
+        WORLD_REDIS_AGAIN,    /* tell anew how Redis is: DOWN, where it was up, and UP when it is */
+        WORLD_POSTGRES_DO,    /* change this node's PostgreSQL server */
+        WORLD_POSTGRES_GATE,  /* how long it may take writes */
+        WORLD_POSTGRES_WATCH, /* look at it as often as can be for a moment */
 };
 
 struct world_effect {
@@ -303,6 +306,9 @@ struct world_effect {
                         uint64_t epoch;
                         uint64_t until_us; /* monotonic */
                 } gate;
+                struct {
+                        uint64_t until_us; /* monotonic */
+                } watch;
         };
 };
 

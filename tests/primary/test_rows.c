@@ -121,6 +121,13 @@ static void laws(const struct primary_row *row, const struct primary_input *inpu
             input->server != PRIMARY_ASLEEP)
                 LAW(forced || (input->rank == PRIMARY_RANK_BEST && input->latest));
         if (row->action == PRIMARY_DO_CLAIM) {
+                /* who is to be handed the lease waits for it; it looks again when it has it */
+                if (input->hold == PRIMARY_OTHER) {
+                        LAW(input->server == PRIMARY_STANDBY && input->following &&
+                            input->wish == PRIMARY_WISH_HERE &&
+                            input->match == PRIMARY_MATCH_PREFIX);
+                        return;
+                }
                 LAW(input->hold == PRIMARY_FREE);
                 LAW(forced || input->rank == PRIMARY_RANK_BEST ||
                     input->rank == PRIMARY_RANK_EMPTY);

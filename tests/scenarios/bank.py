@@ -243,7 +243,7 @@ def scenario_the_bank_opens(lab):
 
 
 def scenario_the_writer_moves_and_nothing_is_lost(lab):
-    region = eventually("a writer", lambda: all_stream(lab))
+    region = eventually("one writer, and two that follow", lambda: all_stream(lab), 60)
     target = next(other for other in ("eu-west", "us-east") if other != region)
     with Bank() as bank:
         bank.goes_on(REGIONS)
@@ -260,7 +260,7 @@ def scenario_the_writer_moves_and_nothing_is_lost(lab):
 
 
 def scenario_the_writers_region_dies(lab):
-    region = eventually("a writer", lambda: all_stream(lab))
+    region = eventually("one writer, and two that follow", lambda: all_stream(lab), 60)
     others = [other for other in REGIONS if other != region]
     with Bank() as bank:
         bank.goes_on(REGIONS)
@@ -276,7 +276,7 @@ def scenario_the_writers_region_dies(lab):
 
 def stopped(lab, part, seconds):
     """The writer's `part` stands still for a while: another takes over, and nothing is lost."""
-    region = eventually("a writer", lambda: all_stream(lab))
+    region = eventually("one writer, and two that follow", lambda: all_stream(lab), 60)
     others = [other for other in REGIONS if other != region]
     with Bank() as bank:
         bank.goes_on(REGIONS)
@@ -303,7 +303,7 @@ def scenario_the_writers_server_stands_still(lab):
 
 
 def scenario_the_writer_is_cut_off(lab):
-    region = eventually("a writer", lambda: all_stream(lab))
+    region = eventually("one writer, and two that follow", lambda: all_stream(lab), 60)
     others = [other for other in REGIONS if other != region]
     with Bank() as bank:
         bank.goes_on(REGIONS)
@@ -321,7 +321,7 @@ def writer_says(lab, region):
 
 def scenario_half_a_partition(lab):
     """The writer and one region do not hear each other; the third hears both."""
-    region = eventually("a writer", lambda: all_stream(lab))
+    region = eventually("one writer, and two that follow", lambda: all_stream(lab), 60)
     other = next(one for one in ("ap-southeast", "eu-west") if one != region)
     third = next(one for one in REGIONS if one not in (region, other))
     with Bank() as bank:
