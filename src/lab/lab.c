@@ -22,20 +22,22 @@ static int command_status(int argc, char **argv)
         printf("lab in %s\n\n", lab.dir);
         for (size_t i = 0; i < LAB_REGIONS; i++) {
                 term_cell(TERM_HEAD, lab_regions[i].name, 14);
-                for (enum lab_part part = 0; part < lab_parts(&lab); part++) {
+                for (enum lab_part part = 0; part < LAB_PARTS; part++) {
+                        if (!lab_part_used(&lab, &lab_regions[i], part))
+                                continue;
                         pid_t pid = lab_process_pid(&lab, &lab_regions[i], part);
                         status_part(lab_part_name(part), pid != 0);
                         if (pid != 0)
                                 printf(" (%d)", (int)pid);
                 }
-                if (lab_postgres_used(&lab))
+                if (lab_postgres_used(&lab) && !lab_is_witness(&lab, &lab_regions[i]))
                         status_part("postgres",
                                     lab_postgres_signal(&lab, &lab_regions[i], 0, 0) > 0);
                 putchar('\n');
         }
         putchar('\n');
         lab_links_print(&lab);
-        return lab_alive_count(&lab, NULL) == LAB_REGIONS * lab_parts(&lab) ? 0 : 1;
+        return lab_alive_count(&lab, NULL) == lab_part_count(&lab) ? 0 : 1;
 }
 
 static int command_certificate(int argc, char **argv)
@@ -50,10 +52,9 @@ static int command_certificate(int argc, char **argv)
 /* ---- the table ---- */
 
 const struct lab_command lab_commands[] = {
-        {"up", "[--nodes N] [--servers N] [--without postgres]",
-         "start three regions, of one to three nodes and servers of PostgreSQL, and wait until all "
-         "is "
-         "well"},
+        {"up", "[--nodes N] [--servers N] [--witness] [--without postgres]",
+         "start three regions, of one to three nodes and servers of PostgreSQL (--witness: the "
+         "third only votes), and wait until all is well"},
         {"down", "[--wipe]", "end everything; --wipe removes the data too"},
         {"status", "", "what runs, and how the links are; exit 1 unless all runs"},
         {"kill", "REGION[/NODE]", "kill -9 everything of a region, or one node of it"},

@@ -168,13 +168,18 @@ static void topology_region_text(const struct lab *lab, struct buffer *text, siz
                       "        latitude = %.2f\n"
                       "        longitude = %.2f\n"
                       "        country = %s\n"
-                      "        continent = %s\n"
-                      "        a = [%s]\n"
-                      "        backends = [\"%s:%d\", \"%s:%d\"]\n",
+                      "        continent = %s\n",
                       region->name, index + 1, region->latitude, region->longitude,
-                      places[index].country, places[index].continent, region->address,
-                      region->address, LAB_PORT_BACKEND, region->address, LAB_PORT_BACKEND + 1);
-        for (unsigned node = 1; node <= lab->nodes; node++)
+                      places[index].country, places[index].continent);
+        if (lab_is_witness(lab, region))
+                buffer_format(text, "        role = witness\n");
+        else
+                buffer_format(text,
+                              "        a = [%s]\n"
+                              "        backends = [\"%s:%d\", \"%s:%d\"]\n",
+                              region->address, region->address, LAB_PORT_BACKEND, region->address,
+                              LAB_PORT_BACKEND + 1);
+        for (unsigned node = 1; node <= lab_nodes_of(lab, region); node++)
                 lab_node_topology(index, node, text);
         buffer_format(text, "}\n\n");
 }
@@ -183,7 +188,7 @@ static void topology_postgres_text(const struct lab *lab, struct buffer *text)
 {
         buffer_format(text, "postgres {\n        nodes = [");
         for (unsigned node = 1; node <= lab->servers; node++)
-                for (size_t i = 0; i < LAB_REGIONS; i++)
+                for (size_t i = 0; i < (lab->witness ? LAB_REGIONS - 1 : LAB_REGIONS); i++)
                         buffer_format(text, "%s%s-%u", node == 1 && i == 0 ? "" : ", ",
                                       lab_regions[i].name, node);
         buffer_format(text, "]\n"
@@ -216,8 +221,10 @@ static void topology_text(const struct lab *lab, struct buffer *text)
                             "        }\n"
                             "        name www { policy = nearest }\n");
         for (size_t i = 0; i < LAB_REGIONS; i++)
-                buffer_format(text, "        name api-%s { policy = region; region = %s }\n",
-                              lab_regions[i].label, lab_regions[i].name);
+                if (!lab_is_witness(lab, &lab_regions[i]))
+                        buffer_format(text,
+                                      "        name api-%s { policy = region; region = %s }\n",
+                                      lab_regions[i].label, lab_regions[i].name);
         buffer_format(text, "}\n");
 }
 
@@ -243,16 +250,18 @@ static void meridiand_conf_text(const struct lab *lab, const struct lab_region *
                       "        admin  \"%s:%d\";\n"
                       "        locks  \"%s:%d\";\n"
                       "}\n"
-                      "redis      \"%s:%d\";\n"
-                      "dns        \"%s:%d\";\n"
-                      "edge       \"%s:%d\";\n"
                       "geo        \"%s/geo.mmdb\";\n",
                       LAB_CLUSTER, region->name, index + 1, lab->dir, lab->dir, region->name,
                       lab->dir, region->name, lab->dir, region->name, lab->dir, region->name,
                       lab->dir, region->name, region->address, LAB_PORT_LINK, region->address,
-                      LAB_PORT_ADMIN, region->address, LAB_PORT_LOCKS, region->address,
-                      LAB_PORT_REDIS, region->address, LAB_PORT_DNS, region->address, LAB_PORT_EDGE,
-                      lab->dir);
+                      LAB_PORT_ADMIN, region->address, LAB_PORT_LOCKS, lab->dir);
+        if (!lab_is_witness(lab, region))
+                buffer_format(text,
+                              "redis      \"%s:%d\";\n"
+                              "dns        \"%s:%d\";\n"
+                              "edge       \"%s:%d\";\n",
+                              region->address, LAB_PORT_REDIS, region->address, LAB_PORT_DNS,
+                              region->address, LAB_PORT_EDGE);
         lab_postgres_conf(lab, region, 1, text);
         buffer_format(text, "lab {\n"
                             "        impairments on;\n"
@@ -424,7 +433,7 @@ static bool region_files(const struct lab *lab, size_t index, struct buffer *tex
                 if (!text_save(lab, &lab_regions[index], file_rows[i].name, text))
                         return false;
         }
-        for (unsigned node = 2; node <= lab->nodes; node++)
+        for (unsigned node = 2; node <= lab_nodes_of(lab, &lab_regions[index]); node++)
                 if (!lab_node_files(lab, index, node, text))
                         return false;
         return lab_postgres_files(lab, &lab_regions[index], 1, text);

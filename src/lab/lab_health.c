@@ -43,7 +43,7 @@ static void status_look(const struct lab *lab, json_t *status, const struct lab_
                         snprintf(word, sizeof word, "%s is %s", name, state);
                         text_add(text, size, word);
                 }
-                if (strcmp(name, region->name) != 0)
+                if (strcmp(name, region->name) != 0 || lab_is_witness(lab, region))
                         continue;
                 json_t *parts = json_object_get(row, "parts");
                 for (size_t i = 0; i < COUNT_OF(part_keys); i++) {
@@ -65,8 +65,8 @@ void lab_health_look(const struct lab *lab, const struct lab_region *region, cha
         char node[64];
         struct client_answer answer;
         ret_text[0] = '\0';
-        for (enum lab_part part = 0; part < lab_parts(lab); part++) {
-                if (!lab_process_alive(lab, region, part))
+        for (enum lab_part part = 0; part < LAB_PARTS; part++) {
+                if (lab_part_used(lab, region, part) && !lab_process_alive(lab, region, part))
                         text_add(ret_text, size, lab_part_name(part));
         }
         if (ret_text[0] != '\0')
@@ -88,8 +88,8 @@ void lab_health_look(const struct lab *lab, const struct lab_region *region, cha
 /* A part that was started and is gone. LAB_PARTS: none. */
 static enum lab_part part_ended(const struct lab *lab, const struct lab_region *region)
 {
-        for (enum lab_part part = 0; part < lab_parts(lab); part++) {
-                if (!lab_process_alive(lab, region, part))
+        for (enum lab_part part = 0; part < LAB_PARTS; part++) {
+                if (lab_part_used(lab, region, part) && !lab_process_alive(lab, region, part))
                         return part;
         }
         return LAB_PARTS;

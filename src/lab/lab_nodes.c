@@ -1,7 +1,8 @@
 /* lab_nodes.c - regions of several nodes: `lab up --nodes 3`. The first node of a region is where
  * its servers are (127.10.0.1); the others (127.10.0.2, .3) are daemons, which watch the same
  * servers and take over when the first one is gone. With `--servers 2` the second one has a
- * PostgreSQL server of its own. How many there are is noted in `.lab/nodes`: "3\n", "3 2\n". */
+ * PostgreSQL server of its own. A witness region has one node and no servers. What there is is
+ * noted in `.lab/nodes`: "3\n", "3 2\n", "1 1 w\n" (with a witness). */
 #include "lab/lab_priv.h"
 
 #include "pki/pki.h"
@@ -27,6 +28,15 @@ enum lab_part lab_node_part(unsigned node)
         return node == 1 ? LAB_MERIDIAND : (enum lab_part)(LAB_NODE_2 + node - 2);
 }
 
+unsigned lab_part_count(const struct lab *lab)
+{
+        unsigned count = 0;
+        for (size_t i = 0; i < LAB_REGIONS; i++)
+                for (enum lab_part part = 0; part < LAB_PARTS; part++)
+                        count += lab_part_used(lab, &lab_regions[i], part);
+        return count;
+}
+
 static bool nodes_path(const struct lab *lab, char path[LAB_PATH_MAX])
 {
         return lab_path(path, "%s/nodes", lab->dir);
@@ -36,12 +46,15 @@ bool lab_nodes_load(struct lab *lab)
 {
         char path[LAB_PATH_MAX];
         lab->nodes = lab->servers = 1;
+        lab->witness = false;
         if (!nodes_path(lab, path))
                 return false;
         FILE *file = fopen(path, "re");
         if (file == NULL)
                 return errno == ENOENT || lab_error("%s: %s", path, strerror(errno));
-        int count = fscanf(file, "%1u %1u", &lab->nodes, &lab->servers);
+        char witness = 0;
+        int count = fscanf(file, "%1u %1u %c", &lab->nodes, &lab->servers, &witness);
+        lab->witness = witness == 'w';
         fclose(file);
         if (count < 1 || lab->nodes < 1 || lab->nodes > LAB_NODES_MAX || lab->servers < 1 ||
             lab->servers > lab->nodes)
@@ -49,26 +62,28 @@ bool lab_nodes_load(struct lab *lab)
         return true;
 }
 
-bool lab_nodes_use(struct lab *lab, unsigned nodes, unsigned servers)
+bool lab_nodes_use(struct lab *lab, unsigned nodes, unsigned servers, bool witness)
 {
         char path[LAB_PATH_MAX];
         char started[LAB_PATH_MAX];
         char text[8];
+        witness = witness || lab->witness;
         if (!nodes_path(lab, path) || !lab_path(started, "%s/started", lab->dir))
                 return false;
         if (servers > nodes)
                 return lab_error("%u servers need as many nodes: write --nodes %u --servers %u",
                                  servers, servers, servers);
-        if (nodes == lab->nodes && servers == lab->servers)
+        if (nodes == lab->nodes && servers == lab->servers && witness == lab->witness)
                 return true;
         if (access(started, F_OK) == 0)
-                return lab_error(
-                        "this lab has %u node%s in each region, %u with PostgreSQL: end it "
-                        "with `meridian lab down --wipe`, then start it with %u, %u",
-                        lab->nodes, lab->nodes == 1 ? "" : "s", lab->servers, nodes, servers);
+                return lab_error("this lab has %u node%s in each region, %u with PostgreSQL%s: end "
+                                 "it with `meridian lab down --wipe`, then start it otherwise",
+                                 lab->nodes, lab->nodes == 1 ? "" : "s", lab->servers,
+                                 lab->witness ? ", and a witness" : "");
         lab->nodes = nodes;
         lab->servers = servers;
-        int len = snprintf(text, sizeof text, "%u %u\n", nodes, servers);
+        lab->witness = witness;
+        int len = snprintf(text, sizeof text, "%u %u%s\n", nodes, servers, witness ? " w" : "");
         return lab_dir_make(lab->dir) && lab_file_write(path, bytes_of(text, (size_t)len));
 }
 
@@ -196,10 +211,11 @@ bool lab_node_find(const struct lab *lab, const char *text, const struct lab_reg
         *ret_node = 0;
         if (*ret_region == NULL || slash == NULL)
                 return *ret_region != NULL;
+        unsigned nodes = lab_nodes_of(lab, *ret_region);
         if (slash[1] < '1' || slash[1] > '9' || slash[2] != '\0' ||
-            (unsigned)(slash[1] - '0') > lab->nodes)
-                return lab_error("%s: a region has %u node%s: write %s/1%s", text, lab->nodes,
-                                 lab->nodes == 1 ? "" : "s", name, lab->nodes > 1 ? ", ..." : "");
+            (unsigned)(slash[1] - '0') > nodes)
+                return lab_error("%s: that region has %u node%s: write %s/1%s", text, nodes,
+                                 nodes == 1 ? "" : "s", name, nodes > 1 ? ", ..." : "");
         *ret_node = (unsigned)(slash[1] - '0');
         return true;
 }

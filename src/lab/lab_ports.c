@@ -218,7 +218,7 @@ static bool nodes_free(const struct lab *lab, size_t index)
                                     LAB_PORT_POSTGRES_READ, LAB_PORT_POSTGRES_FOLLOW,
                                     LAB_PORT_POSTGRES};
         bool all_free = true;
-        for (unsigned node = 2; node <= lab->nodes; node++) {
+        for (unsigned node = 2; node <= lab_nodes_of(lab, &lab_regions[index]); node++) {
                 struct lab_region at = lab_regions[index];
                 char address[LAB_ADDRESS_SIZE];
                 lab_node_address(&lab_regions[index], node, address);

@@ -144,16 +144,16 @@ static void server_name(unsigned node, char text[static 16])
         (void)snprintf(text, 16, node == 1 ? "postgres" : "postgres-%u", node);
 }
 
-static bool has_server(const struct lab *lab, unsigned node)
+static bool has_server(const struct lab *lab, const struct lab_region *region, unsigned node)
 {
-        return lab_postgres_used(lab) && node <= lab->servers;
+        return lab_postgres_used(lab) && node <= lab->servers && !lab_is_witness(lab, region);
 }
 
 bool lab_postgres_files(const struct lab *lab, const struct lab_region *region, unsigned node,
                         struct buffer *text)
 {
         char own[LAB_ADDRESS_SIZE], name[16], file[64];
-        if (!has_server(lab, node))
+        if (!has_server(lab, region, node))
                 return true;
         if (!password_make(lab))
                 return false;
@@ -191,7 +191,7 @@ void lab_postgres_conf(const struct lab *lab, const struct lab_region *region, u
 {
         const char *user = server_user();
         char own[LAB_ADDRESS_SIZE], name[16];
-        if (!has_server(lab, node))
+        if (!has_server(lab, region, node))
                 return;
         lab_node_address(region, node, own);
         server_name(node, name);

@@ -41,6 +41,7 @@ struct lab {
         char plugin_postgres[LAB_PATH_MAX];
         unsigned nodes;   /* in each region, 1 .. LAB_NODES_MAX */
         unsigned servers; /* of PostgreSQL in each region, on its first nodes; 1 .. nodes */
+        bool witness;     /* the last region only votes: one daemon, nothing else */
 };
 
 /* Says on stderr what is wrong, where and what to do. Returns false,
@@ -64,11 +65,28 @@ void lab_sleep_ms(unsigned ms);
 
 const struct lab_region *lab_region_find(const char *name);
 
-/* Of a region of this lab: LAB_REDIS up to here. */
-static inline enum lab_part lab_parts(const struct lab *lab)
+static inline bool lab_is_witness(const struct lab *lab, const struct lab_region *region)
 {
-        return (enum lab_part)(LAB_NODE_2 + lab->nodes - 1);
+        return lab->witness && region == &lab_regions[LAB_REGIONS - 1];
 }
+
+/* How many nodes a region of this lab has. */
+static inline unsigned lab_nodes_of(const struct lab *lab, const struct lab_region *region)
+{
+        return lab_is_witness(lab, region) ? 1 : lab->nodes;
+}
+
+/* Does this part belong to the region? */
+static inline bool lab_part_used(const struct lab *lab, const struct lab_region *region,
+                                 enum lab_part part)
+{
+        if (lab_is_witness(lab, region))
+                return part == LAB_MERIDIAND;
+        return part < (enum lab_part)(LAB_NODE_2 + lab->nodes - 1);
+}
+
+/* Of all regions. */
+unsigned lab_part_count(const struct lab *lab);
 
 /* ---- lab_ground.c ---- */
 
@@ -120,8 +138,8 @@ unsigned lab_node_id(size_t region, unsigned node);
 void lab_node_address(const struct lab_region *region, unsigned node, char text[LAB_ADDRESS_SIZE]);
 enum lab_part lab_node_part(unsigned node);
 MUST_USE bool lab_nodes_load(struct lab *lab);
-/* Before the first start; else said on stderr. */
-MUST_USE bool lab_nodes_use(struct lab *lab, unsigned nodes, unsigned servers);
+/* Before the first start; else said on stderr. A witness stays one. */
+MUST_USE bool lab_nodes_use(struct lab *lab, unsigned nodes, unsigned servers, bool witness);
 MUST_USE bool lab_node_certificate(const struct lab *lab, size_t region, unsigned node);
 /* Issues a certificate for a node that a person adds, and prints its folder. Exit status. */
 int lab_certificate(const struct lab *lab, const char *region, const char *number);

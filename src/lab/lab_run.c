@@ -87,8 +87,8 @@ bool lab_region_start(const struct lab *lab, const struct lab_region *region)
 {
         if (!remains_remove(lab, region))
                 return false;
-        for (enum lab_part part = 0; part < lab_parts(lab); part++) {
-                if (lab_process_alive(lab, region, part))
+        for (enum lab_part part = 0; part < LAB_PARTS; part++) {
+                if (!lab_part_used(lab, region, part) || lab_process_alive(lab, region, part))
                         continue;
                 orphans_end(lab, region, part);
                 if (!lab_process_start(lab, region, part))
@@ -202,8 +202,9 @@ static bool region_stays(const struct lab *lab, const struct lab_region *region)
 {
         uint64_t until = lab_now_ms() + STAYS_MS;
         while (lab_now_ms() < until) {
-                for (enum lab_part part = 0; part < lab_parts(lab); part++) {
-                        if (lab_process_alive(lab, region, part))
+                for (enum lab_part part = 0; part < LAB_PARTS; part++) {
+                        if (!lab_part_used(lab, region, part) ||
+                            lab_process_alive(lab, region, part))
                                 continue;
                         lab_process_log_show(lab, region, part);
                         return lab_error("%s of %s has ended", lab_part_name(part), region->name);

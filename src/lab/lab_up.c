@@ -32,18 +32,21 @@ static bool build_is_newer(const struct lab *lab)
                (stat(path, &file) != 0 || file.st_mtime < newest_of(lab));
 }
 
-static void print_row(const char *what, int port, const char *scheme)
+static void print_row(const struct lab *lab, const char *what, int port, const char *scheme)
 {
         char cell[64];
+        bool node = port == LAB_PORT_LOCKS || port == LAB_PORT_ADMIN;
         term_cell(TERM_DIM, what, LABEL_WIDTH);
         for (size_t i = 0; i < LAB_REGIONS; i++) {
                 snprintf(cell, sizeof cell, "%s%s:%d", scheme, lab_regions[i].address, port);
+                if (!node && lab_is_witness(lab, &lab_regions[i]))
+                        snprintf(cell, sizeof cell, "- (a witness)");
                 term_cell(TERM_PLAIN, cell, 26);
         }
         putchar('\n');
 }
 
-static void print_table(bool postgres)
+static void print_table(const struct lab *lab)
 {
         putchar('\n');
         term_cell(TERM_PLAIN, "", LABEL_WIDTH);
@@ -54,22 +57,20 @@ static void print_table(bool postgres)
         for (size_t i = 0; i < LAB_REGIONS; i++)
                 term_cell(TERM_PLAIN, lab_regions[i].place, 26);
         putchar('\n');
-        print_row("Redis", LAB_PORT_REDIS, "");
-        if (postgres) {
-                print_row("PostgreSQL, writes", LAB_PORT_POSTGRES_WRITE, "");
-                print_row("PostgreSQL, reads", LAB_PORT_POSTGRES_READ, "");
+        print_row(lab, "Redis", LAB_PORT_REDIS, "");
+        if (lab_postgres_used(lab)) {
+                print_row(lab, "PostgreSQL, writes", LAB_PORT_POSTGRES_WRITE, "");
+                print_row(lab, "PostgreSQL, reads", LAB_PORT_POSTGRES_READ, "");
         }
-        print_row("DNS example.test", LAB_PORT_DNS, "");
-        print_row("edge", LAB_PORT_EDGE, "http://");
-        print_row("locks (RESP)", LAB_PORT_LOCKS, "");
-        print_row("administration", LAB_PORT_ADMIN, "http://");
+        print_row(lab, "DNS example.test", LAB_PORT_DNS, "");
+        print_row(lab, "edge", LAB_PORT_EDGE, "http://");
+        print_row(lab, "locks (RESP)", LAB_PORT_LOCKS, "");
+        print_row(lab, "administration", LAB_PORT_ADMIN, "http://");
 }
 
-static void print_try(void)
+static void print_try(const struct lab *lab)
 {
         static const char *const lines[] = {
-                /* What one region has reaches another after the delay of the wide area. */
-                "redis-cli -h 127.10.0.1 set word hello; sleep 1; redis-cli -h 127.30.0.1 get word",
                 "psql postgresql://app:app@127.20.0.1/app -c 'SELECT inet_server_addr()'",
                 "kdig @127.20.0.1 -p 5353 www.example.test +subnet=81.2.69.160/27 +short",
                 "curl -i http://127.20.0.1:8080/",
@@ -77,6 +78,9 @@ static void print_try(void)
                 "build/meridian lab kill us-east; sleep 3; build/meridian status",
         };
         printf("\n%sTry:%s\n", term_style(TERM_HEAD), term_style(TERM_PLAIN));
+        /* What one region has reaches another after the delay of the wide area. */
+        printf("  redis-cli -h 127.10.0.1 set word hello; sleep 1; redis-cli -h %s get word\n",
+               lab_regions[lab->witness ? 1 : 2].address);
         for (size_t i = 0; i < COUNT_OF(lines); i++)
                 printf("  %s\n", lines[i]);
         printf("\n`build/meridian status` shows all of it; `build/meridian lab down` ends it.\n");
@@ -87,13 +91,13 @@ static bool up_earlier(const struct lab *lab, bool postgres, bool *ret_reuse)
 {
         unsigned alive = lab_alive_count(lab, NULL);
         bool same = lab_postgres_used(lab) == postgres;
-        *ret_reuse = alive == LAB_REGIONS * lab_parts(lab) && !build_is_newer(lab) && same;
+        *ret_reuse = alive == lab_part_count(lab) && !build_is_newer(lab) && same;
         if (*ret_reuse)
                 return true;
         if (lab_signal_all(lab, NULL, 0) > 0) {
-                const char *why = alive != LAB_REGIONS * lab_parts(lab) ? "only a part of it runs"
-                                  : same ? "it runs from an older build"
-                                         : "it has other parts";
+                const char *why = alive != lab_part_count(lab) ? "only a part of it runs"
+                                  : same                       ? "it runs from an older build"
+                                                               : "it has other parts";
                 if (!lab_stop_all(lab, NULL))
                         return false;
                 lab_step("earlier lab", "ended (%s); its data stays", why);
@@ -117,11 +121,15 @@ static bool up_start(const struct lab *lab)
         for (size_t i = 0; i < LAB_REGIONS; i++) {
                 if (!lab_region_start(lab, &lab_regions[i]))
                         return false;
-                lab_step(lab_regions[i].name, "redis-server, knotd, nginx, %s, 2 backends%s",
-                         lab->nodes == 1   ? "meridiand"
-                         : lab->nodes == 2 ? "2 nodes of meridiand"
-                                           : "3 nodes of meridiand",
-                         lab_postgres_used(lab) ? ", PostgreSQL" : "");
+                if (lab_is_witness(lab, &lab_regions[i]))
+                        lab_step(lab_regions[i].name, "meridiand, a witness: it votes");
+                else
+                        lab_step(lab_regions[i].name,
+                                 "redis-server, knotd, nginx, %s, 2 backends%s",
+                                 lab->nodes == 1   ? "meridiand"
+                                 : lab->nodes == 2 ? "2 nodes of meridiand"
+                                                   : "3 nodes of meridiand",
+                                 lab_postgres_used(lab) ? ", PostgreSQL" : "");
         }
         for (size_t i = 0; i < LAB_REGIONS; i++) {
                 if (!lab_region_wan(lab, &wan, &lab_regions[i]))
@@ -139,11 +147,15 @@ int lab_command_up(int argc, char **argv)
         static struct lab lab;
         bool reuse = false;
         bool without = false;
+        bool witness = false;
         unsigned nodes = 0, servers = 0;
         uint64_t begin = lab_now_ms();
         for (int i = 1; i < argc; i += 2) {
                 const char *value = i + 1 < argc ? argv[i + 1] : "";
-                if (strcmp(argv[i], "--without") == 0 && strcmp(value, "postgres") == 0)
+                if (strcmp(argv[i], "--witness") == 0) {
+                        witness = true;
+                        i--;
+                } else if (strcmp(argv[i], "--without") == 0 && strcmp(value, "postgres") == 0)
                         without = true;
                 else if (strcmp(argv[i], "--nodes") == 0 && value[0] >= '1' &&
                          value[0] <= '0' + LAB_NODES_MAX && value[1] == '\0')
@@ -152,14 +164,15 @@ int lab_command_up(int argc, char **argv)
                          value[0] <= '0' + LAB_NODES_MAX && value[1] == '\0')
                         servers = (unsigned)(value[0] - '0');
                 else
-                        return lab_usage("up [--nodes 1..3] [--servers 1..3] "
+                        return lab_usage("up [--nodes 1..3] [--servers 1..3] [--witness] "
                                          "[--without postgres]");
         }
         if (!lab_open(&lab) || !lab_owner_check(&lab) || !lab_programs_find(&lab) ||
             !lab_disk_check(&lab) || (!without && !lab_postgres_check(&lab)) ||
             !lab_lock_take(&lab) ||
-            ((nodes != 0 || servers != 0) &&
-             !lab_nodes_use(&lab, nodes != 0 ? nodes : lab.nodes, servers != 0 ? servers : 1)) ||
+            ((nodes != 0 || servers != 0 || witness) &&
+             !lab_nodes_use(&lab, nodes != 0 ? nodes : lab.nodes, servers != 0 ? servers : 1,
+                            witness)) ||
             !up_earlier(&lab, !without, &reuse))
                 return 1;
         if (reuse)
@@ -176,7 +189,7 @@ int lab_command_up(int argc, char **argv)
                 lab_step("PostgreSQL",
                          "not there: the topology that this lab agreed on earlier has "
                          "none; `lab down --wipe` begins anew");
-        print_table(lab_postgres_used(&lab));
-        print_try();
+        print_table(&lab);
+        print_try(&lab);
         return 0;
 }

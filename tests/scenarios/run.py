@@ -25,7 +25,7 @@ from lab import ADDRESSES, BUILD, MERIDIAN, Failure, Lab, own_network  # noqa: E
 THEMES = ["first_minutes", "traffic", "data", "verify", "policies", "postgres", "together",
           "locks", "lock_clients", "values", "flags", "process_kills", "bank", "drivers", "kill_region",
           "partition", "flapping", "bad_input", "ports_taken", "restart", "removal",
-          "in_region", "nodes"]
+          "in_region", "nodes", "witness"]
 
 
 def scenarios(theme):
