@@ -3,22 +3,23 @@
 
 void lock_claim_fill(struct claim *claim, const struct wish *wish)
 {
-        claim->origin = wish->command->origin;
+        if (claim->waiting != NULL)
+                claim->waiting->origin = wish->command->origin;
         claim->ttl_ms = wish->command->ttl_ms;
-        claim->delay_ms = wish->command->delay_ms;
+        claim->delay_ms = (uint32_t)wish->command->delay_ms;
         claim->slots = wish->slots;
 }
 
 /* A claim for the wish; NULL: answered. */
 static struct claim *wish_claim(struct lock_table *table, const struct wish *wish,
-                                struct lock *lock)
+                                struct lock *lock, bool waits)
 {
         const struct session *session = wish->session;
         if (session != NULL && session->held.count + session->waits.count >= LOCK_CLAIMS_MAX) {
                 lock_answer(table, wish->command, LOCK_LIMIT);
                 return NULL;
         }
-        struct claim *claim = table_claim(table, lock, wish->command->owner);
+        struct claim *claim = table_claim(table, lock, wish->command->owner, waits);
         if (claim == NULL)
                 table->fatal = true;
         else
@@ -41,11 +42,11 @@ static void acquire_now(struct lock_table *table, const struct wish *wish, struc
                 table->fatal = true;
                 return;
         }
-        struct claim *claim = wish_claim(table, wish, lock);
+        struct claim *claim = wish_claim(table, wish, lock, false);
         if (claim == NULL)
                 lock_touch(table, lock);
         else
-                lock_grant(table, claim, wish->session, token);
+                lock_grant(table, claim, wish->session, token, wish->command->origin);
 }
 
 /* Takes a holder out and puts it back with what the wish says. */
@@ -81,7 +82,8 @@ static void acquire_held(struct lock_table *table, const struct wish *wish, stru
         lock_answer_holder(table, command->origin, LOCK_GRANTED, claim);
         if (!other)
                 return;
-        lock_event_add(table, LOCK_GRANTED, lock->key, claim->owner, lock_token_of(claim));
+        lock_event_add(table, LOCK_GRANTED, lock_key(lock), claim_owner(claim),
+                       lock_token_of(claim));
         lock_touch(table, lock);
 }
 
@@ -98,25 +100,25 @@ static void acquire_wait(struct lock_table *table, const struct wish *wish, stru
                 lock_answer(table, command, LOCK_DEADLOCK);
                 return;
         }
-        struct claim *claim = wish_claim(table, wish, lock);
+        struct claim *claim = wish_claim(table, wish, lock, true);
         if (claim == NULL)
                 return;
         table_wait(table, claim, wish->session, ++table->last_waiter,
                    table->time_ms + command->wait_ms);
         lock_answer_lock(table, command, LOCK_QUEUED, lock);
-        lock_event_add(table, LOCK_QUEUED, lock->key, claim->owner, 0);
+        lock_event_add(table, LOCK_QUEUED, lock_key(lock), claim_owner(claim), 0);
 }
 
 /* The same owner waits already, for the same: it keeps its place. */
 static void acquire_again(struct lock_table *table, const struct wish *wish, struct claim *claim)
 {
         const struct lock_command *command = wish->command;
-        if (!lock_origin_equal(&claim->origin, &command->origin))
+        if (!lock_origin_equal(&claim->waiting->origin, &command->origin))
                 lock_result_add(table, (struct lock_result){
                                                .kind = LOCK_CANCELLED,
-                                               .origin = claim->origin,
-                                               .key = claim->lock->key,
-                                               .owner = claim->owner,
+                                               .origin = claim->waiting->origin,
+                                               .key = lock_key(claim->lock),
+                                               .owner = claim_owner(claim),
                                        });
         lock_claim_fill(claim, wish);
         table_extend(table, &claim->timer, table->time_ms + command->wait_ms);
@@ -128,7 +130,7 @@ static void acquire_other(struct lock_table *table, const struct wish *wish, str
         const struct lock_command *command = wish->command;
         struct claim *claim = table_waiter(lock, command->owner);
         if (claim != NULL && command->wait_ms > 0 && claim->slots == wish->slots &&
-            claim->session == wish->session && claim->set_next == NULL) {
+            claim->session == wish->session && claim->waiting->set_next == NULL) {
                 acquire_again(table, wish, claim);
                 return;
         }

@@ -22,11 +22,12 @@ static void owner_reached(struct search *search, struct bytes owner)
                 return;
         }
         struct claim *claim = table_owner_chain(search->table, owner);
-        for (; claim != NULL; claim = claim->owner_next) {
-                if (claim->mark == search->table->mark || !bytes_equal(claim->owner, owner))
+        for (; claim != NULL; claim = claim->waiting->owner_next) {
+                if (claim->waiting->mark == search->table->mark ||
+                    !bytes_equal(claim_owner(claim), owner))
                         continue;
-                claim->mark = search->table->mark;
-                claim->todo = search->todo;
+                claim->waiting->mark = search->table->mark;
+                claim->waiting->todo = search->todo;
                 search->todo = claim;
         }
 }
@@ -40,7 +41,7 @@ static void place_reached(struct search *search, const struct lock *lock,
         for (; before != NULL && !search->found; before = before->before) {
                 if (slots == LOCK_SHARED && before->slots == LOCK_SHARED)
                         continue;
-                owner_reached(search, before->owner);
+                owner_reached(search, claim_owner(before));
                 if (before->slots == 1)
                         return;
         }
@@ -48,7 +49,7 @@ static void place_reached(struct search *search, const struct lock *lock,
                 return;
         for (const struct claim *claim = lock->holders.first; claim != NULL && !search->found;
              claim = claim->next)
-                owner_reached(search, claim->owner);
+                owner_reached(search, claim_owner(claim));
 }
 
 bool lock_deadlock(struct lock_table *table, struct lock *lock, struct bytes owner, uint32_t slots)
@@ -58,7 +59,7 @@ bool lock_deadlock(struct lock_table *table, struct lock *lock, struct bytes own
         place_reached(&search, lock, lock->waiters.last, slots);
         while (search.todo != NULL && !search.found) {
                 const struct claim *claim = search.todo;
-                search.todo = claim->todo;
+                search.todo = claim->waiting->todo;
                 place_reached(&search, claim->lock, claim->before, claim->slots);
         }
         return search.found;

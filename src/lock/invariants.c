@@ -20,7 +20,7 @@ static void timers_check(const struct timers *timers)
 static void session_check(const struct claim *claim)
 {
         const struct claims *list = claim->held ? &claim->session->held : &claim->session->waits;
-        CHECK(bytes_equal(claim->session->owner, claim->owner));
+        CHECK(bytes_equal(session_owner(claim->session), claim_owner(claim)));
         CHECK(claim->session_before != NULL || list->first == claim);
         CHECK(claim->session_next != NULL || list->last == claim);
         CHECK(claim->session_next == NULL ||
@@ -31,18 +31,20 @@ static void claim_check(const struct lock_table *table, const struct lock *lock,
                         const struct claim *claim)
 {
         CHECK(claim->lock == lock);
-        CHECK(claim->slots != 0 && claim->owner.len != 0);
+        CHECK(claim->slots != 0 && claim->owner_len != 0);
         if (claim->session != NULL)
                 session_check(claim);
         CHECK(claim->set_size >= 1 && claim->place < claim->set_size);
-        CHECK((claim->set_next != NULL) == (claim->set_size > 1 && !claim->held));
-        if (claim->set_next != NULL) {
-                const struct claim *next = claim->set_next;
+        CHECK(claim->held || (claim->waiting->set_next != NULL) == (claim->set_size > 1));
+        if (!claim->held && claim->waiting->set_next != NULL) {
+                const struct claim *next = claim->waiting->set_next;
                 CHECK(next->place == (claim->place + 1) % claim->set_size);
                 CHECK(next->set_size == claim->set_size && next->slots == claim->slots);
                 CHECK(next->timer.deadline == claim->timer.deadline);
-                CHECK(bytes_equal(next->owner, claim->owner) && next->session == claim->session);
+                CHECK(bytes_equal(claim_owner(next), claim_owner(claim)) &&
+                      next->session == claim->session);
         }
+        CHECK(claim->held == (claim->waiting == NULL));
         if (claim->held) {
                 CHECK(claim->slots == lock->slots);
                 CHECK(claim->timer.number <= lock->timer.number);
@@ -53,8 +55,8 @@ static void claim_check(const struct lock_table *table, const struct lock *lock,
                 CHECK(claim->timer.number <= table->last_waiter);
                 CHECK(claim->timer.deadline > table->time_ms);
                 CHECK(table->waits.items[claim->timer.at] == &claim->timer);
-                CHECK(*claim->owner_link == claim);
-                CHECK(table_holder(lock, claim->owner) == NULL);
+                CHECK(*claim->waiting->owner_link == claim);
+                CHECK(table_holder(lock, claim_owner(claim)) == NULL);
         }
 }
 
@@ -77,7 +79,7 @@ static void claims_check(const struct lock_table *table, const struct lock *lock
 
 static void lock_check(const struct lock_table *table, const struct lock *lock)
 {
-        CHECK(lock_slots_find(table, lock->key) == lock);
+        CHECK(lock_slots_find(table, lock_key(lock)) == lock);
         CHECK(!lock->touched);
         CHECK(lock->holders.count > 0 || lock->delayed || lock->waiters.count > 0);
         CHECK(lock->holders.count <= lock->slots || lock->holders.count == 0);

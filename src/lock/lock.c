@@ -31,7 +31,7 @@ enum err lock_table_new(struct heap *heap, uint64_t seed, struct lock_table **re
 static void garbage_free(struct lock_table *table)
 {
         for (size_t i = 0; i < table->garbage_count; i++)
-                heap_free_bytes(table->heap, table->garbage[i]);
+                heap_give(table->heap, table->garbage[i].ptr, table->garbage[i].size);
         table->garbage_count = 0;
 }
 
@@ -49,22 +49,22 @@ void lock_table_free(struct lock_table *table)
         heap_free(table->heap, table);
 }
 
-/* Keeps bytes that a result borrows until the next call. */
-void lock_garbage(struct lock_table *table, struct bytes data)
+/* Keeps memory whose names a result borrows until the next call. */
+void lock_garbage(struct lock_table *table, struct lock_block block)
 {
         if (table->garbage_count == table->garbage_size) {
                 size_t size = table->garbage_size == 0 ? 16 : table->garbage_size * 2;
-                struct bytes *garbage =
+                struct lock_block *garbage =
                         heap_resize(table->heap, table->garbage, size * sizeof *garbage);
                 if (garbage == NULL) {
-                        heap_free_bytes(table->heap, data);
+                        heap_give(table->heap, block.ptr, block.size);
                         table->fatal = true; /* so no result is shown that borrows them */
                         return;
                 }
                 table->garbage = garbage;
                 table->garbage_size = size;
         }
-        table->garbage[table->garbage_count++] = data;
+        table->garbage[table->garbage_count++] = block;
 }
 
 void lock_result_add(struct lock_table *table, struct lock_result result)
@@ -112,8 +112,8 @@ void lock_answer_holder(struct lock_table *table, struct lock_origin origin,
         lock_result_add(table, (struct lock_result){
                                        .kind = kind,
                                        .origin = origin,
-                                       .key = claim->lock->key,
-                                       .owner = claim->owner,
+                                       .key = lock_key(claim->lock),
+                                       .owner = claim_owner(claim),
                                        .token.value = lock_token_of(claim),
                                        .ttl_ms = ttl_left(table, claim),
                                });
@@ -131,7 +131,7 @@ void lock_answer_lock(struct lock_table *table, const struct lock_command *comma
                         (struct lock_result){
                                 .kind = kind,
                                 .origin = command->origin,
-                                .key = lock->key,
+                                .key = lock_key(lock),
                                 .token.value = lock->timer.number,
                                 .ttl_ms = lock->delayed ? lock->timer.deadline - table->time_ms : 0,
                         });
@@ -175,17 +175,18 @@ bool lock_head_ready(const struct lock *lock)
         const struct claim *head = lock->waiters.first;
         if (head == NULL)
                 return false;
-        return head->set_next != NULL ? lock_set_ready(head) : lock_has_room(lock, head->slots);
+        return head->waiting->set_next != NULL ? lock_set_ready(head)
+                                               : lock_has_room(lock, head->slots);
 }
 
 void lock_grant(struct lock_table *table, struct claim *claim, struct session *session,
-                uint64_t token)
+                uint64_t token, struct lock_origin origin)
 {
         struct lock *lock = claim->lock;
         lock->slots = claim->slots;
         table_hold(table, claim, session, token, table->time_ms + claim->ttl_ms);
-        lock_answer_holder(table, claim->origin, LOCK_GRANTED, claim);
-        lock_event_add(table, LOCK_GRANTED, lock->key, claim->owner, token);
+        lock_answer_holder(table, origin, LOCK_GRANTED, claim);
+        lock_event_add(table, LOCK_GRANTED, lock_key(lock), claim_owner(claim), token);
 }
 
 static void lock_serve(struct lock_table *table, struct lock *lock)
@@ -193,17 +194,17 @@ static void lock_serve(struct lock_table *table, struct lock *lock)
         while (lock_head_ready(lock)) {
                 struct claim *claim = lock->waiters.first;
                 struct session *session = claim->session;
-                if (claim->set_next != NULL) {
+                if (claim->waiting->set_next != NULL) {
                         lock_set_grant(table, claim);
                         continue;
                 }
+                struct lock_origin origin = claim->waiting->origin;
                 table_unwait(table, claim);
-                lock_grant(table, claim, session, lock_token_next(table));
+                lock_grant(table, claim, session, lock_token_next(table), origin);
         }
         if (lock->holders.count > 0 || lock->waiters.count > 0 || lock->delayed)
                 return;
-        lock_garbage(table, lock->key);
-        lock_slots_remove(table, lock);
+        lock_garbage(table, lock_slots_remove(table, lock));
 }
 
 void locks_serve(struct lock_table *table)
@@ -223,14 +224,15 @@ void lock_wait_end(struct lock_table *table, struct claim *claim, enum lock_resu
         claim = lock_set_first(claim);
         lock_result_add(table, (struct lock_result){
                                        .kind = kind,
-                                       .origin = claim->origin,
-                                       .key = claim->lock->key,
-                                       .owner = claim->owner,
+                                       .origin = claim->waiting->origin,
+                                       .key = lock_key(claim->lock),
+                                       .owner = claim_owner(claim),
                                });
-        for (size_t left = claim->set_next == NULL ? 1 : claim->set_size; left > 0; left--) {
-                struct claim *next = claim->set_next;
+        for (size_t left = claim->waiting->set_next == NULL ? 1 : claim->set_size; left > 0;
+             left--) {
+                struct claim *next = claim->waiting->set_next;
                 lock_touch(table, claim->lock);
-                lock_event_add(table, LOCK_CANCELLED, claim->lock->key, claim->owner, 0);
+                lock_event_add(table, LOCK_CANCELLED, lock_key(claim->lock), claim_owner(claim), 0);
                 table_unwait(table, claim);
                 lock_garbage(table, table_unclaim(table, claim));
                 claim = next;
@@ -243,7 +245,7 @@ void lock_hold_end(struct lock_table *table, struct claim *claim, enum lock_resu
         struct lock *lock = claim->lock;
         lock_touch(table, lock);
         lock_answer_holder(table, origin, kind, claim);
-        lock_event_add(table, kind, lock->key, claim->owner, lock_token_of(claim));
+        lock_event_add(table, kind, lock_key(lock), claim_owner(claim), lock_token_of(claim));
         table_unhold(table, claim);
         uint64_t until = table->time_ms + claim->delay_ms;
         if (kind == LOCK_EXPIRED && claim->delay_ms > 0 &&
@@ -333,7 +335,7 @@ static void lock_cancel(struct lock_table *table, const struct lock_command *com
 {
         struct lock *lock = lock_slots_find(table, command->key);
         struct claim *claim = lock == NULL ? NULL : table_waiter(lock, command->owner);
-        if (claim == NULL || !lock_origin_equal(&claim->origin, &command->cancelled)) {
+        if (claim == NULL || !lock_origin_equal(&claim->waiting->origin, &command->cancelled)) {
                 lock_answer(table, command, LOCK_FREE);
                 return;
         }
@@ -478,7 +480,7 @@ static struct lock_info info_of(const struct lock_table *table, const struct loc
 {
         const struct claim *newest = lock->holders.last;
         return (struct lock_info){
-                .owner = newest->owner,
+                .owner = claim_owner(newest),
                 .token.value = lock_token_of(newest),
                 .ttl_ms = ttl_left(table, newest),
                 .waiters = lock->waiters.count,
@@ -507,7 +509,7 @@ bool lock_find_holder(const struct lock_table *table, struct bytes key, struct l
         if (claim == NULL)
                 return false;
         *ret = info_of(table, lock);
-        ret->owner = claim->owner;
+        ret->owner = claim_owner(claim);
         ret->token.value = lock_token_of(claim);
         ret->ttl_ms = ttl_left(table, claim);
         return true;
@@ -527,7 +529,7 @@ bool lock_next(const struct lock_table *table, uint64_t after, struct bytes *ret
         if (lock == NULL)
                 return false;
         *table->cursor = lock;
-        *ret_key = lock->key;
+        *ret_key = lock_key(lock);
         *ret = info_of(table, lock);
         return true;
 }

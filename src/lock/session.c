@@ -5,7 +5,8 @@
 struct session *lock_session_of(const struct lock_table *table, const struct lock_command *command)
 {
         struct session *session = table_session_find(table, command->session);
-        return session != NULL && bytes_equal(session->owner, command->owner) ? session : NULL;
+        return session != NULL && bytes_equal(session_owner(session), command->owner) ? session
+                                                                                      : NULL;
 }
 
 static void lock_session_answer(struct lock_table *table, const struct lock_command *command,
@@ -83,7 +84,7 @@ const uint64_t *lock_sessions_ended(const struct lock_table *table, size_t *ret_
 bool lock_session_alive(const struct lock_table *table, uint64_t session, struct bytes owner)
 {
         const struct session *found = table_session_find(table, session);
-        return found != NULL && bytes_equal(found->owner, owner);
+        return found != NULL && bytes_equal(session_owner(found), owner);
 }
 
 void lock_session_end(struct lock_table *table, struct session *session, enum lock_result_kind kind)

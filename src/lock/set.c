@@ -24,8 +24,8 @@ void lock_set_mark(struct lock_table *table, struct claim *claim, size_t size, s
 
 struct claim *lock_set_first(struct claim *claim)
 {
-        while (claim->set_next != NULL && claim->place != 0)
-                claim = claim->set_next;
+        while (claim->waiting->set_next != NULL && claim->place != 0)
+                claim = claim->waiting->set_next;
         return claim;
 }
 
@@ -36,7 +36,7 @@ bool lock_set_ready(const struct claim *claim)
                 if (claim->lock->waiters.first != claim ||
                     !lock_has_room(claim->lock, claim->slots))
                         return false;
-                claim = claim->set_next;
+                claim = claim->waiting->set_next;
         } while (claim != begin);
         return true;
 }
@@ -44,19 +44,19 @@ bool lock_set_ready(const struct claim *claim)
 void lock_set_grant(struct lock_table *table, struct claim *claim)
 {
         struct claim *first = lock_set_first(claim);
-        struct lock_origin origin = first->origin;
+        struct lock_origin origin = first->waiting->origin;
         uint64_t token = lock_token_next(table);
         table->last_token += first->set_size - 1u;
         claim = first;
         for (size_t i = 0; i < first->set_size; i++) {
-                struct claim *next = claim->set_next;
+                struct claim *next = claim->waiting->set_next;
                 struct session *session = claim->session;
                 CHECK(claim->place == i);
                 table_unwait(table, claim);
-                claim->set_next = NULL;
                 claim->lock->slots = claim->slots;
                 table_hold(table, claim, session, token + i, table->time_ms + claim->ttl_ms);
-                lock_event_add(table, LOCK_GRANTED, claim->lock->key, claim->owner, token);
+                lock_event_add(table, LOCK_GRANTED, lock_key(claim->lock), claim_owner(claim),
+                               token);
                 lock_touch(table, claim->lock);
                 claim = next;
         }
@@ -139,11 +139,11 @@ static struct claim *set_waits(const struct lock_table *table, const struct set 
 {
         struct claim *first = set_waiter(table, wish, set->keys[0]);
         const struct claim *claim = first;
-        if (claim == NULL || claim->set_next == NULL || claim->set_size != set->count ||
+        if (claim == NULL || claim->waiting->set_next == NULL || claim->set_size != set->count ||
             claim->slots != wish->slots || claim->session != wish->session)
                 return NULL;
-        for (size_t i = 0; i < set->count; i++, claim = claim->set_next)
-                if (claim->place != i || !bytes_equal(claim->lock->key, set->keys[i]))
+        for (size_t i = 0; i < set->count; i++, claim = claim->waiting->set_next)
+                if (claim->place != i || !bytes_equal(lock_key(claim->lock), set->keys[i]))
                         return NULL;
         return first;
 }
@@ -152,15 +152,15 @@ static void set_again(struct lock_table *table, const struct wish *wish, struct 
 {
         const struct lock_command *command = wish->command;
         struct claim *claim = first;
-        if (!lock_origin_equal(&first->origin, &command->origin))
+        if (!lock_origin_equal(&first->waiting->origin, &command->origin))
                 lock_result_add(table, (struct lock_result){.kind = LOCK_CANCELLED,
-                                                            .origin = first->origin,
-                                                            .key = first->lock->key,
-                                                            .owner = first->owner});
+                                                            .origin = first->waiting->origin,
+                                                            .key = lock_key(first->lock),
+                                                            .owner = claim_owner(first)});
         do {
                 lock_claim_fill(claim, wish);
                 table_extend(table, &claim->timer, table->time_ms + command->wait_ms);
-                claim = claim->set_next;
+                claim = claim->waiting->set_next;
         } while (claim != first);
         lock_answer_lock(table, command, LOCK_QUEUED, first->lock);
 }
@@ -220,7 +220,7 @@ static struct claim *set_queue(struct lock_table *table, const struct set *set,
                 if (lock == NULL)
                         lock = lock_slots_insert(table, set->keys[i], lock_token_next(table));
                 struct claim *claim =
-                        lock == NULL ? NULL : table_claim(table, lock, wish->command->owner);
+                        lock == NULL ? NULL : table_claim(table, lock, wish->command->owner, true);
                 if (claim == NULL) {
                         table->fatal = true;
                         return NULL;
@@ -230,9 +230,9 @@ static struct claim *set_queue(struct lock_table *table, const struct set *set,
                 table_wait(table, claim, wish->session, ++table->last_waiter,
                            table->time_ms + wish->command->wait_ms);
                 if (last != NULL)
-                        last->set_next = claim;
+                        last->waiting->set_next = claim;
                 first = first == NULL ? claim : first;
-                claim->set_next = first;
+                claim->waiting->set_next = first;
                 last = claim;
         }
         return first;
@@ -244,8 +244,8 @@ static void set_wait(struct lock_table *table, const struct set *set, const stru
         if (claim == NULL)
                 return;
         lock_answer_lock(table, wish->command, LOCK_QUEUED, claim->lock);
-        for (size_t i = 0; i < set->count; i++, claim = claim->set_next)
-                lock_event_add(table, LOCK_QUEUED, claim->lock->key, claim->owner, 0);
+        for (size_t i = 0; i < set->count; i++, claim = claim->waiting->set_next)
+                lock_event_add(table, LOCK_QUEUED, lock_key(claim->lock), claim_owner(claim), 0);
 }
 
 static void set_new(struct lock_table *table, const struct set *set, const struct wish *wish)

@@ -31,7 +31,7 @@ enum {
 
 static void claim_encode(const struct claim *claim, bool sets, struct buffer *out)
 {
-        buffer_slice(out, claim->owner);
+        buffer_slice(out, claim_owner(claim));
         buffer_varint(out, claim->slots);
         buffer_varint(out, claim->ttl_ms);
         buffer_varint(out, claim->delay_ms);
@@ -54,14 +54,14 @@ static void waiter_encode(const struct claim *waiter, bool sets, struct buffer *
         claim_encode(waiter, sets, out);
         buffer_varint(out, waiter->timer.number);
         buffer_varint(out, waiter->timer.deadline);
-        buffer_varint(out, waiter->origin.node);
-        buffer_varint(out, waiter->origin.incarnation);
-        buffer_varint(out, waiter->origin.sequence);
+        buffer_varint(out, waiter->waiting->origin.node);
+        buffer_varint(out, waiter->waiting->origin.incarnation);
+        buffer_varint(out, waiter->waiting->origin.sequence);
 }
 
 static void lock_encode(const struct lock *lock, bool sets, struct buffer *out)
 {
-        buffer_slice(out, lock->key);
+        buffer_slice(out, lock_key(lock));
         buffer_varint(out, lock->timer.number);
         buffer_varint(out, lock->delayed ? lock->timer.deadline : 0);
         buffer_varint(out, lock->holders.count > 0 ? lock->slots : 1);
@@ -82,7 +82,7 @@ void lock_table_encode(const struct lock_table *table, struct buffer *out)
         buffer_varint(out, table->last_waiter);
         buffer_varint(out, table->session_count);
         for (const struct session *s = table->session_first; s != NULL; s = s->next) {
-                buffer_slice(out, s->owner);
+                buffer_slice(out, session_owner(s));
                 buffer_varint(out, s->timer.number);
                 buffer_varint(out, s->timer.deadline);
                 buffer_varint(out, s->ttl_ms);
@@ -180,26 +180,27 @@ static void claim_decode(struct cursor *cursor, const struct lock_table *table, 
         }
         draft->session = table_session_find(table, id);
         want(cursor,
-             draft->session != NULL && bytes_equal(draft->session->owner, draft->owner) &&
+             draft->session != NULL && bytes_equal(session_owner(draft->session), draft->owner) &&
                      draft->session->held.count + draft->session->waits.count < LOCK_CLAIMS_MAX);
 }
 
 static struct claim *claim_insert(struct cursor *cursor, struct lock_table *table,
-                                  struct lock *lock, const struct draft *draft)
+                                  struct lock *lock, const struct draft *draft, bool waits)
 {
         want(cursor,
              table_holder(lock, draft->owner) == NULL && table_waiter(lock, draft->owner) == NULL);
         if (cursor_failed(cursor))
                 return NULL;
-        struct claim *claim = table_claim(table, lock, draft->owner);
+        struct claim *claim = table_claim(table, lock, draft->owner, waits);
         if (claim == NULL) {
                 cursor_fail(cursor, ERR_NOMEM);
                 return NULL;
         }
         claim->slots = draft->slots;
         claim->ttl_ms = draft->ttl_ms;
-        claim->delay_ms = draft->delay_ms;
-        claim->origin = draft->origin;
+        claim->delay_ms = (uint32_t)draft->delay_ms;
+        if (waits)
+                claim->waiting->origin = draft->origin;
         lock_set_mark(table, claim, draft->set_size, draft->place);
         return claim;
 }
@@ -210,7 +211,7 @@ static void holder_insert(struct cursor *cursor, struct lock_table *table, struc
         uint64_t before = lock->holders.last == NULL ? 0 : lock->holders.last->timer.number;
         want(cursor, draft->number > before && draft->number <= lock->timer.number &&
                              draft->slots == lock->slots && lock->holders.count < lock->slots);
-        struct claim *claim = claim_insert(cursor, table, lock, draft);
+        struct claim *claim = claim_insert(cursor, table, lock, draft, false);
         if (claim != NULL)
                 table_hold(table, claim, draft->session, draft->number, draft->deadline);
 }
@@ -220,7 +221,7 @@ static void waiter_insert(struct cursor *cursor, struct lock_table *table, struc
 {
         uint64_t before = lock->waiters.last == NULL ? 0 : lock->waiters.last->timer.number;
         want(cursor, draft->number > before && table->waiter_count < LOCK_WAITERS_ALL_MAX);
-        struct claim *claim = claim_insert(cursor, table, lock, draft);
+        struct claim *claim = claim_insert(cursor, table, lock, draft, true);
         if (claim != NULL)
                 table_wait(table, claim, draft->session, draft->number, draft->deadline);
 }
@@ -343,9 +344,9 @@ static bool set_follows(const struct claim *before, const struct claim *claim)
                claim->timer.number == before->timer.number + 1 && claim->slots == before->slots &&
                claim->timer.deadline == before->timer.deadline && claim->ttl_ms == before->ttl_ms &&
                claim->delay_ms == before->delay_ms && claim->session == before->session &&
-               lock_origin_equal(&claim->origin, &before->origin) &&
-               bytes_equal(claim->owner, before->owner) &&
-               bytes_compare(before->lock->key, claim->lock->key) < 0;
+               lock_origin_equal(&claim->waiting->origin, &before->waiting->origin) &&
+               bytes_equal(claim_owner(claim), claim_owner(before)) &&
+               bytes_compare(lock_key(before->lock), lock_key(claim->lock)) < 0;
 }
 
 /* The waiter with that number, of those with that owner. */
@@ -354,7 +355,7 @@ static struct claim *waiter_numbered(const struct lock_table *table, struct byte
 {
         struct claim *claim = table_owner_chain(table, owner);
         while (claim != NULL && claim->timer.number != number)
-                claim = claim->owner_next;
+                claim = claim->waiting->owner_next;
         return claim;
 }
 
@@ -363,13 +364,14 @@ static bool set_join(const struct lock_table *table, struct claim *first)
 {
         struct claim *claim = first;
         for (size_t i = 1; i < first->set_size; i++) {
-                struct claim *next = waiter_numbered(table, first->owner, first->timer.number + i);
-                if (next == NULL || next->set_next != NULL || !set_follows(claim, next))
+                struct claim *next =
+                        waiter_numbered(table, claim_owner(first), first->timer.number + i);
+                if (next == NULL || next->waiting->set_next != NULL || !set_follows(claim, next))
                         return false;
-                claim->set_next = next;
+                claim->waiting->set_next = next;
                 claim = next;
         }
-        claim->set_next = first;
+        claim->waiting->set_next = first;
         return true;
 }
 
@@ -382,7 +384,7 @@ static bool table_join(const struct lock_table *table)
                                 return false;
         for (struct lock *lock = table->first; lock != NULL; lock = lock->next) {
                 for (const struct claim *c = lock->waiters.first; c != NULL; c = c->next)
-                        if ((c->set_size > 1) != (c->set_next != NULL))
+                        if ((c->set_size > 1) != (c->waiting->set_next != NULL))
                                 return false;
                 if (!lock_sound(lock))
                         return false;

@@ -19,7 +19,7 @@ static bool timer_less(const struct timer *a, const struct timer *b)
 static void timers_set(struct timers *timers, size_t at, struct timer *timer)
 {
         timers->items[at] = timer;
-        timer->at = at;
+        timer->at = (uint32_t)at;
 }
 
 static void timers_up(struct timers *timers, struct timer *timer)
@@ -66,7 +66,7 @@ static bool timers_reserve(struct heap *heap, struct timers *timers, size_t coun
 static void timers_add(struct timers *timers, struct timer *timer)
 {
         CHECK(timers->count < timers->size);
-        timer->at = timers->count++;
+        timer->at = (uint32_t)timers->count++;
         timers_up(timers, timer);
 }
 
@@ -99,7 +99,7 @@ struct lock *lock_slots_find(const struct lock_table *table, struct bytes key)
         if (table->bucket_count == 0)
                 return NULL;
         struct lock *lock = *table_bucket(table, key);
-        while (lock != NULL && !bytes_equal(lock->key, key))
+        while (lock != NULL && !bytes_equal(lock_key(lock), key))
                 lock = lock->chain;
         return lock;
 }
@@ -116,7 +116,7 @@ static bool table_reserve(struct lock_table *table)
         table->buckets = buckets;
         table->bucket_count = count;
         for (struct lock *lock = table->first; lock != NULL; lock = lock->next) {
-                struct lock **bucket = table_bucket(table, lock->key);
+                struct lock **bucket = table_bucket(table, lock_key(lock));
                 lock->chain = *bucket;
                 *bucket = lock;
         }
@@ -159,17 +159,15 @@ static bool leases_reserve(struct lock_table *table)
 
 struct lock *lock_slots_insert(struct lock_table *table, struct bytes key, uint64_t token)
 {
-        CHECK(lock_slots_find(table, key) == NULL);
         CHECK(table->last == NULL || table->last->timer.number < token);
         if (!table_reserve(table))
                 return NULL;
-        struct lock *lock = heap_alloc(table->heap, sizeof *lock);
+        struct lock *lock = heap_take(table->heap, offsetof(struct lock, key) + key.len);
         if (lock == NULL)
                 return NULL;
-        if (!heap_copy(table->heap, key, &lock->key)) {
-                heap_free(table->heap, lock);
-                return NULL;
-        }
+        CHECK(key.len <= LOCK_KEY_BYTES_MAX);
+        lock->key_len = (uint16_t)key.len;
+        memcpy(lock->key, key.ptr, key.len);
         lock->timer.number = token;
         lock->timer.kind = TIMER_DELAY;
         struct lock **bucket = table_bucket(table, key);
@@ -180,17 +178,22 @@ struct lock *lock_slots_insert(struct lock_table *table, struct bytes key, uint6
         return lock;
 }
 
-void lock_slots_remove(struct lock_table *table, struct lock *lock)
+static struct lock_block lock_block(struct lock *lock)
+{
+        return (struct lock_block){lock, offsetof(struct lock, key) + lock->key_len};
+}
+
+struct lock_block lock_slots_remove(struct lock_table *table, struct lock *lock)
 {
         CHECK(lock->waiters.count == 0 && lock->holders.count == 0 && !lock->delayed);
         CHECK(!lock->touched);
-        struct lock **link = table_bucket(table, lock->key);
+        struct lock **link = table_bucket(table, lock_key(lock));
         while (*link != lock)
                 link = &(*link)->chain;
         *link = lock->chain;
         list_remove(table, lock);
         table->count--;
-        heap_free(table->heap, lock);
+        return lock_block(lock);
 }
 
 /* Lists are in the order of numbers; almost always the new one goes to the end. */
@@ -262,33 +265,47 @@ static size_t chain_of(const struct lock_table *table, struct bytes name)
         return hash_sip(hash_key, name) % LOCK_CHAINS;
 }
 
-struct claim *table_claim(struct lock_table *table, struct lock *lock, struct bytes owner)
+struct claim *table_claim(struct lock_table *table, struct lock *lock, struct bytes owner,
+                          bool waits)
 {
+        CHECK(owner.len <= LOCK_OWNER_BYTES_MAX);
         if (table->owner_chains == NULL)
                 table->owner_chains =
                         heap_alloc_array(table->heap, LOCK_CHAINS, sizeof(struct claim *));
         if (table->owner_chains == NULL || !leases_reserve(table) ||
             !timers_reserve(table->heap, &table->waits, table->waiter_count + 1))
                 return NULL;
-        struct claim *claim = heap_alloc(table->heap, sizeof *claim);
+        size_t size = offsetof(struct claim, owner) + owner.len;
+        struct claim *claim = heap_take(table->heap, size);
         if (claim == NULL)
                 return NULL;
-        if (!heap_copy(table->heap, owner, &claim->owner)) {
-                heap_free(table->heap, claim);
-                return NULL;
+        if (waits) {
+                claim->waiting = heap_take(table->heap, sizeof *claim->waiting);
+                if (claim->waiting == NULL) {
+                        heap_give(table->heap, claim, size);
+                        return NULL;
+                }
         }
+        claim->owner_len = (uint16_t)owner.len;
+        memcpy(claim->owner, owner.ptr, owner.len);
         claim->lock = lock;
         claim->set_size = 1;
         claim->timer.kind = TIMER_CLAIM;
         return claim;
 }
 
-struct bytes table_unclaim(struct lock_table *table, struct claim *claim)
+static void waiting_end(struct lock_table *table, struct claim *claim)
 {
-        struct bytes owner = claim->owner;
+        if (claim->waiting != NULL)
+                heap_give(table->heap, claim->waiting, sizeof *claim->waiting);
+        claim->waiting = NULL;
+}
+
+struct lock_block table_unclaim(struct lock_table *table, struct claim *claim)
+{
         lock_set_mark(table, claim, 1, 0);
-        heap_free(table->heap, claim);
-        return owner;
+        waiting_end(table, claim);
+        return (struct lock_block){claim, offsetof(struct claim, owner) + claim->owner_len};
 }
 
 void table_wait(struct lock_table *table, struct claim *claim, struct session *session,
@@ -301,11 +318,12 @@ void table_wait(struct lock_table *table, struct claim *claim, struct session *s
         claims_insert(&claim->lock->waiters, claim);
         if (session != NULL)
                 session_insert(&session->waits, claim);
-        struct claim **link = &table->owner_chains[chain_of(table, claim->owner)];
-        claim->owner_next = *link;
-        claim->owner_link = link;
+        struct claim **link = &table->owner_chains[chain_of(table, claim_owner(claim))];
+        struct waiting *waiting = claim->waiting;
+        waiting->owner_next = *link;
+        waiting->owner_link = link;
         if (*link != NULL)
-                (*link)->owner_link = &claim->owner_next;
+                (*link)->waiting->owner_link = &waiting->owner_next;
         *link = claim;
         timers_add(&table->waits, &claim->timer);
         table->waiter_count++;
@@ -317,9 +335,11 @@ void table_unwait(struct lock_table *table, struct claim *claim)
         claims_remove(&claim->lock->waiters, claim);
         if (claim->session != NULL)
                 session_take(&claim->session->waits, claim);
-        *claim->owner_link = claim->owner_next;
-        if (claim->owner_next != NULL)
-                claim->owner_next->owner_link = claim->owner_link;
+        struct waiting *waiting = claim->waiting;
+        *waiting->owner_link = waiting->owner_next;
+        if (waiting->owner_next != NULL)
+                waiting->owner_next->waiting->owner_link = waiting->owner_link;
+        waiting_end(table, claim);
         timers_remove(&table->waits, &claim->timer);
         table->waiter_count--;
 }
@@ -388,7 +408,7 @@ bool table_delay_first(struct lock_table *table, struct lock *lock, uint64_t dea
 struct claim *table_holder(const struct lock *lock, struct bytes owner)
 {
         struct claim *claim = lock->holders.first;
-        while (claim != NULL && !bytes_equal(claim->owner, owner))
+        while (claim != NULL && !bytes_equal(claim_owner(claim), owner))
                 claim = claim->next;
         return claim;
 }
@@ -396,7 +416,7 @@ struct claim *table_holder(const struct lock *lock, struct bytes owner)
 struct claim *table_waiter(const struct lock *lock, struct bytes owner)
 {
         struct claim *claim = lock->waiters.first;
-        while (claim != NULL && !bytes_equal(claim->owner, owner))
+        while (claim != NULL && !bytes_equal(claim_owner(claim), owner))
                 claim = claim->next;
         return claim;
 }
@@ -415,13 +435,13 @@ struct session *table_session_insert(struct lock_table *table, uint64_t id, stru
                         heap_alloc_array(table->heap, LOCK_CHAINS, sizeof(struct session *));
         if (table->session_chains == NULL || !leases_reserve(table))
                 return NULL;
-        struct session *session = heap_alloc(table->heap, sizeof *session);
+        CHECK(owner.len <= LOCK_OWNER_BYTES_MAX);
+        struct session *session =
+                heap_take(table->heap, offsetof(struct session, owner) + owner.len);
         if (session == NULL)
                 return NULL;
-        if (!heap_copy(table->heap, owner, &session->owner)) {
-                heap_free(table->heap, session);
-                return NULL;
-        }
+        session->owner_len = (uint16_t)owner.len;
+        memcpy(session->owner, owner.ptr, owner.len);
         session->timer = (struct timer){.deadline = deadline, .number = id, .kind = TIMER_SESSION};
         session->chain = table->session_chains[id % LOCK_CHAINS];
         table->session_chains[id % LOCK_CHAINS] = session;
@@ -446,7 +466,12 @@ struct session *table_session_find(const struct lock_table *table, uint64_t id)
         return session;
 }
 
-struct bytes table_session_remove(struct lock_table *table, struct session *session)
+static struct lock_block session_block(struct session *session)
+{
+        return (struct lock_block){session, offsetof(struct session, owner) + session->owner_len};
+}
+
+struct lock_block table_session_remove(struct lock_table *table, struct session *session)
 {
         CHECK(session->held.count == 0 && session->waits.count == 0);
         struct session **link = &table->session_chains[session->timer.number % LOCK_CHAINS];
@@ -463,9 +488,12 @@ struct bytes table_session_remove(struct lock_table *table, struct session *sess
                 session->next->before = session->before;
         timers_remove(&table->leases, &session->timer);
         table->session_count--;
-        struct bytes owner = session->owner;
-        heap_free(table->heap, session);
-        return owner;
+        return session_block(session);
+}
+
+static void block_give(struct heap *heap, struct lock_block block)
+{
+        heap_give(heap, block.ptr, block.size);
 }
 
 static void claims_drop(struct lock_table *table, struct claims *list)
@@ -473,7 +501,7 @@ static void claims_drop(struct lock_table *table, struct claims *list)
         while (list->first != NULL) {
                 struct claim *claim = list->first;
                 list->first = claim->next;
-                heap_free_bytes(table->heap, table_unclaim(table, claim));
+                block_give(table->heap, table_unclaim(table, claim));
         }
 }
 
@@ -508,14 +536,12 @@ void table_clear(struct lock_table *table)
                 struct lock *next = lock->next;
                 claims_drop(table, &lock->holders);
                 claims_drop(table, &lock->waiters);
-                heap_free_bytes(table->heap, lock->key);
-                heap_free(table->heap, lock);
+                block_give(table->heap, lock_block(lock));
                 lock = next;
         }
         for (struct session *session = table->session_first; session != NULL;) {
                 struct session *next = session->next;
-                heap_free_bytes(table->heap, session->owner);
-                heap_free(table->heap, session);
+                block_give(table->heap, session_block(session));
                 session = next;
         }
         heap_free(table->heap, table->buckets);

@@ -31,8 +31,8 @@ enum timer_kind {
 struct timer {
         uint64_t deadline;
         uint64_t number;
-        size_t at;
-        enum timer_kind kind;
+        uint32_t at;
+        uint8_t kind; /* enum timer_kind */
 };
 
 struct timers {
@@ -47,42 +47,50 @@ struct claims {
         size_t count;
 };
 
-/* Of a holder the timer's number is its token, and it is in no heap where it has a session. */
+/* What a claim needs only while it waits; most claims never do. */
+struct waiting {
+        struct claim *owner_next; /* others whose owner has the same hash */
+        struct claim **owner_link;
+        struct claim *todo; /* of a search for deadlocks */
+        uint64_t mark;
+        struct lock_origin origin;
+        struct claim *set_next; /* waits together with these, a ring; NULL: alone */
+};
+
+/* Of a holder the timer's number is its token, and it is in no heap where it has a session. The
+ * three structures end in their names, so that each is one block of memory. */
 struct claim {
         struct timer timer; /* first: a timer is cast to what it is part of */
-        bool held;
         uint32_t slots;
+        uint32_t delay_ms;
+        uint64_t ttl_ms;
         struct claim *next; /* in the lock's list */
         struct claim *before;
         struct claim *session_next;
         struct claim *session_before;
-        struct claim *owner_next; /* of a waiter: others whose owner has the same hash */
-        struct claim **owner_link;
-        struct claim *set_next; /* waits together with these, a ring; NULL: alone */
-        uint8_t set_size;       /* asked for at once; 1: alone */
-        uint8_t place;          /* among these, by key; a holder's token is its number less that */
-        struct claim *todo;     /* of a search for deadlocks */
-        uint64_t mark;
-        struct lock *lock;
         struct session *session; /* NULL: a lease of its own */
-        struct lock_origin origin;
-        uint64_t ttl_ms;
-        uint64_t delay_ms;
-        struct bytes owner; /* owned */
+        struct lock *lock;
+        struct waiting *waiting; /* owned; NULL: it holds, or holds at once */
+        bool held;
+        uint8_t set_size; /* asked for at once; 1: alone */
+        uint8_t place;    /* among these, by key; a holder's token is its number less that */
+        uint16_t owner_len;
+        uint8_t owner[];
 };
 
 struct lock {
         struct timer timer; /* of the delay; its number is the newest token */
+        uint32_t slots;     /* of its holders */
         bool delayed;
         bool touched;
-        uint32_t slots; /* of its holders */
+        uint16_t key_len;
         struct lock *chain;
         struct lock *next;
         struct lock *before;
         struct lock *touched_next;
         struct claims holders;
         struct claims waiters;
-        struct bytes key; /* owned */
+        uint8_t key[];
 };
 
 struct session {
@@ -93,7 +101,14 @@ struct session {
         struct claims held;
         struct claims waits;
         uint64_t ttl_ms;
-        struct bytes owner; /* owned */
+        uint16_t owner_len;
+        uint8_t owner[];
+};
+
+/* Memory that was taken from the heap. */
+struct lock_block {
+        void *ptr;
+        size_t size;
 };
 
 struct lock_table {
@@ -125,7 +140,7 @@ struct lock_table {
         struct lock_result *results;
         size_t result_count;
         size_t result_size;
-        struct bytes *garbage; /* keys and owners that results borrow; freed at the next call */
+        struct lock_block *garbage; /* whose names results borrow; given back at the next call */
         size_t garbage_count;
         size_t garbage_size;
         uint64_t *ended; /* sessions, by the command being applied */
@@ -142,16 +157,33 @@ struct lock_table {
         uint64_t event_floor; /* events up to this one may be forgotten */
 };
 
+static inline struct bytes claim_owner(const struct claim *claim)
+{
+        return bytes_of(claim->owner, claim->owner_len);
+}
+
+static inline struct bytes lock_key(const struct lock *lock)
+{
+        return bytes_of(lock->key, lock->key_len);
+}
+
+static inline struct bytes session_owner(const struct session *session)
+{
+        return bytes_of(session->owner, session->owner_len);
+}
+
 /* ---- table.c: structures. What gives NULL or false has changed nothing ---- */
 struct lock *lock_slots_find(const struct lock_table *table, struct bytes key);
-/* A lock without holders and waiters, at the end of the list. */
+/* A lock without holders and waiters, at the end of the list; there is none of that key yet. */
 MUST_USE struct lock *lock_slots_insert(struct lock_table *table, struct bytes key, uint64_t token);
-/* Takes out a lock that nobody holds or waits for. Its key belongs to the caller now. */
-void lock_slots_remove(struct lock_table *table, struct lock *lock);
-/* A claim that belongs to nobody yet; with room for it in both heaps. */
-MUST_USE struct claim *table_claim(struct lock_table *table, struct lock *lock, struct bytes owner);
-/* Frees a claim that is in no list; gives its owner's bytes. */
-struct bytes table_unclaim(struct lock_table *table, struct claim *claim);
+/* Takes out a lock that nobody holds or waits for. Its memory belongs to the caller now. */
+MUST_USE struct lock_block lock_slots_remove(struct lock_table *table, struct lock *lock);
+/* A claim that belongs to nobody yet; with room for it in both heaps, and with what it takes to
+ * wait where it `waits`. */
+MUST_USE struct claim *table_claim(struct lock_table *table, struct lock *lock, struct bytes owner,
+                                   bool waits);
+/* Ends a claim that is in no list. Its memory belongs to the caller now. */
+MUST_USE struct lock_block table_unclaim(struct lock_table *table, struct claim *claim);
 /* The claim waits from now on; `session` may be NULL. */
 void table_wait(struct lock_table *table, struct claim *claim, struct session *session,
                 uint64_t number, uint64_t deadline);
@@ -172,8 +204,8 @@ struct claim *table_waiter(const struct lock *lock, struct bytes owner);
 MUST_USE struct session *table_session_insert(struct lock_table *table, uint64_t id,
                                               struct bytes owner, uint64_t deadline);
 struct session *table_session_find(const struct lock_table *table, uint64_t id);
-/* Takes out a session without claims; gives its owner's bytes. */
-struct bytes table_session_remove(struct lock_table *table, struct session *session);
+/* Takes out a session without claims. Its memory belongs to the caller now. */
+MUST_USE struct lock_block table_session_remove(struct lock_table *table, struct session *session);
 /* Where waiters with that owner are. */
 struct claim *table_owner_chain(const struct lock_table *table, struct bytes owner);
 /* Frees everything. */
@@ -196,14 +228,14 @@ bool lock_head_ready(const struct lock *lock);
 void lock_set_mark(struct lock_table *table, struct claim *claim, size_t size, size_t place);
 /* May one more for `slots` hold it, as far as its holders are concerned? */
 bool lock_has_room(const struct lock *lock, uint32_t slots);
-/* The claim, in no list yet, holds the lock. */
+/* The claim, in no list yet, holds the lock; told to `origin`. */
 void lock_grant(struct lock_table *table, struct claim *claim, struct session *session,
-                uint64_t token);
+                uint64_t token, struct lock_origin origin);
 bool lock_origin_equal(const struct lock_origin *a, const struct lock_origin *b);
 /* The lock is looked at when the command has done its work. */
 void lock_touch(struct lock_table *table, struct lock *lock);
 void locks_serve(struct lock_table *table);
-void lock_garbage(struct lock_table *table, struct bytes data);
+void lock_garbage(struct lock_table *table, struct lock_block block);
 void lock_result_add(struct lock_table *table, struct lock_result result);
 void lock_answer(struct lock_table *table, const struct lock_command *command,
                  enum lock_result_kind kind);
