@@ -32,6 +32,10 @@ enum fault {
         FAULT_FLUSH = 128,
         FAULT_OFTEN = 512,   /* so many crashes that there are more holes than can be kept */
         FAULT_REMOVE = 1024, /* one replica is removed, and noticed so by each at another time */
+        FAULT_TELL = 8192,   /* all tell and read often, so that what is dead is soon forgotten */
+        FAULT_ROUND = 2048,  /* streams go round by others, too */
+        FAULT_JOIN =
+                4096, /* the last replica comes later, and is noticed so by each at another time */
         FAULT_LOSE = 256, /* the same, the wall clock goes back too, and others read on meanwhile */
 };
 
@@ -45,7 +49,7 @@ struct replica {
         uint64_t incarnation;
         uint8_t reserved[64]; /* the last reservation of the clock: what a log would hold */
         size_t reserved_len;
-        bool alone; /* it knows that the last replica is no member any more */
+        bool alone; /* to it the last replica is no member: not any more, or not yet */
 };
 
 /* A batch that was sent and comes late, or twice. */
@@ -68,6 +72,7 @@ struct world {
         struct batch stash[STASH];
         uint64_t collected;
         unsigned elements; /* ever made, so that each is told from the others */
+        bool joined;       /* the last one is there */
         bool settling;     /* only delivery from here on */
         int64_t counted;   /* what was added to the counter that nothing else touches */
         int64_t tallied;   /* the same, to the fields of a hash */

@@ -9,7 +9,7 @@
 
 static void transfer(struct world *world, unsigned from, unsigned to, bool busy);
 
-/* The last replica is removed, and one of the two knows. */
+/* The last replica is removed, or not there yet, as one of the two knows. */
 static bool apart(const struct world *world, unsigned from, unsigned to)
 {
         unsigned last = world->count - 1;
@@ -48,6 +48,31 @@ static void reserve(struct world *world, struct replica *replica)
         CHECK(change.delta.len <= sizeof replica->reserved);
         memcpy(replica->reserved, change.delta.ptr, change.delta.len);
         replica->reserved_len = change.delta.len;
+}
+
+/* The stream of `from` as another one has it. */
+static void ship_round(struct world *world, unsigned from, unsigned to)
+{
+        struct keyspace_batch read;
+        unsigned by = (unsigned)rng_below(&world->rng, world->count);
+        struct replica *target = &world->replicas[to];
+        if (by == from || by == to || apart(world, from, to) || apart(world, by, to) ||
+            apart(world, from, by))
+                return;
+        uint64_t after = vector_get(keyspace_positions(target->keyspace), (region_id)(from + 1));
+        CHECK(keyspace_relay(world->replicas[by].keyspace, (region_id)(from + 1), after,
+                             rng_between(&world->rng, 1, 400), &read) == ERR_NONE);
+        if (read.gap) {
+                transfer(world, by, to, !world->settling);
+                return;
+        }
+        struct buffer joined;
+        buffer_init(&joined, &world->heap);
+        buffer_bytes(&joined, read.parts[0]);
+        buffer_bytes(&joined, read.parts[1]);
+        TRACE(target, "by way of %u", by + 1);
+        hand_over(world, &(struct batch){from, to, after, read.last, buffer_view(&joined)});
+        buffer_fini(&joined);
 }
 
 /* Fetches a batch and hands it over now, later, or both. */
@@ -125,7 +150,7 @@ static void transfer(struct world *world, unsigned from, unsigned to, bool busy)
 
 /* ---- faults */
 
-static void removal_heard(struct world *world, struct replica *replica);
+static void members_heard(struct world *world, struct replica *replica);
 
 static void load(struct world *world, unsigned index, struct bytes saved)
 {
@@ -135,8 +160,8 @@ static void load(struct world *world, unsigned index, struct bytes saved)
         replica->incarnation++;
         replica->keyspace = keyspace_made(world, index);
         DEMAND(world, keyspace_load(replica->keyspace, saved) == ERR_NONE);
-        if (replica->alone)
-                removal_heard(world, replica);
+        if ((world->faults & (FAULT_REMOVE | FAULT_JOIN)) != 0)
+                members_heard(world, replica);
         struct keyspace_change change;
         struct keyspace_result result;
         if (replica->reserved_len > 0)
@@ -147,14 +172,21 @@ static void load(struct world *world, unsigned index, struct bytes saved)
         agree(world, replica);
 }
 
+/* Who is a member to it. */
+static void members_heard(struct world *world, struct replica *replica)
+{
+        region_id members[REPLICAS_MAX];
+        unsigned count = replica->alone ? world->count - 1 : world->count;
+        for (unsigned i = 0; i < count; i++)
+                members[i] = (region_id)(i + 1);
+        CHECK(keyspace_members(replica->keyspace, members, count) == ERR_NONE);
+}
+
 /* One that knows of the removal waits for the others only. */
 static void removal_heard(struct world *world, struct replica *replica)
 {
-        region_id members[REPLICAS_MAX];
-        for (unsigned i = 0; i + 1 < world->count; i++)
-                members[i] = (region_id)(i + 1);
         replica->alone = true;
-        CHECK(keyspace_members(replica->keyspace, members, world->count - 1) == ERR_NONE);
+        members_heard(world, replica);
 }
 
 static void removal_goes_on(struct world *world)
@@ -162,6 +194,20 @@ static void removal_goes_on(struct world *world)
         unsigned which = (unsigned)rng_below(&world->rng, world->count - 1);
         if (world->count > 2 && rng_chance(&world->rng, 30))
                 removal_heard(world, &world->replicas[which]);
+}
+
+static void join_heard(struct world *world, struct replica *replica)
+{
+        world->joined = true;
+        replica->alone = false;
+        members_heard(world, replica);
+}
+
+static void join_goes_on(struct world *world)
+{
+        unsigned which = (unsigned)rng_below(&world->rng, world->count - 1);
+        if (rng_chance(&world->rng, 30))
+                join_heard(world, &world->replicas[which]);
 }
 
 /* What was lost is nowhere, or has come back. */
@@ -242,6 +288,19 @@ static void beat_all(struct world *world)
                 beat(world, &world->replicas[i]);
                 if ((world->faults & FAULT_COLLECT) != 0)
                         ship(world, i, (i + 1) % world->count);
+        }
+}
+
+/* Each reads from the next one, and tells, one in three times. */
+static void tell_often(struct world *world)
+{
+        for (unsigned i = 0; i < world->count; i++) {
+                unsigned to =
+                        (i + 1 + (unsigned)rng_below(&world->rng, world->count - 1)) % world->count;
+                if (!rng_chance(&world->rng, 333))
+                        continue;
+                beat(world, &world->replicas[i]);
+                ship(world, i, to);
         }
 }
 

@@ -475,6 +475,9 @@ static void act(struct world *world, struct replica *replica)
 {
         size_t which = rng_below(&world->rng, COUNT_OF(key_names));
         struct op op = {.world = world, .replica = replica};
+        if ((world->faults & FAULT_JOIN) != 0 && !world->joined &&
+            replica == &world->replicas[world->count - 1])
+                return;
         strike_before_change(world, replica);
         op.name =
                 (struct crdt_name){(uint32_t)(which == 3 || which == KEY_TALLY || which == KEY_SCORE

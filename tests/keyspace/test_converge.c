@@ -9,6 +9,10 @@ static void step(struct world *world)
         reserve_all(world);
         if ((world->faults & FAULT_REMOVE) != 0)
                 removal_goes_on(world);
+        if ((world->faults & FAULT_JOIN) != 0)
+                join_goes_on(world);
+        if ((world->faults & FAULT_TELL) != 0)
+                tell_often(world);
         unsigned a = (unsigned)rng_below(&world->rng, world->count);
         unsigned b = (a + 1 + (unsigned)rng_below(&world->rng, world->count - 1)) % world->count;
         struct replica *replica = &world->replicas[a];
@@ -23,6 +27,8 @@ static void step(struct world *world)
                 crash(world, a);
         } else if (dice < 45)
                 act(world, replica);
+        else if (dice < 80 && (world->faults & FAULT_ROUND) != 0 && rng_chance(&world->rng, 400))
+                ship_round(world, a, b);
         else if (dice < 80)
                 ship(world, a, b);
         else if (dice < 88)
@@ -101,6 +107,8 @@ static void settle(struct world *world)
         world->settling = true;
         for (unsigned i = 0; i < left(world) && left(world) < world->count; i++)
                 removal_heard(world, &world->replicas[i]);
+        for (unsigned i = 0; i < world->count && (world->faults & FAULT_JOIN) != 0; i++)
+                join_heard(world, &world->replicas[i]);
         if ((world->faults & FAULT_LOSE) != 0)
                 refill(world);
         if (left(world) < world->count)
@@ -185,6 +193,9 @@ static void history(uint64_t seed, unsigned faults)
                 model_init(&replica->model);
                 replica->native = model_native(&replica->model);
                 buffer_init(&replica->saved, &world.heap);
+                replica->alone = (faults & FAULT_JOIN) != 0 && i + 1 < world.count;
+                if (replica->alone)
+                        members_heard(&world, replica);
         }
         unsigned steps = (faults & FAULT_OFTEN) != 0 ? STEPS_OFTEN : STEPS;
         for (unsigned i = 0; i < steps; i++)
@@ -244,6 +255,18 @@ int main(int argc, char **argv)
                 FAULT_CRASH | FAULT_LOSE | FAULT_OFTEN,
                 FAULT_CRASH | FAULT_LOSE | FAULT_OFTEN | FAULT_COLLECT | FAULT_TYPES |
                         FAULT_EXPIRY | FAULT_TRANSFER | FAULT_RESTART | FAULT_SMALL_RING,
+                FAULT_TELL | FAULT_ROUND | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY,
+                FAULT_TELL | FAULT_TRANSFER | FAULT_COLLECT | FAULT_FLUSH | FAULT_TYPES |
+                        FAULT_EXPIRY | FAULT_RESTART,
+                FAULT_TELL | FAULT_CRASH | FAULT_LOSE | FAULT_TRANSFER | FAULT_COLLECT |
+                        FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART,
+                FAULT_ROUND | FAULT_REMOVE | FAULT_COLLECT | FAULT_FLUSH | FAULT_CRASH |
+                        FAULT_LOSE | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART | FAULT_TRANSFER |
+                        FAULT_SMALL_RING,
+                FAULT_TELL | FAULT_JOIN | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY,
+                FAULT_JOIN | FAULT_ROUND | FAULT_COLLECT | FAULT_FLUSH | FAULT_CRASH | FAULT_LOSE |
+                        FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART | FAULT_TRANSFER |
+                        FAULT_SMALL_RING,
         };
         uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
         uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : 350;
