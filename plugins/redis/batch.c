@@ -21,47 +21,52 @@ enum {
 };
 
 static struct {
-        struct redis_string *key; /* of the open op, also its identity; NULL: none is open */
-        const char *event;        /* how the name of its notification begins */
-        uint64_t stamp;           /* the next that may be given, where any are left */
+        const char *event; /* how the name of the open op's notification begins */
+        size_t end;        /* `used`, when it is committed */
+        size_t used;       /* bytes of the committed ops */
+        uint64_t stamp;    /* the next that may be given, where any are left */
         unsigned stamps;
         unsigned count;
-        size_t used; /* bytes of the committed ops */
         struct keyspace_op ops[KEYSPACE_OPS_MAX];
         uint8_t bytes[BATCH_BYTES];
 } batch;
 
 /* ---- opening */
 
-static bool read_amount(struct redis_filter_context *ctx, const struct rule *rule, int64_t *ret)
+struct shape {
+        enum crdt_op op; /* 0: not a plain write */
+        int args;        /* exactly; 0: any number */
+        int sign;        /* of an amount */
+        char event[4];   /* how the name of its notification begins */
+        bool head;       /* of a list */
+};
+
+static const struct shape shapes[RULE_KIND_COUNT] = {
+        [RULE_SET] = {CRDT_OP_SET, 3, 0, "set", false},
+        [RULE_INCR] = {CRDT_OP_COUNT, 2, 1, {'i', 'n', 'c', 'r'}, false},
+        [RULE_DECR] = {CRDT_OP_COUNT, 2, -1, {'i', 'n', 'c', 'r'}, false},
+        [RULE_INCRBY] = {CRDT_OP_COUNT, 3, 1, {'i', 'n', 'c', 'r'}, false},
+        [RULE_DECRBY] = {CRDT_OP_COUNT, 3, -1, {'i', 'n', 'c', 'r'}, false},
+        [RULE_HSET] = {CRDT_OP_HSET, 0, 0, {'h', 's', 'e', 't'}, false},
+        [RULE_HDEL] = {CRDT_OP_HDEL, 0, 0, {'h', 'd', 'e', 'l'}, false},
+        [RULE_SADD] = {CRDT_OP_SADD, 0, 0, {'s', 'a', 'd', 'd'}, false},
+        [RULE_SREM] = {CRDT_OP_SREM, 0, 0, {'s', 'r', 'e', 'm'}, false},
+        [RULE_ZADD] = {CRDT_OP_ZADD, 4, 0, {'z', 'a', 'd', 'd'}, false}, /* of one member */
+        [RULE_LPUSH] = {CRDT_OP_LIST_INSERT, 0, 0, {'l', 'p', 'u', 's'}, true},
+        [RULE_RPUSH] = {CRDT_OP_LIST_INSERT, 0, 0, {'r', 'p', 'u', 's'}, false},
+        [RULE_LPOP] = {CRDT_OP_LIST_REMOVE, 2, 0, {'l', 'p', 'o', 'p'}, true},
+        [RULE_RPOP] = {CRDT_OP_LIST_REMOVE, 2, 0, {'r', 'p', 'o', 'p'}, false},
+};
+
+static bool put_amount(struct redis_filter_context *ctx, const struct shape *shape, int64_t *ret)
 {
-        bool down = rule->kind == RULE_DECR || rule->kind == RULE_DECRBY;
         long long amount = 1;
-        if ((rule->kind == RULE_INCRBY || rule->kind == RULE_DECRBY) &&
+        if (shape->args == 3 &&
             redis.StringToLongLong(redis.CommandFilterArgGet(ctx, 2), &amount) != REDIS_OK)
                 return false;
-        *ret = down ? (int64_t)(0 - (uint64_t)amount) : amount;
+        *ret = shape->sign < 0 ? (int64_t)(0 - (uint64_t)amount) : amount;
         return true;
 }
-
-static const struct {
-        enum crdt_op op; /* 0: not a plain write */
-        char event[4];   /* how the name of its notification begins */
-        int args;        /* exactly; 0: any number */
-} shapes[RULE_KIND_COUNT] = {
-        [RULE_SET] = {CRDT_OP_SET, "set", 3},
-        [RULE_INCR] = {CRDT_OP_COUNT, {'i', 'n', 'c', 'r'}, 2},
-        [RULE_DECR] = {CRDT_OP_COUNT, {'i', 'n', 'c', 'r'}, 2},
-        [RULE_INCRBY] = {CRDT_OP_COUNT, {'i', 'n', 'c', 'r'}, 3},
-        [RULE_DECRBY] = {CRDT_OP_COUNT, {'i', 'n', 'c', 'r'}, 3},
-        [RULE_HSET] = {CRDT_OP_HSET, {'h', 's', 'e', 't'}, 0},
-        [RULE_SADD] = {CRDT_OP_SADD, {'s', 'a', 'd', 'd'}, 0},
-        [RULE_ZADD] = {CRDT_OP_ZADD, {'z', 'a', 'd', 'd'}, 4}, /* of one member */
-        [RULE_LPUSH] = {CRDT_OP_LIST_INSERT, {'l', 'p', 'u', 's'}, 0},
-        [RULE_RPUSH] = {CRDT_OP_LIST_INSERT, {'r', 'p', 'u', 's'}, 0},
-        [RULE_LPOP] = {CRDT_OP_LIST_REMOVE, {'l', 'p', 'o', 'p'}, 2},
-        [RULE_RPOP] = {CRDT_OP_LIST_REMOVE, {'r', 'p', 'o', 'p'}, 2},
-};
 
 /* The list of an HSET, a SADD or a push; false where it is too long. */
 static bool put_list(struct redis_filter_context *ctx, int argc, uint64_t count, bool reversed,
@@ -84,7 +89,7 @@ static bool put_score(struct redis_filter_context *ctx, uint8_t **at, const uint
         double score;
         uint64_t bits;
         struct bytes member = plugin_bytes(redis.CommandFilterArgGet(ctx, 3));
-        if (!zset_parse(redis.CommandFilterArgGet(ctx, 2), &score) ||
+        if (!zset_parse_again(redis.CommandFilterArgGet(ctx, 2), &score) ||
             member.len + PUT_VARINT_MAX + sizeof(bits) >= (size_t)(end - *at))
                 return false;
         memcpy(&bits, &score, sizeof(bits));
@@ -94,25 +99,8 @@ static bool put_score(struct redis_filter_context *ctx, uint8_t **at, const uint
         return true;
 }
 
-/* The body of the open op's delta; false where the command is not plain. */
-static bool put_body(struct redis_filter_context *ctx, const struct rule *rule, int argc,
-                     struct keyspace_op *op, uint8_t **at, const uint8_t *end)
+static bool put_value(struct redis_filter_context *ctx, uint8_t **at, const uint8_t *end)
 {
-        bool hash = op->op == CRDT_OP_HSET;
-        bool head = rule->kind == RULE_LPUSH || rule->kind == RULE_LPOP;
-        if (op->op == CRDT_OP_COUNT)
-                return read_amount(ctx, rule, &op->amount);
-        if (op->op == CRDT_OP_ZADD)
-                return put_score(ctx, at, end);
-        op->amount = head;
-        if (op->op == CRDT_OP_LIST_REMOVE)
-                return true;
-        if (op->op == CRDT_OP_LIST_INSERT)
-                *(*at)++ = head ? CRDT_LIST_HEAD : CRDT_LIST_TAIL;
-        if (op->op != CRDT_OP_SET)
-                return (!hash || argc % 2 == 0) &&
-                       put_list(ctx, argc, (uint64_t)(hash ? argc / 2 - 1 : argc - 2), head, at,
-                                end);
         struct bytes value = plugin_bytes(redis.CommandFilterArgGet(ctx, 2));
         if (value.len > (size_t)(end - *at))
                 return false;
@@ -120,31 +108,60 @@ static bool put_body(struct redis_filter_context *ctx, const struct rule *rule, 
         return true;
 }
 
-bool batch_open(struct redis_filter_context *ctx, const struct rule *rule, int argc)
+/* The body of the open op's delta; false where the command is not plain. */
+static bool put_body(struct redis_filter_context *ctx, const struct shape *shape, int argc,
+                     struct keyspace_op *op, uint8_t **at, const uint8_t *end)
 {
-        int args = shapes[rule->kind].args;
-        enum crdt_op kind = shapes[rule->kind].op;
-        if (kind == 0 || (args != 0 && argc != args))
+        switch ((int)shape->op) {
+        case CRDT_OP_COUNT:
+                return put_amount(ctx, shape, &op->amount);
+        case CRDT_OP_SET:
+                return put_value(ctx, at, end);
+        case CRDT_OP_HSET:
+                return argc % 2 == 0 &&
+                       put_list(ctx, argc, (uint64_t)(argc / 2 - 1), false, at, end);
+        case CRDT_OP_SADD:
+        case CRDT_OP_SREM:
+        case CRDT_OP_HDEL:
+                return put_list(ctx, argc, (uint64_t)(argc - 2), false, at, end);
+        case CRDT_OP_ZADD:
+                return put_score(ctx, at, end);
+        }
+        op->amount = shape->head;
+        if (shape->op == CRDT_OP_LIST_REMOVE)
+                return true;
+        *(*at)++ = shape->head ? CRDT_LIST_HEAD : CRDT_LIST_TAIL;
+        return put_list(ctx, argc, (uint64_t)(argc - 2), shape->head, at, end);
+}
+
+bool batch_open(struct redis_filter_context *ctx, const struct rule *rule)
+{
+        const struct shape *shape = &shapes[rule->kind];
+        int argc = redis.CommandFilterArgsCount(ctx);
+        if (shape->op == 0 || (shape->args != 0 && argc != shape->args) || !rule_fits(rule, argc))
                 return false;
         struct redis_string *key = redis.CommandFilterArgGet(ctx, 1);
         struct bytes name = plugin_bytes(key);
-        struct keyspace_op *op = &batch.ops[batch.count];
         if (policy_of(name) != POLICY_TYPED || name.len > OP_BYTES_MAX / 2)
                 return false;
-        op->op = kind;
+        struct keyspace_op *op = &batch.ops[batch.count];
+        uint8_t *delta = batch.bytes + batch.used + DB_SPACE;
+        const uint8_t *end = delta + OP_BYTES_MAX - DB_SPACE - KEYSPACE_OP_COUNT;
+        uint8_t *at = put_varint(delta + keyspace_op_body(shape->op) + 1, name.len);
+        op->op = shape->op;
         op->hash = 0;
-        op->delta = batch.bytes + batch.used + DB_SPACE;
-        const uint8_t *end = op->delta + OP_BYTES_MAX - DB_SPACE - KEYSPACE_OP_COUNT;
-        uint8_t *at = put_varint(op->delta + keyspace_op_body(kind) + 1, name.len);
+        op->delta = delta;
         op->name.key = bytes_of(at, name.len);
         at = put_bytes(at, name);
         op->body.ptr = at;
-        if (!put_body(ctx, rule, argc, op, &at, end))
+        if (!put_body(ctx, shape, argc, op, &at, end))
                 return false;
         op->body.len = (size_t)(at - op->body.ptr);
-        op->delta_len = (size_t)(at - op->delta);
-        batch.key = key;
-        batch.event = shapes[rule->kind].event;
+        op->delta_len = (size_t)(at - delta);
+        batch.end =
+                (size_t)(at - batch.bytes) + (shape->op == CRDT_OP_COUNT ? KEYSPACE_OP_COUNT : 0);
+        batch.event = shape->event;
+        plugin.open_key = key;
         return true;
 }
 
@@ -153,47 +170,44 @@ void batch_hash(uint64_t hash)
         batch.ops[batch.count].hash = hash;
 }
 
-void batch_close(void)
-{
-        batch.key = NULL;
-}
-
 /* ---- committing */
 
-static uint64_t next_stamp(void)
+static void more_stamps(void)
 {
-        if (batch.stamps == 0) {
-                batch.stamps = KEYSPACE_OPS_MAX;
-                batch.stamp = keyspace_stamps(plugin.keyspace, plugin_stamp_ms(), batch.stamps);
-        }
-        batch.stamps--;
-        return batch.stamp++;
+        batch.stamps = KEYSPACE_OPS_MAX;
+        batch.stamp = keyspace_stamps(plugin.keyspace, plugin_stamp_ms(), batch.stamps);
 }
 
-/* A database that takes more than a byte. */
+/* A database that is not 0: its number may take more than a byte. */
 static void widen(struct keyspace_op *op)
 {
-        unsigned extra = op->name.db < 1 << 14 ? 1 : 2;
+        unsigned extra = op->name.db < 1 << 7 ? 0 : op->name.db < 1 << 14 ? 1 : 2;
         op->delta -= extra;
         op->delta_len += extra;
+        put_varint(op->delta + keyspace_op_body(op->op), op->name.db);
+        op->hash = 0;
+        plugin.many_dbs = true;
 }
 
-bool batch_commit(const char *event, const struct redis_string *key, int db)
+bool batch_commit(const char *event, int db)
 {
         const char *ours = batch.event;
-        if (batch.key != key || key == NULL || event[0] != ours[0] || event[1] != ours[1] ||
-            event[2] != ours[2] || event[3] != ours[3])
+        if (event[0] != ours[0] || event[1] != ours[1] || event[2] != ours[2] ||
+            event[3] != ours[3])
                 return false;
         struct keyspace_op *op = &batch.ops[batch.count];
-        batch.key = NULL;
+        if (op->op == CRDT_OP_SREM || op->op == CRDT_OP_HDEL)
+                plugin.emptied_key = plugin.open_key;
+        plugin.open_key = NULL;
         op->name.db = (uint32_t)db;
-        op->hash = db == 0 ? op->hash : 0;
-        if (db >= 1 << 7)
+        op->delta[keyspace_op_body(op->op)] = 0;
+        if (db != 0)
                 widen(op);
-        put_varint(op->delta + keyspace_op_body(op->op), op->name.db);
-        size_t room = op->op == CRDT_OP_COUNT ? KEYSPACE_OP_COUNT : 0;
-        batch.used = (size_t)(op->delta + op->delta_len + room - batch.bytes);
-        op->hlc = next_stamp();
+        batch.used = batch.end;
+        if (batch.stamps == 0)
+                more_stamps();
+        batch.stamps--;
+        op->hlc = batch.stamp++;
         batch.count++;
         if (batch.count == KEYSPACE_OPS_MAX || batch.used > BATCH_BYTES - OP_BYTES_MAX)
                 batch_drain();
@@ -228,9 +242,9 @@ static void op_changed(void *context, const struct keyspace_op *op,
         if (change->nothing)
                 local_changed(change);
         else if (op->op == CRDT_OP_SET)
-                local_set_changed(change, op->body);
+                local_set_changed(change->delta, op->body);
         else if (op->op == CRDT_OP_HSET && op->body.len > LOG_VALUE_LEN)
-                local_hset_changed(change, op->body);
+                local_hset_changed(change->delta, op->body);
         else
                 local_changed(change);
 }
@@ -238,11 +252,10 @@ static void op_changed(void *context, const struct keyspace_op *op,
 static void op_plain(void *context, const struct keyspace_op *op, struct bytes delta)
 {
         (void)context;
-        const struct keyspace_change change = {.delta = delta};
         if (op->op == CRDT_OP_SET && op->body.len > LOG_VALUE_LEN) {
-                local_set_changed(&change, op->body);
+                local_set_changed(delta, op->body);
         } else if (op->op == CRDT_OP_HSET && op->body.len > LOG_VALUE_LEN) {
-                local_hset_changed(&change, op->body);
+                local_hset_changed(delta, op->body);
         } else {
                 feed_add(plugin.config.origin, delta);
                 log_frame(delta, false);

@@ -36,7 +36,6 @@ struct chunk {
 
 /* Rows (dropped, last] are here. */
 static struct {
-        bool on;
         uint64_t life;
         uint64_t last;
         uint64_t dropped;
@@ -135,11 +134,9 @@ static bool head_read(struct bytes delta, struct row *row)
         return !cursor_failed(&cursor);
 }
 
-void feed_add(region_id origin, struct bytes delta)
+void feed_tell(region_id origin, struct bytes delta)
 {
         struct row row;
-        if (!feed.on)
-                return;
         if (!head_read(delta, &row) || row.op == CRDT_OP_SEEN || row.op == CRDT_OP_LIFE)
                 return;
         if (delta.len <= ROW_VALUE_MAX) {
@@ -155,7 +152,7 @@ void feed_add(region_id origin, struct bytes delta)
 void feed_merged(region_id origin, uint64_t before, uint64_t position, struct bytes deltas)
 {
         struct cursor cursor = cursor_of(deltas);
-        while (feed.on && cursor_left(&cursor) > 0) {
+        while (plugin.feeding && cursor_left(&cursor) > 0) {
                 struct bytes delta = cursor_slice(&cursor);
                 struct cursor head = cursor_of(delta);
                 uint64_t hlc = cursor_u64(&head);
@@ -180,7 +177,7 @@ void feed_reset(void)
         if (feed.head.heap == NULL)
                 buffer_init(&feed.head, &plugin.heap);
         redis.GetRandomBytes((unsigned char *)&feed.life, sizeof(feed.life));
-        feed.on = false;
+        plugin.feeding = false;
         feed.last = feed.dropped = 0;
         feed.woken = UINT64_MAX; /* who waits is to hear of it */
 }
@@ -515,7 +512,7 @@ int feed_command(struct redis_context *ctx, struct redis_string **argv, int argc
         if (plugin.replica)
                 return redis.ReplyWithError(ctx, "MERIDIAN a replica has no feed; ask the primary");
         batch_drain();
-        feed.on = true;
+        plugin.feeding = true;
         if (!read_query(argv, argc, &query))
                 return redis.ReplyWithError(
                         ctx, "ERR usage: MERIDIAN.FEED [AFTER cursor|$|-] [COUNT 1..10000] [PREFIX "

@@ -77,7 +77,7 @@ static bool argument_is_value(enum rule_kind kind, int at)
 
 static void stash_command(struct redis_filter_context *ctx, const struct rule *rule, int argc)
 {
-        if (batch_open(ctx, rule, argc))
+        if (batch_open(ctx, rule))
                 return;
         batch_drain();
         stash_begin(&plugin.stash, rule);
@@ -121,16 +121,11 @@ static void filter_zset_add(struct redis_filter_context *ctx, const struct rule 
         batch_hash(hash);
 }
 
-static bool rule_adds(const struct rule *rule)
-{
-        return rule->kind == RULE_SADD || rule->kind == RULE_ZADD;
-}
-
 static void filter_write(struct redis_filter_context *ctx, const struct rule *rule, int argc)
 {
         if (!rule_fits(rule, argc))
                 return;
-        bool adds = rule_adds(rule);
+        bool adds = rule->kind == RULE_SADD || rule->kind == RULE_ZADD;
         bool blind = adds && plugin.many_dbs; /* the database is not known here */
         if (rule->always || blind || plugin.multi_open > 0)
                 wrap_rule(ctx, rule);
@@ -146,7 +141,7 @@ static void filter_write(struct redis_filter_context *ctx, const struct rule *ru
 static void filter_ends(struct redis_filter_context *ctx, const struct rule *rule, int argc)
 {
         bool queued = plugin.multi_open > 0;
-        if (rule_fits(rule, argc) && (queued || !batch_open(ctx, rule, argc)))
+        if (rule_fits(rule, argc) && (queued || !batch_open(ctx, rule)))
                 batch_drain();
 }
 
@@ -159,15 +154,10 @@ static void filter_publish(struct redis_filter_context *ctx, const struct rule *
                 wrap_as(ctx, kind);
 }
 
-static void filter_rule(struct redis_filter_context *ctx, const struct rule *rule)
+static __attribute__((noinline)) void filter_rule(struct redis_filter_context *ctx,
+                                                  const struct rule *rule)
 {
         int argc = redis.CommandFilterArgsCount(ctx);
-        plugin.stash.rule = NULL; /* its strings may be gone, and their addresses used again */
-        batch_close();
-        zset_settle();
-        bool open = !rule->always && plugin.multi_open == 0 && !rule_adds(rule);
-        if (open && rule_fits(rule, argc) && batch_open(ctx, rule, argc))
-                return;
         switch (rule->kind) {
         case RULE_PASS:
         case RULE_KIND_COUNT:
@@ -251,12 +241,33 @@ static void filter_rule(struct redis_filter_context *ctx, const struct rule *rul
         }
 }
 
+/* One that batch_open takes as it comes, outside of transactions. */
+static bool rule_plain(const struct rule *rule)
+{
+        const uint64_t plain = 1ull << RULE_SET | 1ull << RULE_INCR | 1ull << RULE_DECR |
+                               1ull << RULE_INCRBY | 1ull << RULE_DECRBY | 1ull << RULE_HSET |
+                               1ull << RULE_HDEL | 1ull << RULE_SREM | 1ull << RULE_LPUSH |
+                               1ull << RULE_RPUSH | 1ull << RULE_LPOP | 1ull << RULE_RPOP;
+        return (plain >> rule->kind & 1) != 0;
+}
+
+_Static_assert(RULE_KIND_COUNT <= 64, "a bit for each kind");
+
 void filter_command(struct redis_filter_context *ctx)
 {
         if (plugin.replica)
                 return;
         struct bytes name = plugin_bytes(redis.CommandFilterArgGet(ctx, 0));
+        /* The strings of the last one may be gone, and their addresses used again. */
+        plugin.stash.rule = NULL;
+        plugin.emptied_key = NULL;
+        batch_close();
+        if (!rules_may_have(name))
+                return;
         const struct rule *rule = rules_find((const char *)name.ptr, name.len);
-        if (rule != NULL)
+        if (rule == NULL)
+                return;
+        zset_settle();
+        if (!rule_plain(rule) || plugin.multi_open > 0 || !batch_open(ctx, rule))
                 filter_rule(ctx, rule);
 }

@@ -51,18 +51,16 @@ static bool value_is_told(struct bytes value)
         return value.len > LOG_VALUE_LEN && !numeric[value.ptr[0]];
 }
 
-void local_set_changed(const struct keyspace_change *change, struct bytes value)
+void local_set_changed(struct bytes delta, struct bytes value)
 {
-        struct bytes delta = change->delta;
         bool told = value_is_told(value);
         feed_add(plugin.config.origin, delta);
         delta.len -= told ? value.len : 0; /* a SET ends with its value */
         log_frame(delta, told);
 }
 
-void local_hset_changed(const struct keyspace_change *change, struct bytes body)
+void local_hset_changed(struct bytes delta, struct bytes body)
 {
-        struct bytes delta = change->delta;
         struct cursor cursor = cursor_of(body);
         feed_add(plugin.config.origin, delta);
         bool one = cursor_varint(&cursor) == 1;
@@ -88,7 +86,7 @@ static void set_value(struct crdt_name name, struct bytes value, bool keep_ttl)
         plugin_must(keyspace_local_set(plugin.keyspace, plugin_stamp_ms(), name, value,
                                        keep_ttl ? KEYSPACE_TTL_KEEP : 0, &change),
                     "a write");
-        local_set_changed(&change, value);
+        local_set_changed(change.delta, value);
         plugin.stash.used = true;
 }
 
@@ -419,6 +417,11 @@ static const struct event_row events[] = {
         {"georadiusstore", replace_key},
 };
 
+static bool local_ours(void)
+{
+        return !plugin.applying && !plugin.loading && !plugin.replica;
+}
+
 static void dispatch(struct redis_context *ctx, const char *event, struct crdt_name name,
                      struct redis_string *key)
 {
@@ -431,19 +434,17 @@ static void dispatch(struct redis_context *ctx, const char *event, struct crdt_n
         local_dirty(&plugin.dirty, name);
 }
 
-int local_notified(struct redis_context *ctx, int type, const char *event, struct redis_string *key)
+static __attribute__((noinline)) int notified(struct redis_context *ctx, int type,
+                                              const char *event, struct redis_string *key)
 {
         int db = redis.GetSelectedDb(ctx);
-        bool ours = !plugin.applying && !plugin.loading && !plugin.replica;
-        if (ours) {
+        if (local_ours()) {
                 /* Before the change of the command that runs: it is not in the log yet. */
                 if (plugin.pending.len > PLUGIN_PENDING_BYTES_MAX)
                         log_flush(ctx);
                 zset_settle();
-                if (batch_commit(event, key, db)) {
-                        plugin.many_dbs = plugin.many_dbs || db != 0;
+                if (key == plugin.open_key && batch_commit(event, db))
                         return REDIS_OK;
-                }
         }
         struct crdt_name name = {(uint32_t)db, plugin_bytes(key)};
         migrate_touched(name);
@@ -453,6 +454,8 @@ int local_notified(struct redis_context *ctx, int type, const char *event, struc
                 return REDIS_OK;
         }
         if (stream_event_local(event))
+                return REDIS_OK;
+        if (key == plugin.emptied_key && strcmp(event, "del") == 0)
                 return REDIS_OK;
         plugin.many_dbs = plugin.many_dbs || name.db != 0;
         if (plugin.loading || plugin.replica) {
@@ -467,4 +470,13 @@ int local_notified(struct redis_context *ctx, int type, const char *event, struc
         if (!policy_notified(ctx, event, name, key))
                 dispatch(ctx, event, name, key);
         return REDIS_OK;
+}
+
+int local_notified(struct redis_context *ctx, int type, const char *event, struct redis_string *key)
+{
+        bool plain = key == plugin.open_key && local_ours() && plugin.noted.len == 0 &&
+                     plugin.pending.len <= PLUGIN_PENDING_BYTES_MAX;
+        if (plain && batch_commit(event, redis.GetSelectedDb(ctx)))
+                return REDIS_OK;
+        return notified(ctx, type, event, key);
 }

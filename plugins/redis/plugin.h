@@ -82,7 +82,11 @@ struct plugin {
         bool many_dbs;         /* another database than 0 was written */
         bool begun;            /* a life of the stream, see clock.c */
         bool recover;          /* a load has ended: look for content without stamps */
+        bool feeding;          /* somebody has asked for the change feed */
         struct buffer expired; /* keys that expired during a merge: as `dirty` */
+        struct buffer noted; /* sorted sets that have lost somebody: as `dirty`, see zset_settle */
+        struct redis_string *open_key; /* of the open op, also its identity; NULL: none is open */
+        struct redis_string *emptied_key; /* of the removal that runs: a "del" of it says no more */
 };
 
 extern struct plugin plugin;
@@ -129,13 +133,16 @@ struct bytes stash_bytes(const struct stash *stash, unsigned at);
 
 /* In the filter: the command that runs next is a plain write of that shape. False: it is not, and
  * nothing is open. */
-bool batch_open(struct redis_filter_context *ctx, const struct rule *rule, int argc);
+bool batch_open(struct redis_filter_context *ctx, const struct rule *rule);
 /* The hash of its key in database 0, which is known already. */
 void batch_hash(uint64_t hash);
-void batch_close(void);
+static inline void batch_close(void)
+{
+        plugin.open_key = NULL;
+}
 
-/* The notification: true where it was the open op's, which is now in the batch. */
-bool batch_commit(const char *event, const struct redis_string *key, int db);
+/* The notification of open_key: true where it was the open op's, which is now in the batch. */
+bool batch_commit(const char *event, int db);
 
 /* Tells the keyspace. What runs after it sees everything that was committed. */
 void batch_drain(void);
@@ -154,11 +161,9 @@ int local_notified(struct redis_context *ctx, int type, const char *event,
 /* Records what a change appended: its delta goes into `pending`. */
 void local_changed(const struct keyspace_change *change);
 
-/* The same for a SET without expiry of `value`. */
-void local_set_changed(const struct keyspace_change *change, struct bytes value);
-
-/* The same for an HSET with that body. */
-void local_hset_changed(const struct keyspace_change *change, struct bytes body);
+/* The same for a SET of `value`, and for an HSET with that body. */
+void local_set_changed(struct bytes delta, struct bytes value);
+void local_hset_changed(struct bytes delta, struct bytes body);
 
 void local_set_add(struct crdt_name name, struct stash *stash, unsigned first);
 void local_dirty(struct buffer *list, struct crdt_name name);
@@ -246,6 +251,8 @@ void hll_native_merge(void *context, struct crdt_name name, struct bytes registe
 
 /* A score as Redis reads it; whether that is a word of ZADD or GEOADD and no score. */
 bool zset_parse(const struct redis_string *text, double *ret);
+/* The same; of that same text the parse before this one, where it was one, is remembered. */
+bool zset_parse_again(const struct redis_string *text, double *ret);
 bool zset_is_option(struct bytes word);
 
 /* In the filter: what a ZADD would be to the members that it names: ABSENT where it changes any.
@@ -262,7 +269,12 @@ void zset_added_again(struct redis_context *ctx, struct crdt_name name, struct r
 /* True for an event that does not name what went: it is looked for when the command is over, which
  * is before the next event, filtered write, or end of the turn. */
 bool zset_noted(const char *event, struct crdt_name name);
-void zset_settle(void);
+void zset_settle_noted(void);
+static inline void zset_settle(void)
+{
+        if (plugin.noted.len > 0)
+                zset_settle_noted();
+}
 
 /* In the filter: looks which members a command that cannot be wrapped will take. */
 void zset_peek(struct redis_filter_context *ctx, const struct rule *rule, int argc);
@@ -539,7 +551,12 @@ void status_info(struct redis_info *info);
 int status_command(struct redis_context *ctx, struct redis_string **argv, int argc);
 
 /* A change of this region; those of a batch that was merged, beyond `before`, up to `position`. */
-void feed_add(region_id origin, struct bytes delta);
+void feed_tell(region_id origin, struct bytes delta);
+static inline void feed_add(region_id origin, struct bytes delta)
+{
+        if (plugin.feeding)
+                feed_tell(origin, delta);
+}
 void feed_merged(region_id origin, uint64_t before, uint64_t position, struct bytes deltas);
 
 /* Something changed that cannot be told; everything is another one. */

@@ -67,7 +67,7 @@ static void replace_string(struct redis_context *ctx, struct crdt_name name,
         plugin_must(keyspace_local_set(plugin.keyspace, plugin_stamp_ms(), name, value,
                                        expire_at_ms, &change),
                     "a string");
-        local_set_changed(&change, value);
+        local_set_changed(change.delta, value);
         redis.FreeCallReply(reply);
 }
 

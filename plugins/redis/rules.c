@@ -10,7 +10,6 @@
 
 enum {
         RULES_MAX = 512,
-        SLOTS = 2048,
 };
 
 static const struct rule fixed[] = {
@@ -129,58 +128,16 @@ static const struct rule fixed[] = {
 static struct rule rules[RULES_MAX];
 static unsigned rules_count;
 
-static struct slot {
-        uint64_t cases[2];       /* the name's begin in lower and in upper case */
-        const struct rule *rule; /* NULL: empty */
-        size_t len;
-} slots[SLOTS];
+struct rule_slot rule_slots[RULE_SLOTS];
+uint32_t rule_lengths[UINT8_MAX + 1];
 
-/* The first eight bytes, or all of them: different for different names of one length. */
-static inline uint64_t name_word(const char *name, size_t len)
+const struct rule *rules_search(const char *name, size_t len)
 {
-        uint64_t word = 0;
-        uint32_t half = 0;
-        if (len >= sizeof(word)) {
-                memcpy(&word, name, sizeof(word));
-        } else if (len >= sizeof(half)) {
-                memcpy(&half, name + len - sizeof(half), sizeof(half));
-                word = (uint64_t)half << 32;
-                memcpy(&half, name, sizeof(half));
-                word |= half;
-        } else if (len > 0) {
-                word = (uint8_t)name[0] | (uint64_t)(uint8_t)name[len / 2] << 8 |
-                       (uint64_t)(uint8_t)name[len - 1] << 16;
-        }
-        return word;
-}
-
-/* Letters differ by this bit alone; other bytes fold too, and the full name is compared. */
-static uint64_t word_folded(uint64_t word)
-{
-        return word | 0x2020202020202020u;
-}
-
-static unsigned word_slot(uint64_t word, size_t len)
-{
-        return (unsigned)(((word ^ len) * 0x9e3779b97f4a7c15u) >> 53);
-}
-
-bool rule_fits(const struct rule *rule, int argc)
-{
-        return rule->arity > 0 ? argc == rule->arity : argc >= -rule->arity;
-}
-
-const struct rule *rules_find(const char *name, size_t len)
-{
-        uint64_t raw = name_word(name, len);
-        uint64_t word = word_folded(raw);
-        for (unsigned at = word_slot(word, len); slots[at].rule != NULL; at = (at + 1) % SLOTS) {
-                const struct slot *slot = &slots[at];
-                if (slot->len != len || word_folded(slot->cases[0]) != word)
-                        continue;
-                /* a short name in lower or upper case is equal at sight */
-                bool whole = len <= sizeof(raw);
-                if ((whole && (raw == slot->cases[0] || raw == slot->cases[1])) ||
+        uint64_t folded = rule_word_folded(rule_word(name, len));
+        unsigned at = rule_slot_of(folded, len);
+        for (; rule_slots[at].rule != NULL; at = (at + 1) % RULE_SLOTS) {
+                const struct rule_slot *slot = &rule_slots[at];
+                if (slot->len == len && rule_word_folded(slot->cases[0]) == folded &&
                     strncasecmp(slot->rule->name, name, len) == 0)
                         return slot->rule;
         }
@@ -199,14 +156,16 @@ static bool add(const struct rule *rule)
                 upper[i] =
                         (char)(rule->name[i] >= 'a' && rule->name[i] <= 'z' ? rule->name[i] & ~0x20
                                                                             : rule->name[i]);
-        struct slot slot = {.cases = {name_word(rule->name, len), name_word(upper, len)},
-                            .rule = &rules[rules_count],
-                            .len = len};
-        unsigned at = word_slot(word_folded(slot.cases[0]), len);
-        while (slots[at].rule != NULL)
-                at = (at + 1) % SLOTS;
+        struct rule_slot slot = {.cases = {rule_word(rule->name, len), rule_word(upper, len)},
+                                 .rule = &rules[rules_count],
+                                 .len = len};
+        unsigned at = rule_slot_of(slot.cases[0], len);
+        while (rule_slots[at].rule != NULL)
+                at = (at + 1) % RULE_SLOTS;
         rules[rules_count++] = *rule;
-        slots[at] = slot;
+        rule_slots[at] = slot;
+        rule_lengths[(uint8_t)rule->name[0]] |= 1u << (len < 31 ? len : 31);
+        rule_lengths[(uint8_t)upper[0]] |= 1u << (len < 31 ? len : 31);
         return true;
 }
 

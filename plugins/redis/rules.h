@@ -78,13 +78,82 @@ struct rule {
 };
 
 /* Whether the row is for a command of `argc` words. */
-bool rule_fits(const struct rule *rule, int argc);
+static inline bool rule_fits(const struct rule *rule, int argc)
+{
+        return rule->arity > 0 ? argc == rule->arity : argc >= -rule->arity;
+}
 
 /* Builds the table: the fixed rows, then every write command of this server that no row names, as
  * refused. False and a sentence in *ret_why where the server does not tell its commands. */
 bool rules_init(struct redis_context *ctx, const char **ret_why);
 
-/* The row of a command name in any case, or NULL where none exists (reads). Cost: one probe. */
-const struct rule *rules_find(const char *name, size_t len);
+enum {
+        RULE_SLOTS_LOG = 11,
+        RULE_SLOTS = 1 << RULE_SLOTS_LOG,
+        RULE_LETTERS_FOLD = 0x20, /* letters differ by this bit alone */
+};
+
+/* Of the table that rules_init builds. */
+struct rule_slot {
+        uint64_t cases[2];       /* the name's begin in lower and in upper case */
+        const struct rule *rule; /* NULL: empty */
+        size_t len;
+};
+
+extern struct rule_slot rule_slots[RULE_SLOTS];
+
+/* The first eight bytes, or all of them: different for different names of one length. */
+static inline uint64_t rule_word(const char *name, size_t len)
+{
+        uint64_t word = 0;
+        uint32_t half = 0;
+        if (len >= sizeof(word)) {
+                memcpy(&word, name, sizeof(word));
+        } else if (len >= sizeof(half)) {
+                memcpy(&half, name + len - sizeof(half), sizeof(half));
+                word = (uint64_t)half << 32;
+                memcpy(&half, name, sizeof(half));
+                word |= half;
+        } else if (len > 0) {
+                word = (uint8_t)name[0] | (uint64_t)(uint8_t)name[len / 2] << 8 |
+                       (uint64_t)(uint8_t)name[len - 1] << 16;
+        }
+        return word;
+}
+
+static inline uint64_t rule_word_folded(uint64_t word)
+{
+        return word | RULE_LETTERS_FOLD * 0x0101010101010101u;
+}
+
+static inline unsigned rule_slot_of(uint64_t word, size_t len)
+{
+        uint64_t mixed = (rule_word_folded(word) ^ len) * 0x9e3779b97f4a7c15u;
+        return (unsigned)(mixed >> (64 - RULE_SLOTS_LOG));
+}
+
+/* By the first letter of a name: bit n where there is a row for one of n letters (31: or more). Most
+ * reads are known by it. */
+extern uint32_t rule_lengths[UINT8_MAX + 1];
+
+static inline bool rules_may_have(struct bytes name)
+{
+        return name.len > 0 &&
+               (rule_lengths[name.ptr[0]] >> (name.len < 31 ? name.len : 31) & 1) != 0;
+}
+
+const struct rule *rules_search(const char *name, size_t len);
+
+/* The row of a command name in any case, or NULL where none exists (reads). Cost: one probe; a short
+ * name in lower or upper case is known at sight. */
+static inline const struct rule *rules_find(const char *name, size_t len)
+{
+        uint64_t word = rule_word(name, len);
+        const struct rule_slot *slot = &rule_slots[rule_slot_of(word, len)];
+        if (slot->rule == NULL || (slot->len == len && len <= sizeof(word) &&
+                                   (word == slot->cases[0] || word == slot->cases[1])))
+                return slot->rule;
+        return rules_search(name, len);
+}
 
 #endif

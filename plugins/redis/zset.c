@@ -3,7 +3,7 @@
  *
  * ZADD, GEOADD, ZINCRBY and ZREM are explained by their stashed arguments and by the scores that
  * Redis holds after them. Commands that take members away without naming them (ZPOPMIN, BZPOPMIN,
- * ZMPOP, ZREMRANGEBYSCORE ...) notify when the first has gone, so the key is noted, and looked into
+ * ZMPOP, ZREMRANGEBYSCORE ...) notify when the first has gone, so the key is plugin.noted, and looked into
  * when the command is over (zset_settle): what the keyspace has and Redis has not is gone. Those
  * that can be wrapped are, and say where to look; of the others the filter looks which members come
  * next. For a client that was blocked nobody knew: every member is looked up, which are the few
@@ -56,6 +56,19 @@ bool zset_parse(const struct redis_string *text, double *ret)
         bool number = redis.StringToDouble(text, ret) == REDIS_OK;
         *ret += 0.0; /* Redis forgets the sign of a zero in small sets: none has one here */
         return number;
+}
+
+static struct {
+        const struct redis_string *text; /* of the command that is filtered; NULL: none */
+        double score;
+} parsed;
+
+bool zset_parse_again(const struct redis_string *text, double *ret)
+{
+        if (text != parsed.text)
+                return zset_parse(text, ret);
+        *ret = parsed.score;
+        return true;
 }
 
 static bool member_score(struct redis_key *open, struct redis_string *member, double *ret)
@@ -198,6 +211,7 @@ enum crdt_member zset_filter_look(struct redis_filter_context *ctx, int argc, ui
         enum crdt_member all = CRDT_MEMBER_FRESH;
         uint64_t hash = keyspace_name_hash(plugin.keyspace, name);
         *ret_hash = hash;
+        parsed.text = NULL;
         if (argc % 2 != 0 || zset_is_option(plugin_bytes(redis.CommandFilterArgGet(ctx, 2))))
                 return CRDT_MEMBER_ABSENT;
         for (int i = 2; i < argc; i += 2) {
@@ -206,9 +220,12 @@ enum crdt_member zset_filter_look(struct redis_filter_context *ctx, int argc, ui
                 struct bytes member = plugin_bytes(redis.CommandFilterArgGet(ctx, i + 1));
                 enum crdt_member look = keyspace_zset_look_hashed(plugin.keyspace, name, hash,
                                                                   member, plugin.shipped, &known);
-                if (look == CRDT_MEMBER_ABSENT ||
-                    !zset_parse(redis.CommandFilterArgGet(ctx, i), &score) || score < known ||
-                    score > known)
+                const struct redis_string *text = redis.CommandFilterArgGet(ctx, i);
+                if (look == CRDT_MEMBER_ABSENT || !zset_parse(text, &score))
+                        return CRDT_MEMBER_ABSENT;
+                parsed.text = text;
+                parsed.score = score;
+                if (score < known || score > known)
                         return CRDT_MEMBER_ABSENT;
                 all = look == CRDT_MEMBER_FRESH ? all : look;
         }
@@ -248,8 +265,6 @@ void zset_on_zrem(struct redis_context *ctx, struct crdt_name name, struct redis
 }
 
 /* ---- members that went unnamed */
-
-static struct buffer noted; /* keys: as `dirty` */
 
 struct search {
         struct redis_key *open; /* NULL: Redis has nothing */
@@ -349,9 +364,9 @@ bool zset_noted(const char *event, struct crdt_name name)
         for (size_t i = 0; i < COUNT_OF(events); i++) {
                 if (strcmp(events[i], event) != 0)
                         continue;
-                if (noted.heap == NULL)
-                        buffer_init(&noted, &plugin.heap);
-                local_dirty(&noted, name);
+                if (plugin.noted.heap == NULL)
+                        buffer_init(&plugin.noted, &plugin.heap);
+                local_dirty(&plugin.noted, name);
                 return true;
         }
         return false;
@@ -416,12 +431,12 @@ void zset_peek(struct redis_filter_context *ctx, const struct rule *rule, int ar
         }
 }
 
-/* `hints` are for the last of those that were noted. */
+/* `hints` are for the last of those that were plugin.noted. */
 static void settle(struct redis_context *ctx, struct redis_reply *hints)
 {
         int db = redis.GetSelectedDb(ctx);
-        struct buffer taken = noted;
-        buffer_init(&noted, &plugin.heap);
+        struct buffer taken = plugin.noted;
+        buffer_init(&plugin.noted, &plugin.heap);
         batch_drain();
         struct cursor cursor = cursor_of(buffer_view(&taken));
         while (cursor_left(&cursor) > 0 && !cursor_failed(&cursor)) {
@@ -438,15 +453,14 @@ static void settle(struct redis_context *ctx, struct redis_reply *hints)
         buffer_fini(&taken);
 }
 
-void zset_settle(void)
+void zset_settle_noted(void)
 {
-        if (noted.len > 0)
-                settle(plugin.ctx, peeked);
+        settle(plugin.ctx, peeked);
 }
 
 void zset_forget(void)
 {
-        buffer_reset(&noted);
+        buffer_reset(&plugin.noted);
 }
 
 /* ---- wrapped commands */
@@ -468,7 +482,7 @@ struct redis_reply *zset_run(struct redis_context *ctx, const struct rule *rule,
                 rule->kind == RULE_ZREMRANGE && argc == 4 ? range_of(ctx, rule, argv) : NULL;
         struct redis_reply *reply =
                 redis.Call(ctx, rule->name, "!0CEv", argv + 1, (size_t)(argc - 1));
-        if (noted.len > 0)
+        if (plugin.noted.len > 0)
                 settle(ctx, range != NULL ? range : reply);
         if (range != NULL)
                 redis.FreeCallReply(range);

@@ -26,26 +26,30 @@ static inline uint8_t *put_varint(uint8_t *at, uint64_t value)
         return at;
 }
 
-/* Short ones, which most are, by two moves that may overlap and no call. */
+static inline void put_block(uint8_t *at, const uint8_t *from)
+{
+        memcpy(at, from, 16);
+}
+
+/* Short ones, which most are, by moves of a fixed size that overlap, and no call. `data` must not
+ * overlap with what is written. */
 static inline uint8_t *put_bytes(uint8_t *at, struct bytes data)
 {
-        struct put_block {
-                uint8_t bytes[16];
-        } head, tail;
-        if (data.len >= sizeof head && data.len <= 2 * sizeof head) {
-                memcpy(&head, data.ptr, sizeof head);
-                memcpy(&tail, data.ptr + data.len - sizeof tail, sizeof tail);
-                memcpy(at, &head, sizeof head);
-                memcpy(at + data.len - sizeof tail, &tail, sizeof tail);
-        } else if (data.len >= 8 && data.len < sizeof head) {
-                memcpy(&head, data.ptr, 8);
-                memcpy(&tail, data.ptr + data.len - 8, 8);
-                memcpy(at, &head, 8);
-                memcpy(at + data.len - 8, &tail, 8);
-        } else if (data.len > 0) {
-                memcpy(at, data.ptr, data.len);
+        const uint8_t *from = data.ptr;
+        size_t len = data.len;
+        if (len >= 16 && len <= 64) {
+                size_t half = len > 32 ? 32 : 16;
+                put_block(at, from);
+                put_block(at + half - 16, from + half - 16);
+                put_block(at + len - half, from + len - half);
+                put_block(at + len - 16, from + len - 16);
+        } else if (len >= 8 && len < 16) {
+                memcpy(at, from, 8);
+                memcpy(at + len - 8, from + len - 8, 8);
+        } else if (len > 0) {
+                memcpy(at, from, len);
         }
-        return at + data.len;
+        return at + len;
 }
 
 static inline uint8_t *put_slice(uint8_t *at, struct bytes data)

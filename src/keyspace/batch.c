@@ -21,8 +21,10 @@ static enum crdt_type op_type(enum crdt_op op)
 {
         switch ((int)op) {
         case CRDT_OP_HSET:
+        case CRDT_OP_HDEL:
                 return CRDT_HASH;
         case CRDT_OP_SADD:
+        case CRDT_OP_SREM:
                 return CRDT_SET;
         case CRDT_OP_ZADD:
                 return CRDT_ZSET;
@@ -331,6 +333,7 @@ static bool run_short(struct keyspace *keyspace, struct stamp stamp, struct entr
         case CRDT_OP_SET:
                 return short_set(keyspace, stamp, entry, op, teller);
         case CRDT_OP_LIST_REMOVE:
+        case CRDT_OP_SREM:
                 return false;
         }
         return short_body(keyspace, stamp, entry, op, teller);
@@ -349,7 +352,10 @@ static enum err run_long(struct keyspace *keyspace, struct stamp stamp, struct e
         case CRDT_OP_ZADD:
                 return run_score(keyspace, stamp, entry, op, teller, ret);
         case CRDT_OP_LIST_INSERT:
+        case CRDT_OP_HDEL:
                 return items_publish(keyspace, stamp, entry, op->op, op->body, ret);
+        case CRDT_OP_SREM:
+                return removal_publish(keyspace, stamp, entry, op->body, ret);
         case CRDT_OP_LIST_REMOVE:
                 return run_pop(keyspace, stamp, entry, op, ret);
         }

@@ -338,8 +338,9 @@ enum {
 struct keyspace_op {
         uint64_t hlc; /* from keyspace_stamps; each larger than the one before */
         struct crdt_name name;
-        enum crdt_op op; /* SET without expiry, COUNT, HSET, SADD, ZADD, LIST_INSERT at an end; or
-                          * LIST_REMOVE: of one element at an end, where there is any */
+        enum crdt_op op; /* SET without expiry, COUNT, HSET, HDEL, SADD, ZADD, LIST_INSERT at an
+                          * end; SREM, whose body leaves out the dots; LIST_REMOVE: of one element
+                          * at an end, where there is any */
         int64_t amount;  /* COUNT; LIST_REMOVE: 1 the head, 0 the tail */
 
         /* Not of LIST_REMOVE: the delta as crdt/crdt.h has it, without flags, in memory of the

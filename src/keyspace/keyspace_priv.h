@@ -295,6 +295,9 @@ struct crdt_delta count_next(const struct crdt_count *own, bool counted, struct 
 enum err count_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                        int64_t whole, double part, struct bytes text_before,
                        struct keyspace_change *ret);
+/* local_set.c: an SREM of the members that a body names. */
+enum err removal_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                         struct bytes body, struct keyspace_change *ret);
 /* local_zset.c: a ZADD with that body. */
 enum err scores_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                         struct bytes body, struct keyspace_change *ret);

@@ -42,6 +42,30 @@ static enum err names_publish(struct keyspace *keyspace, uint64_t wall_ms, struc
         return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
 }
 
+enum err removal_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                         struct bytes body, struct keyspace_change *ret)
+{
+        struct cursor cursor = cursor_of(body);
+        uint64_t count = cursor_varint(&cursor);
+        if (change_is_part(entry, CRDT_OP_SREM, ret))
+                return ERR_NONE;
+        struct cursor first = cursor;
+        if (count == 1 && pack_set_remove(keyspace, entry, stamp, cursor_slice(&first), ret))
+                return ERR_NONE;
+        struct crdt *crdt = entry_full(keyspace, entry);
+        if (crdt == NULL)
+                return ERR_NOMEM;
+        struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_SREM, 0, entry_name(entry));
+        buffer_varint(delta, count);
+        for (uint64_t i = 0; i < count; i++) {
+                struct bytes member = cursor_slice(&cursor);
+                buffer_slice(delta, member);
+                crdt_dots_encode(&keyspace->env, crdt, member, delta);
+        }
+        CHECK(cursor_done(&cursor) == ERR_NONE);
+        return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
+}
+
 enum err keyspace_local_set_add(struct keyspace *keyspace, uint64_t wall_ms, struct crdt_name name,
                                 const struct bytes *members, size_t count,
                                 struct keyspace_change *ret)

@@ -5,7 +5,6 @@
 #include "base/check.h"
 
 enum {
-        RING_MARK_BYTES = 4096,
         RING_PREFIX_MAX = 10,
         RING_BYTES_FIRST = 64 << 10,
 };
@@ -156,16 +155,11 @@ static void ring_mark(struct ring *ring, uint64_t hlc, uint64_t place)
                 (struct ring_mark){hlc, place, ring->appended};
 }
 
-/* It fits behind the newest, short of the end; none has to go, and no mark is due. */
-static inline bool append_is_plain(const struct ring *ring, uint64_t need)
+uint8_t *ring_append_slow(struct ring *ring, uint64_t hlc, size_t len)
 {
-        return ring->size - ring->head_at > need && ring->head + need - ring->tail <= ring->size &&
-               ring->mark_head != ring->mark_tail && ring->head - ring->marked < RING_MARK_BYTES &&
-               ring->count > 0;
-}
-
-static uint8_t *append_slow(struct ring *ring, uint64_t hlc, size_t len, uint64_t need)
-{
+        CHECK(hlc >= ring->last);
+        CHECK(len >= sizeof hlc);
+        uint64_t need = prefix_len(len) + len;
         if (need <= ring->limit && ring->size - ring->head_at < need)
                 ring_grow(ring, need);
         if (need > ring->size) {
@@ -194,22 +188,6 @@ static uint8_t *append_slow(struct ring *ring, uint64_t hlc, size_t len, uint64_
         ring->appended++;
         ring->last = hlc;
         return prefix_write(ring->data + start_at, len);
-}
-
-uint8_t *ring_append(struct ring *ring, uint64_t hlc, size_t len)
-{
-        CHECK(hlc >= ring->last);
-        CHECK(len >= sizeof hlc);
-        uint64_t need = prefix_len(len) + len;
-        if (!append_is_plain(ring, need))
-                return append_slow(ring, hlc, len, need);
-        uint8_t *at = ring->data + ring->head_at;
-        ring->head += need;
-        ring->head_at += need;
-        ring->count++;
-        ring->appended++;
-        ring->last = hlc;
-        return prefix_write(at, len);
 }
 
 /* The place of the first delta with a clock > `after`; head where there is none; and its number. */

@@ -46,7 +46,32 @@ void ring_fini(struct ring *ring);
 /* Room for a delta of `len` bytes whose first 8 are its clock `hlc`, no smaller than any before (an
  * origin of several servers gives one to several keys): write exactly that many. NULL: it is larger
  * than the ring, which is then empty. */
-uint8_t *ring_append(struct ring *ring, uint64_t hlc, size_t len);
+uint8_t *ring_append_slow(struct ring *ring, uint64_t hlc, size_t len);
+
+enum {
+        RING_MARK_BYTES = 4096,
+};
+
+/* Most are short and fit behind the newest, short of the end, where none has to go and no mark is
+ * due. */
+static inline uint8_t *ring_append(struct ring *ring, uint64_t hlc, size_t len)
+{
+        uint64_t need = 1 + len;
+        uint64_t head = ring->head + need;
+        uint64_t head_at = ring->head_at + need;
+        if (len >= 0x80 || len < sizeof hlc || hlc < ring->last || ring->count == 0 ||
+            head_at >= ring->size || head - ring->tail > ring->size ||
+            ring->mark_head == ring->mark_tail || ring->head - ring->marked >= RING_MARK_BYTES)
+                return ring_append_slow(ring, hlc, len);
+        uint8_t *at = ring->data + ring->head_at;
+        ring->head = head;
+        ring->head_at = head_at;
+        ring->count++;
+        ring->appended++;
+        ring->last = hlc;
+        *at = (uint8_t)len;
+        return at + 1;
+}
 
 /* Drops what is up to `hlc`: readers must be there or later. */
 void ring_forget(struct ring *ring, uint64_t hlc);

@@ -208,6 +208,39 @@ static void step_items(size_t key, enum crdt_type type)
               &change);
 }
 
+/* Removes one or two, which may be there or not. */
+static void step_remove(size_t key)
+{
+        struct shadow *shadow = &pair.shadow[key];
+        struct keyspace_change change;
+        char names[2][8];
+        struct bytes members[2];
+        uint8_t body[64];
+        uint8_t *at = body;
+        size_t count = rng_below(&pair.rng, 3) == 0 ? 2 : 1;
+        bool hash = shadow->type == CRDT_HASH;
+        if (!hash && shadow->type != CRDT_SET)
+                return;
+        *at++ = (uint8_t)count;
+        for (size_t i = 0; i < count; i++) {
+                size_t item = rng_below(&pair.rng, ITEMS);
+                shadow->items[item] = false;
+                snprintf(names[i], sizeof names[i], "i%zu", item);
+                members[i] = bytes_of_str(names[i]);
+                at = put_slice(at, members[i]);
+        }
+        assert_int_equal((hash ? keyspace_local_hash_delete : keyspace_local_set_remove)(
+                                 pair.plain, pair.now_ms, name_of(key), members, count, &change),
+                         ERR_NONE);
+        later(hash ? CRDT_OP_HDEL : CRDT_OP_SREM, key, 0, bytes_of(body, (size_t)(at - body)),
+              &change);
+        bool left = false;
+        for (size_t i = 0; i < ITEMS; i++)
+                left = left || shadow->items[i];
+        if (!left)
+                clear(shadow);
+}
+
 /* ZADD of one or two members. */
 static void step_scores(size_t key)
 {
@@ -313,9 +346,14 @@ static void step(void)
 {
         size_t key = rng_below(&pair.rng, KEYS);
         pair.now_ms += rng_below(&pair.rng, 2);
-        switch (rng_below(&pair.rng, 20)) {
+        switch (rng_below(&pair.rng, 23)) {
         case 0:
                 step_other(key);
+                return;
+        case 20:
+        case 21:
+        case 22:
+                step_remove(key);
                 return;
         case 1:
         case 2:
