@@ -106,6 +106,8 @@ static const struct key_row key_rows[] = {
         ROW("postgres", "init", KEY_PATH, false, warden.init),
         ROW("postgres", "settings", KEY_PATH, false, warden.settings),
         ROW("postgres", "archive", KEY_PATH, false, warden.archive),
+        ROW("postgres", "adopt", KEY_PATH, false, warden.adopt),
+        ROW_NUMBER("postgres", "keep", 100, warden.keep),
         ROW("", "log_level", KEY_LEVEL, false, log_level),
         ROW_NUMBER("", "level", COUNCIL_LEVEL, level),
         ROW("lab", "impairments", KEY_SWITCH, false, impairments),

@@ -91,6 +91,8 @@ struct config_warden {
         char init[CONFIG_TEXT_MAX];
         char settings[CONFIG_TEXT_MAX];
         char archive[CONFIG_TEXT_MAX];
+        char adopt[CONFIG_TEXT_MAX];
+        uint32_t keep;
 };
 
 struct config {

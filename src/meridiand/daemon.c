@@ -273,33 +273,56 @@ static void path_copy(char *to, const char *from)
         memcpy(to, from, WARDEN_PATH_SIZE);
 }
 
+static void warden_wish(const struct config *config, struct warden_config *ret)
+{
+        const struct config_warden *wish = &config->warden;
+        *ret = (struct warden_config){
+                .self = config->node,
+                .keep = wish->keep,
+                .listen = endpoint_of(&config->postgres),
+                .tunnel = endpoint_of(&config->postgres_follow),
+        };
+        _Static_assert(sizeof ret->user == sizeof wish->user, "any name fits");
+        memcpy(ret->user, wish->user, sizeof ret->user);
+        path_copy(ret->bin, wish->bin);
+        path_copy(ret->home, wish->home);
+        path_copy(ret->data, wish->data);
+        path_copy(ret->password, wish->password);
+        path_copy(ret->library, wish->library);
+        path_copy(ret->init, wish->init);
+        path_copy(ret->settings, wish->settings);
+        path_copy(ret->archive, wish->archive);
+        path_copy(ret->adopt, wish->adopt);
+}
+
+static void plan_print(void *user, const char *text)
+{
+        (void)user;
+        printf("%s\n", text);
+}
+
+bool daemon_plan(const struct config *config)
+{
+        struct warden_config wish;
+        if (config->warden.home[0] == '\0')
+                return true;
+        warden_wish(config, &wish);
+        return warden_plan(&wish, plan_print, NULL);
+}
+
 static bool warden_open(struct daemon *daemon)
 {
-        const struct config_warden *wish = &daemon->config.warden;
         char why[512];
-        if (wish->home[0] == '\0')
+        struct warden_config config;
+        if (daemon->config.warden.home[0] == '\0')
                 return true;
-        struct warden_config config = {
-                .loop = &daemon->loop,
-                .heap = &daemon->heap,
-                .self = daemon->config.node,
-                .listen = endpoint_of(&daemon->config.postgres),
-                .tunnel = endpoint_of(&daemon->config.postgres_follow),
-                .upstream = wire_warden_upstream,
-                .user_data = daemon,
-                .event = wire_warden_event,
-                .note = wire_warden_note,
-        };
-        _Static_assert(sizeof config.user == sizeof wish->user, "any name fits");
-        memcpy(config.user, wish->user, sizeof config.user);
-        path_copy(config.bin, wish->bin);
-        path_copy(config.home, wish->home);
-        path_copy(config.data, wish->data);
-        path_copy(config.password, wish->password);
-        path_copy(config.library, wish->library);
-        path_copy(config.init, wish->init);
-        path_copy(config.settings, wish->settings);
-        path_copy(config.archive, wish->archive);
+        warden_wish(&daemon->config, &config);
+        config.loop = &daemon->loop;
+        config.heap = &daemon->heap;
+        config.upstream = wire_warden_upstream;
+        config.user_data = daemon;
+        config.event = wire_warden_event;
+        config.note = wire_warden_note;
         enum err err = warden_new(&config, &daemon->warden, why, sizeof why);
         if (err == ERR_NONE)
                 err = warden_start(daemon->warden);

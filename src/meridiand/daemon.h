@@ -81,6 +81,9 @@ struct daemon {
  * together. Says what is wrong on stderr. `document` is freed with heap_free. */
 bool daemon_check(struct daemon *daemon, int64_t *ret_days_left);
 
+/* Prints what the keeper would make of PostgreSQL's data here. Whether nothing is in the way. */
+MUST_USE bool daemon_plan(const struct config *config);
+
 /* Runs until a signal, or a failure, ends it. Returns the exit status. */
 int daemon_run(struct daemon *daemon);
 

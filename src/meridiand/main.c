@@ -8,15 +8,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const char usage_text[] =
-        "Usage: meridiand -c FILE [--check]\n"
-        "\n"
-        "Runs one node of a Meridian cluster in the foreground.\n"
-        "\n"
-        "  -c, --config FILE  the configuration\n"
-        "      --check        check configuration, topology and certificate, and end\n"
-        "      --version      print the version and end\n"
-        "  -h, --help         print this and end\n";
+static const char usage_text[] = "Usage: meridiand -c FILE [--check]\n"
+                                 "\n"
+                                 "Runs one node of a Meridian cluster in the foreground.\n"
+                                 "\n"
+                                 "  -c, --config FILE  the configuration\n"
+                                 "      --check        check configuration, topology and "
+                                 "certificate, say what PostgreSQL's\n"
+                                 "                     data would become, and end\n"
+                                 "      --version      print the version and end\n"
+                                 "  -h, --help         print this and end\n";
 
 struct arguments {
         const char *config;
@@ -82,7 +83,7 @@ static int run(struct daemon *daemon, const struct arguments *arguments)
                 return 2;
         if (arguments->check) {
                 check_report(daemon, arguments->config, days_left);
-                return 0;
+                return daemon_plan(&daemon->config) ? 0 : 1;
         }
         if (days_left < 30)
                 LOG_WARN("certificate", "the certificate ends in %lld days: issue a new one",

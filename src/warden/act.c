@@ -20,12 +20,6 @@
 #define STEP_MS       5
 #define IDLE_EVERY_US 2000000
 
-/* What pg_rewind asks of the server that it reads from. */
-#define GRANTS                                                                                     \
-        "GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_dir(text, boolean, boolean), "                 \
-        "pg_catalog.pg_stat_file(text, boolean), pg_catalog.pg_read_binary_file(text), "           \
-        "pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean) TO " ROLE
-
 /* ---- a new cluster ---- */
 
 static bool folder_remove(struct warden *warden, const char *path, struct fail *fail)
@@ -174,32 +168,6 @@ static bool act_promote(struct warden *warden, const struct command *command, st
         warden_gate_allow(warden);
         warden->slots_next_us = 0;
         warden->checkpoint_due = true;
-        return true;
-}
-
-/* A cluster that somebody else made: what it lacks is added before it is started for the first
- * time, by a server that nobody else can reach. */
-static bool adopt(struct warden *warden, struct fail *fail)
-{
-        char sql[1024];
-        if (!check_folder(warden, fail))
-                return false;
-        if (!file_there("%s/postgresql.conf", warden->paths.data))
-                return fail_set(
-                        fail,
-                        "%s has no postgresql.conf: copy it there, with pg_hba.conf (Debian "
-                        "keeps them in /etc/postgresql)",
-                        warden->paths.data);
-        (void)snprintf(sql, sizeof sql,
-                       "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '" ROLE
-                       "') THEN CREATE ROLE " ROLE "; END IF; END $$; "
-                       "ALTER ROLE " ROLE " LOGIN REPLICATION PASSWORD '%s'; " GRANTS,
-                       warden->password);
-        if (!server_start(warden, SERVER_ALONE, 0, fail) || !sql_do(warden, sql, ASK_MS, fail) ||
-            !server_stop(warden, true, fail))
-                return false;
-        warden_note(warden, "postgres-adopted", "PostgreSQL: the cluster in %.300s is adopted",
-                    warden->paths.data);
         return true;
 }
 

@@ -124,7 +124,7 @@ static void archive_settings(const struct warden *warden, struct buffer *text)
         setting(text, "restore_command", command);
 }
 
-static bool conf_text(const struct warden *warden, node_id upstream, struct buffer *text)
+bool conf_text(const struct warden *warden, node_id upstream, struct buffer *text)
 {
         char host[TOPOLOGY_ADDRESS_TEXT], conninfo[WARDEN_PATH_SIZE * 2] = "";
         const struct warden_config *config = &warden->config;

@@ -260,11 +260,16 @@ static bool programs_check(struct warden *warden, struct fail *fail)
         return true;
 }
 
+bool files_find(struct warden *warden, struct fail *fail)
+{
+        return user_find(warden, fail) && programs_check(warden, fail) && paths_set(warden, fail);
+}
+
 bool files_open(struct warden *warden, struct fail *fail)
 {
         struct paths *paths = &warden->paths;
-        if (!user_find(warden, fail) || !programs_check(warden, fail) || !paths_set(warden, fail) ||
-            !password_read(warden, fail) || !folder_make(warden, warden->config.home, fail) ||
+        if (!files_find(warden, fail) || !password_read(warden, fail) ||
+            !folder_make(warden, warden->config.home, fail) ||
             !folder_make(warden, paths->socket, fail) || !folder_make(warden, paths->aside, fail) ||
             !pgpass_write(warden, fail))
                 return false;

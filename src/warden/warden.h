@@ -56,6 +56,8 @@ struct warden_config {
         char init[WARDEN_PATH_SIZE];     /* SQL for psql, run once in a new cluster; empty: none */
         char settings[WARDEN_PATH_SIZE]; /* more settings for the server (a file); empty: none */
         char archive[WARDEN_PATH_SIZE];  /* folder for finished WAL; empty: none */
+        char adopt[WARDEN_PATH_SIZE];    /* folder of the configuration of a cluster that is to be
+                                          * adopted and does not hold it itself; empty: none */
         unsigned keep;                   /* at most so many folders in kept-aside; 0: 3 */
         struct topology_endpoint listen; /* of the server */
 
@@ -78,6 +80,12 @@ struct warden;
  * folders, the user or the programs are not as they have to be. */
 MUST_USE enum err warden_new(const struct warden_config *config, struct warden **ret_warden,
                              char *why, size_t size);
+
+/* Says, a line a call, what the warden would make of the data that is there, before it does: what
+ * it adds, which settings no longer count, what is in the way. Looks at files only. Returns whether
+ * nothing is in the way. */
+MUST_USE bool warden_plan(const struct warden_config *config,
+                          void (*line)(void *user, const char *text), void *user);
 
 /* Begins to look. Events come from the loop only, never from inside of a call. ERR_NOMEM. */
 MUST_USE enum err warden_start(struct warden *warden);

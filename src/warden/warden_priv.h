@@ -3,6 +3,7 @@
 #ifndef MERIDIAN_WARDEN_WARDEN_PRIV_H
 #define MERIDIAN_WARDEN_WARDEN_PRIV_H
 
+#include "base/buffer.h"
 #include "primary/primary.h"
 #include "warden/gate.h"
 #include "warden/history.h"
@@ -18,6 +19,12 @@
 #define OUTS_MAX       32
 #define ARCHIVE_FILES  64 /* kept in the archive; of 16 MB: a gigabyte */
 #define ROLE           "meridian_replication"
+
+/* What pg_rewind asks of the server that it reads from. */
+#define GRANTS                                                                                     \
+        "GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_dir(text, boolean, boolean), "                 \
+        "pg_catalog.pg_stat_file(text, boolean), pg_catalog.pg_read_binary_file(text), "           \
+        "pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean) TO " ROLE
 
 /* A sentence about what failed. */
 struct fail {
@@ -213,6 +220,9 @@ bool path_set(char path[static WARDEN_PATH_SIZE], const char *format, ...) PRINT
 
 /* Makes home and what is in it; maps the gate. */
 MUST_USE bool files_open(struct warden *warden, struct fail *fail);
+
+/* The first part of it, which looks only: user, programs, paths. */
+MUST_USE bool files_find(struct warden *warden, struct fail *fail);
 void files_close(struct warden *warden);
 
 /* ---- child.c ---- */
@@ -258,6 +268,9 @@ bool sql_upstream(const struct warden *warden, node_id upstream, const char *mor
  * of rights, and what makes PostgreSQL read them. */
 MUST_USE bool conf_write(struct warden *warden, const char *data, node_id upstream,
                          struct fail *fail);
+
+/* The text of meridian.conf. False: the upstream has no address. */
+MUST_USE bool conf_text(const struct warden *warden, node_id upstream, struct buffer *text);
 
 /* The same for the running server, and reads it again. */
 MUST_USE bool conf_reload(struct warden *warden, node_id upstream, struct fail *fail);
@@ -323,6 +336,11 @@ void gap_look(struct warden *warden);
 
 /* Tells what is wrong, when it begins and when it ends. */
 void trouble_look(struct warden *warden);
+
+/* ---- adopt.c ---- */
+
+/* Makes a cluster that somebody else made one of ours, before its first start. */
+MUST_USE bool adopt(struct warden *warden, struct fail *fail);
 
 /* ---- act.c, rejoin.c ---- */
 

@@ -59,18 +59,27 @@ def wait_for(what, condition, seconds=30):
 class Node:
     """One warden and its server."""
 
-    def __init__(self, folder, number, archive="", wait=True):
-        self.folder, self.number, self.archive = folder, number, archive
+    def __init__(self, folder, number, archive="", wait=True, adopt=""):
+        self.folder, self.number, self.archive, self.adopt = folder, number, archive, adopt
         self.home = f"{folder}/n{number}"
         self.process, self.bin = None, BIN
         self.seen, self.done, self.notes, self.count = {}, {}, [], 0
         self.start(wait)
 
+    def command(self):
+        return [TOOL, f"{self.folder}/topology", str(self.number), self.home, self.bin,
+                f"{self.folder}/password", MODULE, f"{self.folder}/init.sql", self.archive,
+                self.adopt]
+
+    def plan(self):
+        """(is nothing in the way, what would be made of the data)."""
+        done = subprocess.run([*self.command(), "plan"], capture_output=True, text=True, timeout=20,
+                              check=False, stdin=subprocess.DEVNULL)
+        return done.returncode == 0, done.stdout
+
     def start(self, wait=True):
         self.process = subprocess.Popen(
-            [TOOL, f"{self.folder}/topology", str(self.number), self.home, self.bin,
-             f"{self.folder}/password", MODULE, f"{self.folder}/init.sql", self.archive],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            self.command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.seen, self.done, self.count = {}, {}, 0
         threading.Thread(target=self.read, args=(self.process,), daemon=True).start()
         if wait:

@@ -20,6 +20,8 @@ import traceback
 from fixture import BIN, MODULE, SOURCE, TOOL, Node, World, expect, same, wait_for
 import bad_input
 
+import psycopg2
+
 sys.path.insert(0, os.path.join(SOURCE, "tests"))
 from tally import Tally  # noqa: E402
 
@@ -229,6 +231,22 @@ def test_a_wrong_password_is_told(world):
     second.start()
 
 
+def configuration_as_debian_has_it(folder, data):
+    """Outside of the data folder, and saying where that is."""
+    etc = f"{folder}/etc"
+    os.makedirs(f"{etc}/conf.d")
+    for name in ("postgresql.conf", "pg_hba.conf", "pg_ident.conf"):
+        os.rename(f"{data}/{name}", f"{etc}/{name}")
+    with open(f"{etc}/postgresql.conf", "a", encoding="utf-8") as file:
+        file.write(f"data_directory = '/nowhere'\nhba_file = '{etc}/pg_hba.conf'\n"
+                   f"ident_file = '{etc}/pg_ident.conf'\nexternal_pid_file = '/nowhere/15.pid'\n"
+                   "include_dir = 'conf.d'\nwal_level = minimal # as it was\n")
+    with open(f"{etc}/conf.d/own.conf", "w", encoding="utf-8") as file:
+        file.write("maintenance_work_mem = '77MB'\n")
+    with open(f"{etc}/pg_hba.conf", "w", encoding="utf-8") as file:
+        file.write("host all postgres 127.0.0.0/8 trust\nhost all all all scram-sha-256\n")
+
+
 def test_a_cluster_that_somebody_made_is_adopted(world):
     for node in world.nodes:
         node.stop()
@@ -245,18 +263,35 @@ def test_a_cluster_that_somebody_made_is_adopted(world):
         shutil.copy(f"{world.folder}/{name}", folder)
     subprocess.run([f"{BIN}/pg_ctl", "-D", data, "-w", "-s", "-l", f"{folder}/log", "-o",
                     f"-c listen_addresses= -c unix_socket_directories={folder}", "start"], check=True)
-    first = Node(folder, 1, wait=False)
+    first = Node(folder, 1, wait=False, adopt=f"{folder}/etc")
     world.nodes = [first]
+    clear, plan = first.plan()
+    expect((clear, "a server runs there" in plan), (False, True), plan)
     wait_for("it to be told", lambda: any("stop it" in note["text"] for note in first.notes))
     subprocess.run([f"{BIN}/pg_ctl", "-D", data, "-w", "-s", "-m", "fast", "stop"], check=True)
     first.is_now("closed")
     expect(first.seen["epoch"], 0, "none of ours")
-    os.rename(f"{data}/postgresql.conf", f"{data}/away")
-    expect("no postgresql.conf" in first.fails("start"), True, "it says what to do")
-    os.rename(f"{data}/away", f"{data}/postgresql.conf")
+    configuration_as_debian_has_it(folder, data)
+    clear, plan = first.plan()
+    expect(clear, True, plan)
+    for line in ("+ postgresql.conf, conf.d and pg_hba.conf of", "~ port: 6000 becomes 5434",
+                 "~ wal_level: minimal becomes replica", "~ primary_conninfo: host=elsewhere",
+                 "+ the role meridian_replication"):
+        expect(line in plan, True, plan)
+    first.adopt = ""
+    clear, plan = first.plan()
+    expect((clear, "postgres adopt" in plan), (False, True), plan)
     first.do("start")
     first.is_now("standby")
     first.take("promote", 3)
+    expect("already" in first.plan()[1], True, "it is ours now")
+    first.rule("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    connection = psycopg2.connect(host="127.9.0.1", port=5434, user="postgres", dbname="postgres")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('work_mem'), current_setting('maintenance_work_mem'), "
+                       "current_setting('data_directory')")
+        expect(cursor.fetchone(), ("7MB", "77MB", data), "its own settings count, by its own rights")
+    connection.close()
     with open(f"{data}/postgresql.auto.conf", encoding="utf-8") as file:
         text = file.read()
     expect(("work_mem" in text, "elsewhere" in text, "6000" in text), (True, False, False), text)

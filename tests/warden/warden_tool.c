@@ -1,11 +1,12 @@
-/* Runs a warden by words on stdin, so that a script can play the node:
+/* Runs a warden by words on stdin, so that a script can play the node ("" for none):
  *
- *      warden-tool TOPOLOGY NODE HOME BIN PASSWORD LIBRARY INIT ARCHIVE    ("" for none)
+ *      warden-tool TOPOLOGY NODE HOME BIN PASSWORD LIBRARY INIT ARCHIVE [ADOPT [plan]]
  *
  *      do ACTION UPSTREAM EPOCH        answered by {"done": n, "fail": "..."}
  *      gate EPOCH MS                   the gate is open for so long from now on
  *
- * Each look is one line {"seen": ...}; each note one {"note": ...}. Ends at the end of stdin. */
+ * Each look is one line {"seen": ...}; each note one {"note": ...}. Ends at the end of stdin. With
+ * `plan` it prints what would be made of the data, and ends. */
 #include "primary/primary.h"
 #include "warden/warden.h"
 
@@ -145,6 +146,12 @@ static bool topology_load(const char *path, struct topology *topology)
         return false;
 }
 
+static void print_line(void *user, const char *text)
+{
+        (void)user;
+        printf("%s\n", text);
+}
+
 static void text_set(char *to, const char *from)
 {
         (void)snprintf(to, WARDEN_PATH_SIZE, "%s", from);
@@ -156,7 +163,7 @@ int main(int argc, char **argv)
         static struct warden_config config;
         char why[512];
         heap_init(&heap, 0);
-        if (argc != 9 || uv_loop_init(&loop) != 0 || !topology_load(argv[1], &topology))
+        if (argc < 9 || argc > 11 || uv_loop_init(&loop) != 0 || !topology_load(argv[1], &topology))
                 return 2;
         config.self = (node_id)strtoul(argv[2], NULL, 10);
         const struct topology_node *node = topology_node_by_id(&topology, config.self);
@@ -170,8 +177,11 @@ int main(int argc, char **argv)
         text_set(config.library, argv[6]);
         text_set(config.init, argv[7]);
         text_set(config.archive, argv[8]);
+        text_set(config.adopt, argc > 9 ? argv[9] : "");
         config.listen = node->link;
         config.listen.port = WARDEN_PORT;
+        if (argc > 10)
+                return warden_plan(&config, print_line, NULL) ? 0 : 1;
         config.event = on_event;
         config.note = on_note;
         if (warden_new(&config, &warden, why, sizeof why) != ERR_NONE ||
