@@ -220,8 +220,9 @@ struct replication {
         struct outbox *outbox;
 };
 
-void replication_send(struct replication *r, struct peer *peer,
-                      const struct replication_message *message);
+/* Returns how long it is. */
+size_t replication_send(struct replication *r, struct peer *peer,
+                        const struct replication_message *message);
 
 /* pieces.c: r->scratch, which is too long, on its way; GOT and PIECE of it. */
 void pieces_init(struct replication *r, struct peer *peer);

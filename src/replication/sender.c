@@ -257,6 +257,8 @@ void sender_pulled(struct replication *r, struct peer *from)
         senders_release(r);
 }
 
+/* `bytes` of the whole message: one of which pieces wait for their turn closes the window, or the
+ * next one would take its place. */
 static void flight_add(struct sender *sender, bool state, uint64_t mark, size_t bytes)
 {
         CHECK(sender->flight_count < REPLICATION_FLIGHT_MAX);
@@ -303,9 +305,9 @@ static void send_batch(struct replication *r, struct peer *peer, const struct wo
         message.last = event->tailed.last;
         message.age_us = position_age_us(r, event->tailed.last);
         message.data = event->tailed.deltas;
-        replication_send(r, peer, &message);
+        size_t len = replication_send(r, peer, &message);
         peer->sender.sent = peer->sender.said = event->tailed.last;
-        flight_add(&peer->sender, false, message.last, message.data.len);
+        flight_add(&peer->sender, false, message.last, len);
         r->counters.batches_sent++;
         r->counters.bytes_sent += message.data.len;
 }
@@ -371,8 +373,8 @@ static void send_part(struct replication *r, struct peer *peer, const struct wor
                        sender->vector_count * sizeof sender->vector[0]);
                 message.position_count = sender->vector_count;
         }
-        replication_send(r, peer, &message);
-        flight_add(sender, true, message.part, message.data.len);
+        size_t len = replication_send(r, peer, &message);
+        flight_add(sender, true, message.part, len);
 }
 
 void sender_scanned(struct replication *r, struct peer *peer, const struct world_event *event)

@@ -290,6 +290,28 @@ static void test_gap_sends_the_state(void **state)
         assert_int_equal(merge.merge.positions[0].hlc, 90);
 }
 
+/* The last part of a state is longer than the window with what stands around its data alone: what
+ * comes after it waits until it is all there. */
+static void test_a_part_in_pieces_is_not_overtaken(void **state)
+{
+        (void)state;
+        struct world_position positions[16];
+        for (unsigned i = 0; i < 16; i++)
+                positions[i] = (struct world_position){(region_id)(i + 1), UINT64_MAX / 4};
+        subscribed(0);
+        tailed(0, 0, 0, "", true);
+        struct world_event event = {.kind = WORLD_REDIS_SCANNED};
+        event.scanned.peer = 2;
+        event.scanned.state = BYTES("short");
+        event.scanned.positions = positions;
+        event.scanned.position_count = 16;
+        step(&sides[0], &event);
+        assert_null(effect_of(0, WORLD_REDIS_TAIL));
+        pass_pieces(1);
+        pass_on(0);
+        assert_true(the_effect(1, WORLD_REDIS_MERGE).merge.state_end);
+}
+
 static void test_refused_merge_subscribes_again(void **state)
 {
         (void)state;
@@ -375,6 +397,7 @@ int main(void)
                 CASE(test_window_holds_the_sender),
                 CASE(test_long_message_goes_in_pieces),
                 CASE(test_pieces_that_do_not_fit),
+                CASE(test_a_part_in_pieces_is_not_overtaken),
                 CASE(test_gap_sends_the_state),
                 CASE(test_refused_merge_subscribes_again),
                 CASE(test_lost_tail_is_asked_back),
