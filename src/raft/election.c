@@ -243,11 +243,12 @@ void election_vote_result(struct core *core, const struct message *message)
                 lead(core);
 }
 
+/* Also one that is no voter any more by entries of which it does not know that they are committed:
+ * a witness that leads, and has not got them, can hand over to nobody else then. */
 void election_timeout_now(struct core *core, const struct message *message)
 {
-        const struct member *self = log_self(core);
         if (message->term != core->meta.term || core->role == CORE_LEADER || !electable(core) ||
-            self == NULL || self->role != CONSENSUS_VOTER)
+            is_witness(core))
                 return;
         core->transfer_vote = true;
         stand_candidate(core);

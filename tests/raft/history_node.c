@@ -182,8 +182,10 @@ void node_start(struct world *w, unsigned at)
                 consensus_free(node->consensus);
                 config.amnesiac = true;
         }
-        /* What is opened is synced first; but a torn end is about to be cut. */
-        node->disk.synced = (size_t)recovery.valid_bytes;
+        /* What is opened is synced first; but a torn end is about to be cut. What is damaged stays,
+         * until a whole new journal is in its place. */
+        if (!config.amnesiac)
+                node->disk.synced = (size_t)recovery.valid_bytes;
         TRACE(w, "node %u starts, term %llu, last %llu", at + 1, (unsigned long long)recovery.term,
               (unsigned long long)recovery.last_index);
         node_pump(w, at);

@@ -25,7 +25,7 @@ static const struct {
         {"ack_before_sync", 1, 3000, false, {.ack_before_sync = true}},
         {"send_before_sync", 400, 20000, false, {.send_before_sync = true}},
         {"suffix_kept", 1, 3000, false, {.suffix_kept = true}},
-        {"old_term_commit", 3660, 20000, false, {.old_term_commit = true}},
+        {"old_term_commit", 18400, 20000, false, {.old_term_commit = true}},
         {"log_by_length", 400, 5000, false, {.log_by_length = true}},
         {"log_strict", 1, 3000, true, {.log_strict = true}},
         {"no_noop", 1, 5000, true, {.no_noop = true}},
@@ -102,6 +102,7 @@ static void test_seeds_that_failed(void **state)
                 {3672, true, "a witness that led waited for a commit that needed a state"},
                 {12772, true, "a crash in the first write after a lost disk looked like a start"},
                 {14112, false, "and the replica voted again"},
+                {103753, false, "who was to take over from a witness saw itself removed"},
                 {16329, true, "a state made the replica whole, and a crash took the word of it"},
         };
         (void)state;
