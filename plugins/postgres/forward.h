@@ -260,7 +260,7 @@ bool consistency_check_token(char **text, void **extra, GucSource source);
 /* ---- gate.c ---- */
 
 void gate_init(void);
-/* COMMIT PREPARED and ROLLBACK PREPARED: throws where the gate is closed. */
+/* Before COMMIT PREPARED and ROLLBACK PREPARED: they ask as a commit does, now and at their end. */
 void gate_commit_prepared(void);
 
 #endif

@@ -139,10 +139,12 @@ static void on_transaction(XactEvent event, void *argument)
         }
 }
 
+/* The statement has a transaction of its own, without a number, that ends when the prepared one has
+ * ended, and it waited for standbys: the end of that one is the end of the commit. */
 void gate_commit_prepared(void)
 {
-        if (gate != NULL && !gate_open(gate, gate_boot))
-                refuse();
+        if (gate != NULL && !commit_counted)
+                before_commit();
 }
 
 /* All processes are new: none is inside of a commit. */

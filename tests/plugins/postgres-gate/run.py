@@ -223,6 +223,37 @@ def test_prepared_transactions_ask_too(world):
     expect(world.count(), before + 1, "committed")
 
 
+def test_the_end_of_a_prepared_transaction_is_a_commit_like_others(world):
+    """It waits while writes are held, counts, and is not told after the end."""
+    world.gate.open()
+    for name in ("held", "late"):
+        world.run(f"BEGIN; INSERT INTO t VALUES (88); PREPARE TRANSACTION '{name}'")
+    before = world.count()
+    world.gate.set(HELD, 1)
+    session = Background(world, "COMMIT PREPARED 'held'")
+    harness.wait_for(lambda: world.run(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'Extension'")[0][0] == 1, "it")
+    expect((world.gate.get(BEGUN), world.count()), (world.gate.get(ENDED), before), "it waits")
+    world.gate.set(HELD, 0)
+    expect(session.ends(), None, "it went on")
+    world.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    world.run("SELECT pg_reload_conf()")
+    harness.wait_for(lambda: world.run("SHOW synchronous_standby_names")[0][0] == "nobody", "it")
+    session = Background(world, "COMMIT PREPARED 'late'")
+    harness.wait_for(lambda: world.run(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")[0][0] == 1, "the wait")
+    expect(world.gate.get(BEGUN), world.gate.get(ENDED) + 1, "one commit is under way")
+    world.gate.close()
+    world.run("ALTER SYSTEM RESET synchronous_standby_names")
+    world.run("SELECT pg_reload_conf()")
+    expect(session.ends() is not None, True, "no success is told")
+    expect(world.count(), before + 2, "though it is committed here")
+    world.gate.open()
+    session = Background(world, "COMMIT PREPARED 'none'")
+    expect(session.ends().pgcode, "42704", "there is none of that name")
+    expect(world.gate.get(BEGUN), world.gate.get(ENDED), "and over")
+
+
 def test_after_a_crash_of_a_session_the_same_postmaster_goes_on(world):
     world.gate.open()
     connection = world.connect()
