@@ -1,7 +1,16 @@
 """kill -9 of one server after the other: each comes back, and nothing acknowledged is lost."""
+import threading
+import time
+
+import redis
+
 from lab import AMERICAN, REGIONS, eventually, expect, expect_true
+from locks import acquire, info, release
 
 WWW = "www.example.test"
+LEASE = 4.0
+CHECKPOINT = 1.0  # at most so much is added by a new leader, and the time without one
+SLACK = 1.5       # of this machine
 
 
 def scenario_redis_is_killed_and_loses_nothing_that_others_have(lab):
@@ -47,17 +56,39 @@ def scenario_meridiand_is_killed_and_data_and_traffic_go_on(lab):
                lambda: lab.redis("us-east").get("alone") == "yes")
 
 
-def scenario_the_leader_is_killed_and_another_one_leads(lab):
+def scenario_the_leader_is_killed_and_a_lease_ends_neither_early_nor_late(lab):
     leader = lab.status()["leader"]
-    other = next(region for region in REGIONS if region != leader)
-    token = lab.locks(other).execute_command("LOCK.ACQUIRE", "global:kept", "ann", 600000)[0]
+    rest = [region for region in REGIONS if region != leader]
+    key, granted = "global:lease", []
+    began = time.monotonic()
+    token, _ = acquire(lab, rest[0], key, "ann", int(LEASE * 1000))
+    acquired = time.monotonic()
+
+    def wait():
+        got = None
+        while got is None:  # one answer may be lost with the leader: asked again
+            try:
+                got = lab.locks(rest[1]).execute_command("LOCK.ACQUIRE", key, "ben", 20000,
+                                                         "WAIT", 9000)
+            except redis.RedisError:
+                time.sleep(0.05)
+        granted.append((time.monotonic(), got[0]))
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    eventually("ben waits", lambda: info(lab, rest[0], key)["waiters"] == 1, 5)
     lab.kill_part(leader, "meridiand")
-    eventually("another one leads",
-               lambda: lab.status(other)["leader"] not in (None, leader), 15)
-    info = eventually("the lock is known",
-                      lambda: lab.locks(other).execute_command("LOCK.INFO", "global:kept"), 15)
-    expect_true("ann" in info and token in info, "owner and token are as before")
-    expect(eventually("it can be released", lambda: lab.locks(other).execute_command(
-        "LOCK.RELEASE", "global:kept", "ann", token), 15), 1, "released")
+    killed = time.monotonic()
+    eventually("another one leads", lambda: lab.status(rest[0])["leader"] in rest, 15)
+    leaderless = time.monotonic() - killed
+    expect(eventually("the lock is as it was", lambda: info(lab, rest[0], key), 5)["token"], token,
+           "token")
+    waiter.join(20)
     lab.start(leader)
+    at, later = granted[0]
+    expect_true(later > token, "the token grows")
+    expect_true(at - began >= LEASE, f"not early: {at - began:.2f} s of {LEASE} s")
+    late = at - acquired - LEASE
+    expect_true(late <= leaderless + CHECKPOINT + SLACK,
+                f"not late: {late:.2f} s, of which {leaderless:.2f} s without a leader")
+    release(lab, rest[0], key, "ben", later)
     lab.wait_all_active(60)

@@ -6,6 +6,7 @@ import redis
 import requests
 
 from lab import ADDRESSES, Failure, REGIONS, eventually, expect, expect_true
+from leases import CutWatch
 
 
 def kv(lab, region, *words):
@@ -146,6 +147,7 @@ def scenario_cut_off_values_are_read_stale_and_not_written(lab):
     revision = kv(lab, "us-east", "KV.PUT", "global:config/cut", "before")
     eventually("its copy has it",
                lambda: kv(lab, alone, "KV.GET", "global:config/cut", "STALE")[1] == revision, 5)
+    watching = CutWatch(lab, alone)
     lab.cut_off(alone)
     try:
         eventually("writes are refused", lambda: refused(
@@ -156,9 +158,11 @@ def scenario_cut_off_values_are_read_stale_and_not_written(lab):
         expect(kv(lab, alone, "KV.GET", "global:config/cut", "STALE"), ["before", revision],
                "stale reads go on")
         later = kv(lab, "us-east", "KV.PUT", "global:config/cut", "after")
+        watching.cut()
         expect_true(kv(lab, alone, "KV.PUT", f"{alone}:own", "1") > 0, "its own values are written")
     finally:
         lab.heal()
     eventually("healed, it reads what the others wrote", lambda: kv(
         lab, alone, "KV.GET", "global:config/cut") == ["after", later], 20)
+    watching.healed()
     lab.wait_all_active(60)
