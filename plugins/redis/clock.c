@@ -70,7 +70,7 @@ static void warn(const char *what)
                 redis.Log(NULL, "warning",
                           "meridian: %s '%s': %s. After a crash that loses the end of the log the "
                           "clock may not be known.",
-                          what, kept.path, strerror(errno));
+                          what, kept.path, strerrordesc_np(errno));
         kept.warned = true;
 }
 

@@ -229,7 +229,7 @@ int cluster_shard(struct redis_context *ctx, struct redis_string **argv, int arg
         redis.ReplyWithArray(ctx, 3);
         redis.ReplyWithLongLong(ctx, (long long)cluster.layout);
         redis.ReplyWithLongLong(ctx, importing);
-        return redis.ReplyWithLongLong(ctx, (long long)(stats.keys + stats.tombstones));
+        return redis.ReplyWithLongLong(ctx, (long long)stats.keys + (long long)stats.tombstones);
 }
 
 int cluster_mark(struct redis_context *ctx, struct redis_string **argv, int argc)

@@ -73,7 +73,7 @@ static bool registers_sparse(struct bytes value, uint8_t *ret)
 static bool hll_piece(struct reading *reading, struct bytes value)
 {
         uint8_t *registers = plugin_array(REGISTERS, 1, "registers");
-        bool dense = value.ptr[4] == 0;
+        bool dense = value.len > 4 && value.ptr[4] == 0;
         bool good = dense ? registers_dense(value, registers) : registers_sparse(value, registers);
         if (good)
                 reading->sum = verify_shape(reading->name, REDIS_KEY_STRING, REGISTERS,
@@ -132,7 +132,7 @@ static void step_scan(struct reading *reading, struct redis_context *ctx, const 
         reading->whole = true;
         if (is_array(reply, 2)) {
                 struct bytes next = element_text(reply, 0);
-                if (next.len < sizeof(reading->cursor)) {
+                if (next.len > 0 && next.len < sizeof(reading->cursor)) {
                         memcpy(reading->cursor, next.ptr, next.len);
                         reading->cursor[next.len] = 0;
                         reading->whole = bytes_equal(next, BYTES("0"));

@@ -11,9 +11,11 @@
  * where the feed begins, where a row behind it is not here any more: it is too old, the server was
  * started anew or has changed its role, or a state transfer has come, which cannot be told as
  * changes. So a reader misses nothing without knowing; it then reads the keys anew. */
+#include "base/digits.h"
 #include "plugin.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <strings.h>
 
 enum {
@@ -446,9 +448,8 @@ void feed_wake(void)
 static bool read_cursor(struct bytes text, struct query *query)
 {
         char copy[CURSOR_SIZE];
-        unsigned long long life;
-        unsigned long long number;
-        int end = 0;
+        uint64_t number;
+        char *end;
         query->life = feed.life;
         query->after = feed.last;
         if (bytes_equal(text, BYTES("$")))
@@ -460,7 +461,9 @@ static bool read_cursor(struct bytes text, struct query *query)
                 return false;
         memcpy(copy, text.ptr, text.len);
         copy[text.len] = 0;
-        if (sscanf(copy, "%16llx-%llu%n", &life, &number, &end) != 2 || (size_t)end != text.len)
+        unsigned long long life = strtoull(copy, &end, 16);
+        if (end != copy + 16 ||
+            !digits_parse(bytes_of(text.ptr + 17, text.len - 17), UINT64_MAX, &number))
                 return false;
         query->life = life;
         query->after = number;

@@ -308,12 +308,9 @@ static void taken_add(uint64_t index)
                 }
         }
         if (taken.count == taken.size) {
-                size_t size = taken.size == 0 ? 16 : taken.size * 2;
-                struct keyspace_range *ranges =
-                        heap_resize(&plugin.heap, taken.ranges, size * sizeof(*ranges));
-                plugin_must(ranges == NULL ? ERR_NOMEM : ERR_NONE, "a list");
-                taken.ranges = ranges;
-                taken.size = size;
+                taken.size = taken.size == 0 ? 16 : taken.size * 2;
+                taken.ranges =
+                        plugin_resize(taken.ranges, taken.size, sizeof(*taken.ranges), "a list");
         }
         taken.ranges[taken.count++] = (struct keyspace_range){index, 1};
 }

@@ -45,6 +45,13 @@ void *plugin_array(size_t count, size_t size, const char *what)
         return array;
 }
 
+void *plugin_resize(void *array, size_t count, size_t size, const char *what)
+{
+        void *resized = heap_resize(&plugin.heap, array, count * size);
+        plugin_must(resized == NULL ? ERR_NOMEM : ERR_NONE, what);
+        return resized;
+}
+
 /* ---- arguments */
 
 struct option {

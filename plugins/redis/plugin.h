@@ -114,6 +114,10 @@ static inline void plugin_must(enum err err, const char *what)
 MUST_USE __attribute__((returns_nonnull)) void *plugin_array(size_t count, size_t size,
                                                              const char *what);
 
+/* The same for an array that grows; what it held stays in it. */
+MUST_USE __attribute__((returns_nonnull)) void *plugin_resize(void *array, size_t count,
+                                                              size_t size, const char *what);
+
 static inline struct bytes plugin_bytes(const struct redis_string *string)
 {
         size_t len;
@@ -205,7 +209,7 @@ bool policy_load(struct bytes saved);
 
 /* ---- conflict.c: conflicts as events */
 
-void conflict_found(void *context, const struct crdt_conflict *conflict);
+void conflict_found(void *context, const struct crdt_conflict *told);
 void conflict_merge_failed(struct crdt_name name, const struct crdt_sibling *shown,
                            const char *result, const char *why);
 void conflict_publish(struct redis_context *ctx);

@@ -243,7 +243,7 @@ static const char *functions_find(struct policies *to, const struct bytes *wante
 /* Reads `to->saved`. Returns NULL, or what is wrong. */
 static const char *policies_read(struct policies *to)
 {
-        struct bytes wanted[POLICIES_MAX];
+        struct bytes wanted[POLICIES_MAX] = {0};
         struct cursor cursor = cursor_of(buffer_view(&to->saved));
         const char *wrong = NULL;
         while (wrong == NULL && cursor_left(&cursor) > 0 && !cursor_failed(&cursor)) {

@@ -16,12 +16,9 @@ void stash_begin(struct stash *stash, const struct rule *rule)
 
 static void grow(struct stash *stash)
 {
-        unsigned size = stash->size == 0 ? 64 : stash->size * 2;
-        struct stash_argument *arguments =
-                heap_resize(&plugin.heap, stash->arguments, size * sizeof(*arguments));
-        plugin_must(arguments == NULL ? ERR_NOMEM : ERR_NONE, "the arguments of a command");
-        stash->arguments = arguments;
-        stash->size = size;
+        stash->size = stash->size == 0 ? 64 : stash->size * 2;
+        stash->arguments = plugin_resize(stash->arguments, stash->size, sizeof(*stash->arguments),
+                                         "the arguments of a command");
 }
 
 void stash_add(struct stash *stash, struct redis_string *string, bool copy)

@@ -47,7 +47,7 @@ static bool rewrite(struct bytes dump, struct buffer *ret)
                 return false;
         struct cursor cursor = cursor_of(bytes_of(dump.ptr, dump.len - FOOTER_LEN));
         uint8_t type = cursor_u8(&cursor);
-        bool empty = cursor_u8(&cursor) == 0 && cursor_u8(&cursor) == 0;
+        bool empty = cursor_u16(&cursor) == 0;
         number_skip(&cursor);
         number_skip(&cursor);
         struct bytes first_ms = number_skip(&cursor);

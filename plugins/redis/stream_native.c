@@ -55,12 +55,9 @@ static int gathered_compare(const void *a, const void *b)
 static void gather(struct crdt_stream_id id, struct bytes fields)
 {
         if (native.count == native.size) {
-                size_t size = native.size == 0 ? 64 : native.size * 2;
-                struct gathered *entries =
-                        heap_resize(&plugin.heap, native.entries, size * sizeof(*entries));
-                plugin_must(entries == NULL ? ERR_NOMEM : ERR_NONE, "a stream");
-                native.entries = entries;
-                native.size = size;
+                native.size = native.size == 0 ? 64 : native.size * 2;
+                native.entries = plugin_resize(native.entries, native.size, sizeof(*native.entries),
+                                               "a stream");
         }
         native.entries[native.count++] = (struct gathered){id, native.fields.len, fields.len};
         buffer_bytes(&native.fields, fields);

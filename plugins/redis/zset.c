@@ -118,7 +118,10 @@ static struct redis_key *open_zset(struct redis_context *ctx, struct redis_strin
 
 static bool score_same(double a, double b)
 {
-        return memcmp(&a, &b, sizeof(a)) == 0;
+        uint64_t bits_a, bits_b;
+        memcpy(&bits_a, &a, sizeof(a));
+        memcpy(&bits_b, &b, sizeof(b));
+        return bits_a == bits_b;
 }
 
 /* Whether a member is to be told: with options, only what has become different. */
@@ -293,9 +296,8 @@ static void search_member(void *context, struct bytes member, double score)
                 return;
         if (search->count == search->size) {
                 search->size = search->size == 0 ? INLINE : search->size * 2;
-                search->gone = heap_resize(&plugin.heap, search->gone,
-                                           search->size * sizeof(*search->gone));
-                plugin_must(search->gone == NULL ? ERR_NOMEM : ERR_NONE, "members");
+                search->gone =
+                        plugin_resize(search->gone, search->size, sizeof(*search->gone), "members");
         }
         /* The keyspace's own copy goes with the first change of the key. */
         plugin_must(heap_copy(&plugin.heap, member, &search->gone[search->count++]) ? ERR_NONE
