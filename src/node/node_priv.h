@@ -447,8 +447,6 @@ void propose_came(struct node *node, node_id from, const struct envelope *envelo
 void request_answer(struct node *node, struct asker asker, const struct reply *reply);
 void request_forward(struct node *node, struct asker asker, const struct request *request,
                      struct bytes data, node_id target);
-/* Asks for a global lock on behalf of this node: postgres_answered comes, maybe at once. */
-void request_lock_own(struct node *node, uint64_t id, const struct request *request);
 
 void request_refuse(struct node *node, struct asker asker, enum request_kind kind,
                     enum reply_code code, const char *text);
@@ -459,6 +457,22 @@ void pending_begin(struct node *node, struct pending *pending, struct council_co
 void pending_answer(struct node *node, struct pending *pending, const struct reply *reply);
 void pending_refuse(struct node *node, struct pending *pending, enum reply_code code,
                     const char *text);
+
+/* request_locks.c */
+void request_lock_came(struct node *node, struct asker asker, const struct request *request,
+                       struct bytes data);
+/* Asks for a global lock on behalf of this node: postgres_answered comes, maybe at once. */
+void request_lock_own(struct node *node, uint64_t id, const struct request *request);
+struct reply request_lock_reply(enum request_kind kind, const struct council_outcome *outcome);
+void request_lock_outcome(struct node *node, struct pending *pending,
+                          const struct council_outcome *outcome);
+
+/* request_changes.c */
+void request_topology_came(struct node *node, struct asker asker, const struct request *request);
+void request_region_came(struct node *node, struct asker asker, const struct request *request);
+/* Why a region may not have that id; put into `text`. */
+const char *request_removed_text(region_id id, char *text, size_t size);
+
 /* level.c */
 #define LEVEL_PATIENCE_US 5000000
 uint8_t level_own(const struct node *node);

@@ -13,11 +13,7 @@
  * No leader within an election timeout, and nothing was proposed: refused with NOMAJORITY.
  * Proposed, and nothing comes back in time: TIMEOUT, it may or may not have happened. Every request
  * is answered within its deadline. */
-#include "base/check.h"
-#include "base/cursor.h"
 #include "node/node_priv.h"
-
-#include <stdio.h>
 
 #define RETRY_US           200000
 #define REQUEST_TIMEOUT_US 3000000
@@ -229,34 +225,6 @@ void request_forward_region(struct node *node, struct asker asker, const struct 
         forward_to(node, asker, request, data, target, wait_ms);
 }
 
-static void lock_command_of(const struct request *request, struct lock_command *ret)
-{
-        static const enum lock_op ops[REQUEST_KIND_COUNT] = {
-                [REQUEST_LOCK_ACQUIRE] = LOCK_ACQUIRE,
-                [REQUEST_LOCK_RENEW] = LOCK_RENEW,
-                [REQUEST_LOCK_RELEASE] = LOCK_RELEASE,
-                [REQUEST_LOCK_BREAK] = LOCK_BREAK,
-                [REQUEST_LOCK_LOOK] = LOCK_LOOK,
-                [REQUEST_LOCK_SEIZE] = LOCK_SEIZE,
-                [REQUEST_SESSION_OPEN] = LOCK_SESSION_OPEN,
-                [REQUEST_SESSION_KEEP] = LOCK_SESSION_KEEP,
-                [REQUEST_SESSION_CLOSE] = LOCK_SESSION_CLOSE,
-        };
-        *ret = (struct lock_command){.op = ops[request->kind],
-                                     .key = request->lock.key,
-                                     .owner = request->lock.owner,
-                                     .token = {request->lock.token},
-                                     .ttl_ms = request->lock.ttl_ms,
-                                     .wait_ms = request->lock.wait_ms,
-                                     .slots = request->lock.slots,
-                                     .flags = request->lock.flags,
-                                     .delay_ms = request->lock.delay_ms,
-                                     .session = request->lock.session,
-                                     .also = request->lock.also};
-        if (request->kind == REQUEST_LOCK_ACQUIRE && request->lock.also.len > 0)
-                ret->op = LOCK_ACQUIRE_ALL;
-}
-
 /* Answers at once where no decision can come: true when it did. */
 bool request_no_majority(struct node *node, struct asker asker, enum request_kind kind,
                          const struct node_group *group)
@@ -275,12 +243,6 @@ bool request_no_majority(struct node *node, struct asker asker, enum request_kin
         return true;
 }
 
-static bool is_session(enum request_kind kind)
-{
-        return kind == REQUEST_SESSION_OPEN || kind == REQUEST_SESSION_KEEP ||
-               kind == REQUEST_SESSION_CLOSE;
-}
-
 /* A list or a session is asked for by what keys begin with, "us-east:" at least. */
 enum council_place request_place(const struct node *node, bool list, struct bytes key,
                                  struct bytes *ret_region)
@@ -296,213 +258,6 @@ enum council_place request_place(const struct node *node, bool list, struct byte
         *ret_region =
                 place == COUNCIL_PLACE_INVALID ? *ret_region : bytes_of(key.ptr, ret_region->len);
         return place;
-}
-
-/* All locks of one request are one group's, and its nodes must know of such. */
-static bool sets_refused(struct node *node, struct asker asker, const struct request *request,
-                         const struct node_group *group)
-{
-        struct cursor cursor = cursor_of(request->lock.also);
-        size_t len = 0;
-        while (request->lock.key.ptr[len++] != ':')
-                continue;
-        struct bytes name = bytes_of(request->lock.key.ptr, len);
-        while (cursor_left(&cursor) > 0 && !cursor_failed(&cursor))
-                if (!bytes_starts_with(cursor_slice(&cursor), name)) {
-                        request_refuse(node, asker, request->kind, REPLY_BAD_REQUEST,
-                                       "Locks that are asked for together belong to one group: "
-                                       "they begin with the same name and a colon.");
-                        return true;
-                }
-        return level_refuses(node, asker, request->kind, group, COUNCIL_LEVEL_SETS);
-}
-
-static void lock_came(struct node *node, struct asker asker, const struct request *request,
-                      struct bytes data)
-{
-        bool list = request->kind == REQUEST_LOCK_LIST;
-        struct bytes key = list ? request->list.key : request->lock.key;
-        struct bytes region;
-        enum council_place place =
-                request_place(node, list || is_session(request->kind), key, &region);
-        uint64_t wait_ms = request->kind == REQUEST_LOCK_ACQUIRE ? request->lock.wait_ms : 0;
-        if (place == COUNCIL_PLACE_INVALID) {
-                request_refuse(node, asker, request->kind, REPLY_BAD_REQUEST, council_place_help());
-                return;
-        }
-        if (place == COUNCIL_PLACE_ELSEWHERE) {
-                request_forward_region(node, asker, request, data, region, wait_ms);
-                return;
-        }
-        enum world_group which =
-                place == COUNCIL_PLACE_GLOBAL ? WORLD_GROUP_GLOBAL : WORLD_GROUP_REGION;
-        struct node_group *group = &node->groups[which];
-        if (!list && request->lock.also.len > 0 && sets_refused(node, asker, request, group))
-                return;
-        if (request_no_majority(node, asker, request->kind, group))
-                return;
-        if (read_is(request->kind)) {
-                read_begin(node, asker, request, which);
-                return;
-        }
-        struct pending *pending = pending_for(node, asker, request->kind, which, wait_ms);
-        if (pending == NULL)
-                return;
-        struct council_command command = {.kind = COUNCIL_LOCK};
-        if (request->kind == REQUEST_LOCK_BREAK || request->kind == REQUEST_LOCK_SEIZE)
-                command.actor = request->lock.actor;
-        lock_command_of(request, &command.lock);
-        if ((node->config.bugs & NODE_BUG_EARLY_ANSWER) != 0 &&
-            request->kind == REQUEST_LOCK_RELEASE) {
-                struct reply reply = {.kind = request->kind, .code = REPLY_OK};
-                answer(node, asker, &reply);
-                pending_forget_request(node, pending);
-                pending->from = 0;
-        }
-        pending_begin(node, pending, &command);
-}
-
-void request_look_by_log(struct node *node, struct pending *pending, const struct request *request)
-{
-        struct council_command command = {.kind = COUNCIL_LOCK};
-        lock_command_of(request, &command.lock);
-        pending_begin(node, pending, &command);
-}
-
-void request_lock_own(struct node *node, uint64_t id, const struct request *request)
-{
-        struct asker asker = {.from = node->config.self, .from_id = id};
-        lock_came(node, asker, request, bytes_of(NULL, 0));
-}
-
-static uint64_t region_bits(const struct topology *topology)
-{
-        uint64_t bits = 0;
-        for (uint32_t i = 0; i < topology->region_count; i++)
-                bits |= 1ull << (topology->regions[i].id - 1);
-        return bits;
-}
-
-/* What the others hold of the removed region would be taken for what the new one has seen. */
-static const char *removed_text(region_id id, char *text, size_t size)
-{
-        (void)snprintf(
-                text, size,
-                "a region that was removed had the id %u: an id is never used again; give the "
-                "region another one, 1 to %d",
-                id, TOPOLOGY_REGION_ID_MAX);
-        return text;
-}
-
-static void topology_set(struct node *node, struct asker asker, const struct request *request)
-{
-        struct node_group *group = &node->groups[WORLD_GROUP_GLOBAL];
-        uint64_t epoch;
-        char text[160];
-        (void)council_topology(group->council, &epoch);
-        if (epoch != request->topology.epoch) { /* what was removed is judged by the present one */
-                request_refuse(node, asker, request->kind, REPLY_CONFLICT, err_text(ERR_BUSY));
-                return;
-        }
-        uint64_t removed = council_removed(group->council);
-        struct council_command command = {.kind = COUNCIL_SET_TOPOLOGY};
-        command.actor = request->topology.actor;
-        command.topology.epoch_expected = request->topology.epoch;
-        command.topology.document = request->topology.document;
-        command.topology.removed = region_bits(node->topology) & ~region_bits(node->spare);
-        if (command.topology.removed != 0 || removed != 0)
-                command.topology.regions = region_bits(node->spare);
-        region_id again = council_region_least(command.topology.regions & removed);
-        if (again != 0) {
-                request_refuse(node, asker, request->kind, REPLY_BAD_REQUEST,
-                               removed_text(again, text, sizeof text));
-                return;
-        }
-        struct pending *pending = pending_for(node, asker, request->kind, WORLD_GROUP_GLOBAL, 0);
-        if (pending != NULL)
-                pending_begin(node, pending, &command);
-}
-
-static void topology_came(struct node *node, struct asker asker, const struct request *request)
-{
-        struct node_group *group = &node->groups[WORLD_GROUP_GLOBAL];
-        struct reply reply = {.kind = request->kind, .code = REPLY_OK};
-        if (request->kind == REQUEST_TOPOLOGY_GET) {
-                reply.topology.document = council_topology(group->council, &reply.topology.epoch);
-                if (reply.topology.document.len == 0)
-                        reply.topology.document = node_document(node);
-                answer(node, asker, &reply);
-                return;
-        }
-        struct topology_error error = {0};
-        char text[480];
-        if (!topology_parse(request->topology.document, node->spare, &error) ||
-            !topology_may_follow(node->topology, node->spare, &error)) {
-                request_refuse(node, asker, request->kind, REPLY_BAD_REQUEST,
-                               topology_error_text(&error, text, sizeof text));
-                return;
-        }
-        if (!members_may_follow(node, node->spare, text, sizeof text)) {
-                request_refuse(node, asker, request->kind, REPLY_BAD_REQUEST, text);
-                return;
-        }
-        if (request_no_majority(node, asker, request->kind, group))
-                return;
-        topology_set(node, asker, request);
-}
-
-static uint16_t row_number(const struct failover_row *row)
-{
-        return (uint16_t)(row - failover_rows(&(size_t){0}) + 1);
-}
-
-static void region_came(struct node *node, struct asker asker, const struct request *request)
-{
-        static const enum failover_wish wishes[REQUEST_ACTION_COUNT] = {
-                [REQUEST_DRAIN] = FAILOVER_WISH_DRAIN,
-                [REQUEST_UNDRAIN] = FAILOVER_WISH_RETURN,
-                [REQUEST_ISOLATE] = FAILOVER_WISH_ISOLATE,
-                [REQUEST_UNISOLATE] = FAILOVER_WISH_RETURN,
-        };
-        const struct topology_region *region =
-                topology_region_by_name(node->topology, request->region.region);
-        struct node_region *known = region != NULL ? node_region_of(node, region->id) : NULL;
-        if (known == NULL) {
-                request_refuse(node, asker, request->kind, REPLY_UNKNOWN_REGION,
-                               "There is no such region.");
-                return;
-        }
-        struct failover_input input;
-        char sentence[FAILOVER_SENTENCE_SIZE];
-        regions_input(node, known, &input);
-        input.wish = wishes[request->region.action];
-        const struct failover_row *row = failover_decide(&input);
-        if (row == NULL || row->refuses) {
-                request_refuse(
-                        node, asker, request->kind, REPLY_CONFLICT,
-                        row == NULL ? "Nothing is to be done."
-                                    : failover_sentence(row, region->name, NULL, NULL, sentence));
-                return;
-        }
-        if (request_no_majority(node, asker, request->kind, &node->groups[WORLD_GROUP_GLOBAL]))
-                return;
-        struct pending *pending = pending_for(node, asker, request->kind, WORLD_GROUP_GLOBAL, 0);
-        if (pending == NULL)
-                return;
-        pending->region = region->id;
-        struct council_command command = {.kind = COUNCIL_SET_REGION_STATE};
-        command.actor = request->region.actor;
-        command.region.region = region->id;
-        command.region.from = (uint8_t)input.state;
-        command.region.to = (uint8_t)row->to;
-        command.region.row = row_number(row);
-        struct bytes evidence = request->region.why;
-        if (evidence.len == 0)
-                evidence = bytes_of_str(failover_sentence(row, region->name, NULL, NULL, sentence));
-        if (evidence.len > COUNCIL_TEXT_BYTES_MAX)
-                evidence.len = COUNCIL_TEXT_BYTES_MAX;
-        command.region.evidence = evidence;
-        pending_begin(node, pending, &command);
 }
 
 /* A witness has no state to answer from: all that is not its region's goes to the leader. */
@@ -558,14 +313,14 @@ void request_came(struct node *node, uint64_t request_id, node_id from, uint64_t
         case REQUEST_SESSION_OPEN:
         case REQUEST_SESSION_KEEP:
         case REQUEST_SESSION_CLOSE:
-                lock_came(node, asker, &request, data);
+                request_lock_came(node, asker, &request, data);
                 break;
         case REQUEST_TOPOLOGY_GET:
         case REQUEST_TOPOLOGY_APPLY:
-                topology_came(node, asker, &request);
+                request_topology_came(node, asker, &request);
                 break;
         case REQUEST_REGION:
-                region_came(node, asker, &request);
+                request_region_came(node, asker, &request);
                 break;
         case REQUEST_POSTGRES:
                 postgres_request(node, asker, &request, data);
@@ -628,64 +383,6 @@ void request_peer_down(struct node *node, node_id peer)
         }
 }
 
-struct lock_answer {
-        enum reply_code code;
-        const char *text;
-};
-
-static struct lock_answer lock_answer_of(enum lock_result_kind kind)
-{
-        static const struct lock_answer answers[LOCK_RESULT_COUNT] = {
-                [LOCK_GRANTED] = {REPLY_OK, ""},
-                [LOCK_RENEWED] = {REPLY_OK, ""},
-                [LOCK_RELEASED] = {REPLY_OK, ""},
-                [LOCK_BROKEN] = {REPLY_OK, ""},
-                [LOCK_HELD] = {REPLY_HELD, "Somebody else holds it."},
-                [LOCK_TIMED_OUT] = {REPLY_HELD, "The wait ended before it was free."},
-                [LOCK_NOT_OWNER] = {REPLY_NOT_OWNER, "This owner does not hold it by this token."},
-                [LOCK_FREE] = {REPLY_NOT_FOUND, "Nobody holds this lock."},
-                [LOCK_CANCELLED] = {REPLY_TIMEOUT, "The owner asked again; that answer counts."},
-                [LOCK_INVALID] = {REPLY_BAD_REQUEST, "A key, owner or time is out of range."},
-                [LOCK_LIMIT] = {REPLY_LIMIT, "Too many locks or waiters."},
-                [LOCK_EXPIRED] = {REPLY_INTERNAL, "An event is no answer."},
-                [LOCK_QUEUED] = {REPLY_INTERNAL, "Waiting is no answer."},
-                [LOCK_SEEN] = {REPLY_OK, ""},
-                [LOCK_DEADLOCK] = {REPLY_DEADLOCK,
-                                   "Whoever holds it waits for this owner: release something."},
-                [LOCK_NO_SESSION] = {REPLY_NO_SESSION,
-                                     "This owner's session has ended, and its locks with it."},
-                [LOCK_OPENED] = {REPLY_OK, ""},
-                [LOCK_KEPT] = {REPLY_OK, ""},
-                [LOCK_CLOSED] = {REPLY_OK, ""},
-        };
-        CHECK((unsigned)kind < LOCK_RESULT_COUNT && answers[kind].text != NULL);
-        return answers[kind];
-}
-
-static struct reply lock_reply_of(enum request_kind kind, const struct council_outcome *outcome)
-{
-        struct lock_answer said = lock_answer_of(outcome->lock.kind);
-        struct reply reply = {.kind = kind, .code = said.code, .text = bytes_of_str(said.text)};
-        reply.lock = (struct reply_lock){.key = outcome->lock.key,
-                                         .owner = outcome->lock.owner,
-                                         .token = outcome->lock.token.value,
-                                         .ttl_ms = outcome->lock.ttl_ms};
-        return reply;
-}
-
-static void lock_outcome(struct node *node, struct pending *pending,
-                         const struct council_outcome *outcome)
-{
-        if (outcome->lock.kind == LOCK_QUEUED) {
-                pending->queued = true;
-                pending->submitted = true;
-                pending->retry_us = UINT64_MAX;
-                return;
-        }
-        struct reply reply = lock_reply_of(pending->kind, outcome);
-        pending_answer(node, pending, &reply);
-}
-
 void request_result_send(struct node *node, const struct council_outcome *outcome)
 {
         const struct node_peer *peer = node_peer_of(node, outcome->origin.node);
@@ -694,7 +391,7 @@ void request_result_send(struct node *node, const struct council_outcome *outcom
                 return;
         struct reply reply = {.kind = REQUEST_KV};
         if (lock)
-                reply = lock_reply_of(REQUEST_LOCK_ACQUIRE, outcome);
+                reply = request_lock_reply(REQUEST_LOCK_ACQUIRE, outcome);
         else
                 values_reply(node, REQUEST_KV, outcome->kv, &reply);
         if (!lock && reply.kv.result.len > RESULT_BYTES_MAX)
@@ -739,7 +436,7 @@ void request_outcome(struct node *node, const struct node_group *group,
         char text[160];
         switch (outcome->kind) {
         case COUNCIL_LOCK_RESULT:
-                lock_outcome(node, pending, outcome);
+                request_lock_outcome(node, pending, outcome);
                 break;
         case COUNCIL_KV_RESULT:
                 values_outcome(node, pending, outcome->kv);
@@ -754,7 +451,7 @@ void request_outcome(struct node *node, const struct node_group *group,
         case COUNCIL_REFUSED:
                 if (pending->kind == REQUEST_TOPOLOGY_APPLY && outcome->region != 0)
                         pending_refuse(node, pending, REPLY_BAD_REQUEST,
-                                       removed_text(outcome->region, text, sizeof text));
+                                       request_removed_text(outcome->region, text, sizeof text));
                 else
                         pending_refuse(node, pending,
                                        outcome->err == ERR_EXISTS ? REPLY_TIMEOUT : REPLY_CONFLICT,
