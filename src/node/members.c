@@ -187,7 +187,10 @@ static unsigned role_in(const struct node *node, int group, node_id id)
 
 bool members_hold_region(const struct node *node)
 {
-        return !node->groups[WORLD_GROUP_REGION].failed &&
+        const struct node_group *group = &node->groups[WORLD_GROUP_REGION];
+        if (!members_change(node))
+                return group->consensus != NULL;
+        return !group->failed &&
                role_in(node, WORLD_GROUP_REGION, node->config.self) == CONSENSUS_VOTER;
 }
 
