@@ -86,13 +86,23 @@ static void reply_holes(struct redis_context *ctx)
         buffer_fini(&holes);
 }
 
+/* For what may be beyond a signed number. */
+static void reply_text_u64(struct redis_context *ctx, uint64_t value)
+{
+        char text[32];
+        int len = snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
+        redis.ReplyWithStringBuffer(ctx, text, (size_t)len);
+}
+
 int daemon_positions(struct redis_context *ctx, struct redis_string **argv, int argc)
 {
         batch_drain();
         (void)argv;
         if (argc != 1)
                 return redis.WrongArity(ctx);
-        redis.ReplyWithArray(ctx, 7);
+        struct keyspace_resume resume;
+        bool resumes = keyspace_resume(plugin.keyspace, &resume);
+        redis.ReplyWithArray(ctx, resumes ? 8 : 7);
         reply_u64(ctx, plugin.config.origin);
         reply_u64(ctx, plugin.config.incarnation);
         reply_u64(ctx, keyspace_recovered(plugin.keyspace));
@@ -100,6 +110,13 @@ int daemon_positions(struct redis_context *ctx, struct redis_string **argv, int 
         reply_u64(ctx, keyspace_ring_last(plugin.keyspace));
         reply_vector(ctx, keyspace_positions(plugin.keyspace));
         reply_holes(ctx);
+        if (!resumes)
+                return REDIS_OK;
+        redis.ReplyWithArray(ctx, 4);
+        reply_text_u64(ctx, resume.origin);
+        reply_text_u64(ctx, resume.table);
+        reply_text_u64(ctx, resume.cursor);
+        reply_text_u64(ctx, resume.position);
         return REDIS_OK;
 }
 
@@ -432,10 +449,8 @@ int daemon_scan(struct redis_context *ctx, struct redis_string **argv, int argc)
         }
         /* What the scan shows others have seen. */
         plugin.shipped = vector_get(keyspace_positions(plugin.keyspace), plugin.config.origin);
-        char text[32];
-        int len = snprintf(text, sizeof(text), "%llu", (unsigned long long)cursor);
         redis.ReplyWithArray(ctx, 3);
-        redis.ReplyWithStringBuffer(ctx, text, (size_t)len);
+        reply_text_u64(ctx, cursor);
         reply_vector(ctx, &positions);
         redis.ReplyWithStringBuffer(ctx, state.len == 0 ? "" : (const char *)state.ptr, state.len);
         buffer_fini(&state);
@@ -495,6 +510,8 @@ int daemon_merge_state(struct redis_context *ctx, struct redis_string **argv, in
         redis.ReplicateVerbatim(ctx);
         if (err != ERR_NONE)
                 return reply_err(ctx, err);
+        if (result.broken)
+                return redis.ReplyWithError(ctx, "BROKEN the parts do not follow each other");
         if (!end)
                 return redis.ReplyWithSimpleString(ctx, "OK");
         redis.ReplyWithArray(ctx, 3);

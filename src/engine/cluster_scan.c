@@ -81,6 +81,7 @@ static void scanning_answer(struct cluster *cluster, struct scanning *scanning,
         event.scanned.peer = scanning->peer;
         event.scanned.err = scanning->part.err;
         event.scanned.cursor = part->to;
+        event.scanned.table = scanning->table_id;
         event.scanned.done_permille = done_permille(cluster, part->to);
         event.scanned.state = buffer_view(&scanning->part);
         event.scanned.positions = positions.items;

@@ -62,12 +62,30 @@ static bool is_holes(const redisReply *reply)
                reply->len <= (size_t)WORLD_HOLE_LEN * WORLD_HOLES_MAX;
 }
 
+/* [origin, table, cursor, position] as texts, or nothing. */
+static void resume_read(const redisReply *reply, struct world_event *event)
+{
+        uint64_t number[4];
+        if (!is_array(reply, COUNT_OF(number)))
+                return;
+        for (size_t i = 0; i < COUNT_OF(number); i++) {
+                if (reply->element[i]->type != REDIS_REPLY_STRING ||
+                    !digits_parse(text_of(reply->element[i]), UINT64_MAX, &number[i]))
+                        return;
+        }
+        if (number[0] > TOPOLOGY_REGION_ID_MAX)
+                return;
+        event->redis_up.resume_of = (region_id)number[0];
+        event->redis_up.resume = (struct world_resume){number[1], number[2], number[3]};
+}
+
 enum reply_kind reply_positions(const redisReply *reply, region_id *ret_origin,
                                 struct world_event *ret_event, struct positions *ret_positions)
 {
         if (reply->type == REDIS_REPLY_ERROR)
                 return REPLY_REFUSED;
-        if (!is_array(reply, 7) || !vector_read(reply->element[5], ret_positions) ||
+        bool resumes = is_array(reply, 8);
+        if ((!resumes && !is_array(reply, 7)) || !vector_read(reply->element[5], ret_positions) ||
             !is_holes(reply->element[6]))
                 return REPLY_STRANGE;
         for (size_t i = 0; i < 5; i++) {
@@ -84,6 +102,8 @@ enum reply_kind reply_positions(const redisReply *reply, region_id *ret_origin,
         ret_event->redis_up.positions = ret_positions->items;
         ret_event->redis_up.count = ret_positions->count;
         ret_event->redis_up.holes = text_of(reply->element[6]);
+        if (resumes)
+                resume_read(reply->element[7], ret_event);
         return REPLY_GOOD;
 }
 
@@ -163,6 +183,7 @@ enum reply_kind reply_scan(const redisReply *reply, struct world_event *ret_even
         ret_event->scanned.err = ERR_NONE;
         ret_event->scanned.cursor = cursor;
         ret_event->scanned.done_permille = keyspace_scan_permille(cursor);
+        ret_event->scanned.table = keyspace_state_table(text_of(reply->element[2]));
         ret_event->scanned.state = text_of(reply->element[2]);
         ret_event->scanned.positions = ret_positions->items;
         ret_event->scanned.position_count = ret_positions->count;

@@ -70,6 +70,8 @@ enum err keyspace_merge(struct keyspace *keyspace, const struct crdt_native *nat
         struct entry *entry = entry_get(keyspace, delta->name);
         if (entry == NULL)
                 return ERR_NOMEM;
+        if (transfer_told(keyspace, entry, delta))
+                return ERR_NONE;
         bool asked = keyspace->found != NULL && !keyspace->quiet &&
                      delta->stamp.origin != keyspace->config.origin;
         struct crdt_conflict found = {0};

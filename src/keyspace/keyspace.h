@@ -393,6 +393,7 @@ struct keyspace_result {
         uint64_t conflicts; /* content killed by a concurrent write of another type */
         uint64_t position;  /* of the origin, after the call */
         bool gap;           /* `after` is ahead of that position: nothing was read */
+        bool broken;        /* of a part: it does not follow the one before; begin anew */
 };
 
 /* Merges a batch of `origin`'s stream: all its deltas with clocks in (after, last]. Idempotent.
@@ -440,11 +441,11 @@ MUST_USE enum err keyspace_tail(struct keyspace *keyspace, uint64_t wall_ms, uin
 MUST_USE enum err keyspace_relay(const struct keyspace *keyspace, region_id origin, uint64_t after,
                                  size_t bytes_max, struct keyspace_batch *ret);
 
-/* Advances an idle stream: every own delta with a clock <= the result is in the ring, and none will
- * come. At most every two seconds it also appends a delta that tells what was known here of all
- * streams two seconds before (for the collection of tombstones: by then the log is to be synced, for
- * what is told must not be lost); *ret->nothing is false then and the delta wants to be
- * logged. Returns the position. */
+/* Advances an idle stream: every own delta with a clock <= the result is in the ring, and none
+ * will come. At most every two seconds it also appends a delta that tells what was known here of
+ * all streams two seconds before (for the collection of tombstones: by then the log is to be
+ * synced, for what is told must not be lost); *ret->nothing is false then and the delta wants to
+ * be logged. Returns the position. */
 uint64_t keyspace_heartbeat(struct keyspace *keyspace, uint64_t wall_ms,
                             struct keyspace_change *ret);
 
@@ -540,12 +541,26 @@ MUST_USE enum err keyspace_merge_state(struct keyspace *keyspace, const struct c
 void keyspace_state_names(struct bytes state, void (*each)(void *context, struct crdt_name name),
                           void *context);
 
+/* Where a transfer that broke off goes on: what the sender's next part is made from, in the table
+ * of that name. Changes of others that come meanwhile are no harm. False: none is under way. It
+ * is part of a log that is replayed from before the transfer's begin, and of no save. */
+struct keyspace_resume {
+        region_id origin; /* of the sender */
+        uint64_t table;
+        uint64_t cursor;
+        uint64_t position; /* the sender's own, at the begin */
+};
+bool keyspace_resume(const struct keyspace *keyspace, struct keyspace_resume *ret);
+
+/* The name of the table that a part is of; 0: it is damaged. */
+uint64_t keyspace_state_table(struct bytes state);
+
 /* The end of a transfer: takes over the sender's positions (those in its first part: `positions`
  * may be NULL, and is only checked not to be ahead of them), after killing what the sender had seen
  * at its begin and no longer has. ERR_REFUSED: not every part of one scan was merged in order since
- * its first; the transfer must be begun again. Since the first part no batch may have been applied:
- * a delta that the sender has seen, after the part with its key, would bring back what has died
- * there since. Cost: a walk over all keys. */
+ * its first; the transfer must be begun again. Between two parts of it batches may be applied: what
+ * the sender has seen of a key that a part has told is not applied again. Cost: a walk over all
+ * keys. */
 MUST_USE enum err keyspace_adopt(struct keyspace *keyspace, const struct crdt_native *native,
                                  const struct vector *positions, struct keyspace_result *ret);
 
@@ -591,8 +606,8 @@ MUST_USE enum err keyspace_clock_observe(struct keyspace *keyspace, uint64_t wal
 MUST_USE enum err keyspace_members(struct keyspace *keyspace, const region_id *regions,
                                    size_t count);
 
-/* `region` says that it holds our stream up to `position`: for keyspace_behind. (Tombstones wait for
- * what it tells in its own stream.) */
+/* `region` says that it holds our stream up to `position`: for keyspace_behind. (Tombstones wait
+ * for what it tells in its own stream.) */
 void keyspace_acked(struct keyspace *keyspace, region_id region, uint64_t position);
 
 /* Looks at about `steps` buckets of the table for tombstones that every member has seen, and frees

@@ -36,7 +36,8 @@ struct transfer {
         uint8_t round;
         uint8_t slice_round; /* of the key that comes in slices, as its metadata has it */
         uint64_t slice_hash; /* of its name */
-        bool slicing;
+        bool slice_open; /* some of that key is still to come */
+        bool slicing;    /* and every slice since its first has come in order */
         bool under_way; /* every part since the first has come in order */
         bool whole;     /* the last one too */
 };
@@ -210,6 +211,11 @@ uint64_t seen_solid(const struct crdt_seen *seen, region_id origin);
 
 /* A record of a life, in its place in the stream. */
 void keyspace_lived(struct keyspace *keyspace, const struct crdt_delta *delta);
+
+/* transfer.c: a part of the state that is being received has told the key with all that this change
+ * did, and what became of it since. Applied again it would bring back what has died there. */
+bool transfer_told(struct keyspace *keyspace, const struct entry *entry,
+                   const struct crdt_delta *delta);
 
 /* scan.c */
 void scan_places_free(struct keyspace *keyspace);

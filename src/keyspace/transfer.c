@@ -138,7 +138,7 @@ static void slice_follow(struct keyspace *keyspace, struct crdt *crdt, struct cr
 {
         struct transfer *transfer = &keyspace->transfer;
         if (state->mark.first) {
-                transfer->slicing = true;
+                transfer->slicing = transfer->slice_open = true;
                 transfer->slice_hash = hash;
         } else if (!transfer->slicing || transfer->slice_hash != hash ||
                    (crdt->round != transfer->slice_round && crdt->round != 0)) {
@@ -148,6 +148,33 @@ static void slice_follow(struct keyspace *keyspace, struct crdt *crdt, struct cr
                 crdt->round = transfer->slice_round;
         }
         state->begin = transfer->under_way ? &transfer->sender : NULL;
+}
+
+bool transfer_told(struct keyspace *keyspace, const struct entry *entry,
+                   const struct crdt_delta *delta)
+{
+        struct transfer *transfer = &keyspace->transfer;
+        if (!transfer->under_way || entry->round != transfer->round ||
+            delta->stamp.origin == keyspace->config.origin ||
+            !crdt_seen_covers(&transfer->sender, delta->stamp))
+                return false;
+        if (!transfer->slice_open ||
+            keyspace_name_hash(keyspace, delta->name) != transfer->slice_hash)
+                return true;
+        /* Some of the key is still to come: that one must be told from its first slice again. */
+        transfer->slicing = false;
+        return false;
+}
+
+/* The last slice, or the whole in place of it. */
+static void slice_end(struct transfer *transfer, const struct crdt *crdt,
+                      const struct crdt_state *state, uint64_t hash)
+{
+        if (state->mark.there)
+                transfer->slice_round = crdt->round;
+        if (state->mark.there ? !state->mark.last : hash != transfer->slice_hash)
+                return;
+        transfer->slicing = transfer->slice_open = false;
 }
 
 static enum err merge_key(struct keyspace *keyspace, const struct crdt_native *native,
@@ -166,13 +193,11 @@ static enum err merge_key(struct keyspace *keyspace, const struct crdt_native *n
         if (state.hll_there || crdt->hll != NULL || state.head.last[CRDT_HLL].hlc != 0)
                 env.stable = keyspace_stable(keyspace);
         enum crdt_type was = crdt_type(crdt);
+        uint64_t hash = keyspace_name_hash(keyspace, state.name);
         if (state.mark.there)
-                slice_follow(keyspace, crdt, &state, keyspace_name_hash(keyspace, state.name));
+                slice_follow(keyspace, crdt, &state, hash);
         crdt_merge(&env, crdt, &state, &part->sender);
-        if (state.mark.there) {
-                keyspace->transfer.slice_round = crdt->round;
-                keyspace->transfer.slicing = keyspace->transfer.slicing && !state.mark.last;
-        }
+        slice_end(&keyspace->transfer, crdt, &state, hash);
         ret->applied++;
         ret->conflicts += env.conflicts;
         keyspace->stats.conflicts += env.conflicts;
@@ -211,6 +236,7 @@ enum err keyspace_merge_state(struct keyspace *keyspace, const struct crdt_nativ
         transfer->next = part.to;
         transfer->under_way = transfer->under_way && err == ERR_NONE;
         transfer->whole = transfer->under_way && part.to == 0;
+        ret->broken = err == ERR_NONE && !transfer->under_way;
         ret->position = vector_get(&keyspace->seen.vector, part.sender.self);
         return err;
 }
@@ -226,6 +252,26 @@ void keyspace_state_names(struct bytes state, void (*each)(void *context, struct
         while (cursor_left(&cursor) > 0 &&
                crdt_state_decode(&cursor, CRDT_STATE_VALUES, part.hlc, &one))
                 each(context, one.name);
+}
+
+bool keyspace_resume(const struct keyspace *keyspace, struct keyspace_resume *ret)
+{
+        const struct transfer *transfer = &keyspace->transfer;
+        region_id origin = transfer->sender.self;
+        if (!transfer->under_way || transfer->whole)
+                return false;
+        *ret = (struct keyspace_resume){.origin = origin,
+                                        .table = transfer->table_id,
+                                        .cursor = transfer->next,
+                                        .position = vector_get(&transfer->sender.vector, origin)};
+        return true;
+}
+
+uint64_t keyspace_state_table(struct bytes state)
+{
+        struct part part;
+        struct cursor cursor = cursor_of(state);
+        return part_decode(&cursor, &part) == ERR_NONE ? part.table_id : 0;
 }
 
 struct absent {

@@ -25,6 +25,13 @@ static void encode_holes(const struct replication_message *message, struct buffe
         }
 }
 
+static void encode_resume(const struct replication_message *message, struct buffer *out)
+{
+        buffer_u64(out, message->resume.table);
+        buffer_u64(out, message->resume.cursor);
+        buffer_varint(out, message->resume.position);
+}
+
 void replication_message_encode(const struct replication_message *message, struct buffer *out)
 {
         buffer_u8(out, MESSAGE_VERSION);
@@ -85,6 +92,13 @@ void replication_message_encode(const struct replication_message *message, struc
                 buffer_u8(out, (uint8_t)message->part);
                 buffer_varint(out, message->last);
                 break;
+        case REPLICATION_PLACE:
+                buffer_varint(out, message->part);
+                encode_resume(message, out);
+                break;
+        case REPLICATION_RESUME:
+                encode_resume(message, out);
+                break;
         case REPLICATION_KIND_COUNT:
                 break;
         }
@@ -130,6 +144,15 @@ static void decode_slot(struct cursor *cursor, struct replication_message *ret)
 {
         ret->part = cursor_u8(cursor);
         if (ret->part >= PIECES_SLOTS)
+                cursor_fail(cursor, ERR_MALFORMED);
+}
+
+static void decode_resume(struct cursor *cursor, struct replication_message *ret)
+{
+        ret->resume.table = cursor_u64(cursor);
+        ret->resume.cursor = cursor_u64(cursor);
+        ret->resume.position = cursor_varint(cursor);
+        if (ret->resume.table == 0)
                 cursor_fail(cursor, ERR_MALFORMED);
 }
 
@@ -197,6 +220,13 @@ static void decode_fields(struct cursor *cursor, struct replication_message *ret
                 decode_slot(cursor, ret);
                 ret->last = cursor_varint_max(cursor, REPLICATION_MESSAGE_MAX);
                 break;
+        case REPLICATION_PLACE:
+                ret->part = cursor_varint(cursor);
+                decode_resume(cursor, ret);
+                break;
+        case REPLICATION_RESUME:
+                decode_resume(cursor, ret);
+                break;
         case REPLICATION_KIND_COUNT:
                 cursor_fail(cursor, ERR_MALFORMED);
                 break;
@@ -213,6 +243,7 @@ enum err replication_message_decode(struct bytes data, struct replication_messag
         ret->hole_count = 0;
         ret->origin = 0;
         ret->done = 0;
+        ret->resume = (struct world_resume){0};
         if (data.len > REPLICATION_MESSAGE_MAX)
                 return ERR_MALFORMED;
         uint8_t version = cursor_u8(&cursor);

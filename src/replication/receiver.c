@@ -79,9 +79,13 @@ void receiver_subscribe(struct replication *r, struct peer *peer)
         receiver->state = RECEIVER_OPEN;
         receiver->sub = ++r->sub_last;
         receiver->expect = receiver->position;
-        receiver->part = receiver->part_merged = 0;
+        receiver->part = receiver->part_merged = receiver->place_of = 0;
         receiver->subscribed_us = receiver->heard_us = r->now_us;
-        struct replication_message message = {.kind = REPLICATION_SUBSCRIBE};
+        struct replication_message message = {.kind = REPLICATION_RESUME, .sub = receiver->sub};
+        message.resume = receiver->resume;
+        if (receiver->resume.table != 0)
+                replication_send(r, peer, &message);
+        message = (struct replication_message){.kind = REPLICATION_SUBSCRIBE};
         message.sub = receiver->sub;
         message.after = receiver->position;
         message.whole = receiver->whole;
@@ -195,6 +199,9 @@ bool receiver_enqueue(struct replication *r, struct peer *peer,
         item->after = message->after;
         item->last = message->last;
         item->part = message->part;
+        item->resume = (struct world_resume){0};
+        if (item->state && receiver->place_of == item->part)
+                item->resume = receiver->place;
         item->synced_us = r->now_us > message->age_us ? r->now_us - message->age_us : 0;
         *receiver->tail = item;
         receiver->tail = &item->next;
@@ -222,6 +229,7 @@ static void take_batch(struct replication *r, struct peer *peer,
         }
         receiver->expect = message->last;
         receiver->transfer = false;
+        receiver->resume = (struct world_resume){0};
         if (message->last > receiver->end)
                 receiver->end = message->last;
         enqueue(r, peer, message);
@@ -288,7 +296,10 @@ void receiver_took(struct replication *r, struct peer *peer,
         if (ignore_message(r, receiver, message))
                 return;
         receiver->heard_us = r->now_us;
-        if (message->kind == REPLICATION_BATCH)
+        if (message->kind == REPLICATION_PLACE) {
+                receiver->place = message->resume;
+                receiver->place_of = message->part;
+        } else if (message->kind == REPLICATION_BATCH)
                 take_batch(r, peer, message);
         else if (message->kind == REPLICATION_STATE)
                 take_part(r, peer, message);
@@ -340,6 +351,8 @@ void receiver_merged(struct replication *r, struct peer *peer, const struct worl
                 learned(r, event);
         if (event->merged.gap)
                 receiver->position = event->merged.position;
+        if (item->state && (good || event->merged.err != ERR_BUSY))
+                receiver->resume = good ? item->resume : (struct world_resume){0};
         if (!good && item->relayed) {
                 receiver->relay_next_us = r->now_us + REPLICATION_RELAY_US;
                 stale = true;

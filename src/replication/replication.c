@@ -148,6 +148,7 @@ static void peer_remove(struct replication *r, struct peer *peer)
         pieces_stop(peer);
         peer->sender.needs_state = false;
         peer->receiver.whole = false;
+        peer->receiver.resume = (struct world_resume){0};
         peer->standing = PEER_REMOVED;
         peer->up = false;
 }
@@ -219,6 +220,7 @@ static void redis_came(struct replication *r, const struct world_event *event)
                 r->peers[i].sender.needs_state = false;
                 r->peers[i].sender.pulled = false;
                 r->peers[i].receiver.position = 0;
+                r->peers[i].receiver.resume = (struct world_resume){0};
                 r->peers[i].receiver.relayed_us = 0;
                 r->peers[i].receiver.relay_next_us = r->peers[i].receiver.relay_pull_us = 0;
         }
@@ -236,6 +238,9 @@ static void redis_came(struct replication *r, const struct world_event *event)
                 else if (peer != NULL)
                         peer->receiver.position = position->hlc;
         }
+        struct peer *broken = peer_by_region(r, event->redis_up.resume_of);
+        if (broken != NULL)
+                broken->receiver.resume = event->redis_up.resume;
         r->serve_us = r->now_us + REPLICATION_WAIT_US;
         r->redis_up = true;
         for (size_t i = 0; i < r->peer_count; i++)
@@ -257,6 +262,8 @@ static void message_take(struct replication *r, struct peer *peer,
 {
         if (message->kind == REPLICATION_SUBSCRIBE)
                 sender_subscribed(r, peer, message);
+        else if (message->kind == REPLICATION_RESUME)
+                sender_resume_asked(r, peer, message);
         else if (message->kind == REPLICATION_ACK)
                 sender_acked(r, peer, message);
         else if (message->kind == REPLICATION_FETCH)

@@ -25,6 +25,10 @@
  * stream: where it has what we have not, its whole state is asked for first (PULL); where it lacks
  * what we have, it gets ours. When all have told and nothing is missing, the hole is closed.
  *
+ * A state transfer that breaks off goes on behind the last part that was merged (PLACE, RESUME),
+ * also after a restart of either daemon, or of the receiving Redis where its log holds the parts;
+ * after a restart of the sending Redis, or when that got content by a pull, it begins again.
+ *
  * The way round: an origin that is silent for a second is asked for at the others (relay.c).
  *
  * A region that was removed from the topology is heard no more (replication_members).
@@ -129,7 +133,7 @@ struct replication_counters {
         uint64_t batches_sent, batches_merged, bytes_sent, bytes_merged;
         uint64_t subscribes, gaps, transfers_sent, transfers_received, pulls, stale, malformed;
         uint64_t window_full;
-        uint64_t fetches, relayed, closed, pieces_sent;
+        uint64_t fetches, relayed, closed, pieces_sent, resumed;
 };
 struct replication_counters replication_counters(const struct replication *replication);
 

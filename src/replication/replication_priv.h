@@ -26,6 +26,9 @@ enum replication_kind {
         REPLICATION_RELAYED,   /* sub origin after last live gap age_us [holes] data */
         REPLICATION_PIECE,     /* sub part after last data: of a longer message */
         REPLICATION_GOT,       /* sub part last: of that one, so far */
+        REPLICATION_PLACE,     /* sub part resume: where a transfer goes on behind that part */
+        REPLICATION_RESUME,    /* sub resume: where a transfer goes on, if that subscription makes
+                                * one due; older builds drop these two, and begin at the start */
         REPLICATION_KIND_COUNT,
 };
 
@@ -54,7 +57,8 @@ struct replication_message {
         size_t hole_count;
         struct world_position positions[REPLICATION_POSITIONS_MAX];
         size_t position_count;
-        struct bytes data; /* borrowed */
+        struct world_resume resume; /* PLACE, RESUME */
+        struct bytes data;          /* borrowed */
 };
 
 void replication_message_encode(const struct replication_message *message, struct buffer *out);
@@ -89,7 +93,10 @@ struct sender {
         uint64_t part;     /* of the last state part sent */
         uint64_t part_end; /* the last of the scan under way; 0: not sent yet */
         uint64_t cursor;
-        uint64_t scan_position; /* ours, from the vector at the scan's begin */
+        uint64_t scan_position;    /* ours, from the vector at the scan's begin */
+        struct world_resume asked; /* where the scan is to go on; table 0: nowhere */
+        uint64_t asked_sub;        /* by that subscription */
+        bool resuming;             /* the next part must be of the table that was asked for */
         struct world_position vector[REPLICATION_POSITIONS_MAX];
         size_t vector_count;
         bool tail_out, tail_stale;
@@ -112,7 +119,8 @@ struct receiver_item {
         struct receiver_item *next;
         bool state, end, relayed;
         uint64_t after, last, part;
-        uint64_t synced_us; /* nothing older than that can be missing once it is merged */
+        struct world_resume resume; /* behind this part */
+        uint64_t synced_us;         /* nothing older than that can be missing once it is merged */
         struct world_position *positions; /* behind the data; NULL where not `end` */
         size_t position_count;
         struct bytes data;
@@ -141,6 +149,9 @@ struct receiver {
         struct receiver_item *first, **tail;
         size_t count;
         uint64_t bytes;
+        struct world_resume resume; /* of a transfer that broke off */
+        struct world_resume place;  /* as told of the part `place_of` */
+        uint64_t place_of;
         bool merging, merge_stale;
         struct receiver_item *merged; /* under way at Redis */
 
@@ -273,6 +284,8 @@ bool receiver_enqueue(struct replication *r, struct peer *peer,
 
 void sender_stop(struct sender *sender);
 void sender_redis_down(struct replication *r, struct peer *peer);
+void sender_resume_asked(struct replication *r, struct peer *peer,
+                         const struct replication_message *message);
 void sender_subscribed(struct replication *r, struct peer *peer,
                        const struct replication_message *message);
 void sender_acked(struct replication *r, struct peer *peer,

@@ -80,10 +80,35 @@ static void sender_go(struct replication *r, struct peer *peer)
         }
 }
 
+/* What a peer had of our stream when it subscribed. */
+static struct holdings told_of(const struct replication *r, const struct sender *sender)
+{
+        return (struct holdings){r->config.self, sender->from, sender->holes, sender->hole_count};
+}
+
+/* True where we have what the peer lacks, and the stream does not carry: a part of our tail that
+ * was lost and has come back. */
+static bool needs_state(const struct replication *r, const struct sender *sender)
+{
+        return (r->config.bugs & REPLICATION_BUG_NO_REFILL) == 0 &&
+               holes_fillable(told_of(r, sender), replication_own(r, r->config.self));
+}
+
+/* Goes on where the peer says: in front of what our Redis has pulled since there is no way back. */
+static void begin_resumed(struct replication *r, struct sender *sender)
+{
+        sender->cursor = sender->asked.cursor;
+        sender->scan_position = sender->asked.position;
+        sender->vector[0] = (struct world_position){r->config.self, sender->asked.position};
+        sender->vector_count = 1;
+        sender->resuming = true;
+}
+
 static void begin_scan(struct replication *r, struct peer *peer)
 {
         struct sender *sender = &peer->sender;
         sender->state = SENDER_SCAN;
+        sender->resuming = false;
         sender->cursor = 0;
         sender->vector_count = 0;
         sender->scan_position = 0;
@@ -91,6 +116,10 @@ static void begin_scan(struct replication *r, struct peer *peer)
         sender->scan_stale = sender->scan_out;
         sender->tail_stale = sender->tail_out;
         r->counters.transfers_sent++;
+        if (sender->asked.table != 0 && sender->asked_sub == sender->sub && !sender->needs_state &&
+            !needs_state(r, sender))
+                begin_resumed(r, sender);
+        sender->asked_sub = 0;
         sender_go(r, peer);
 }
 
@@ -116,20 +145,6 @@ static void tell_acked(struct replication *r, struct peer *peer, uint64_t positi
         outbox_push(r->outbox, &effect);
 }
 
-/* What a peer had of our stream when it subscribed. */
-static struct holdings told_of(const struct replication *r, const struct sender *sender)
-{
-        return (struct holdings){r->config.self, sender->from, sender->holes, sender->hole_count};
-}
-
-/* True where we have what the peer lacks, and the stream does not carry: a part of our tail that
- * was lost and has come back. */
-static bool needs_state(const struct replication *r, const struct sender *sender)
-{
-        return (r->config.bugs & REPLICATION_BUG_NO_REFILL) == 0 &&
-               holes_fillable(told_of(r, sender), replication_own(r, r->config.self));
-}
-
 /* Asks a peer that holds our lost tail for its whole state. A request that stands is left alone:
  * two that lost a tail ask each other, and each request is a subscription, which would call forth
  * the next one for ever. */
@@ -147,6 +162,15 @@ static void begin_pull(struct replication *r, struct peer *peer)
         r->counters.pulls++;
         receiver->whole = true;
         receiver_subscribe(r, peer);
+}
+
+/* Comes before its subscription. */
+void sender_resume_asked(struct replication *r, struct peer *peer,
+                         const struct replication_message *message)
+{
+        (void)r;
+        peer->sender.asked = message->resume;
+        peer->sender.asked_sub = message->sub;
 }
 
 void sender_subscribed(struct replication *r, struct peer *peer,
@@ -359,6 +383,17 @@ static void keep_vector(struct replication *r, struct sender *sender,
                 r->own_position = sender->scan_position;
 }
 
+static void send_place(struct replication *r, struct peer *peer, const struct world_event *event)
+{
+        struct replication_message message = {.kind = REPLICATION_PLACE, .sub = peer->sender.sub};
+        if (event->scanned.cursor == 0 || event->scanned.table == 0)
+                return;
+        message.part = peer->sender.part;
+        message.resume = (struct world_resume){event->scanned.table, event->scanned.cursor,
+                                               peer->sender.scan_position};
+        replication_send(r, peer, &message);
+}
+
 static void send_part(struct replication *r, struct peer *peer, const struct world_event *event)
 {
         struct sender *sender = &peer->sender;
@@ -373,6 +408,7 @@ static void send_part(struct replication *r, struct peer *peer, const struct wor
                        sender->vector_count * sizeof sender->vector[0]);
                 message.position_count = sender->vector_count;
         }
+        send_place(r, peer, event);
         size_t len = replication_send(r, peer, &message);
         flight_add(sender, true, message.part, len);
 }
@@ -386,10 +422,13 @@ void sender_scanned(struct replication *r, struct peer *peer, const struct world
                 sender_go(r, peer);
                 return;
         }
-        if (event->scanned.err != ERR_NONE) {
+        bool strange = sender->resuming && event->scanned.table != sender->asked.table;
+        if (event->scanned.err != ERR_NONE || strange) {
                 begin_scan(r, peer);
                 return;
         }
+        r->counters.resumed += sender->resuming;
+        sender->resuming = false;
         if (sender->cursor == 0)
                 keep_vector(r, sender, event);
         sender->cursor = event->scanned.cursor;

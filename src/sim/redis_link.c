@@ -40,6 +40,12 @@ static void tell_host(struct sim_redis *redis, struct host *host)
         event.redis_up.incarnation = redis->incarnation;
         event.redis_up.recovered = keyspace_recovered(redis->keyspace);
         event.redis_up.first = keyspace_first(redis->keyspace);
+        struct keyspace_resume resume;
+        if (keyspace_resume(redis->keyspace, &resume)) {
+                event.redis_up.resume_of = resume.origin;
+                event.redis_up.resume =
+                        (struct world_resume){resume.table, resume.cursor, resume.position};
+        }
         struct buffer holes;
         buffer_init(&holes, &sim->heap);
         keyspace_holes_encode(redis->keyspace, &holes);
@@ -193,6 +199,8 @@ static enum err merge_state(struct sim_redis *redis, const struct world_effect *
                                             effect->merge.data, result);
         if (err == ERR_NONE)
                 redis_log(redis, LOG_STATE, 0, 0, NULL, effect->merge.data);
+        if (err == ERR_NONE && result->broken)
+                err = ERR_INVALID;
         if (err != ERR_NONE || !effect->merge.state_end)
                 return err;
         struct vector vector;
@@ -284,6 +292,7 @@ static void take_scan(struct sim_redis *redis, struct host *host, const struct w
                    "scan");
         struct parcel *parcel = parcel_new(sim, &event, buffer_view(&state));
         parcel->event.scanned.state = bytes_of(parcel->bytes, parcel->len);
+        parcel->event.scanned.table = keyspace_state_table(parcel->event.scanned.state);
         parcel->event.scanned.positions = parcel->positions;
         parcel->event.scanned.position_count = positions_of(&run->vector, parcel->positions);
         buffer_fini(&state);

@@ -134,6 +134,14 @@ struct world_postgres {
         uint64_t gate_until_us; /* 0: it is closed */
 };
 
+/* Where a state transfer goes on: a cursor into the table of that name, at a sender whose position
+ * was that when it began. */
+struct world_resume {
+        uint64_t table; /* 0: nowhere */
+        uint64_t cursor;
+        uint64_t position;
+};
+
 struct world_event {
         enum world_event_kind kind;
         bool more; /* MESSAGE, REQUEST, REQUEST_GONE: another event follows at once, to which the
@@ -187,6 +195,8 @@ struct world_event {
                                             * an older incarnation is lost here, if a peer saw it */
                         uint64_t first;     /* first own clock of this incarnation; 0: none yet */
                         struct bytes holes; /* below the positions: see WORLD_HOLE_LEN */
+                        region_id resume_of; /* whose state it was getting; 0: nobody's */
+                        struct world_resume resume;
                 } redis_up;
                 struct {
                         node_id peer;     /* as asked */
@@ -212,6 +222,7 @@ struct world_event {
                         const struct world_position *positions; /* taken when the scan began; */
                         size_t position_count;                  /* with every part, or the first */
                         uint32_t done_permille;                 /* of all keys, about */
+                        uint64_t table;                         /* of which `cursor` is */
                         enum err err;
                 } scanned;
                 struct world_postgres postgres; /* SEEN */

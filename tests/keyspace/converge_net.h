@@ -1,5 +1,5 @@
 /* converge_net.h - how changes travel in random histories, and what goes wrong: late and repeated
- * batches, state transfers, restarts, crashes, a region that is removed. Part of test_converge.c. */
+ * batches, state transfers, restarts, crashes, a removed region. In test_converge.c. */
 #ifndef MERIDIAN_TESTS_KEYSPACE_CONVERGE_NET_H
 #define MERIDIAN_TESTS_KEYSPACE_CONVERGE_NET_H
 
@@ -113,6 +113,24 @@ static void ship_late(struct world *world)
                 hand_over(world, batch);
 }
 
+/* The transfer is broken off for a while, and the streams go on meanwhile, also the sender's, by
+ * way of others. Nothing begins another transfer. */
+static void streams_go_on(struct world *world, unsigned to)
+{
+        unsigned from = (unsigned)rng_below(&world->rng, world->count);
+        struct keyspace *source = world->replicas[from].keyspace;
+        struct keyspace_batch read;
+        if (from == to || apart(world, from, to))
+                return;
+        reserve(world, &world->replicas[from]);
+        uint64_t after =
+                vector_get(keyspace_positions(world->replicas[to].keyspace), (region_id)(from + 1));
+        CHECK(keyspace_tail(source, wall(world, &world->replicas[from]), after, 1 << 20, &read) ==
+              ERR_NONE);
+        if (!read.gap)
+                ship(world, from, to);
+}
+
 static void transfer(struct world *world, unsigned from, unsigned to, bool busy)
 {
         struct replica *source = &world->replicas[from];
@@ -140,6 +158,10 @@ static void transfer(struct world *world, unsigned from, unsigned to, bool busy)
                 DEMAND(world, err == ERR_NONE);
                 agree(world, target);
                 buffer_fini(&part);
+                if (result.broken)
+                        return;
+                if (busy && cursor != 0 && rng_chance(&world->rng, 300))
+                        streams_go_on(world, to);
         } while (cursor != 0);
         if (busy && rng_chance(&world->rng, 100))
                 return; /* broken off before its end */

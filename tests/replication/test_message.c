@@ -41,6 +41,8 @@ static const struct replication_message samples[] = {
         {.kind = REPLICATION_ACK, .sub = 5, .last = 300, .part = 2},
         {.kind = REPLICATION_PIECE, .sub = 8, .part = 1, .last = 9, .data = BYTES_INIT("piece")},
         {.kind = REPLICATION_GOT, .sub = 8, .part = 1, .last = 5},
+        {.kind = REPLICATION_PLACE, .sub = 9, .part = 3, .resume = {UINT64_MAX, 1, 700}},
+        {.kind = REPLICATION_RESUME, .sub = 9, .resume = {5, UINT64_MAX, 0}},
         {.kind = REPLICATION_STATE, .sub = 6, .part = 1, .done = 999, .data = BYTES_INIT("state")},
         {.kind = REPLICATION_STATE,
          .sub = 6,
@@ -106,7 +108,7 @@ static void test_nonsense(void **state)
         } rows[] = {
                 {"\x01\x01\x00", 3, ERR_VERSION, "another version"},
                 {"\x03\x00\x00", 3, ERR_MALFORMED, "kind 0"},
-                {"\x03\x0c\x00", 3, ERR_MALFORMED, "a kind beyond the last"},
+                {"\x03\x0e\x00", 3, ERR_MALFORMED, "a kind beyond the last"},
                 {"\x03\x03\x01\x05\x02", 5, ERR_MALFORMED, "a flag that is neither"},
                 {"\x03\x03\x01\x05\x00\x01\x01\x00\x09\x09", 10, ERR_MALFORMED, "an empty hole"},
                 {"\x03\x03\x01\x05\x00\x89\x01", 7, ERR_MALFORMED, "too many holes"},

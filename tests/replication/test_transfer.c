@@ -20,8 +20,9 @@ static struct heap heap;
 static struct outbox outbox;
 static struct replication *replication;
 static uint64_t now_us;
-static uint64_t sub_of[4]; /* our subscription to each region */
-static uint64_t fetch_sub; /* of the question asked last */
+static uint64_t sub_of[4];                 /* our subscription to each region */
+static uint64_t fetch_sub;                 /* of the question asked last */
+static struct replication_message resumed; /* what was asked to go on last, of anybody */
 
 static void step(struct world_event *event)
 {
@@ -39,6 +40,8 @@ static void step(struct world_event *event)
                 assert_in_range(effect->send.peer, 2, 3);
                 if (message.kind == REPLICATION_SUBSCRIBE)
                         sub_of[effect->send.peer] = message.sub;
+                if (message.kind == REPLICATION_RESUME)
+                        resumed = message;
                 if (message.kind == REPLICATION_FETCH)
                         fetch_sub = message.sub;
         }
@@ -66,6 +69,7 @@ static int setup(void **state)
         struct replication_config config = {
                 .self = 1, .peers = peers, .peer_count = 2, .window_bytes = WINDOW};
         now_us = START_US;
+        resumed = (struct replication_message){0};
         replication = replication_new(&heap, &config);
         assert_non_null(replication);
         for (node_id i = 2; i <= 3; i++) {
@@ -206,6 +210,112 @@ static const struct world_effect *effect_of(enum world_effect_kind kind)
                 if (outbox.items[i].kind == kind)
                         return &outbox.items[i];
         return NULL;
+}
+
+static void link_of(node_id peer, bool up)
+{
+        struct world_event event = {.kind = up ? WORLD_PEER_UP : WORLD_PEER_DOWN};
+        event.peer.peer = peer;
+        step(&event);
+}
+
+static void placed_part(node_id peer, uint64_t number, uint64_t cursor)
+{
+        said(peer, &(struct replication_message){.kind = REPLICATION_PLACE,
+                                                 .sub = sub_of[peer],
+                                                 .part = number,
+                                                 .resume = {77, cursor, 90}});
+        part(peer, number, false);
+}
+
+/* It asks to go on behind what was merged, and no more after a refusal, or when its stream runs. */
+static void test_a_transfer_goes_on_behind_what_was_merged(void **state)
+{
+        (void)state;
+        placed_part(2, 1, 11);
+        merged(2, 0);
+        placed_part(2, 2, 22);
+        merged(2, 0);
+        placed_part(2, 3, 33);
+        assert_int_equal(resumed.resume.table, 0);
+        link_of(2, false);
+        merged(2, 0); /* was at Redis when the link broke */
+        link_of(2, true);
+        assert_int_equal(resumed.resume.table, 77);
+        assert_int_equal(resumed.resume.cursor, 33);
+        assert_int_equal(resumed.resume.position, 90);
+        assert_int_equal(resumed.sub, sub_of[2]);
+        resumed = (struct replication_message){0};
+        placed_part(2, 1, 44);
+        struct world_event event = {.kind = WORLD_REDIS_MERGED};
+        event.merged.origin = 2;
+        event.merged.err = ERR_INVALID; /* the parts do not follow each other */
+        step(&event);
+        link_of(2, false);
+        link_of(2, true);
+        assert_int_equal(resumed.resume.table, 0);
+}
+
+/* Our Redis came back, and knows from its log what it had merged. */
+static void test_a_transfer_goes_on_after_a_restart(void **state)
+{
+        (void)state;
+        struct world_event down = {.kind = WORLD_REDIS_DOWN};
+        step(&down);
+        struct world_event event = {.kind = WORLD_REDIS_UP};
+        event.redis_up.resume_of = 3;
+        event.redis_up.resume = (struct world_resume){5, 6, 7};
+        step(&event);
+        assert_int_equal(resumed.sub, sub_of[3]);
+        assert_int_equal(resumed.resume.cursor, 6);
+        part(3, 1, true);
+        merged(3, 90);
+        resumed = (struct replication_message){0};
+        link_of(3, false);
+        link_of(3, true);
+        assert_int_equal(resumed.resume.table, 0);
+}
+
+static const struct world_effect *scanned(uint64_t table, uint64_t cursor)
+{
+        struct world_event event = {.kind = WORLD_REDIS_SCANNED};
+        event.scanned.peer = 2;
+        event.scanned.table = table;
+        event.scanned.cursor = cursor;
+        event.scanned.state = BYTES("part");
+        step(&event);
+        return effect_of(WORLD_REDIS_SCAN);
+}
+
+/* We are the sender: from the cursor on, if it is of the table that we have; else from the begin.
+ * */
+static void test_a_sender_goes_on(void **state)
+{
+        (void)state;
+        for (uint64_t table = 77; table <= 78; table++) {
+                struct world_event gap = {.kind = WORLD_REDIS_TAILED};
+                link_of(2, false);
+                link_of(2, true);
+                said(3, &(struct replication_message){.kind = REPLICATION_SUBSCRIBE, .sub = 4});
+                said(2, &(struct replication_message){
+                                .kind = REPLICATION_RESUME, .sub = table, .resume = {77, 33, 90}});
+                said(2, &(struct replication_message){.kind = REPLICATION_SUBSCRIBE, .sub = table});
+                gap.tailed.peer = 2;
+                gap.tailed.gap = true;
+                if (table == 78)
+                        step(&gap); /* of the stream that broke off */
+                step(&gap);
+                const struct world_effect *scan = effect_of(WORLD_REDIS_SCAN);
+                assert_non_null(scan);
+                CHECK(scan != NULL);
+                assert_int_equal(scan->scan.cursor, 33);
+                scan = scanned(table, 44);
+                assert_non_null(scan);
+                CHECK(scan != NULL);
+                assert_int_equal(scan->scan.cursor, table == 77 ? 44 : 0);
+                scanned(table, 0);
+        }
+        assert_int_equal(replication_counters(replication).resumed, 1);
 }
 
 static void remove_3(void)
@@ -412,6 +522,9 @@ int main(void)
                 CASE(test_a_state_waits_for_what_is_at_redis),
                 CASE(test_a_transfer_that_breaks_off_frees_the_way),
                 CASE(test_what_goes_round_does_not_come_between),
+                CASE(test_a_transfer_goes_on_behind_what_was_merged),
+                CASE(test_a_transfer_goes_on_after_a_restart),
+                CASE(test_a_sender_goes_on),
                 CASE(test_a_removed_region_is_not_heard),
                 CASE(test_what_a_removed_region_left_comes_as_a_state),
                 CASE(test_a_part_that_is_relayed_is_as_old_as_it_is),

@@ -1,5 +1,5 @@
 """State transfers between real servers: large keys go in slices, whatever happens between them."""
-from harness import check, check_equal, same_everywhere
+from harness import check, check_equal, same_everywhere, settle_pair
 
 MEMBERS = 6000
 PART_MAX = 160 << 10
@@ -18,8 +18,8 @@ def fill(region, first=0, count=MEMBERS):
         pipe.execute()
 
 
-def scan(source, cursor):
-    cursor, positions, state = source.run("MERIDIAN.SCAN", cursor, 262144)
+def scan(source, cursor, bytes_max=262144):
+    cursor, positions, state = source.run("MERIDIAN.SCAN", cursor, bytes_max)
     return int(cursor), positions, state
 
 
@@ -84,4 +84,44 @@ def clients_go_on_between_slices(place):
     check_equal(target.content(), before, "after the log was replayed")
 
 
-ALL = [large_keys_go_in_slices, clients_go_on_between_slices]
+def a_transfer_goes_on_after_a_restart(place):
+    source, target, third = place.region(1), place.region(2), place.region(3)
+    fill(source, count=2000)
+    for i in range(3000):
+        third.run("SADD", f"key{i}", "goes", "stays")
+    settle_pair(third, source)
+    with source.client.pipeline(transaction=False) as pipe:
+        for i in range(3000):
+            pipe.execute_command("SREM", f"key{i}", "goes")
+        pipe.execute()
+    cursor, parts = 0, 0
+    while parts < 6:
+        cursor, _, state = scan(source, cursor, 20000)
+        check_equal(target.run("MERIDIAN.MERGESTATE", state), b"OK", "a part")
+        parts += 1
+    settle_pair(third, target)  # the link to the sender is cut; the streams of others go on
+    resume = [int(word) for word in target.run("MERIDIAN.POSITIONS")[7]]
+    check_equal((resume[0], resume[2]), (1, cursor), "where it goes on")
+    target.kill()
+    target.start()
+    after = [int(word) for word in target.run("MERIDIAN.POSITIONS")[7]]
+    check_equal(after, resume, "where it goes on after a restart")
+    for i in range(500):
+        source.run("SET", f"later{i}", "x")  # the sender's table grows
+    cursor, rest = after[2], 0
+    while cursor != 0:
+        cursor, _, state = scan(source, cursor, 20000)
+        reply = target.run("MERIDIAN.MERGESTATE", state, *(["END", 1, after[3]] if cursor == 0 else []))
+        check(not isinstance(reply, str), f"MERGESTATE said {reply!r}")
+        rest += 1
+    check(rest > 3, f"{rest} parts were left")
+    check_equal(len(target.run("MERIDIAN.POSITIONS")), 7, "nothing is under way")
+    settle_pair(source, target)
+    for region in (source, target):
+        settle_pair(region, third)
+    same_everywhere([source, target, third], "after a transfer that went on")
+    reply = target.run("MERIDIAN.MERGESTATE", scan(source, 12, 20000)[2])
+    check("BROKEN" in reply, f"a part from nowhere: {reply!r}")
+
+
+ALL = [a_transfer_goes_on_after_a_restart, large_keys_go_in_slices, clients_go_on_between_slices]
