@@ -243,21 +243,33 @@ static struct bytes page_make(struct buffer *out, bool *ret_cut, char refused[FL
         return buffer_view(out);
 }
 
+/* A page and what is known of it. */
+struct made {
+        struct buffer out;
+        struct bytes page;
+        struct board board;
+        char refused[FLAG_WHY_SIZE];
+        bool cut;
+};
+
+static void made_init(struct made *made, size_t config_count)
+{
+        buffer_init(&made->out, &heap);
+        made->page = page_make(&made->out, &made->cut, made->refused, config_count);
+        assert_int_equal(board_open(made->page, &made->board), ERR_NONE);
+        assert_int_equal(made->board.lists[BOARD_FLAGS].count, 2);
+}
+
 static void test_page(void **state)
 {
-        struct buffer out;
-        struct board board;
+        struct made made = {.cut = true};
         struct bytes value;
         struct board_service service;
-        char refused[FLAG_WHY_SIZE];
-        bool cut = true;
         (void)state;
-        buffer_init(&out, &heap);
-        struct bytes page = page_make(&out, &cut, refused, 10);
-        assert_false(cut);
-        assert_non_null(strstr(refused, "global:flag/bad"));
-        assert_int_equal(board_open(page, &board), ERR_NONE);
-        assert_int_equal(board.lists[BOARD_FLAGS].count, 2);
+        made_init(&made, 10);
+        struct board board = made.board;
+        assert_false(made.cut);
+        assert_non_null(strstr(made.refused, "global:flag/bad"));
         assert_true(board_find(&board, BOARD_FLAGS, BYTES("b"), &value));
         struct flag_client client = {0};
         assert_true(flag_evaluate(value, &client).on);
@@ -273,25 +285,18 @@ static void test_page(void **state)
         assert_true(board_service_at(&board, first + 2, &service));
         assert_true(bytes_equal(service.name, BYTES("payment")));
         assert_false(board_service_at(&board, first + 3, &service));
-        buffer_fini(&out);
+        buffer_fini(&made.out);
 }
 
 static void test_page_full(void **state)
 {
-        struct buffer out;
-        struct board board;
-        char refused[FLAG_WHY_SIZE];
-        bool cut = false;
+        struct made made = {.cut = false};
         (void)state;
-        buffer_init(&out, &heap);
-        struct bytes page = page_make(&out, &cut, refused, 2500);
-        assert_true(cut);
-        assert_true(page.len <= BOARD_BYTES_MAX);
-        assert_int_equal(board_open(page, &board), ERR_NONE);
-        assert_true(board.cut);
-        assert_int_equal(board.lists[BOARD_FLAGS].count, 2);
-        assert_true(board.lists[BOARD_CONFIG].count > 1000);
-        buffer_fini(&out);
+        made_init(&made, 2500);
+        assert_true(made.cut && made.board.cut);
+        assert_true(made.page.len <= BOARD_BYTES_MAX);
+        assert_true(made.board.lists[BOARD_CONFIG].count > 1000);
+        buffer_fini(&made.out);
 }
 
 static void look_at_all(struct bytes page)
@@ -313,25 +318,21 @@ static void look_at_all(struct bytes page)
 
 static void test_page_damaged(void **state)
 {
-        struct buffer out;
-        struct board board;
-        char refused[FLAG_WHY_SIZE];
-        bool cut = false;
+        struct made made = {.cut = false};
         (void)state;
-        buffer_init(&out, &heap);
-        struct bytes page = page_make(&out, &cut, refused, 3);
-        for (size_t len = 0; len < page.len; len++) {
+        made_init(&made, 3);
+        for (size_t len = 0; len < made.page.len; len++) {
                 struct bytes copy;
-                assert_true(heap_copy(&heap, bytes_of(page.ptr, len), &copy));
-                assert_int_not_equal(board_open(copy, &board), ERR_NONE);
+                assert_true(heap_copy(&heap, bytes_of(made.page.ptr, len), &copy));
+                assert_int_not_equal(board_open(copy, &made.board), ERR_NONE);
                 heap_free_bytes(&heap, copy);
         }
-        for (size_t bit = 0; bit < out.len * 8; bit++) {
-                out.ptr[bit / 8] ^= (uint8_t)(1u << bit % 8);
-                look_at_all(buffer_view(&out));
-                out.ptr[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        for (size_t bit = 0; bit < made.out.len * 8; bit++) {
+                made.out.ptr[bit / 8] ^= (uint8_t)(1u << bit % 8);
+                look_at_all(buffer_view(&made.out));
+                made.out.ptr[bit / 8] ^= (uint8_t)(1u << bit % 8);
         }
-        buffer_fini(&out);
+        buffer_fini(&made.out);
 }
 
 int main(void)

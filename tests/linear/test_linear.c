@@ -157,54 +157,69 @@ static void test_transactions(void **state)
         history_reset();
 }
 
+/* Owner 1 is granted the lock by token 5 in a call from 1 to 2, where not `alone`; then what is told. */
 static void test_locks(void **state)
 {
+        static const struct {
+                const char *why;
+                enum linear_verdict verdict;
+                bool alone;
+                struct {
+                        uint64_t called, returned;
+                        enum linear_lock_op kind;
+                        uint64_t owner;
+                        uint64_t token;
+                } told[4]; /* `called` 0: the end */
+        } rows[] = {
+                {"one after the other",
+                 LINEAR_GOOD,
+                 false,
+                 {{3, 4, LINEAR_HELD, 2, 0},
+                  {5, 6, LINEAR_RELEASED, 1, 5},
+                  {7, 8, LINEAR_GRANTED, 2, 6}}},
+                {"a token is used twice", LINEAR_BAD, false, {{3, 4, LINEAR_GRANTED, 2, 5}}},
+                {"a token falls", LINEAR_BAD, false, {{3, 4, LINEAR_GRANTED, 2, 4}}},
+                {"a lease may end", LINEAR_GOOD, false, {{3, 4, LINEAR_GRANTED, 2, 6}}},
+                {"but not while its owner is sure of it",
+                 LINEAR_BAD,
+                 false,
+                 {{3, 4, LINEAR_GRANTED, 2, 6}, {5, 5, LINEAR_USE, 1, 5}}},
+                {"the grant may come after the use",
+                 LINEAR_GOOD,
+                 false,
+                 {{3, 6, LINEAR_GRANTED, 2, 6}, {5, 5, LINEAR_USE, 1, 5}}},
+                {"the answer was lost, it asks again",
+                 LINEAR_GOOD,
+                 true,
+                 {{1, NEVER, LINEAR_GRANTED, 1, 0},
+                  {3, 4, LINEAR_HELD, 2, 0},
+                  {5, 6, LINEAR_GRANTED, 1, 5},
+                  {7, 7, LINEAR_USE, 1, 5}}},
+                {"its lease ended, it asked again, the answer was lost",
+                 LINEAR_GOOD,
+                 false,
+                 {{3, NEVER, LINEAR_GRANTED, 1, 0}, {5, 6, LINEAR_USE, 1, 7}}},
+                {"it asked again, the answer was lost",
+                 LINEAR_GOOD,
+                 false,
+                 {{3, NEVER, LINEAR_GRANTED, 1, 0}, {5, 6, LINEAR_USE, 1, 5}}},
+                {"refused, and nobody has it", LINEAR_BAD, true, {{3, 4, LINEAR_HELD, 2, 0}}},
+                {"released by somebody else", LINEAR_BAD, false, {{3, 4, LINEAR_RELEASED, 2, 5}}},
+                {"a token of a forced release is used again",
+                 LINEAR_BAD,
+                 false,
+                 {{3, 4, LINEAR_BROKEN, 9, 6}, {5, 6, LINEAR_GRANTED, 2, 6}}},
+        };
         (void)state;
         history_reset();
-        lock(1, 2, LINEAR_GRANTED, 1, 5);
-        lock(3, 4, LINEAR_HELD, 2, 0);
-        lock(5, 6, LINEAR_RELEASED, 1, 5);
-        lock(7, 8, LINEAR_GRANTED, 2, 6);
-        expect(LINEAR_LOCKS, LINEAR_GOOD, "one after the other");
-        lock(1, 2, LINEAR_GRANTED, 1, 5);
-        lock(3, 4, LINEAR_GRANTED, 2, 5);
-        expect(LINEAR_LOCKS, LINEAR_BAD, "a token is used twice");
-        lock(1, 2, LINEAR_GRANTED, 1, 5);
-        lock(3, 4, LINEAR_GRANTED, 2, 4);
-        expect(LINEAR_LOCKS, LINEAR_BAD, "a token falls");
-        lock(1, 2, LINEAR_GRANTED, 1, 5);
-        lock(3, 4, LINEAR_GRANTED, 2, 6);
-        expect(LINEAR_LOCKS, LINEAR_GOOD, "a lease may end");
-        lock(1, 2, LINEAR_GRANTED, 1, 5);
-        lock(3, 4, LINEAR_GRANTED, 2, 6);
-        lock(5, 5, LINEAR_USE, 1, 5);
-        expect(LINEAR_LOCKS, LINEAR_BAD, "but not while its owner is sure of it");
-        lock(1, 2, LINEAR_GRANTED, 1, 5);
-        lock(3, 6, LINEAR_GRANTED, 2, 6);
-        lock(5, 5, LINEAR_USE, 1, 5);
-        expect(LINEAR_LOCKS, LINEAR_GOOD, "the grant may come after the use");
-        lock(1, NEVER, LINEAR_GRANTED, 1, 0);
-        lock(3, 4, LINEAR_HELD, 2, 0);
-        lock(5, 6, LINEAR_GRANTED, 1, 5);
-        lock(7, 7, LINEAR_USE, 1, 5);
-        expect(LINEAR_LOCKS, LINEAR_GOOD, "the answer was lost, it asks again");
-        lock(1, 2, LINEAR_GRANTED, 1, 5);
-        lock(3, NEVER, LINEAR_GRANTED, 1, 0);
-        lock(5, 6, LINEAR_USE, 1, 7);
-        expect(LINEAR_LOCKS, LINEAR_GOOD, "its lease ended, it asked again, the answer was lost");
-        lock(1, 2, LINEAR_GRANTED, 1, 5);
-        lock(3, NEVER, LINEAR_GRANTED, 1, 0);
-        lock(5, 6, LINEAR_USE, 1, 5);
-        expect(LINEAR_LOCKS, LINEAR_GOOD, "it asked again, the answer was lost");
-        lock(3, 4, LINEAR_HELD, 2, 0);
-        expect(LINEAR_LOCKS, LINEAR_BAD, "refused, and nobody has it");
-        lock(1, 2, LINEAR_GRANTED, 1, 5);
-        lock(3, 4, LINEAR_RELEASED, 2, 5);
-        expect(LINEAR_LOCKS, LINEAR_BAD, "released by somebody else");
-        lock(1, 2, LINEAR_GRANTED, 1, 5);
-        lock(3, 4, LINEAR_BROKEN, 9, 6);
-        lock(5, 6, LINEAR_GRANTED, 2, 6);
-        expect(LINEAR_LOCKS, LINEAR_BAD, "a token of a forced release is used again");
+        for (size_t i = 0; i < COUNT_OF(rows); i++) {
+                if (!rows[i].alone)
+                        lock(1, 2, LINEAR_GRANTED, 1, 5);
+                for (size_t k = 0; k < COUNT_OF(rows[i].told) && rows[i].told[k].called != 0; k++)
+                        lock(rows[i].told[k].called, rows[i].told[k].returned, rows[i].told[k].kind,
+                             rows[i].told[k].owner, rows[i].told[k].token);
+                expect(LINEAR_LOCKS, rows[i].verdict, rows[i].why);
+        }
 }
 
 /* ---- histories of a real object ---- */
