@@ -132,8 +132,8 @@ static inline unsigned rule_slot_of(uint64_t word, size_t len)
         return (unsigned)(mixed >> (64 - RULE_SLOTS_LOG));
 }
 
-/* By the first letter of a name: bit n where there is a row for one of n letters (31: or more). Most
- * reads are known by it. */
+/* By the first letter of a name: bit n where there is a row for one of n letters (31: or more).
+ * Most reads are known by it. */
 extern uint32_t rule_lengths[UINT8_MAX + 1];
 
 static inline bool rules_may_have(struct bytes name)
@@ -144,8 +144,8 @@ static inline bool rules_may_have(struct bytes name)
 
 const struct rule *rules_search(const char *name, size_t len);
 
-/* The row of a command name in any case, or NULL where none exists (reads). Cost: one probe; a short
- * name in lower or upper case is known at sight. */
+/* The row of a command name in any case, or NULL where none exists (reads). Cost: one probe; a
+ * short name in lower or upper case is known at sight. */
 static inline const struct rule *rules_find(const char *name, size_t len)
 {
         uint64_t word = rule_word(name, len);

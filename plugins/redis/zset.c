@@ -3,7 +3,7 @@
  *
  * ZADD, GEOADD, ZINCRBY and ZREM are explained by their stashed arguments and by the scores that
  * Redis holds after them. Commands that take members away without naming them (ZPOPMIN, BZPOPMIN,
- * ZMPOP, ZREMRANGEBYSCORE ...) notify when the first has gone, so the key is plugin.noted, and looked into
+ * ZMPOP, ZREMRANGEBYSCORE ...) notify when the first has gone, so the key is noted, and looked into
  * when the command is over (zset_settle): what the keyspace has and Redis has not is gone. Those
  * that can be wrapped are, and say where to look; of the others the filter looks which members come
  * next. For a client that was blocked nobody knew: every member is looked up, which are the few
@@ -433,7 +433,7 @@ void zset_peek(struct redis_filter_context *ctx, const struct rule *rule, int ar
         }
 }
 
-/* `hints` are for the last of those that were plugin.noted. */
+/* `hints` are for the last of those that were noted. */
 static void settle(struct redis_context *ctx, struct redis_reply *hints)
 {
         int db = redis.GetSelectedDb(ctx);

@@ -18,7 +18,7 @@ enum {
 
 static const enum crdt_type types[] = {
         [PACK_COUNTER] = CRDT_STRING, [PACK_HASH] = CRDT_HASH, [PACK_SET] = CRDT_SET,
-        [PACK_LIST] = CRDT_LIST,      [PACK_ZSET] = CRDT_ZSET,
+        [PACK_LIST] = CRDT_LIST,      [PACK_ZSET] = CRDT_ZSET, [PACK_BRIEF] = CRDT_STRING,
 };
 
 size_t pack_size(size_t len)
@@ -34,7 +34,8 @@ size_t pack_size(size_t len)
 
 void crdt_pack_free(const struct table_env *env, struct crdt_pack *pack)
 {
-        heap_give(env->heap, pack, pack_size(pack->len));
+        bool brief = pack_type(pack) == PACK_BRIEF;
+        heap_give(env->heap, pack, brief ? BRIEF_SIZE : pack_size(pack->len));
 }
 
 /* ---- making */
@@ -284,7 +285,35 @@ static void body_make(struct writer *writer, const struct crdt *crdt, enum pack_
         case PACK_ZSET:
                 zset_make(writer, crdt->zset);
                 break;
+        case PACK_BRIEF:
+                UNREACHABLE("brief_make makes it");
         }
+}
+
+static struct crdt_pack *brief_new(const struct table_env *env, struct stamp stamp, int64_t total)
+{
+        struct crdt_pack *pack = heap_take(env->heap, BRIEF_SIZE);
+        if (pack == NULL)
+                return NULL;
+        pack->ttl_hlc = stamp.hlc;
+        pack->ttl_origin = stamp.origin;
+        pack->flags = PACK_BRIEF;
+        brief_write(pack, total);
+        return pack;
+}
+
+/* Whether all that is known is told by a brief one. */
+static bool is_brief(const struct crdt *crdt, struct stamp last)
+{
+        static const double zero;
+        const struct crdt_count *part = crdt->counter.counts;
+        return crdt->counter.count_count == 1 && crdt->counter.base_kind == CRDT_BASE_NATIVE &&
+               !stamp_is(crdt->base) && !stamp_is(crdt->killed) && crdt->expire_at_ms == 0 &&
+               part->hlc == last.hlc && part->origin == last.origin &&
+               part->origin == crdt->ttl.origin && part->cut_hlc + 1 == crdt->ttl.hlc &&
+               part->cut.whole == 0 && memcmp(&part->cut.part, &zero, sizeof zero) == 0 &&
+               memcmp(&part->total.part, &zero, sizeof zero) == 0 &&
+               brief_fits((int64_t)part->total.whole);
 }
 
 struct crdt_pack *crdt_pack_make(const struct table_env *env, const struct crdt *crdt,
@@ -299,6 +328,10 @@ struct crdt_pack *crdt_pack_make(const struct table_env *env, const struct crdt 
             crdt_type(crdt) != types[type])
                 return NULL;
         struct stamp last = crdt->last[types[type]];
+        if (type == PACK_COUNTER && is_brief(crdt, last)) {
+                *ret_last = last;
+                return brief_new(env, crdt->ttl, (int64_t)crdt->counter.counts->total.whole);
+        }
         uint8_t *bytes = (uint8_t *)&room + offsetof(struct crdt_pack, bytes);
         struct writer writer = {&room.pack, bytes, bytes + MAKE_BYTES_MAX, false};
         room.pack = (struct crdt_pack){
@@ -348,13 +381,15 @@ struct crdt_pack *crdt_pack_new(const struct table_env *env, enum crdt_type type
 struct crdt_pack *crdt_pack_count_new(const struct table_env *env, struct stamp stamp,
                                       int64_t amount, struct crdt_count *ret)
 {
-        struct crdt_pack *pack = pack_new(env, PACK_COUNTER, 1 + 1 + 16, stamp);
-        if (pack == NULL)
-                return NULL;
         *ret = (struct crdt_count){.hlc = stamp.hlc,
                                    .total = {(uint64_t)amount, 0},
                                    .cut_hlc = stamp.hlc - 1,
                                    .origin = stamp.origin};
+        if (brief_fits(amount))
+                return brief_new(env, stamp, amount);
+        struct crdt_pack *pack = pack_new(env, PACK_COUNTER, 1 + 1 + 16, stamp);
+        if (pack == NULL)
+                return NULL;
         pack->count = 1;
         pack->bytes[0] = CRDT_BASE_NATIVE;
         pack->bytes[1] = (uint8_t)(PART_LAST | (stamp.origin - 1));
@@ -400,6 +435,19 @@ static bool counter_open(const struct table_env *env, const struct crdt_pack *pa
                         at += 8;
                 }
         }
+        return true;
+}
+
+static bool brief_open(const struct table_env *env, const struct crdt_pack *pack, struct stamp last,
+                       struct crdt *crdt)
+{
+        struct crdt_counter *counter = &crdt->counter;
+        counter->counts = heap_alloc_array(env->heap, 1, sizeof *counter->counts);
+        if (counter->counts == NULL)
+                return false;
+        counter->base_kind = CRDT_BASE_NATIVE;
+        counter->count_count = 1;
+        counter->counts[0] = brief_part(pack, last);
         return true;
 }
 
@@ -470,6 +518,8 @@ static bool body_open(const struct table_env *env, const struct crdt_pack *pack,
                 return list_open(env, pack, &crdt->list);
         case PACK_ZSET:
                 return zset_open(env, pack, crdt);
+        case PACK_BRIEF:
+                return brief_open(env, pack, last, crdt);
         }
         UNREACHABLE("every type is above");
 }
@@ -511,7 +561,7 @@ uint64_t crdt_pack_length(const struct crdt_pack *pack, enum crdt_type type)
 {
         uint64_t length = 0;
         const uint8_t *at = pack->bytes + pack_body_at(pack);
-        if (types[pack_type(pack)] != type)
+        if (types[pack_type(pack)] != type || type == CRDT_STRING)
                 return 0;
         if (type != CRDT_LIST)
                 return pack->live;

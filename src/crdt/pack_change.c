@@ -250,9 +250,23 @@ enum crdt_member crdt_pack_score(const struct crdt_pack *pack, struct bytes memb
 
 /* ---- counters */
 
+static bool brief_increment(struct crdt_pack *pack, struct stamp last, struct stamp stamp,
+                            int64_t amount, struct crdt_count *ret)
+{
+        int64_t sum;
+        if (pack->ttl_origin != stamp.origin || last.hlc < pack->ttl_hlc ||
+            __builtin_add_overflow(brief_total(pack), amount, &sum) || !brief_fits(sum))
+                return false;
+        brief_write(pack, sum);
+        *ret = brief_part(pack, stamp);
+        return true;
+}
+
 bool crdt_pack_increment(struct crdt_pack *pack, region_id origin, struct stamp last,
                          struct stamp stamp, int64_t amount, struct crdt_count *ret)
 {
+        if (pack_type(pack) == PACK_BRIEF)
+                return last.origin == origin && brief_increment(pack, last, stamp, amount, ret);
         if (pack_type(pack) != PACK_COUNTER || last.origin != origin)
                 return false;
         uint8_t *at = pack->bytes + pack_body_at(pack);
@@ -343,6 +357,8 @@ bool crdt_pack_pop(const struct table_env *env, struct crdt_pack **slot,
 bool crdt_pack_expire(const struct table_env *env, struct crdt_pack **slot, struct stamp stamp,
                       uint64_t expire_at_ms)
 {
+        if (pack_type(*slot) == PACK_BRIEF)
+                return false;
         size_t len_was = (*slot)->flags & PACK_EXPIRES ? 8 : 0;
         size_t len = expire_at_ms != 0 ? 8 : 0;
         uint8_t *at = pack_splice(env, slot, 0, len_was, len);

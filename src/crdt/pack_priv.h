@@ -9,7 +9,10 @@
  *      dot      u8 flags | origin - 1 (MORE dots follow, by rising origin; REMOVED), u64 clock
  *      run      u8 kind << 6 | origin - 1, u64 clock, varint first, varint count
  *
- * A field has one dot, and so has a member of a sorted set. In the byte order of the machine. */
+ * A field has one dot, and so has a member of a sorted set. In the byte order of the machine.
+ *
+ * A PACK_BRIEF has no body: its part is that of the last write, was created with the first and cut
+ * by nothing else, and six bytes of the head are its total. */
 #ifndef MERIDIAN_CRDT_PACK_PRIV_H
 #define MERIDIAN_CRDT_PACK_PRIV_H
 
@@ -31,6 +34,7 @@ enum pack_type {
         PACK_SET,
         PACK_LIST,
         PACK_ZSET,
+        PACK_BRIEF, /* a counter that has had no more than increments of one origin: see below */
 };
 
 enum {
@@ -45,7 +49,7 @@ enum {
 
 struct crdt_pack {
         uint64_t ttl_hlc;
-        uint16_t len; /* of bytes[] */
+        uint16_t len; /* of bytes[]; with live, count and two bytes: the total of a PACK_BRIEF */
         uint8_t flags;
         uint8_t ttl_origin;
         uint8_t live;  /* fields, members: those that are visible */
@@ -56,6 +60,45 @@ struct crdt_pack {
 static inline enum pack_type pack_type(const struct crdt_pack *pack)
 {
         return (enum pack_type)(pack->flags & PACK_TYPE);
+}
+
+enum {
+        BRIEF_BITS = 48,
+        BRIEF_SIZE = 16,
+};
+
+_Static_assert(offsetof(struct crdt_pack, bytes) + 2 == BRIEF_SIZE, "the end of the total");
+
+static inline bool brief_fits(int64_t total)
+{
+        return total >= -(INT64_C(1) << (BRIEF_BITS - 1)) && total < INT64_C(1) << (BRIEF_BITS - 1);
+}
+
+static inline int64_t brief_total(const struct crdt_pack *pack)
+{
+        uint64_t total = pack->len | (uint64_t)pack->live << 16 | (uint64_t)pack->count << 24 |
+                         (uint64_t)pack->bytes[0] << 32 | (uint64_t)pack->bytes[1] << 40;
+        uint64_t sign = UINT64_C(1) << (BRIEF_BITS - 1);
+        return (int64_t)((total ^ sign) - sign);
+}
+
+static inline void brief_write(struct crdt_pack *pack, int64_t total)
+{
+        uint64_t bits = (uint64_t)total;
+        pack->len = (uint16_t)bits;
+        pack->live = (uint8_t)(bits >> 16);
+        pack->count = (uint8_t)(bits >> 24);
+        pack->bytes[0] = (uint8_t)(bits >> 32);
+        pack->bytes[1] = (uint8_t)(bits >> 40);
+}
+
+/* Its part; the last write had the stamp `last`. */
+static inline struct crdt_count brief_part(const struct crdt_pack *pack, struct stamp last)
+{
+        return (struct crdt_count){.hlc = last.hlc,
+                                   .total = {(uint64_t)brief_total(pack), 0},
+                                   .cut_hlc = pack->ttl_hlc - 1,
+                                   .origin = pack->ttl_origin};
 }
 
 static inline uint64_t u64_read(const uint8_t *at)
@@ -102,6 +145,8 @@ static inline struct stamp pack_killed(const struct crdt_pack *pack)
 static inline bool pack_empty(const struct crdt_pack *pack)
 {
         enum pack_type type = pack_type(pack);
+        if (type == PACK_BRIEF)
+                return false;
         return (type == PACK_HASH ? pack->live : pack->count) == 0;
 }
 

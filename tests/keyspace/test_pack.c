@@ -172,6 +172,72 @@ static void test_all_sizes(void **state)
         }
 }
 
+static void count_told(void *context, const struct keyspace_op *op, struct bytes delta)
+{
+        (void)context;
+        (void)op;
+        (void)delta;
+}
+
+static void count_changed(void *context, const struct keyspace_op *op,
+                          const struct keyspace_change *told)
+{
+        (void)context;
+        (void)op;
+        assert_false(told->nothing);
+}
+
+/* An increment in place, where that can be. */
+static void count_by(struct keyspace *keyspace, int64_t amount)
+{
+        static uint8_t delta[KEYSPACE_OP_BODY + 3 + KEYSPACE_OP_COUNT];
+        static const struct keyspace_teller teller = {.plain = count_told,
+                                                      .changed = count_changed};
+        delta[KEYSPACE_OP_BODY] = 0;
+        delta[KEYSPACE_OP_BODY + 1] = 1;
+        delta[KEYSPACE_OP_BODY + 2] = key.key.ptr[0];
+        struct keyspace_op op = {.op = CRDT_OP_COUNT, .name = key, .amount = amount};
+        op.delta = delta;
+        op.delta_len = KEYSPACE_OP_BODY + 3;
+        op.hlc = keyspace_stamps(keyspace, WALL_MS, 1);
+        assert_int_equal(keyspace_run(keyspace, &op, 1, &teller), ERR_NONE);
+}
+
+/* A counter is kept in sixteen bytes while its total fits 48 bits and nothing else happened to it;
+ * across that limit and back, and over an expiry, it is the same counter. */
+static void test_brief_counters(void **state)
+{
+        (void)state;
+        const int64_t limit = INT64_C(1) << 47;
+        const int64_t amounts[] = {1,  limit - 3, 1,     1, -1, -limit, -limit, 1,
+                                   -2, -limit,    limit, 5, -5, 0,      limit,  -1};
+        struct keyspace *a = made(1);
+        struct keyspace *b = made(2);
+        int64_t sum = 0;
+        for (size_t i = 0; i < sizeof amounts / sizeof *amounts; i++) {
+                struct crdt room;
+                int64_t told = 0;
+                count_by(a, amounts[i]);
+                sum += amounts[i];
+                assert_true(packed(a));
+                const struct entry *entry = entry_find(a, key);
+                const struct crdt *crdt = entry_open(a, entry, &room);
+                assert_non_null(crdt);
+                assert_true(crdt_sum_whole(crdt, &told));
+                assert_int_equal(told, sum);
+                entry_close(a, entry, &room);
+                ship(a, b);
+                assert_int_equal(keyspace_digest(a), keyspace_digest(b));
+                check_saved(a);
+                if (i == 12)
+                        assert_int_equal(
+                                keyspace_local_expire(a, WALL_MS, key, WALL_MS + 9000, &change),
+                                ERR_NONE);
+        }
+        keyspace_free(a);
+        keyspace_free(b);
+}
+
 static void test_long_names(void **state)
 {
         (void)state;
@@ -243,9 +309,8 @@ static void test_no_memory(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_all_sizes),
-                cmocka_unit_test(test_long_names),
-                cmocka_unit_test(test_expiry),
+                cmocka_unit_test(test_all_sizes),  cmocka_unit_test(test_brief_counters),
+                cmocka_unit_test(test_long_names), cmocka_unit_test(test_expiry),
                 cmocka_unit_test(test_no_memory),
         };
         return cmocka_run_group_tests(tests, heap_group_setup, heap_group_teardown);
