@@ -61,7 +61,8 @@ def alternating(first, second):
 
 TESTS = {
     "set": lambda rng, n: ["SET", key(rng, "key"), VALUE],
-    "get": lambda rng, n: ["GET", key(rng, "key")],
+    "get": lambda rng, n: (["SET", key(rng, "key"), VALUE] if n < 2 * KEYS else
+                           ["GET", key(rng, "key")]),
     "incr": lambda rng, n: ["INCR", key(rng, "counter")],
     "hset": lambda rng, n: ["HSET", "hash", large(rng), VALUE],
     "hset10": lambda rng, n: ["HSET", key(rng, "hash"), small(rng), VALUE],
