@@ -265,6 +265,7 @@ static void meridiand_conf_text(const struct lab *lab, const struct lab_region *
         lab_postgres_conf(lab, region, 1, text);
         buffer_format(text, "lab {\n"
                             "        impairments on;\n"
+                            "        hasty on;\n"
                             "}\n");
 }
 

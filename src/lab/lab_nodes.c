@@ -184,6 +184,7 @@ static void node_conf(const struct lab *lab, size_t index, unsigned node, struct
         lab_postgres_conf(lab, region, node, text);
         buffer_format(text, "lab {\n"
                             "        impairments on;\n"
+                            "        hasty on;\n"
                             "}\n");
 }
 

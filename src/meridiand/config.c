@@ -111,6 +111,7 @@ static const struct key_row key_rows[] = {
         ROW("", "log_level", KEY_LEVEL, false, log_level),
         ROW_NUMBER("", "level", COUNCIL_LEVEL, level),
         ROW("lab", "impairments", KEY_SWITCH, false, impairments),
+        ROW("lab", "hasty", KEY_SWITCH, false, hasty),
 };
 _Static_assert(COUNT_OF(key_rows) <= 64, "a word has a bit for each key");
 

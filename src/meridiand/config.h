@@ -55,6 +55,7 @@
  *                                     (council/council.h), so that a step back stays possible
  *   lab {
  *       impairments on;               allow delay, loss and cuts by the admin door; optional, off
+ *       hasty on;                     new data of PostgreSQL is not synced to disk; optional, off
  *   }
  *
  * An unknown key, a key given twice, a missing one or a bad value is an error that names the file,
@@ -127,6 +128,7 @@ struct config {
         enum log_level log_level;
         uint32_t level; /* 0: not given */
         bool impairments;
+        bool hasty; /* what is made anew is not synced */
 };
 
 struct config_error {

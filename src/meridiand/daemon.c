@@ -279,6 +279,7 @@ static void warden_wish(const struct config *config, struct warden_config *ret)
         *ret = (struct warden_config){
                 .self = config->node,
                 .keep = wish->keep,
+                .hasty = config->hasty,
                 .listen = endpoint_of(&config->postgres),
                 .tunnel = endpoint_of(&config->postgres_follow),
         };

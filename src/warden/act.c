@@ -44,6 +44,7 @@ static bool init_make(struct warden *warden, uint64_t epoch, struct fail *fail)
                                    "scram-sha-256",
                                    "--auth-local=peer",
                                    "--no-instructions",
+                                   warden->config.hasty ? "--no-sync" : NULL,
                                    NULL};
         int len = snprintf(line, sizeof line, "timeline 1 epoch %" PRIu64 "\n", epoch);
         static const char hba[] = "local all all scram-sha-256\nhost all all all scram-sha-256\n";

@@ -1,7 +1,7 @@
-/* adopt.c - a cluster that somebody else made becomes one of ours. Its configuration may lie elsewhere,
- * as Debian has it: then it is copied into the data folder, but for what says where things lie, so
- * that the copies on other nodes read the same. The role for replication is added by a server that
- * nobody else can reach. Before any of it warden_plan tells what would change. */
+/* adopt.c - a cluster that somebody else made becomes one of ours. Its configuration may lie
+ * elsewhere, as Debian has it: then it is copied into the data folder, but for what says where
+ * things lie, so that the copies on other nodes read the same. The role for replication is added by
+ * a server that nobody else can reach. Before any of it warden_plan tells what would change. */
 #include "warden/warden_priv.h"
 
 #include <dirent.h>
@@ -21,7 +21,8 @@ static const char *const places[] = {
         "data_directory", "hba_file", "ident_file", "external_pid_file", "include_dir",
 };
 
-/* A line "name = value # ..." of a configuration file, its parts borrowed. False: it sets nothing. */
+/* A line "name = value # ..." of a configuration file, its parts borrowed. False: it sets
+ * nothing. */
 static bool setting_read(struct bytes line, struct bytes *ret_name, struct bytes *ret_value)
 {
         size_t at = 0, end = 0;

@@ -276,7 +276,10 @@ static bool base_backup(struct warden *warden, node_id upstream, struct fail *fa
         const char *to = warden->paths.data_new;
         if (!sql_upstream(warden, upstream, "", conninfo))
                 return fail_set(fail, "node %u has no address in the topology", upstream);
-        const char *copy[] = {"-D", to, "-d", conninfo, "-X", "stream", "-c", "fast", NULL};
+        const char *copy[] = {"-D",     to,     "-d",
+                              conninfo, "-X",   "stream",
+                              "-c",     "fast", warden->config.hasty ? "--no-sync" : NULL,
+                              NULL};
         const char *verify[] = {"-e", "-q", "-n", to, NULL};
         return run(warden, "pg_basebackup", copy, fail) &&
                run(warden, "pg_verifybackup", verify, fail);

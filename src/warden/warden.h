@@ -58,7 +58,9 @@ struct warden_config {
         char archive[WARDEN_PATH_SIZE];  /* folder for finished WAL; empty: none */
         char adopt[WARDEN_PATH_SIZE];    /* folder of the configuration of a cluster that is to be
                                           * adopted and does not hold it itself; empty: none */
-        unsigned keep;                   /* at most so many folders in kept-aside; 0: 3 */
+        bool hasty;    /* new data is not synced: for a lab, where a machine that dies
+                                          * takes all of it anyway */
+        unsigned keep; /* at most so many folders in kept-aside; 0: 3 */
         struct topology_endpoint listen; /* of the server */
 
         /* Where a standby connects: the local end of a tunnel that leads to the server that was

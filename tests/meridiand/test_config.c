@@ -48,6 +48,7 @@ static void test_least(void **state)
         assert_string_equal(config.redis.host, "");
         assert_int_equal(config.log_level, LOG_LEVEL_INFO);
         assert_false(config.impairments);
+        assert_false(config.hasty);
 }
 
 static void test_all_spellings(void **state)
@@ -59,7 +60,7 @@ static void test_all_spellings(void **state)
                  "redis = 127.0.0.1:6379\n"
                  "dns: 127.0.0.1:5353\n"
                  "edge '127.0.0.1:8080'; geo \"/a path/with # and ;\"; log_level debug\n"
-                 "lab { impairments = on; };",
+                 "lab { impairments = on; hasty on; };",
                  least);
         if (parse(text) != ERR_NONE)
                 fail_msg("%s", error.text);
@@ -69,6 +70,7 @@ static void test_all_spellings(void **state)
         assert_string_equal(config.geo, "/a path/with # and ;");
         assert_int_equal(config.log_level, LOG_LEVEL_DEBUG);
         assert_true(config.impairments);
+        assert_true(config.hasty);
 }
 
 static void test_several_redis(void **state)
