@@ -72,6 +72,7 @@ void pieces_got(struct replication *r, struct peer *peer, const struct replicati
         }
         out->got = message->last;
         pieces_go(r, peer, out);
+        sender_wake(r, peer);
 }
 
 /* Whoever waits for something of that peer sees that it is coming. */

@@ -100,16 +100,15 @@ static struct peer *peer_by_region(struct replication *r, region_id region)
         return NULL;
 }
 
-size_t replication_send(struct replication *r, struct peer *peer,
-                        const struct replication_message *message)
+void replication_send(struct replication *r, struct peer *peer,
+                      const struct replication_message *message)
 {
         buffer_reset(&r->scratch);
         replication_message_encode(message, &r->scratch);
         if (r->scratch.err != ERR_NONE) {
                 r->outbox->err = r->scratch.err;
-                return 0;
+                return;
         }
-        size_t len = r->scratch.len;
         bool piece = message->kind == REPLICATION_PIECE;
         unsigned slot = message->kind == REPLICATION_RELAYED ? PIECES_RELAYED : PIECES_OWN;
         enum world_class class =
@@ -120,7 +119,6 @@ size_t replication_send(struct replication *r, struct peer *peer,
                 pieces_begin(r, peer, slot, class);
         else
                 outbox_send(r->outbox, peer->at, class, buffer_view(&r->scratch));
-        return len;
 }
 
 static void greet(struct replication *r, struct peer *peer)

@@ -231,9 +231,8 @@ struct replication {
         struct outbox *outbox;
 };
 
-/* Returns how long it is. */
-size_t replication_send(struct replication *r, struct peer *peer,
-                        const struct replication_message *message);
+void replication_send(struct replication *r, struct peer *peer,
+                      const struct replication_message *message);
 
 /* pieces.c: r->scratch, which is too long, on its way; GOT and PIECE of it. */
 void pieces_init(struct replication *r, struct peer *peer);
@@ -283,6 +282,8 @@ bool receiver_enqueue(struct replication *r, struct peer *peer,
                       const struct replication_message *message);
 
 void sender_stop(struct sender *sender);
+/* A message that went in pieces is on its way. */
+void sender_wake(struct replication *r, struct peer *peer);
 void sender_redis_down(struct replication *r, struct peer *peer);
 void sender_resume_asked(struct replication *r, struct peer *peer,
                          const struct replication_message *message);

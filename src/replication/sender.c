@@ -43,9 +43,21 @@ void sender_redis_down(struct replication *r, struct peer *peer)
                 replication_send(r, peer, &(struct replication_message){.kind = REPLICATION_BYE});
 }
 
-static bool window_open(const struct replication *r, const struct sender *sender)
+/* Parts of a state and deltas go in different classes, which overtake one another. A delta ahead of
+ * the last part is a gap, one behind the first part brings back what has died: so each waits until
+ * the other is acknowledged. */
+static bool other_under_way(const struct sender *sender)
 {
-        return sender->flight_bytes < r->config.window_bytes &&
+        bool scan = sender->state == SENDER_SCAN;
+        return sender->flight_count > 0 && sender->flights[sender->flight_first].state != scan;
+}
+
+/* The next message would take the place of one of which pieces wait for their turn, too. */
+static bool window_open(const struct replication *r, const struct peer *peer)
+{
+        const struct sender *sender = &peer->sender;
+        return !other_under_way(sender) && peer->out[PIECES_OWN].whole.len == 0 &&
+               sender->flight_bytes < r->config.window_bytes &&
                sender->flight_count < REPLICATION_FLIGHT_MAX;
 }
 
@@ -57,7 +69,7 @@ static void sender_go(struct replication *r, struct peer *peer)
                 return;
         if (sender->state != SENDER_SCAN && sender->state != SENDER_STREAM)
                 return;
-        if (!window_open(r, sender)) {
+        if (!window_open(r, peer)) {
                 r->counters.window_full++;
                 return;
         }
@@ -102,6 +114,11 @@ static void begin_resumed(struct replication *r, struct sender *sender)
         sender->vector[0] = (struct world_position){r->config.self, sender->asked.position};
         sender->vector_count = 1;
         sender->resuming = true;
+}
+
+void sender_wake(struct replication *r, struct peer *peer)
+{
+        sender_go(r, peer);
 }
 
 static void begin_scan(struct replication *r, struct peer *peer)
@@ -281,8 +298,6 @@ void sender_pulled(struct replication *r, struct peer *from)
         senders_release(r);
 }
 
-/* `bytes` of the whole message: one of which pieces wait for their turn closes the window, or the
- * next one would take its place. */
 static void flight_add(struct sender *sender, bool state, uint64_t mark, size_t bytes)
 {
         CHECK(sender->flight_count < REPLICATION_FLIGHT_MAX);
@@ -329,9 +344,9 @@ static void send_batch(struct replication *r, struct peer *peer, const struct wo
         message.last = event->tailed.last;
         message.age_us = position_age_us(r, event->tailed.last);
         message.data = event->tailed.deltas;
-        size_t len = replication_send(r, peer, &message);
+        replication_send(r, peer, &message);
         peer->sender.sent = peer->sender.said = event->tailed.last;
-        flight_add(&peer->sender, false, message.last, len);
+        flight_add(&peer->sender, false, message.last, message.data.len);
         r->counters.batches_sent++;
         r->counters.bytes_sent += message.data.len;
 }
@@ -409,8 +424,8 @@ static void send_part(struct replication *r, struct peer *peer, const struct wor
                 message.position_count = sender->vector_count;
         }
         send_place(r, peer, event);
-        size_t len = replication_send(r, peer, &message);
-        flight_add(sender, true, message.part, len);
+        replication_send(r, peer, &message);
+        flight_add(sender, true, message.part, message.data.len);
 }
 
 void sender_scanned(struct replication *r, struct peer *peer, const struct world_event *event)

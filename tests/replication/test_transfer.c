@@ -287,6 +287,15 @@ static const struct world_effect *scanned(uint64_t table, uint64_t cursor)
         return effect_of(WORLD_REDIS_SCAN);
 }
 
+static void parts_acked(uint64_t sub)
+{
+        static struct replication_message message; /* it is long */
+        message.kind = REPLICATION_ACK;
+        message.sub = sub;
+        message.part = 9;
+        said(2, &message);
+}
+
 /* We are the sender: from the cursor on, if it is of the table that we have; else from the begin.
  * */
 static void test_a_sender_goes_on(void **state)
@@ -314,6 +323,8 @@ static void test_a_sender_goes_on(void **state)
                 CHECK(scan != NULL);
                 assert_int_equal(scan->scan.cursor, table == 77 ? 44 : 0);
                 scanned(table, 0);
+                parts_acked(table);
+                assert_non_null(effect_of(WORLD_REDIS_TAIL));
         }
         assert_int_equal(replication_counters(replication).resumed, 1);
 }
