@@ -260,9 +260,12 @@ static enum err core_start(void *engine, uint64_t now_ms, struct bytes journal, 
         /* This pause, and pre-vote, make it rare that a lost vote counts: so they go with it. */
         core->heard_ms = core->config.bugs.vote_volatile ? 0 : now_ms;
         election_timer(core);
-        /* Alone there is nobody to wait for. */
+        /* Alone there is nobody to wait for, unless it became so under another leader, which may
+         * still go by this node's promise. */
         const struct regime *regime = log_regime(core);
-        if (regime != NULL && log_self(core) != NULL && members_voting(&regime->members) == 1) {
+        bool led = core->meta.vote == core->config.self || core->meta.term <= 1;
+        if (led && regime != NULL && log_self(core) != NULL &&
+            members_voting(&regime->members) == 1) {
                 core->election_ms = now_ms;
                 election_tick(core);
         }

@@ -102,6 +102,8 @@ static void test_seeds_that_failed(void **state)
                 {3672, true, "a witness that led waited for a commit that needed a state"},
                 {12772, true, "a crash in the first write after a lost disk looked like a start"},
                 {14112, false, "and the replica voted again"},
+                {500486, false,
+                 "the last voter led at once, against its promise to the leader before"},
                 {103753, false, "who was to take over from a witness saw itself removed"},
                 {16329, true, "a state made the replica whole, and a crash took the word of it"},
         };
