@@ -66,7 +66,7 @@ uint64_t crdt_item_hash(const struct table_env *env, struct bytes name)
 static struct crdt_list *list_plain(const struct crdt *crdt)
 {
         struct crdt_list *list = crdt->list;
-        bool plain = list != NULL && list->length > 0 && list->gone_count == 0 &&
+        bool plain = list != NULL && list->length > 0 && list->gone.count == 0 &&
                      list->values.count == 0 && crdt->fields == NULL && crdt->members == NULL &&
                      crdt->stream == NULL && crdt->zset == NULL && crdt->bound_count == 0 &&
                      !crdt->evicted && crdt->counter.base_kind == CRDT_BASE_NATIVE;

@@ -163,82 +163,6 @@ static struct value *value_get(const struct table_env *env, struct crdt_list *li
         return NULL;
 }
 
-/* ---- removed before they came: spans by stamp and index */
-
-static int gone_compare(struct list_span span, struct stamp stamp, uint32_t index)
-{
-        struct list_run run = list_run_of(span);
-        int order = stamp_compare(run.stamp, stamp);
-        if (order != 0)
-                return order;
-        return run.first + run.count <= index ? -1 : run.first > index;
-}
-
-/* The first span that ends after the name. */
-static size_t gone_seek(const struct crdt_list *list, struct stamp stamp, uint32_t index)
-{
-        size_t low = 0;
-        size_t high = list->gone_count;
-        while (low < high) {
-                size_t middle = low + (high - low) / 2;
-                if (gone_compare(list->gone[middle], stamp, index) < 0)
-                        low = middle + 1;
-                else
-                        high = middle;
-        }
-        return low;
-}
-
-static bool gone_has(const struct crdt_list *list, struct stamp stamp, uint32_t index)
-{
-        size_t at = gone_seek(list, stamp, index);
-        return at < list->gone_count && gone_compare(list->gone[at], stamp, index) == 0;
-}
-
-static bool gone_any(const struct crdt_list *list, struct stamp stamp)
-{
-        size_t at = gone_seek(list, stamp, 0);
-        return at < list->gone_count && list->gone[at].hlc == stamp.hlc &&
-               list_run_of(list->gone[at]).stamp.origin == stamp.origin;
-}
-
-static bool gone_room(const struct table_env *env, struct crdt_list *list)
-{
-        if (list->gone_count < list->gone_size)
-                return true;
-        size_t size = list->gone_size == 0 ? 4 : list->gone_size * 2;
-        struct list_span *gone = heap_resize(env->heap, list->gone, size * sizeof(*gone));
-        if (gone == NULL)
-                return false;
-        list->gone = gone;
-        list->gone_size = size;
-        return true;
-}
-
-/* Takes all that overlaps the run into it, and puts the whole. */
-static bool gone_add(const struct table_env *env, struct crdt_list *list, struct list_run run)
-{
-        if (!gone_room(env, list))
-                return false;
-        size_t at = gone_seek(list, run.stamp, run.first);
-        size_t end = at;
-        uint32_t last = run.first + run.count;
-        for (; end < list->gone_count; end++) {
-                struct list_run there = list_run_of(list->gone[end]);
-                if (stamp_compare(there.stamp, run.stamp) != 0 || there.first > last)
-                        break;
-                run.first = there.first < run.first ? there.first : run.first;
-                last = there.first + there.count > last ? there.first + there.count : last;
-        }
-        run.count = last - run.first;
-        if (list->gone_count > end || at != end)
-                memmove(&list->gone[at + 1], &list->gone[end],
-                        (list->gone_count - end) * sizeof(*list->gone));
-        list->gone_count = list->gone_count - (end - at) + 1;
-        list->gone[at] = list_span_of(run);
-        return true;
-}
-
 /* ---- life */
 
 void list_free(const struct table_env *env, struct crdt_list **slot)
@@ -262,7 +186,7 @@ void list_free(const struct table_env *env, struct crdt_list **slot)
         }
         table_fini(env, &list->places);
         table_fini(env, &list->values);
-        heap_free(env->heap, list->gone);
+        list_gone_free(env->heap, &list->gone);
         list_order_free(env->heap, list);
         heap_free(env->heap, list);
         *slot = NULL;
@@ -271,7 +195,7 @@ void list_free(const struct table_env *env, struct crdt_list **slot)
 static void list_free_empty(const struct table_env *env, struct crdt *crdt)
 {
         struct crdt_list *list = crdt->list;
-        if (list != NULL && list->length == 0 && list->gone_count == 0 && list->values.count == 0)
+        if (list != NULL && list->length == 0 && list->gone.count == 0 && list->values.count == 0)
                 list_free(env, &crdt->list);
 }
 
@@ -366,7 +290,7 @@ void list_remove(struct crdt_env *env, struct crdt *crdt, struct list_run run)
         struct crdt_list *list = list_get(env, crdt);
         if (list == NULL)
                 return;
-        if (remember && !gone_add(&env->table, list, run))
+        if (remember && !list_gone_add(env->table.heap, &list->gone, run))
                 env->err = ERR_NOMEM;
         run_take(env, crdt, run);
         for (uint32_t i = 0; i < run.count && list->values.count > 0; i++)
@@ -406,7 +330,7 @@ static uint32_t run_together(struct crdt_env *env, const struct crdt_list *list,
                              struct list_run run)
 {
         struct list_run next = list_run_at(list, at);
-        if (run.count == 1 || gone_any(list, run.stamp))
+        if (run.count == 1 || list_gone_any(&list->gone, run.stamp))
                 return 1;
         if (next.count == 0)
                 return run.count;
@@ -425,7 +349,7 @@ static void run_put(struct crdt_env *env, struct crdt *crdt, struct list_run run
                 struct list_point point = list_point_of(&env->table, list, run, run.first);
                 struct list_run part = run;
                 part.count = 1;
-                if (gone_has(list, run.stamp, run.first) ||
+                if (list_gone_has(&list->gone, run.stamp, run.first) ||
                     list_find(&env->table, list, &point, &at)) {
                         if (values != NULL)
                                 name_read(values);
@@ -492,8 +416,8 @@ void list_set(struct crdt_env *env, struct crdt *crdt, struct list_run name, str
         if (list == NULL)
                 return;
         bool there = element_find(env, list, name, &at);
-        bool comes =
-                !there && !env_seen(env, name.stamp) && !gone_has(list, name.stamp, name.first);
+        bool comes = !there && !env_seen(env, name.stamp) &&
+                     !list_gone_has(&list->gone, name.stamp, name.first);
         const struct value *old = value_find(&env->table, list, name.stamp, name.first);
         if ((!there && !comes) || (old != NULL && !stamp_before(old->stamp, stamp))) {
                 list_free_empty(&env->table, crdt);
@@ -531,6 +455,12 @@ static bool value_sweep(void *context, struct node *node)
         return true;
 }
 
+static bool gone_keeps(const void *context, struct stamp stamp)
+{
+        const struct sweep *sweep = context;
+        return !env_seen(sweep->env, stamp) && !list_dead(sweep->crdt, stamp);
+}
+
 /* Drops what waits for an element that cannot come any more, and removals of such. */
 void list_prune(struct crdt_env *env, struct crdt *crdt)
 {
@@ -538,18 +468,7 @@ void list_prune(struct crdt_env *env, struct crdt *crdt)
         struct sweep sweep = {.env = env, .crdt = crdt};
         if (list == NULL)
                 return;
-        size_t kept = 0;
-        for (size_t i = 0; i < list->gone_count; i++) {
-                struct stamp stamp = list_run_of(list->gone[i]).stamp;
-                if (!env_seen(env, stamp) && !list_dead(crdt, stamp))
-                        list->gone[kept++] = list->gone[i];
-        }
-        list->gone_count = kept;
-        if (kept == 0) {
-                heap_free(env->table.heap, list->gone);
-                list->gone = NULL;
-                list->gone_size = 0;
-        }
+        list_gone_prune(env->table.heap, &list->gone, gone_keeps, &sweep);
         if (list->values.count > 0)
                 table_sweep(&list->values, value_sweep, &sweep);
         list_free_empty(&env->table, crdt);

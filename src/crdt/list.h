@@ -71,18 +71,26 @@ struct list_at {
         uint32_t offset;
 };
 
+/* Names by stamp and index, as disjoint spans in chunks: a name is added or found in steps that grow
+ * with the logarithm of the spans, in whatever order they come. Zeroed is empty. */
+struct list_gone_chunk;
+struct list_gone {
+        struct list_gone_chunk **chunks;
+        size_t chunk_count;
+        size_t chunk_size;
+        size_t count; /* spans */
+};
+
 /* Zeroed is empty. */
 struct crdt_list {
         struct list_chunk **chunks; /* those in use are [begin, begin + count) */
         size_t begin;
         size_t count;
         size_t size;
-        uint64_t length;        /* elements */
-        struct table places;    /* of insertions that stand between others, by stamp */
-        struct table values;    /* elements that were set since, by stamp and index */
-        struct list_span *gone; /* removed before they came, by stamp and index, disjoint */
-        size_t gone_count;
-        size_t gone_size;
+        uint64_t length;       /* elements */
+        struct table places;   /* of insertions that stand between others, by stamp */
+        struct table values;   /* elements that were set since, by stamp and index */
+        struct list_gone gone; /* removed before they came */
 };
 
 static inline struct list_run list_run_of(struct list_span span)
@@ -177,6 +185,23 @@ struct list_set {
 };
 void list_sets(const struct crdt_list *list,
                void (*each)(void *context, const struct list_set *set), void *context);
+
+/* ---- list_gone.c */
+
+void list_gone_free(struct heap *heap, struct list_gone *gone);
+
+/* Adds a run, and takes all that it touches into one. False: out of memory, and nothing changed. */
+MUST_USE bool list_gone_add(struct heap *heap, struct list_gone *gone, struct list_run run);
+bool list_gone_has(const struct list_gone *gone, struct stamp stamp, uint32_t index);
+/* Any of that insertion. */
+bool list_gone_any(const struct list_gone *gone, struct stamp stamp);
+
+/* varint spans: run each. */
+void list_gone_write(const struct list_gone *gone, struct buffer *buffer);
+
+/* Forgets the spans whose stamp `keeps` does not keep. */
+void list_gone_prune(struct heap *heap, struct list_gone *gone,
+                     bool (*keeps)(const void *context, struct stamp stamp), const void *context);
 
 /* ---- list_code.c: as bytes */
 

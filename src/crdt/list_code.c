@@ -154,9 +154,7 @@ void list_state_write(const struct crdt_env *env, const struct crdt *crdt,
         spans_write(env, list, kind, buffer);
         buffer_varint(buffer, list->values.count);
         list_sets(list, set_write, &write);
-        buffer_varint(buffer, list->gone_count);
-        for (size_t i = 0; i < list->gone_count; i++)
-                list_run_write(buffer, list_run_of(list->gone[i]));
+        list_gone_write(&list->gone, buffer);
 }
 
 /* ---- read */

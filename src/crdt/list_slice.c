@@ -114,14 +114,6 @@ static struct list_run spans_tell(struct gather *gather, struct list_at at)
         return run;
 }
 
-static void gone_tell(const struct crdt_list *list, bool first, struct buffer *state)
-{
-        size_t count = first ? list->gone_count : 0;
-        buffer_varint(state, count);
-        for (size_t i = 0; i < count; i++)
-                list_run_write(state, list_run_of(list->gone[i]));
-}
-
 bool list_slice_write(const struct crdt_env *env, const struct crdt_list *list,
                       struct buffer *point, struct slice_budget *budget, struct buffer *range,
                       struct buffer *state)
@@ -155,7 +147,7 @@ bool list_slice_write(const struct crdt_env *env, const struct crdt_list *list,
         buffer_bytes(state, buffer_view(&gather.spans));
         buffer_varint(state, gather.set_count);
         buffer_bytes(state, buffer_view(&gather.sets));
-        gone_tell(list, first, state);
+        list_gone_write(first ? &list->gone : &nothing.gone, state);
         if (gather.spans.err != ERR_NONE || gather.texts.err != ERR_NONE ||
             gather.sets.err != ERR_NONE || point->err != ERR_NONE)
                 state->err = ERR_NOMEM;

@@ -190,7 +190,7 @@ static void list_make(struct writer *writer, const struct crdt_list *list)
 {
         struct list_at at = {0};
         unsigned count = 0;
-        if (list == NULL || list->length == 0 || list->gone_count > 0 || list->values.count > 0 ||
+        if (list == NULL || list->length == 0 || list->gone.count > 0 || list->values.count > 0 ||
             list->places.count > 0) {
                 writer->full = true;
                 return;
