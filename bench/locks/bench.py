@@ -1,13 +1,13 @@
 #!/usr/bin/python3
 """Locks beside etcd: acquire and release per second, their latency, and the servers' CPU time for each.
 
-One node, then three (Meridian: the global group of three daemons; no delay is injected), 1 to 1,000
-clients, in turn A B A B, on the same disk; both sync their log before they answer. The load is one
-program (bench/locks/load.c): RESP with a connection for each client here; gRPC written with nghttp2
-there, over at most 100 connections, as etcd's own benchmarks do. etcd is measured twice: by its lock
-service, and by the least that is a lock, a transaction "put under my lease if absent" and a delete.
-An operation is one acquire or one release. At the end: what held locks
-cost in the table. Needs the packages etcd-server and libnghttp2-dev.
+One node, then three (Meridian: three daemons of one region), 1 to 1,000 clients, in turn A B A B, on
+the same disk; both sync their log before they answer. The load is one program (bench/locks/load.c):
+RESP with a connection for each client here; gRPC written with nghttp2 there, over at most 100
+connections, as etcd's own benchmarks do. etcd is measured twice: by its lock service, and by the least
+that is a lock, a transaction "put under my lease if absent" and a delete. An operation is one acquire
+or one release; --values: one put or one get. At the end: what held locks cost in the table. Needs the
+packages etcd-server and libnghttp2-dev. BENCH_DIR: a folder on the disk that is to be measured.
 
     bench.py [--seconds S] [--rounds N] [--clients 1,10,100,1000] [--nodes 1,3] [--values]
 """
@@ -35,7 +35,7 @@ def wait_for(ask, what, seconds=20):
         try:
             if ask():
                 return
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, StopIteration):
             pass
         time.sleep(0.05)
     sys.exit(f"bench: {what} did not come about in {seconds} s")
@@ -134,6 +134,34 @@ listen {{ link {host}:7401; admin {host}:7400; locks {host}:7402 }}
         return f"{folder}/meridiand.conf"
 
 
+class Region(Meridian):
+    """Three nodes of one region."""
+
+    def __init__(self, root, nodes):
+        Servers.__init__(self, root)
+        self.nodes = nodes
+        names = [f"us-east/{i + 1}" for i in range(nodes)]
+        subprocess.run([f"{ROOT}/build/tests/meridiand/make_pki", f"{root}/pki", "bench", *names],
+                       check=True)
+        with open(f"{root}/topology.conf", "w", encoding="utf-8") as file:
+            file.write("cluster = bench\nepoch = 1\nregion us-east {\n"
+                       '    id = 1; latitude = 10; longitude = 20; a = ["127.96.1.1"]\n')
+            for i in range(nodes):
+                host = f"127.96.1.{i + 1}"
+                file.write(f'    node us-east-{i + 1} {{ id = {i + 1}; link = "{host}:7401"; '
+                           f'admin = "{host}:7400"; locks = "{host}:7402" }}\n')
+            file.write("}\n")
+        for i in range(nodes):
+            host = f"127.96.1.{i + 1}"
+            os.makedirs(f"{root}/{i + 1}", exist_ok=True)
+            conf = self.conf_write(i + 1, "us-east", host)
+            os.replace(conf, f"{root}/{i + 1}/meridiand.conf")
+            shutil.rmtree(f"{root}/us-east")
+            self.run(str(i + 1), f"{ROOT}/build/meridiand", "-c", f"{root}/{i + 1}/meridiand.conf")
+            self.doors.append(f"{host}:7402")
+        wait_for(lambda: all(self.leader(i) for i in range(nodes)), "a leader")
+
+
 def sync_us(folder):
     """What one appended record and its sync cost on this disk: the median of 200."""
     times = []
@@ -172,16 +200,22 @@ def row(nodes, clients, name, runs):
 
 
 def products(root, nodes, values):
-    first = REGIONS[0] if nodes == 1 else "global"
-    rows = [("meridian", Meridian, f"{first}:"), ("etcd", Etcd, ""), ("etcd-txn", Etcd, "txn-")]
+    ours = Meridian if nodes == 1 else Region
+    rows = [("meridian", ours, "us-east:"), ("etcd", Etcd, ""), ("etcd-txn", Etcd, "txn-")]
     if values:
-        rows = [("meridian-values", Meridian, f"{first}:"), ("etcd-values", Etcd, "")]
+        rows = [("meridian-values", ours, "us-east:"), ("etcd-values", Etcd, "")]
     servers = {}
     for kind in {row[1] for row in rows}:
         folder = os.path.join(root, kind.__name__)
         os.makedirs(folder)
         servers[kind] = kind(folder, nodes)
     return rows, servers
+
+
+def ratios(ours, theirs):
+    """Of each pair of neighbouring runs: the median, and what the least and the most were."""
+    pairs = [mine["per_second"] / max(1, other["per_second"]) for mine, other in zip(ours, theirs)]
+    return f"{statistics.median(pairs):.1f} times as many ({min(pairs):.1f} to {max(pairs):.1f})"
 
 
 def measure(args, root, nodes):
@@ -197,7 +231,7 @@ def measure(args, root, nodes):
             ours = middles[rows[0][0]]
             for name, _, _ in rows[1:]:
                 print(f"{'':13} {rows[0][0]} beside {name}: "
-                      f"{ours['per_second'] / max(1, middles[name]['per_second']):.1f} times as many, "
+                      f"{ratios(runs[rows[0][0]], runs[name])}, "
                       f"{middles[name]['cpu_us'] / max(1e-9, ours['cpu_us']):.1f} times less CPU")
     finally:
         for product in servers.values():
@@ -210,7 +244,7 @@ def numbers(text):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--seconds", type=float, default=1.2)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--clients", type=numbers, default=[1, 10, 100, 1000])
     parser.add_argument("--nodes", type=numbers, default=[1, 3])

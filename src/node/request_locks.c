@@ -1,5 +1,5 @@
-/* request_locks.c - what clients ask about locks and sessions, as commands of the group that decides,
- * and what the table said, as their answers. What is only looked at is read (reads.c). */
+/* request_locks.c - what clients ask about locks and sessions, as commands of the group that
+ * decides, and what the table said, as their answers. What is only looked at is read (reads.c). */
 #include "base/check.h"
 #include "base/cursor.h"
 #include "node/node_priv.h"
