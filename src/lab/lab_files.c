@@ -206,6 +206,8 @@ static void topology_text(const struct lab *lab, struct buffer *text)
                       "timing {\n"
                       "        suspect_after = 1200ms\n"
                       "        down_after = 1500ms\n"
+                      "        election = 1s\n"
+                      "        election_heartbeat = 200ms\n"
                       "}\n\n",
                       LAB_CLUSTER);
         for (size_t i = 0; i < LAB_REGIONS; i++)

@@ -327,6 +327,14 @@ static bool follow_look(struct follow *follow, const struct view *view, int *ret
                 *ret_status = CLI_FAILED;
                 return true;
         }
+        if (is_text(order, "state", "none")) {
+                STEP_BAD("return",
+                         "%s was started anew meanwhile and knows of nothing that was asked: see "
+                         "`meridian status`, and ask again",
+                         follow->actor);
+                *ret_status = CLI_FAILED;
+                return true;
+        }
         if (is_text(order, "state", "waits") && why != NULL && strcmp(why, follow->trouble) != 0) {
                 (void)snprintf(follow->trouble, sizeof follow->trouble, "%s", why);
                 STEP_WARN("wait", "%s", why);
@@ -344,7 +352,8 @@ static void followers_wait(const struct cli *cli, struct view *view, uint64_t un
                 json_array_foreach(json_object_get(view->postgres, "servers"), index, server)
                 {
                         const char *role = text_of(server, "role");
-                        if (role != NULL && strcmp(role, "primary") == 0)
+                        /* One that is not heard is not waited for. */
+                        if (role == NULL || strcmp(role, "primary") == 0)
                                 continue;
                         count++;
                         following += json_is_true(json_object_get(server, "following"));
@@ -356,7 +365,7 @@ static void followers_wait(const struct cli *cli, struct view *view, uint64_t un
                         break;
         }
         if (following == count)
-                STEP_DONE("follow", "all %zu others stream from it", count);
+                STEP_DONE("follow", "all %zu others that are heard stream from it", count);
         else
                 STEP_WARN("follow", "%zu of %zu others stream from it yet; `meridian status`",
                           following, count);

@@ -23,7 +23,8 @@ sys.path[:0] = [HERE, os.path.dirname(HERE)]
 from lab import ADDRESSES, BUILD, MERIDIAN, Failure, Lab, own_network  # noqa: E402
 
 THEMES = ["first_minutes", "traffic", "data", "verify", "policies", "postgres", "together",
-          "locks", "lock_clients", "leases", "values", "flags", "process_kills", "bank", "drivers", "kill_region",
+          "locks", "lock_clients", "leases", "values", "flags", "process_kills", "bank", "orders",
+          "drivers", "kill_region",
           "partition", "flapping", "bad_input", "ports_taken", "restart", "removal",
           "in_region", "nodes", "witness"]
 
