@@ -71,8 +71,8 @@ struct list_at {
         uint32_t offset;
 };
 
-/* Names by stamp and index, as disjoint spans in chunks: a name is added or found in steps that grow
- * with the logarithm of the spans, in whatever order they come. Zeroed is empty. */
+/* Names by stamp and index, as disjoint spans in chunks: a name is added or found in steps that
+ * grow with the logarithm of the spans, in whatever order they come. Zeroed is empty. */
 struct list_gone_chunk;
 struct list_gone {
         struct list_gone_chunk **chunks;

@@ -1,7 +1,7 @@
-/* Names of elements that were removed before they came: spans sorted by stamp and index, none of which
- * touch, in chunks that are sorted too. A full chunk is cut in two; one that is empty goes. So a name
- * moves a part of one chunk, and now and then the list of chunks, in whatever order names come. Where
- * memory runs out, nothing has changed. */
+/* Names of elements that were removed before they came: spans sorted by stamp and index, none of
+ * which touch, in chunks that are sorted too. A full chunk is cut in two; one that is empty goes.
+ * So a name moves a part of one chunk, and now and then the list of chunks, in whatever order
+ * names come. Where memory runs out, nothing has changed. */
 #include "crdt/list.h"
 
 #include "base/check.h"
@@ -16,8 +16,8 @@ struct list_gone_chunk {
         struct list_span spans[CHUNK_SPANS];
 };
 
-/* Where a span is, or the place before which one belongs: `span` may be the count of its chunk only in
- * the last one. */
+/* Where a span is, or the place before which one belongs: `span` may be the count of its chunk
+ * only in the last one. */
 struct at {
         size_t chunk;
         unsigned span;

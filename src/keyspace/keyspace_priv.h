@@ -36,10 +36,10 @@ struct transfer {
         uint8_t round;
         uint8_t slice_round; /* of the key that comes in slices, as its metadata has it */
         uint64_t slice_hash; /* of its name */
-        bool slice_open; /* some of that key is still to come */
-        bool slicing;    /* and every slice since its first has come in order */
-        bool under_way; /* every part since the first has come in order */
-        bool whole;     /* the last one too */
+        bool slice_open;     /* some of that key is still to come */
+        bool slicing;        /* and every slice since its first has come in order */
+        bool under_way;      /* every part since the first has come in order */
+        bool whole;          /* the last one too */
 };
 
 enum {
