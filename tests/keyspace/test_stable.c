@@ -283,8 +283,8 @@ static void test_told_when_it_lasts(void **unused)
         assert_true(forgets(ONE));
 }
 
-/* TWO strikes an expiry that all know of and forget, comes back from an older backup, and strikes it
- * again: what ONE has made of the key since is not what was struck. */
+/* TWO strikes an expiry that all know of and forget, comes back from an older backup, and strikes
+ * it again: what ONE has made of the key since is not what was struck. */
 static void test_struck_again(void **unused)
 {
         (void)unused;

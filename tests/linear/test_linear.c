@@ -157,7 +157,8 @@ static void test_transactions(void **state)
         history_reset();
 }
 
-/* Owner 1 is granted the lock by token 5 in a call from 1 to 2, where not `alone`; then what is told. */
+/* Owner 1 is granted the lock by token 5 in a call from 1 to 2, where not `alone`; then what is
+ * told. */
 static void test_locks(void **state)
 {
         static const struct {
