@@ -69,7 +69,7 @@ static int setup(void **state)
         struct replication_config config = {
                 .self = 1, .peers = peers, .peer_count = 2, .window_bytes = WINDOW};
         now_us = START_US;
-        resumed = (struct replication_message){0};
+        memset(&resumed, 0, sizeof resumed);
         replication = replication_new(&heap, &config);
         assert_non_null(replication);
         for (node_id i = 2; i <= 3; i++) {
@@ -245,7 +245,7 @@ static void test_a_transfer_goes_on_behind_what_was_merged(void **state)
         assert_int_equal(resumed.resume.cursor, 33);
         assert_int_equal(resumed.resume.position, 90);
         assert_int_equal(resumed.sub, sub_of[2]);
-        resumed = (struct replication_message){0};
+        memset(&resumed, 0, sizeof resumed);
         placed_part(2, 1, 44);
         struct world_event event = {.kind = WORLD_REDIS_MERGED};
         event.merged.origin = 2;
@@ -270,7 +270,7 @@ static void test_a_transfer_goes_on_after_a_restart(void **state)
         assert_int_equal(resumed.resume.cursor, 6);
         part(3, 1, true);
         merged(3, 90);
-        resumed = (struct replication_message){0};
+        memset(&resumed, 0, sizeof resumed);
         link_of(3, false);
         link_of(3, true);
         assert_int_equal(resumed.resume.table, 0);
