@@ -17,9 +17,15 @@ static bool apart(const struct world *world, unsigned from, unsigned to)
                (to == last && world->replicas[from].alone);
 }
 
+static void give(struct replica *from, uint64_t last)
+{
+        from->given = last > from->given ? last : from->given;
+}
+
 static void hand_over(struct world *world, const struct batch *batch)
 {
         struct replica *to = &world->replicas[batch->to];
+        give(&world->replicas[batch->from], batch->last);
         struct keyspace_result result;
         strike_before_change(world, to);
         TRACE(to, "merges from %u: %llu to %llu", batch->from + 1, (unsigned long long)batch->after,
@@ -146,6 +152,8 @@ static void transfer(struct world *world, unsigned from, unsigned to, bool busy)
                 CHECK(keyspace_scan(source->keyspace, &source->native, &cursor,
                                     busy ? rng_between(&world->rng, 1, 300) : 1 << 20,
                                     &part) == ERR_NONE);
+                give(source,
+                     vector_get(keyspace_positions(source->keyspace), (region_id)(from + 1)));
                 if (busy && rng_chance(&world->rng, 400)) {
                         act(world, source);
                         act(world, target);
@@ -191,6 +199,7 @@ static void load(struct world *world, unsigned index, struct bytes saved)
                                               bytes_of(replica->reserved, replica->reserved_len),
                                               (struct bytes){0}, &result) == ERR_NONE);
         DEMAND(world, keyspace_begin(replica->keyspace, wall(world, replica), &change) == ERR_NONE);
+        DEMAND(world, change.stamp.hlc > replica->given);
         agree(world, replica);
 }
 
