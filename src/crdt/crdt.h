@@ -326,6 +326,10 @@ enum {
  * its content. ERR_TRUNCATED, ERR_MALFORMED. */
 MUST_USE enum err crdt_delta_decode(struct bytes data, region_id origin, struct crdt_delta *ret);
 
+/* What a delta takes away, without what it brings, as a delta that borrows the same; false where
+ * that is nothing, or all that it takes is remembered by stamps until everybody has seen it. */
+bool crdt_delta_takes(const struct crdt_delta *delta, struct crdt_delta *ret);
+
 /* The operation of a delta, behind its clock; the flags too, unless NULL. */
 enum crdt_op crdt_op_read(struct cursor *cursor, uint8_t *ret_flags);
 

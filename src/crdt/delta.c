@@ -489,6 +489,24 @@ static const struct {
         [CRDT_OP_LIFE] = {decode_life, 0},
 };
 
+bool crdt_delta_takes(const struct crdt_delta *delta, struct crdt_delta *ret)
+{
+        static const bool takes[CRDT_OP_END] = {
+                [CRDT_OP_DEL] = true,           [CRDT_OP_EXPIRED] = true,
+                [CRDT_OP_HDEL] = true,          [CRDT_OP_SREM] = true,
+                [CRDT_OP_ZREM] = true,          [CRDT_OP_LIST_REMOVE] = true,
+                [CRDT_OP_STREAM_REMOVE] = true,
+        };
+        *ret = *delta;
+        if (delta->op != CRDT_OP_ZADD)
+                return takes[delta->op];
+        ret->op = CRDT_OP_ZREM;
+        ret->flags = 0;
+        ret->list = delta->elements;
+        ret->elements = (struct bytes){0};
+        return ret->list.len > 0;
+}
+
 enum crdt_op crdt_op_read(struct cursor *cursor, uint8_t *ret_flags)
 {
         uint8_t byte = cursor_u8(cursor);

@@ -70,8 +70,12 @@ enum err keyspace_merge(struct keyspace *keyspace, const struct crdt_native *nat
         struct entry *entry = entry_get(keyspace, delta->name);
         if (entry == NULL)
                 return ERR_NOMEM;
-        if (transfer_told(keyspace, entry, delta))
-                return ERR_NONE;
+        struct crdt_delta takes;
+        if (transfer_told(keyspace, entry, delta)) {
+                if (!crdt_delta_takes(delta, &takes))
+                        return ERR_NONE;
+                delta = &takes;
+        }
         bool asked = keyspace->found != NULL && !keyspace->quiet &&
                      delta->stamp.origin != keyspace->config.origin;
         struct crdt_conflict found = {0};

@@ -213,7 +213,8 @@ uint64_t seen_solid(const struct crdt_seen *seen, region_id origin);
 void keyspace_lived(struct keyspace *keyspace, const struct crdt_delta *delta);
 
 /* transfer.c: a part of the state that is being received has told the key with all that this change
- * did, and what became of it since. Applied again it would bring back what has died there. */
+ * did, and what became of it since. Applied again it would bring back what has died there; but what
+ * it takes away goes here, too, for what brings that may come when the transfer is no more. */
 bool transfer_told(struct keyspace *keyspace, const struct entry *entry,
                    const struct crdt_delta *delta);
 

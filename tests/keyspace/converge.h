@@ -36,6 +36,7 @@ enum fault {
         FAULT_ROUND = 2048,  /* streams go round by others, too */
         FAULT_JOIN =
                 4096, /* the last replica comes later, and is noticed so by each at another time */
+        FAULT_RESUME = 16384, /* all lag, and take states while now and then a stream goes on */
         FAULT_LOSE = 256, /* the same, the wall clock goes back too, and others read on meanwhile */
 };
 

@@ -143,6 +143,7 @@ static void transfer(struct world *world, unsigned from, unsigned to, bool busy)
         struct replica *target = &world->replicas[to];
         struct keyspace_result result;
         uint64_t cursor = 0;
+        unsigned meanwhile = (world->faults & FAULT_RESUME) != 0 ? 200 : 300;
         if (apart(world, from, to))
                 return;
         do {
@@ -168,7 +169,7 @@ static void transfer(struct world *world, unsigned from, unsigned to, bool busy)
                 buffer_fini(&part);
                 if (result.broken)
                         return;
-                if (busy && cursor != 0 && rng_chance(&world->rng, 300))
+                if (busy && cursor != 0 && rng_chance(&world->rng, meanwhile))
                         streams_go_on(world, to);
         } while (cursor != 0);
         if (busy && rng_chance(&world->rng, 100))

@@ -27,6 +27,8 @@ static void step(struct world *world)
                 crash(world, a);
         } else if (dice < 45)
                 act(world, replica);
+        else if ((world->faults & FAULT_RESUME) != 0 && dice < 70)
+                transfer(world, a, b, true);
         else if (dice < 80 && (world->faults & FAULT_ROUND) != 0 && rng_chance(&world->rng, 400))
                 ship_round(world, a, b);
         else if (dice < 80)
@@ -267,6 +269,9 @@ int main(int argc, char **argv)
                 FAULT_JOIN | FAULT_ROUND | FAULT_COLLECT | FAULT_FLUSH | FAULT_CRASH | FAULT_LOSE |
                         FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART | FAULT_TRANSFER |
                         FAULT_SMALL_RING,
+                FAULT_RESUME | FAULT_TRANSFER,
+                FAULT_RESUME | FAULT_TRANSFER | FAULT_TYPES | FAULT_EXPIRY | FAULT_COLLECT |
+                        FAULT_FLUSH | FAULT_ROUND | FAULT_RESTART,
         };
         uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
         uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : 350;

@@ -154,6 +154,26 @@ static void test_nothing_is_lost_where_it_never_ends(void **context)
 }
 
 /* In the middle of a key: a change of it comes by another stream, and the key is told again. */
+/* What was taken away is told by its absence, and comes in a stream, too; then the transfer is
+ * given up, and what was taken away comes. */
+static void test_taken_away_before_it_comes(void **context)
+{
+        (void)context;
+        setup_regions(0);
+        struct buffer lost;
+        uint64_t cursor = 0;
+        fill();
+        assert_true(parts(&cursor, 8));
+        ship(1, 2);
+        buffer_init(&lost, &heap);
+        assert_int_equal(keyspace_scan(regions[1], NULL, &cursor, 200, &lost), ERR_NONE);
+        buffer_fini(&lost);
+        assert_false(parts(&cursor, 1));
+        ship(3, 2);
+        same_everywhere();
+        teardown_regions();
+}
+
 static void test_within_a_key(void **context)
 {
         (void)context;
@@ -213,6 +233,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_others_go_on_meanwhile),
                 cmocka_unit_test(test_nothing_is_lost_where_it_never_ends),
+                cmocka_unit_test(test_taken_away_before_it_comes),
                 cmocka_unit_test(test_within_a_key),
                 cmocka_unit_test(test_another_table),
         };
