@@ -30,7 +30,7 @@ void board_build_fini(struct board_build *build)
 void board_build_add(struct board_build *build, enum board_kind kind, struct bytes name,
                      struct bytes value)
 {
-        size_t size = name.len + value.len + 2 * 5 + 4;
+        size_t size = name.len + value.len + (size_t)2 * 5 + 4;
         if (build->bytes + size > BOARD_BYTES_MAX - 64) {
                 build->cut = true;
                 return;

@@ -602,7 +602,7 @@ struct bytes crdt_score_seen_read(struct cursor *cursor);
 bool crdt_score_observed(const struct table_env *env, const struct crdt *crdt, struct bytes member,
                          region_id origin);
 void crdt_score_observed_encode(const struct table_env *env, const struct crdt *crdt,
-                                struct bytes member, region_id except, struct buffer *buffer);
+                                struct bytes name, region_id except, struct buffer *buffer);
 bool crdt_has_scores(const struct crdt *crdt);
 void crdt_scores_encode(const struct crdt *crdt, struct buffer *buffer);
 
@@ -692,7 +692,7 @@ struct table *crdt_zset_plain(const struct crdt *crdt);
 bool crdt_zset_put(struct crdt_env *env, struct crdt *crdt, struct bytes member, uint64_t hash,
                    double score, struct stamp stamp);
 enum crdt_member crdt_zset_look(const struct table_env *env, const struct crdt *crdt,
-                                struct bytes member, region_id origin, uint64_t shipped,
+                                struct bytes name, region_id origin, uint64_t shipped,
                                 double *ret_score);
 
 /* The same for a list: a push of `count` with a stamp later than all that is known, and a pop of

@@ -513,7 +513,7 @@ bool list_take(struct heap *heap, struct crdt_list *list, struct list_at at, uin
         }
         if (left > 0) {
                 at.offset += count;
-                struct list_at begin = at;
+                struct list_at begin;
                 uint32_t kept = at.offset - count;
                 if (!span_split(heap, list, &at))
                         return false;

@@ -111,8 +111,8 @@ bool crdt_number(struct bytes text, double *ret)
 
 struct crdt_totals crdt_amount(double amount, double before)
 {
-        const double exact = (double)(1ll << 53); /* below it a double keeps each whole number */
-        const double range = (double)(1ll << 62);
+        const double exact = (double)(1LL << 53); /* below it a double keeps each whole number */
+        const double range = (double)(1LL << 62);
         double after = before + amount;
         if (amount >= -exact && amount <= exact && after >= -range && after <= range &&
             before >= -range && before <= range) {

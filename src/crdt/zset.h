@@ -65,7 +65,7 @@ void zset_load(struct crdt_env *env, struct crdt *crdt, struct bytes name, struc
                double score);
 
 /* A ZADD; what it had seen comes by zset_observed. */
-void zset_add(struct crdt_env *env, struct crdt *crdt, struct bytes member, double score,
+void zset_add(struct crdt_env *env, struct crdt *crdt, struct bytes name, double score,
               struct stamp dot);
 void zset_count(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta);
 
@@ -92,7 +92,7 @@ static inline struct zset_member *zset_member_of(struct node *node)
 
 static inline struct zset_dot *zset_dots(struct zset_member *member)
 {
-        return member->one.count > 1 ? member->more->dots : &member->one;
+        return member->more != NULL && member->one.count > 1 ? member->more->dots : &member->one;
 }
 
 static inline struct stamp zset_stamp(const struct zset_dot *dot)
@@ -108,7 +108,7 @@ static inline bool zset_tallied(const struct zset_member *member)
 /* Whether the member shows, and with which score. */
 bool zset_score(const struct crdt *crdt, struct zset_member *member, double *ret);
 struct zset_member *zset_look(const struct table_env *env, const struct crdt *crdt,
-                              struct bytes member);
+                              struct bytes name);
 
 /* ---- between the files of zset */
 
@@ -125,7 +125,7 @@ void zset_show(struct crdt_env *env, struct crdt *crdt, struct zset_member *memb
 void zset_changed(struct crdt_env *env, struct crdt *crdt, struct zset_member *member,
                   struct zset_shown was);
 
-struct zset_member *zset_get(struct crdt_env *env, struct crdt *crdt, struct bytes member);
+struct zset_member *zset_get(struct crdt_env *env, struct crdt *crdt, struct bytes name);
 bool zset_member_empty(const struct zset_member *member);
 void zset_member_free(const struct table_env *env, struct zset_member *member);
 struct zset_dot *zset_dot(struct zset_member *member, region_id origin);

@@ -89,11 +89,9 @@ static void merging_stage_done(struct cluster *cluster, struct merging *merging)
 {
         bool fatal = merging->gap || merging->err != ERR_NONE;
         bool lost = merging->last_stage || !any_importing(cluster);
-        if (fatal)
-                merging_answer(cluster, merging);
-        else if (merging->stale || (lost && any_moved(cluster, merging)))
+        if (!fatal && (merging->stale || (lost && any_moved(cluster, merging))))
                 merging_again(cluster, merging);
-        else if (!merging->last_stage && any_importing(cluster))
+        else if (!fatal && !lost)
                 merging_stage(cluster, merging, true);
         else
                 merging_answer(cluster, merging);

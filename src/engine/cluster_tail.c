@@ -203,6 +203,7 @@ static void read_answered(struct call *call, const redisReply *reply)
 /* Reads every shard, or, with a mark, those that had nothing. */
 static void flow_send(struct cluster *cluster, struct flow *flow, uint64_t mark)
 {
+        CHECK(cluster->count > 0);
         char after[NUMBER_SIZE], bytes_max[NUMBER_SIZE], clock[NUMBER_SIZE];
         struct bytes marks[] = {BYTES("MERIDIAN.MARK"), cluster_number(mark, clock)};
         struct bytes reads[] = {BYTES("MERIDIAN.TAIL"), cluster_number(flow->after, after),

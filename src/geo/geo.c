@@ -160,14 +160,14 @@ static inline uint32_t record_read(const uint8_t *tree, unsigned record_size, ui
         uint32_t middle;
         switch (record_size) {
         case 24:
-                at += side * 3u;
+                at += (size_t)side * 3;
                 return (uint32_t)at[0] << 16 | (uint32_t)at[1] << 8 | at[2];
         case 28:
                 middle = side == 0 ? at[3] >> 4 : at[3] & 0x0fu;
-                at += side * 4u;
+                at += (size_t)side * 4;
                 return middle << 24 | (uint32_t)at[0] << 16 | (uint32_t)at[1] << 8 | at[2];
         default:
-                at += side * 4u;
+                at += (size_t)side * 4;
                 return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
         }
 }

@@ -24,9 +24,9 @@
 #define EXPORT           __attribute__((visibility("default")))
 
 #define TTL_MS_DEFAULT   10000u
-#define ASK_US           2000000u
+#define ASK_US           2000000ULL
 #define ASK_AGAIN_US     100000u
-#define ACQUIRE_SLACK_US 6000000u
+#define ACQUIRE_SLACK_US 6000000ULL
 #define OWNER_SIZE       264
 #define KEY_SIZE         520
 
@@ -287,7 +287,7 @@ static enum meridian_lock_status acquire(struct meridian_lock *lock,
                         door_next(&lock->door);
                 if (door_now_us() >= begun_us + wait_us + ACQUIRE_SLACK_US)
                         return MERIDIAN_LOCK_UNREACHABLE;
-                struct timespec pause = {.tv_nsec = ASK_AGAIN_US * 1000};
+                struct timespec pause = {.tv_nsec = (long)ASK_AGAIN_US * 1000};
                 nanosleep(&pause, NULL);
         }
 }

@@ -116,6 +116,7 @@ static struct bytes actor_of(const struct kv_call *call)
 
 static void put(struct kv *kv, const struct kv_call *call, const struct kv_step *step)
 {
+        CHECK(call != NULL); /* who only asks has no steps that write */
         const struct version *old = kv_store_live(kv, step->key);
         uint64_t revision = change_revision(kv, call);
         struct kv_item item = {
@@ -134,6 +135,7 @@ static void put(struct kv *kv, const struct kv_call *call, const struct kv_step 
 
 static void delete_one(struct kv *kv, const struct kv_call *call, const struct version *old)
 {
+        CHECK(call != NULL);
         struct kv_item item = {
                 .key = old->entry->key,
                 .actor = actor_of(call),

@@ -15,6 +15,7 @@ _Static_assert(LOCK_EVENTS_MAX % EVENTS_FIRST == 0, "the ring doubles up to its 
 
 static struct lock_event *event_at(const struct lock_table *table, size_t i)
 {
+        CHECK(table->event_size > 0);
         return &table->events[(table->event_first + i) % table->event_size];
 }
 

@@ -272,7 +272,7 @@ void lock_acquire_all(struct lock_table *table, const struct lock_command *comma
 {
         struct wish wish;
         struct set set;
-        struct claim *mine[LOCK_SET_MAX];
+        struct claim *mine[LOCK_SET_MAX] = {NULL};
         if (!set_read(command, &set)) {
                 lock_answer(table, command, LOCK_INVALID);
                 return;
