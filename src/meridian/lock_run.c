@@ -73,7 +73,7 @@ static int attend(struct meridian_lock *lock, pid_t child)
         unsigned kill_at_ms = 0; /* what is left of the lock then; 0: not told to end yet */
         int status = 0;
         for (;;) {
-                struct timespec pause = {.tv_nsec = LOOK_MS * 1000000};
+                struct timespec pause = {.tv_nsec = (long)LOOK_MS * 1000000};
                 pid_t ended = waitpid(child, &status, WNOHANG);
                 if (ended == child)
                         return kill_at_ms != 0 ? STATUS_ENDED : status_of(status);

@@ -106,7 +106,7 @@ static enum err group_start_empty(struct node *node, struct node_group *group,
 static enum err group_make(struct node *node, struct node_group *group,
                            struct consensus_config *config, struct bytes journal)
 {
-        struct consensus_recovery recovery;
+        struct consensus_recovery recovery = {0};
         uint32_t voters[CONSENSUS_VOTERS_MAX];
         config->voters = voters;
         for (size_t i = 0; i < config->voter_count; i++)
@@ -114,12 +114,12 @@ static enum err group_make(struct node *node, struct node_group *group,
         if (config->engine != NULL && config->engine != &consensus_core)
                 config->members = NULL; /* the library knows plain voters only */
         enum err err = consensus_new(node->heap, config, &group->consensus);
-        if (err != ERR_NONE)
-                return err;
-        err = consensus_start(group->consensus, node->now_us / 1000, journal, 0, &recovery);
+        if (err == ERR_NONE)
+                err = consensus_start(group->consensus, node->now_us / 1000, journal, 0, &recovery);
         if (err == ERR_CORRUPT)
                 err = group_start_empty(node, group, config, journal, recovery.corrupt_at);
         group->leaderless_us = node->now_us;
+        config->voters = NULL;
         return err;
 }
 

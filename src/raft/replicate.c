@@ -380,7 +380,7 @@ static void place(struct core *core)
         const struct member *self = log_self(core);
         const struct members *members = &log_regime(core)->members;
         bool witness = self != NULL && self->role == CONSENSUS_WITNESS;
-        uint64_t apart = core->config.election_timeout_ms * (witness ? 1u : 4u);
+        uint64_t apart = (uint64_t)core->config.election_timeout_ms * (witness ? 1 : 4);
         if (self == NULL || core->transferee != 0 || (!witness && !core_ready(core)) ||
             core->now_ms < core->placed_ms + apart)
                 return;
