@@ -444,9 +444,7 @@ void receiver_tick(struct replication *r, struct peer *peer)
                 return;
         bool due = receiver->state == RECEIVER_IDLE && receiver->retry_us != 0 &&
                    r->now_us >= receiver->retry_us;
-        if (due || silent(r, receiver))
-                receiver_subscribe(r, peer);
-        else if (tells_holes(r, peer))
+        if (due || silent(r, receiver) || tells_holes(r, peer))
                 receiver_subscribe(r, peer);
 }
 

@@ -16,7 +16,8 @@ static void push(struct sim_redis *redis, struct crdt_name name, uint64_t length
         struct bytes values[2] = {draw_element(redis->sim, text[0]),
                                   draw_element(redis->sim, text[1])};
         bool head = sim_chance(redis->sim, STREAM_DATA, 300);
-        size_t count = 1 + (size_t)sim_below(redis->sim, STREAM_DATA, 2);
+        size_t count = 1 + (size_t)sim_below(redis->sim, STREAM_DATA, COUNT_OF(values));
+        CHECK(count <= COUNT_OF(values));
         for (size_t i = 0; i < count; i++)
                 redis->native.list_insert(redis, name, head ? i : length + i, values[i]);
         enum err err = keyspace_local_list_push(redis->keyspace, redis_wall_ms(redis), name, head,
