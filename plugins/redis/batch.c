@@ -239,11 +239,9 @@ static void op_changed(void *context, const struct keyspace_op *op,
                        const struct keyspace_change *change)
 {
         (void)context;
-        if (change->nothing)
-                local_changed(change);
-        else if (op->op == CRDT_OP_SET)
+        if (op->op == CRDT_OP_SET && !change->nothing)
                 local_set_changed(change->delta, op->body);
-        else if (op->op == CRDT_OP_HSET && op->body.len > LOG_VALUE_LEN)
+        else if (op->op == CRDT_OP_HSET && op->body.len > LOG_VALUE_LEN && !change->nothing)
                 local_hset_changed(change->delta, op->body);
         else
                 local_changed(change);

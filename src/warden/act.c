@@ -120,11 +120,11 @@ static bool epoch_mark(struct warden *warden, uint32_t timeline, uint64_t epoch,
         if (!file_read(path, text, HISTORY_FILE_MAX, &len))
                 len = 0;
         bool whole = len > 0 || timeline == 1;
-        (void)snprintf(mark, sizeof mark,
-                       "%s# meridian: after timeline %" PRIu32 " epoch %" PRIu64 "\n",
-                       len > 0 && text[len - 1] != '\n' ? "\n" : "", timeline, epoch);
-        memcpy(text + len, mark, strlen(mark));
-        len += strlen(mark);
+        int mark_len = snprintf(mark, sizeof mark,
+                                "%s# meridian: after timeline %" PRIu32 " epoch %" PRIu64 "\n",
+                                len > 0 && text[len - 1] != '\n' ? "\n" : "", timeline, epoch);
+        memcpy(text + len, mark, (size_t)mark_len);
+        len += (size_t)mark_len;
         bool done = whole ? file_write(warden, path, bytes_of(text, len), fail)
                           : fail_set(fail, "%s cannot be read", path);
         free(text);
@@ -325,8 +325,8 @@ static void archive_prune(struct warden *warden)
         DIR *dir = fd < 0 ? NULL : fdopendir(fd);
         if (dir == NULL)
                 return;
-        for (struct dirent *entry = readdir(dir); entry != NULL && count < COUNT_OF(names);
-             entry = readdir(dir)) {
+        for (struct dirent *entry = dir_next(dir); entry != NULL && count < COUNT_OF(names);
+             entry = dir_next(dir)) {
                 if (strlen(entry->d_name) == 24 &&
                     strspn(entry->d_name, "0123456789ABCDEF") == 24 &&
                     (names[count] = strdup(entry->d_name)) != NULL)

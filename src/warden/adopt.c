@@ -96,8 +96,8 @@ static void extras_add(const char *folder, char *store, struct buffer *text)
         DIR *dir = path_set(path, "%s/conf.d", folder) ? opendir(path) : NULL;
         if (dir == NULL)
                 return;
-        for (struct dirent *entry = readdir(dir); entry != NULL && count < EXTRA_MAX;
-             entry = readdir(dir)) {
+        for (struct dirent *entry = dir_next(dir); entry != NULL && count < EXTRA_MAX;
+             entry = dir_next(dir)) {
                 size_t len = strlen(entry->d_name);
                 if (entry->d_name[0] != '.' && len > 5 &&
                     strcmp(entry->d_name + len - 5, ".conf") == 0 &&

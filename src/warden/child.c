@@ -211,7 +211,7 @@ bool child_run(struct warden *warden, const char *program, const char *const *ar
         const char *argv[ARGUMENTS_MAX];
         char *mutable[ARGUMENTS_MAX];
         char path[WARDEN_PATH_SIZE], why[96];
-        struct child child;
+        struct child child = {.out = -1, .err = -1};
         *ret_text = (struct child_text){0};
         if (!command_line(warden, program, arguments == NULL ? none : arguments, path, argv))
                 return fail_set(fail, "%s: the path is too long", program);
@@ -233,7 +233,7 @@ unsigned child_signal_in(const char *folder, int signal)
         DIR *dir = opendir("/proc");
         if (dir == NULL)
                 return 0;
-        for (struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
+        for (struct dirent *entry = dir_next(dir); entry != NULL; entry = dir_next(dir)) {
                 char *end = NULL;
                 long pid = strtol(entry->d_name, &end, 10);
                 if (pid <= 1 || *end != '\0' || pid == getpid())

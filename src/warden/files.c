@@ -61,6 +61,11 @@ void folder_sync(const char *path)
         }
 }
 
+struct dirent *dir_next(DIR *dir)
+{
+        return readdir(dir); /* NOLINT(concurrency-mt-unsafe): each caller has its own */
+}
+
 static bool write_all(int fd, struct bytes data)
 {
         while (data.len > 0) {

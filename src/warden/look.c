@@ -60,7 +60,7 @@ static bool wal_there(const struct warden *warden, uint32_t timeline, uint64_t l
         DIR *dir = path_set(path, "%s/pg_wal", warden->paths.data) ? opendir(path) : NULL;
         if (dir == NULL)
                 return true;
-        for (struct dirent *entry = readdir(dir); entry != NULL && !found; entry = readdir(dir))
+        for (struct dirent *entry = dir_next(dir); entry != NULL && !found; entry = dir_next(dir))
                 found = strlen(entry->d_name) == 24 && memcmp(entry->d_name, first, 8) == 0 &&
                         strcmp(entry->d_name, first) >= 0;
         closedir(dir);
@@ -335,7 +335,7 @@ static uint32_t timeline_newer(struct warden *warden, uint32_t timeline, uint64_
         DIR *dir = path_set(path, "%s/pg_wal", warden->paths.data) ? opendir(path) : NULL;
         if (dir == NULL)
                 return 0;
-        for (struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
+        for (struct dirent *entry = dir_next(dir); entry != NULL; entry = dir_next(dir)) {
                 struct history history;
                 struct fail fail;
                 char *rest = NULL;

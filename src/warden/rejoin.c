@@ -119,8 +119,8 @@ static void aside_prune(struct warden *warden)
         DIR *dir = opendir(warden->paths.aside);
         if (dir == NULL)
                 return;
-        for (struct dirent *entry = readdir(dir); entry != NULL && count < FOLDERS_MAX;
-             entry = readdir(dir))
+        for (struct dirent *entry = dir_next(dir); entry != NULL && count < FOLDERS_MAX;
+             entry = dir_next(dir))
                 if (entry->d_name[0] != '.' && (names[count] = strdup(entry->d_name)) != NULL)
                         count++;
         closedir(dir);
@@ -174,7 +174,7 @@ static bool wal_copy(struct warden *warden, const struct history *own, uint32_t 
         DIR *dir = path_set(path, "%s/pg_wal", warden->paths.data) ? opendir(path) : NULL;
         if (dir == NULL)
                 return fail_set(fail, "%s cannot be read", path);
-        for (struct dirent *entry = readdir(dir); entry != NULL && copied; entry = readdir(dir)) {
+        for (struct dirent *entry = dir_next(dir); entry != NULL && copied; entry = dir_next(dir)) {
                 const char *name = entry->d_name;
                 char begin[9] = "";
                 bool file = strlen(name) == 24 && strspn(name, "0123456789ABCDEF") == 24;
@@ -368,7 +368,7 @@ static bool aside_data(struct warden *warden, node_id upstream, struct fail *fai
 /* Nobody's data is written over: not for a copy that does not come, nor for another cluster's. */
 bool rejoin_rebuild(struct warden *warden, node_id upstream, struct fail *fail)
 {
-        struct source source;
+        struct source source = {0};
         uint64_t own = warden->seen.system;
         if (!file_there("%s/global/pg_control", warden->paths.data))
                 return rejoin_clone(warden, upstream, fail);
@@ -411,7 +411,7 @@ static bool rewind_run(struct warden *warden, node_id upstream, struct fail *fai
 
 bool rejoin_rewind(struct warden *warden, node_id upstream, struct fail *fail)
 {
-        struct source source;
+        struct source source = {0};
         struct history own;
         struct world_postgres seen;
         struct fail why;

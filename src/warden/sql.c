@@ -140,7 +140,7 @@ bool sql_upstream(const struct warden *warden, node_id upstream, const char *mor
                 port = tunnel->port;
         }
         int len =
-                snprintf(text, WARDEN_PATH_SIZE * 2,
+                snprintf(text, (size_t)WARDEN_PATH_SIZE * 2,
                          "host=%s port=%u user=" ROLE " passfile='%s' application_name=%s "
                          "connect_timeout=5 keepalives_idle=5 keepalives_interval=2 "
                          "keepalives_count=3%s%s",

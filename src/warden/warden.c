@@ -99,7 +99,7 @@ static bool command_take(struct warden *warden, struct command *ret)
                 struct timespec until;
                 clock_gettime(CLOCK_MONOTONIC, &until);
                 bool watch = gate_now_us() < atomic_load(&warden->watch_until_us);
-                until.tv_nsec += (watch ? WATCH_EVERY_US / 1000 : IDLE_MS) * 1000000;
+                until.tv_nsec += (watch ? WATCH_EVERY_US / 1000 : IDLE_MS) * 1000000L;
                 until.tv_sec += until.tv_nsec / 1000000000;
                 until.tv_nsec %= 1000000000;
                 (void)pthread_cond_timedwait(&warden->wake, &warden->lock, &until);

@@ -9,6 +9,7 @@
 #include "warden/history.h"
 #include "warden/warden.h"
 
+#include <dirent.h>
 #include <libpq-fe.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -205,6 +206,8 @@ void warden_gate_allow(struct warden *warden);
 /* ---- files.c ---- */
 
 /* Replaces a file durably; it belongs to the server's user, mode 0600. */
+/* readdir of a folder that nobody else reads: then it is safe in any thread. */
+struct dirent *dir_next(DIR *dir);
 MUST_USE bool file_write(struct warden *warden, const char *path, struct bytes data,
                          struct fail *fail);
 
