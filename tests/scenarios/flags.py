@@ -116,8 +116,9 @@ def scenario_cut_off_a_region_reads_what_it_knew(lab):
     lab.cut_off(ALONE)
     try:
         eventually("it has no majority", lambda: lab.status(ALONE)["majority"] is False, 15)
-        lab.meridian("flag", "set", "checkout", "otherwise off", "--node",
-                     f"{ADDRESSES['us-east']}:7400")
+        eventually("the others go on", lambda: lab.run(
+            "flag", "set", "checkout", "otherwise off", "--node",
+            f"{ADDRESSES['us-east']}:7400")[0] == 0, 15)
         expect(program.on("checkout", "u1"), True, "its flags are read as they were")
         expect(program.config("limit"), "10", "and its configuration")
         lab.kill_part(ALONE, "meridiand")
