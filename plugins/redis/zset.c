@@ -118,10 +118,7 @@ static struct redis_key *open_zset(struct redis_context *ctx, struct redis_strin
 
 static bool score_same(double a, double b)
 {
-        uint64_t bits_a, bits_b;
-        memcpy(&bits_a, &a, sizeof(a));
-        memcpy(&bits_b, &b, sizeof(b));
-        return bits_a == bits_b;
+        return memcmp(&a, &b, sizeof(a)) == 0;
 }
 
 /* Whether a member is to be told: with options, only what has become different. */

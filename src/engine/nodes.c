@@ -5,6 +5,7 @@
  * Only primaries are taken. A slot is `5`, `5-9`, or `[5-<-id]`, `[5->-id]` for one that moves,
  * which the owner's own entry has as well. A line of another form is left out: a newer server may
  * say more than we know. */
+#include "base/digits.h"
 #include "engine/cluster_priv.h"
 
 #include <stdio.h>
@@ -78,17 +79,6 @@ static bool number_read(struct bytes *word, unsigned *ret)
         return len > 0 && value < SHARDS_SLOTS;
 }
 
-static uint64_t epoch_read(struct bytes word)
-{
-        uint64_t epoch = 0;
-        for (size_t i = 0; i < word.len && i < 18; i++) {
-                if (word.ptr[i] < '0' || word.ptr[i] > '9')
-                        return 0;
-                epoch = epoch * 10 + (uint64_t)(word.ptr[i] - '0');
-        }
-        return epoch;
-}
-
 static void slots_read(struct bytes words, struct nodes *nodes, unsigned owner)
 {
         while (words.len > 0) {
@@ -118,7 +108,8 @@ static bool line_read(struct bytes line, const struct topology_endpoint *asked, 
         struct bytes flags = word_next(&line);
         for (unsigned i = 0; i < 3; i++) /* primary, ping, pong */
                 word_next(&line);
-        uint64_t epoch = epoch_read(word_next(&line));
+        uint64_t epoch = 0; /* where it is none */
+        (void)digits_parse(word_next(&line), UINT64_MAX, &epoch);
         word_next(&line); /* link */
         if (!has_flag(flags, "master") || has_flag(flags, "handshake") ||
             has_flag(flags, "noaddr") || (has_flag(flags, "fail") && line.len == 0))

@@ -109,20 +109,23 @@ static void acquire_wait(struct lock_table *table, const struct wish *wish, stru
         lock_event_add(table, LOCK_QUEUED, lock_key(lock), claim_owner(claim), 0);
 }
 
-/* The same owner waits already, for the same: it keeps its place. */
-static void acquire_again(struct lock_table *table, const struct wish *wish, struct claim *claim)
+void lock_wait_again(struct lock_table *table, const struct wish *wish, struct claim *first)
 {
         const struct lock_command *command = wish->command;
-        if (!lock_origin_equal(&claim->waiting->origin, &command->origin))
+        struct claim *claim = first;
+        if (!lock_origin_equal(&first->waiting->origin, &command->origin))
                 lock_result_add(table, (struct lock_result){
                                                .kind = LOCK_CANCELLED,
-                                               .origin = claim->waiting->origin,
-                                               .key = lock_key(claim->lock),
-                                               .owner = claim_owner(claim),
+                                               .origin = first->waiting->origin,
+                                               .key = lock_key(first->lock),
+                                               .owner = claim_owner(first),
                                        });
-        lock_claim_fill(claim, wish);
-        table_extend(table, &claim->timer, table->time_ms + command->wait_ms);
-        lock_answer_lock(table, command, LOCK_QUEUED, claim->lock);
+        do {
+                lock_claim_fill(claim, wish);
+                table_extend(table, &claim->timer, table->time_ms + command->wait_ms);
+                claim = claim->waiting->set_next;
+        } while (claim != NULL && claim != first);
+        lock_answer_lock(table, command, LOCK_QUEUED, first->lock);
 }
 
 static void acquire_other(struct lock_table *table, const struct wish *wish, struct lock *lock)
@@ -131,7 +134,7 @@ static void acquire_other(struct lock_table *table, const struct wish *wish, str
         struct claim *claim = table_waiter(lock, command->owner);
         if (claim != NULL && command->wait_ms > 0 && claim->slots == wish->slots &&
             claim->session == wish->session && claim->waiting->set_next == NULL) {
-                acquire_again(table, wish, claim);
+                lock_wait_again(table, wish, claim);
                 return;
         }
         if (claim != NULL) {

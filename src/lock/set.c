@@ -110,8 +110,7 @@ static bool set_held(const struct lock_table *table, const struct set *set, cons
                      struct claim *held[LOCK_SET_MAX])
 {
         for (size_t i = 0; i < set->count; i++) {
-                const struct lock *lock = lock_slots_find(table, set->keys[i]);
-                held[i] = lock == NULL ? NULL : table_holder(lock, wish->command->owner);
+                held[i] = set_holder(table, wish, set->keys[i]);
                 if (held[i] == NULL || held[i]->set_size != set->count || held[i]->place != i ||
                     held[i]->slots != wish->slots ||
                     lock_token_of(held[i]) != lock_token_of(held[0]))
@@ -146,23 +145,6 @@ static struct claim *set_waits(const struct lock_table *table, const struct set 
                 if (claim->place != i || !bytes_equal(lock_key(claim->lock), set->keys[i]))
                         return NULL;
         return first;
-}
-
-static void set_again(struct lock_table *table, const struct wish *wish, struct claim *first)
-{
-        const struct lock_command *command = wish->command;
-        struct claim *claim = first;
-        if (!lock_origin_equal(&first->waiting->origin, &command->origin))
-                lock_result_add(table, (struct lock_result){.kind = LOCK_CANCELLED,
-                                                            .origin = first->waiting->origin,
-                                                            .key = lock_key(first->lock),
-                                                            .owner = claim_owner(first)});
-        do {
-                lock_claim_fill(claim, wish);
-                table_extend(table, &claim->timer, table->time_ms + command->wait_ms);
-                claim = claim->waiting->set_next;
-        } while (claim != first);
-        lock_answer_lock(table, command, LOCK_QUEUED, first->lock);
 }
 
 /* ---- a new wish ---- */
@@ -297,7 +279,7 @@ void lock_acquire_all(struct lock_table *table, const struct lock_command *comma
         }
         struct claim *waits = command->wait_ms > 0 ? set_waits(table, &set, &wish) : NULL;
         if (waits != NULL) {
-                set_again(table, &wish, waits);
+                lock_wait_again(table, &wish, waits);
                 return;
         }
         for (size_t i = 0; i < set.count; i++) {

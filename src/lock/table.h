@@ -255,6 +255,9 @@ struct wish {
 };
 
 /* False: answered. */
+/* The same owner waits already, for the same: it keeps its place, of a set in all queues, and the
+ * newer request is the one that is answered. */
+void lock_wait_again(struct lock_table *table, const struct wish *wish, struct claim *first);
 bool lock_wish(struct lock_table *table, const struct lock_command *command, struct wish *ret);
 void lock_claim_fill(struct claim *claim, const struct wish *wish);
 void lock_acquire(struct lock_table *table, const struct lock_command *command);

@@ -60,6 +60,12 @@ static enum watch_subject subject_of(enum request_kind kind)
         return kind == REQUEST_KV_WATCH ? WATCH_VALUES : WATCH_LOCKS;
 }
 
+static uint64_t wait_of(const struct request *request)
+{
+        return subject_of(request->kind) == WATCH_VALUES ? request->kv.wait_ms
+                                                         : request->lock.wait_ms;
+}
+
 static bool look(struct node *node, const struct node_group *group, const struct request *request,
                  bool due, struct reply *ret)
 {
@@ -113,7 +119,7 @@ static void watch_wait(struct node *node, struct asker asker, const struct reque
                        struct bytes data, struct node_group *group)
 {
         enum watch_subject subject = subject_of(request->kind);
-        uint64_t wait_ms = subject == WATCH_VALUES ? request->kv.wait_ms : request->lock.wait_ms;
+        uint64_t wait_ms = wait_of(request);
         if (wait_ms > LOCK_WAIT_MS_MAX)
                 wait_ms = LOCK_WAIT_MS_MAX;
         if (subject == WATCH_LOCKS && group->watch_counts[subject] >= NODE_WATCHES_MAX) {
@@ -137,9 +143,7 @@ void watch_came(struct node *node, struct asker asker, const struct request *req
                 struct bytes data, struct node_group *group)
 {
         struct reply reply;
-        bool waits = subject_of(request->kind) == WATCH_VALUES ? request->kv.wait_ms > 0
-                                                               : request->lock.wait_ms > 0;
-        if (look(node, group, request, !waits, &reply))
+        if (look(node, group, request, wait_of(request) == 0, &reply))
                 request_answer(node, asker, &reply);
         else
                 watch_wait(node, asker, request, data, group);

@@ -48,15 +48,6 @@ static bool setting_read(struct bytes line, struct bytes *ret_name, struct bytes
         return true;
 }
 
-static struct bytes line_take(struct bytes *rest)
-{
-        const uint8_t *end = rest->len == 0 ? NULL : memchr(rest->ptr, '\n', rest->len);
-        size_t len = end == NULL ? rest->len : (size_t)(end - rest->ptr) + 1;
-        struct bytes line = bytes_of(rest->ptr, len);
-        *rest = bytes_of(rest->ptr + len, rest->len - len);
-        return line;
-}
-
 static bool is_place(struct bytes line)
 {
         struct bytes name, value;

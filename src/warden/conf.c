@@ -214,13 +214,11 @@ static unsigned lines_copy(struct bytes rest, bool (*drop)(struct bytes line), s
         unsigned dropped = 0;
         buffer_reset(text);
         while (rest.len > 0) {
-                const uint8_t *end = memchr(rest.ptr, '\n', rest.len);
-                size_t len = end == NULL ? rest.len : (size_t)(end - rest.ptr) + 1;
-                if (drop(bytes_of(rest.ptr, len)))
+                struct bytes line = line_take(&rest);
+                if (drop(line))
                         dropped++;
                 else
-                        buffer_bytes(text, bytes_of(rest.ptr, len));
-                rest = bytes_of(rest.ptr + len, rest.len - len);
+                        buffer_bytes(text, line);
         }
         return dropped;
 }

@@ -61,6 +61,15 @@ void folder_sync(const char *path)
         }
 }
 
+struct bytes line_take(struct bytes *rest)
+{
+        const uint8_t *end = rest->len == 0 ? NULL : memchr(rest->ptr, '\n', rest->len);
+        size_t len = end == NULL ? rest->len : (size_t)(end - rest->ptr) + 1;
+        struct bytes line = bytes_of(rest->ptr, len);
+        *rest = bytes_of(rest->ptr + len, rest->len - len);
+        return line;
+}
+
 struct dirent *dir_next(DIR *dir)
 {
         return readdir(dir); /* NOLINT(concurrency-mt-unsafe): each caller has its own */

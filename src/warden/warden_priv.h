@@ -205,9 +205,13 @@ void warden_gate_allow(struct warden *warden);
 
 /* ---- files.c ---- */
 
-/* Replaces a file durably; it belongs to the server's user, mode 0600. */
+/* The next line with its end, taken off `rest`, which is not empty. */
+struct bytes line_take(struct bytes *rest);
+
 /* readdir of a folder that nobody else reads: then it is safe in any thread. */
 struct dirent *dir_next(DIR *dir);
+
+/* Replaces a file durably; it belongs to the server's user, mode 0600. */
 MUST_USE bool file_write(struct warden *warden, const char *path, struct bytes data,
                          struct fail *fail);
 

@@ -5,7 +5,7 @@
 #include "base/rng.h"
 
 #include "../cmocka_all.h"
-#include "../heap_group.h"
+#include "reload.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -473,24 +473,6 @@ static void compare(struct model *model, const struct lock_table *table, uint64_
         }
 }
 
-static void reload(struct lock_table **table, uint64_t seed)
-{
-        struct buffer one;
-        struct buffer two;
-        buffer_init(&one, &heap);
-        buffer_init(&two, &heap);
-        struct lock_table *fresh = NULL;
-        assert_int_equal(lock_table_new(&heap, seed + 99, &fresh), ERR_NONE);
-        lock_table_encode(*table, &one);
-        assert_int_equal(lock_table_decode(fresh, buffer_view(&one)), ERR_NONE);
-        lock_table_encode(fresh, &two);
-        assert_true(bytes_equal(buffer_view(&one), buffer_view(&two)));
-        lock_table_free(*table);
-        *table = fresh;
-        buffer_fini(&one);
-        buffer_fini(&two);
-}
-
 static uint64_t any_session(struct rng *rng, const struct model *model)
 {
         for (int tries = 0; tries < 8; tries++) {
@@ -601,7 +583,7 @@ static void test_model(void **state)
                         compare(&model, table, seed, number);
                         lock_table_check(table);
                         if (rng_chance(&rng, 50))
-                                reload(&table, seed);
+                                lock_reload(&table, seed);
                 }
                 lock_table_free(table);
         }
@@ -643,7 +625,7 @@ static void run(const char *why, const struct row *rows, size_t row_count)
                         fail_msg("%s, row %zu: \"%.*s\", not \"%s\"", why, i + 1,
                                  BYTES_ARGS(buffer_view(&said)), rows[i].results);
                 lock_table_check(table);
-                reload(&table, i);
+                lock_reload(&table, i);
         }
         lock_table_free(table);
         buffer_fini(&said);
@@ -938,7 +920,7 @@ static void test_old_snapshot(void **state)
         assert_int_equal(info.ttl_ms, 100);
         assert_int_equal(info.waiters, 1);
         assert_int_equal(info.slots, 1);
-        reload(&table, 1);
+        lock_reload(&table, 1);
         for (size_t len = 0; len < sizeof old; len++)
                 assert_int_not_equal(lock_table_decode(table, bytes_of(old, len)), ERR_NONE);
         lock_table_free(table);

@@ -4,7 +4,7 @@
 #include "base/rng.h"
 
 #include "../cmocka_all.h"
-#include "../heap_group.h"
+#include "reload.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -182,25 +182,6 @@ static void compare(const struct model *model, const struct lock_table *table, u
         }
 }
 
-/* Replaces the table by one made from its snapshot, which must give the same snapshot. */
-static void reload(struct lock_table **table, uint64_t seed)
-{
-        struct buffer one;
-        struct buffer two;
-        buffer_init(&one, &heap);
-        buffer_init(&two, &heap);
-        struct lock_table *fresh = NULL;
-        assert_int_equal(lock_table_new(&heap, seed + 99, &fresh), ERR_NONE);
-        lock_table_encode(*table, &one);
-        assert_int_equal(lock_table_decode(fresh, buffer_view(&one)), ERR_NONE);
-        lock_table_encode(fresh, &two);
-        assert_true(bytes_equal(buffer_view(&one), buffer_view(&two)));
-        lock_table_free(*table);
-        *table = fresh;
-        buffer_fini(&one);
-        buffer_fini(&two);
-}
-
 /* Picks a command; the token is mostly the right one. */
 static struct lock_command choose(struct rng *rng, const struct model *model, unsigned key,
                                   unsigned owner)
@@ -257,7 +238,7 @@ static void history(uint64_t seed)
                 token_before = lock_table_last_token(table).value;
                 lock_table_check(table);
                 if (rng_chance(&rng, 50))
-                        reload(&table, seed);
+                        lock_reload(&table, seed);
         }
         lock_table_free(table);
 }
@@ -374,7 +355,7 @@ static void test_many(void **state)
         assert_int_equal(lock_table_new(&heap, 1, &table), ERR_NONE);
         fill(table, 100000, 0);
         assert_int_equal(lock_table_count(table), 100000);
-        reload(&table, 1);
+        lock_reload(&table, 1);
         lock_table_check(table);
         struct lock_command command = {.op = LOCK_TIME, .now_ms = 5999};
         size_t count;

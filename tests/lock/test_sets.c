@@ -5,7 +5,7 @@
 #include "base/rng.h"
 
 #include "../cmocka_all.h"
-#include "../heap_group.h"
+#include "reload.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,23 +44,6 @@ struct row {
         const char *results; /* kind and owner of each */
 };
 
-static void reload(struct lock_table **table)
-{
-        struct buffer one, two;
-        struct lock_table *fresh = NULL;
-        buffer_init(&one, &heap);
-        buffer_init(&two, &heap);
-        assert_int_equal(lock_table_new(&heap, 77, &fresh), ERR_NONE);
-        lock_table_encode(*table, &one);
-        assert_int_equal(lock_table_decode(fresh, buffer_view(&one)), ERR_NONE);
-        lock_table_encode(fresh, &two);
-        assert_true(bytes_equal(buffer_view(&one), buffer_view(&two)));
-        lock_table_free(*table);
-        *table = fresh;
-        buffer_fini(&one);
-        buffer_fini(&two);
-}
-
 static void run(const char *why, const struct row *rows, size_t row_count)
 {
         struct lock_table *table = NULL;
@@ -86,7 +69,7 @@ static void run(const char *why, const struct row *rows, size_t row_count)
                         fail_msg("%s, row %zu: %s, not %s", why, i, (const char *)said.ptr,
                                  rows[i].results);
                 lock_table_check(table);
-                reload(&table);
+                lock_reload(&table, 77);
         }
         lock_table_free(table);
         buffer_fini(&said);
@@ -343,7 +326,7 @@ static void step(struct world *world, uint64_t seed)
         apply(world, &command, owner, keys, seed);
         buffer_fini(&also);
         if (rng_chance(rng, 100))
-                reload(&world->table);
+                lock_reload(&world->table, 77);
 }
 
 static void test_property(void **state)

@@ -157,7 +157,8 @@ def scenario_cut_off_values_are_read_stale_and_not_written(lab):
                    15)
         expect(kv(lab, alone, "KV.GET", "global:config/cut", "STALE"), ["before", revision],
                "stale reads go on")
-        later = kv(lab, "us-east", "KV.PUT", "global:config/cut", "after")
+        later = eventually("the others write, with another leader where it was the one cut off",
+                           lambda: kv(lab, "us-east", "KV.PUT", "global:config/cut", "after"), 20)
         watching.cut()
         expect_true(kv(lab, alone, "KV.PUT", f"{alone}:own", "1") > 0, "its own values are written")
     finally:

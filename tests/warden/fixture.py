@@ -56,6 +56,17 @@ def wait_for(what, condition, seconds=30):
         time.sleep(0.02)
 
 
+def run_and_close(connection, text):
+    """Its rows; None, where it has none."""
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(text)
+            return cursor.fetchall() if cursor.description else None
+    finally:
+        connection.close()
+
+
 class Node:
     """One warden and its server."""
 
@@ -139,25 +150,13 @@ class Node:
     def ask(self, text, user="app"):
         connection = psycopg2.connect(host=f"127.9.0.{self.number}", port=5434, user=user,
                                       password=user, dbname=user, connect_timeout=5)
-        connection.autocommit = True
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(text)
-                return cursor.fetchall() if cursor.description else None
-        finally:
-            connection.close()
+        return run_and_close(connection, text)
 
     def rule(self, text):
         """By the superuser, on the server's own socket."""
         connection = psycopg2.connect(host=f"{self.home}/socket", port=5434, user="postgres",
                                       dbname="postgres", connect_timeout=5)
-        connection.autocommit = True
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(text)
-                return cursor.fetchall() if cursor.description else None
-        finally:
-            connection.close()
+        return run_and_close(connection, text)
 
     def refuses(self, text="INSERT INTO t VALUES (0)"):
         try:
