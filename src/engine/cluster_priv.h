@@ -1,7 +1,11 @@
 /* cluster_priv.h - a region's Redis Cluster, as the files of it share it. Towards the node it is
  * one Redis with one stream and one vector of positions.
  *
- *   cluster.c        which servers there are, whether all of them are there; positions
+ *   cluster.c        what the node wants of it, what is told of it, its life
+ *   cluster_scout.c  which primaries there are
+ *   cluster_shard.c  one primary: its connections, what it is asked for
+ *   cluster_slots.c  who has which slot
+ *   cluster_up.c     whether all of them are there; positions
  *   cluster_tail.c   the streams of all shards as one
  *   cluster_merge.c  a batch or a part of a state to the shards that it is for
  *   cluster_scan.c   the state of all shards, one after the other
@@ -18,6 +22,7 @@ enum {
         NODE_ID_SIZE = 48,
         SHARD_POOL_MAX = 256, /* servers that were ever primaries, in the life of an engine */
         NUMBER_SIZE = 24,
+        SCOUT_WAIT_MS_MAX = 200,
 };
 
 /* A primary, as CLUSTER NODES tells it. */
@@ -151,8 +156,48 @@ static inline uint64_t cluster_now_ms(const struct cluster *cluster)
 
 struct bytes cluster_number(uint64_t value, char text[static NUMBER_SIZE]);
 
+/* Remembers why it is of no use, and tells it once. */
+void cluster_refused(struct cluster *cluster, const char *text);
+
+/* ---- cluster_scout.c ---- */
+
+void cluster_scout_ask(struct connection *scout);
+
+/* The server that is asked next. */
+void cluster_scout_choose(struct connection *scout);
+
+/* ---- cluster_shard.c ---- */
+
+/* The one of that address, made where there is none. NULL: too many, or no memory. */
+struct shard *cluster_shard_of(struct cluster *cluster, const struct topology_endpoint *endpoint);
+void shard_open(struct shard *shard);
+void shard_pause(struct shard *shard);
+
+/* Asks every shard that is connected for what cluster_try_up waits for. */
+void cluster_ask_all(struct cluster *cluster);
+
+/* ---- cluster_slots.c ---- */
+
+/* Take what a shard has told of itself; false: it is of no use. */
+MUST_USE bool shard_claims_read(struct shard *shard, const redisReply *reply);
+MUST_USE bool shard_layout_read(struct shard *shard, const redisReply *reply);
+
+/* Makes the map of all shards' claims. */
+void cluster_map_make(struct cluster *cluster);
+
 /* Asks for the nodes and for every shard's layout; then cluster_refreshed goes on with merges. */
 void cluster_refresh(struct cluster *cluster);
+
+/* ---- cluster_up.c ---- */
+
+/* Up, if every shard has told all. */
+void cluster_try_up(struct cluster *cluster);
+void cluster_down(struct cluster *cluster, const char *why);
+
+/* What the shard told when it came up; 0: nothing of that origin. */
+uint64_t shard_position(const struct shard *shard, unsigned origin);
+
+/* ---- the streams ---- */
 
 void cluster_tail(struct cluster *cluster, const struct world_effect *effect);
 void cluster_tail_timed(struct cluster *cluster);
