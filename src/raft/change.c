@@ -146,9 +146,35 @@ static bool forget_promises(const struct core *core, const struct progress *prog
         return true;
 }
 
-static bool promote(const struct core *core, const struct progress *progress, struct member *member)
+/* A witness's log goes on where each voter's state ends: else those two, as a majority, would have
+ * the one no way to the other. */
+static bool meets(struct core *core, const struct member *witness, const struct member *voter)
 {
-        if (member->role != CONSENSUS_LEARNER || member->wanted == 0 || !caught_up(core, progress))
+        const struct progress *from = replicate_find(core, witness->node);
+        const struct progress *to = replicate_find(core, voter->node);
+        return from == NULL || to == NULL || !from->begin_known || to->match >= from->begin;
+}
+
+static bool fits(struct core *core, const struct member *member)
+{
+        const struct members *members = &log_regime(core)->members;
+        if (core->config.bugs.witness_anywhere)
+                return true;
+        for (size_t i = 0; i < members->count; i++) {
+                const struct member *other = &members->items[i];
+                if ((member->wanted == CONSENSUS_WITNESS && other->role == CONSENSUS_VOTER &&
+                     !meets(core, member, other)) ||
+                    (member->wanted == CONSENSUS_VOTER && other->role == CONSENSUS_WITNESS &&
+                     !meets(core, other, member)))
+                        return false;
+        }
+        return true;
+}
+
+static bool promote(struct core *core, const struct progress *progress, struct member *member)
+{
+        if (member->role != CONSENSUS_LEARNER || member->wanted == 0 ||
+            !caught_up(core, progress) || !fits(core, member))
                 return false;
         member->role = member->wanted;
         member->wanted = 0;

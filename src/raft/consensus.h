@@ -53,6 +53,7 @@ struct consensus_bugs {
         bool snapshot_members; /* a snapshot brings the first members instead of the current */
         bool lease_no_drift;   /* a lease counts from the answer and knows no drift */
         bool amnesiac_votes;   /* a replica that lost its journal votes and never tells */
+        bool witness_anywhere; /* a witness is taken wherever its log begins */
         bool suffix_kept; /* at recovery a conflicting suffix is not cut: the first record of an
                            * index wins */
 };

@@ -396,7 +396,7 @@ static enum err core_transfer(void *engine, uint64_t now_ms, uint32_t peer)
         if (!active(core) || core->role != CORE_LEADER)
                 return ERR_NOT_LEADER;
         core_flush(core);
-        return replicate_transfer(core, peer);
+        return transfer_to(core, peer);
 }
 
 static enum err core_read(void *engine, uint64_t now_ms, uint64_t id, bool lease)

@@ -6,6 +6,7 @@
  *   recover.c    a journal's bytes to a log, at start
  *   election.c   terms, votes, leadership won, lost, handed over
  *   replicate.c  the leader's side: followers' progress, commit, the lease
+ *   transfer.c   leadership handed over
  *   reads.c      reads without a log entry
  *   follow.c     the follower's side: entries and snapshots from a leader
  *   snapshot.c   states: made, kept, installed
@@ -102,6 +103,8 @@ struct progress {
         bool waiting;  /* PROBE: the answer is outstanding */
         bool amnesiac; /* not in the life that the members know */
         bool heard;
+        bool begin_known;
+        uint64_t begin; /* what it has in its log begins there, or before */
         uint64_t life;
         uint64_t round_min; /* answers to older rounds are of another life */
         uint64_t active_ms; /* heard from */
@@ -277,7 +280,13 @@ bool replicate_lease(const struct core *core, uint64_t now_ms);
 bool replicate_active(const struct core *core, const struct progress *progress);
 uint64_t replicate_wake(const struct core *core);
 uint64_t replicate_needed(const struct core *core);
-MUST_USE enum err replicate_transfer(struct core *core, uint32_t peer);
+
+/* transfer.c */
+MUST_USE enum err transfer_to(struct core *core, uint32_t peer);
+/* The one who is to take over may have all by now. */
+void transfer_try(struct core *core);
+/* Another is to lead: looked at now and then. */
+void transfer_place(struct core *core);
 
 /* reads.c */
 MUST_USE enum err reads_add(struct core *core, uint64_t id, bool lease);

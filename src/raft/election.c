@@ -50,13 +50,14 @@ static bool votes_in(const struct core *core, const struct members *members)
 }
 
 /* One that was removed, and does not know that this is committed, stands as well (dissertation,
- * 4.2.2): it may be the only one that has the entry. */
+ * 4.2.2): it may be the only one that has the entry. So does a learner that a witness has sent: the
+ * only one that has a state. A majority decides for both, and their own vote is not counted. */
 static bool electable(const struct core *core)
 {
         const struct regime *regime = log_regime(core);
         if (regime == NULL || core->meta.amnesiac || core->arrival.writing)
                 return false;
-        if (votes_in(core, &regime->members))
+        if (votes_in(core, &regime->members) || (core->transfer_vote && !log_stateless(core)))
                 return true;
         return regime > core->regimes && regime->index > core->commit &&
                votes_in(core, &regime[-1].members);
@@ -247,9 +248,11 @@ void election_vote_result(struct core *core, const struct message *message)
  * a witness that leads, and has not got them, can hand over to nobody else then. */
 void election_timeout_now(struct core *core, const struct message *message)
 {
-        if (message->term != core->meta.term || core->role == CORE_LEADER || !electable(core) ||
-            is_witness(core))
+        if (message->term != core->meta.term || core->role == CORE_LEADER || is_witness(core))
                 return;
         core->transfer_vote = true;
-        stand_candidate(core);
+        if (electable(core))
+                stand_candidate(core);
+        else
+                core->transfer_vote = false;
 }

@@ -330,78 +330,6 @@ static bool quorum_active(const struct core *core)
         return active >= election_quorum(core, members_voting(members));
 }
 
-static void send_timeout_now(struct core *core)
-{
-        struct message message = {.type = MESSAGE_TIMEOUT_NOW};
-        message.timeout_now.last_index = log_last(core);
-        message.timeout_now.last_term = log_term(core, log_last(core));
-        core->lease_void = true;
-        post_send(core, core->transferee, &message);
-}
-
-static void transfer_try(struct core *core)
-{
-        struct progress *progress = replicate_find(core, core->transferee);
-        if (core->transferee != 0 && progress != NULL && progress->match == log_last(core))
-                send_timeout_now(core);
-}
-
-static bool may_take_over(const struct core *core, const struct progress *progress)
-{
-        const struct member *member = members_find(&log_regime(core)->members, progress->node);
-        return member != NULL && member->role == CONSENSUS_VOTER && !progress->amnesiac &&
-               replicate_active(core, progress) && progress->heard;
-}
-
-enum err replicate_transfer(struct core *core, uint32_t peer)
-{
-        const struct progress *best = NULL;
-        if (core->transferee != 0)
-                return ERR_BUSY;
-        for (size_t i = 0; i < core->follower_count; i++) {
-                const struct progress *progress = &core->followers[i];
-                if (may_take_over(core, progress) && (peer == 0 || peer == progress->node) &&
-                    (best == NULL || progress->match > best->match))
-                        best = progress;
-        }
-        if (best == NULL)
-                return ERR_NOT_FOUND;
-        core->transferee = best->node;
-        core->transfer_until_ms = core->now_ms + core->config.election_timeout_ms;
-        transfer_try(core);
-        return ERR_NONE;
-}
-
-/* A witness leads only until somebody with a state can, and waits for no commit: those who need a
- * state before they can store its entries get none from it. Otherwise the voter of highest priority
- * is to lead, when it is up to date. */
-static void place(struct core *core)
-{
-        const struct member *self = log_self(core);
-        const struct members *members = &log_regime(core)->members;
-        bool witness = self != NULL && self->role == CONSENSUS_WITNESS;
-        uint64_t apart = (uint64_t)core->config.election_timeout_ms * (witness ? 1 : 4);
-        if (self == NULL || core->transferee != 0 || (!witness && !core_ready(core)) ||
-            core->now_ms < core->placed_ms + apart)
-                return;
-        core->placed_ms = core->now_ms;
-        uint32_t best = 0;
-        int most = witness ? -1 : self->priority;
-        for (size_t i = 0; i < core->follower_count; i++) {
-                const struct progress *progress = &core->followers[i];
-                const struct member *member = members_find(members, progress->node);
-                if (may_take_over(core, progress) && progress->state == PROGRESS_REPLICATE &&
-                    progress->match >= core->commit && member->priority > most) {
-                        most = member->priority;
-                        best = member->node;
-                }
-        }
-        if (best != 0)
-                (void)!replicate_transfer(core, best);
-        else if (witness && core->now_ms > core->lead_since_ms + 8u * apart)
-                election_step_down(core, core->meta.term, 0);
-}
-
 static void heartbeat(struct core *core)
 {
         core->heartbeat_ms = core->now_ms + core->config.heartbeat_ms;
@@ -431,7 +359,7 @@ void replicate_tick(struct core *core)
                 return;
         heartbeat(core);
         change_tick(core);
-        place(core);
+        transfer_place(core);
 }
 
 uint64_t replicate_wake(const struct core *core)
@@ -447,6 +375,7 @@ static void start_over(struct core *core, struct progress *progress, bool amnesi
         progress->life = life;
         progress->amnesiac = amnesiac;
         progress->match = 0;
+        progress->begin_known = false;
         progress->round_min = ++core->round;
         probe(core, progress, log_last(core) + 1);
 }
@@ -513,6 +442,9 @@ static void accepted(struct core *core, struct progress *progress, uint64_t inde
         bool whole = progress->state == PROGRESS_SNAPSHOT &&
                      progress->match >= progress->snapshot->index;
         if (whole || (progress->state == PROGRESS_PROBE && progress->match + 1 >= progress->next)) {
+                if (whole || !progress->begin_known)
+                        progress->begin = progress->match;
+                progress->begin_known = true;
                 probe(core, progress, progress->match + 1);
                 progress->state = PROGRESS_REPLICATE;
         }

@@ -98,19 +98,40 @@ static void test_seeds_that_failed(void **state)
                 uint64_t seed;
                 bool harsh;
                 const char *why;
+                struct consensus_bugs bugs;
         } rows[] = {
-                {3672, true, "a witness that led waited for a commit that needed a state"},
-                {12772, true, "a crash in the first write after a lost disk looked like a start"},
-                {14112, false, "and the replica voted again"},
-                {500486, false,
-                 "the last voter led at once, against its promise to the leader before"},
-                {103753, false, "who was to take over from a witness saw itself removed"},
-                {16329, true, "a state made the replica whole, and a crash took the word of it"},
+                {3672, true, "a witness that led waited for a commit that needed a state", {0}},
+                {12772,
+                 true,
+                 "a crash in the first write after a lost disk looked like a start",
+                 {0}},
+                {14112, false, "and the replica voted again", {0}},
+                {500486,
+                 false,
+                 "the last voter led at once, against its promise to the leader before",
+                 {0}},
+                {103753, false, "who was to take over from a witness saw itself removed", {0}},
+                {16329,
+                 true,
+                 "a state made the replica whole, and a crash took the word of it",
+                 {0}},
+                {503256,
+                 true,
+                 "a witness's log began behind the state of the only voter left",
+                 {0}},
+                {503256,
+                 true,
+                 "and only a learner had a state to lead with",
+                 {.witness_anywhere = true}},
         };
         (void)state;
         for (size_t i = 0; i < COUNT_OF(rows); i++) {
                 struct history_options options = {
-                        .seed = rows[i].seed, .engine = &consensus_core, .harsh = rows[i].harsh};
+                        .seed = rows[i].seed,
+                        .engine = &consensus_core,
+                        .harsh = rows[i].harsh,
+                        .bugs = rows[i].bugs,
+                };
                 struct history_result result;
                 history_run(&options, &result);
                 if (result.violation != NULL)
