@@ -1,9 +1,14 @@
 #!/usr/bin/python3
 """Three real daemons under clients that record all they ask and hear, while daemons are killed,
-stopped, cut off, and started again with other clocks. The history is then judged: is it linearizable?
-And the same history with a fault put into it: that must be found. Prints TAP.
+stopped, cut off, started with other clocks, while their wall clocks jump and their disks are slow, fail
+and lose power (faults.py). The history is then judged: is it linearizable? And the same history with a
+fault put into it: that must be found. Prints TAP.
 
-    histories.py MERIDIAND MAKE_PKI LINEAR_TOOL [--seconds S] [--seed N] [--keep]
+`--planted lies` and `--planted rate` give daemons what nobody can bear, disks that tell of syncs that
+they have not done and clocks that run much too fast: the history must not be linearizable then.
+
+    histories.py MERIDIAND MAKE_PKI LINEAR_TOOL [--library FAULTS] [--seconds S] [--seed N]
+                 [--only FAULT,...] [--planted lies|rate] [--keep]
 """
 import argparse
 import os
@@ -19,6 +24,7 @@ import threading
 import time
 
 import cluster
+import faults
 from cluster import REGIONS, check, wait_for
 
 CLIENTS = 8
@@ -243,59 +249,6 @@ class ValueClient(threading.Thread):
             time.sleep(self.rng.uniform(0, 0.1))
 
 
-class ClockNode(cluster.Node):
-    """A node that may be started with another boot time: its monotonic clock begins elsewhere."""
-
-    def start_at(self, offset_s):
-        log = open(os.path.join(self.dir, "log"), "ab")
-        self.process = subprocess.Popen(
-            ["unshare", "-T", "--fork", "--kill-child", "--boottime", str(offset_s), "--monotonic",
-             str(offset_s), self.daemon, "-c", self.conf], stderr=log)
-        log.close()
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-        self.process = None
-
-
-def fault_kill(node, _, rng):
-    node.kill()
-    time.sleep(rng.uniform(0.1, 1.2))
-    node.start()
-
-
-def fault_clock(node, _, rng):
-    node.kill()
-    node.start_at(rng.randrange(1, 1000000))
-    time.sleep(rng.uniform(0.8, 1.5))
-    node.kill()
-    time.sleep(rng.uniform(0.1, 0.5))
-    node.start()
-
-
-def fault_stop(node, _, rng):
-    node.process.send_signal(signal.SIGSTOP)
-    time.sleep(rng.uniform(0.3, 2))
-    node.process.send_signal(signal.SIGCONT)
-
-
-def link(node, other, cut):
-    try:
-        node.post("/lab/link", {"region": other.region, **({"cut": True} if cut else {})})
-    except OSError:
-        pass
-
-
-def fault_cut(node, nodes, rng):
-    others = [other for other in nodes if other is not node]
-    for other in rng.choice([others, others[:1]]):
-        link(node, other, True)
-    time.sleep(rng.uniform(0.5, 2.5))
-    for other in others:
-        link(node, other, False)
-
-
 def leader_of(nodes, rng):
     """The leader, as one that can be asked says; half of the time anybody."""
     node = rng.choice(nodes)
@@ -308,8 +261,12 @@ def leader_of(nodes, rng):
 
 
 def judge(tool, lines):
-    done = subprocess.run([tool], input="\n".join(lines) + "\n", text=True, check=False,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
+    """0 linearizable, 1 not, 3 too hard; and what the judge says."""
+    try:
+        done = subprocess.run([tool], input="\n".join(lines) + "\n", text=True, check=False,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    except subprocess.TimeoutExpired:
+        return 3, "no verdict in a minute"
     return done.returncode, done.stdout.strip()
 
 
@@ -361,40 +318,102 @@ def plant_stale(lines, rng):
     return None
 
 
-def run(args, nodes, root):
-    rng = random.Random(args.seed)
-    for node in nodes:
-        node.start()
-    wait_for(lambda: cluster.agreed(nodes), "all three know the same leader")
-    history = History()
+def start_clients(args, nodes, history):
     clients = [LockClient(i, nodes, history, random.Random(args.seed * 1000 + i))
                for i in range(CLIENTS)]
     clients += [ValueClient(i, nodes, history, random.Random(args.seed * 2000 + i))
                 for i in range(VALUE_CLIENTS)]
     for client in clients:
         client.start()
-    faults = [fault_kill, fault_stop, fault_cut] + ([fault_clock] if os.geteuid() == 0 else [])
-    end, done = time.monotonic() + args.seconds, []
+    return clients
+
+
+def hurt(args, nodes, rng):
+    """Each fault once in turn, in an order by chance, until the time is over; their names."""
+    end, done, left = time.monotonic() + args.seconds, [], []
     while time.monotonic() < end:
-        fault = faults[len(done) % len(faults)]
+        if not left:
+            left = args.faults[:]
+            rng.shuffle(left)
+        fault = left.pop()
         fault(leader_of(nodes, rng), nodes, rng)
         done.append(fault.__name__)
-        time.sleep(rng.uniform(0.2, 1.2))
-    wait_for(lambda: cluster.agreed(nodes), f"after {len(done)} faults all agree again")
+        time.sleep(rng.uniform(0.1, 0.8))
+    return done
+
+
+def planted_lies(args, nodes, _):
+    """What was told to clients is lost at all nodes at once."""
+    time.sleep(args.seconds / 2)
+    for node in nodes:
+        node.page.set(power=1)
+    for node in nodes:
+        node.ended()
+    for node in nodes:
+        node.start()
+    time.sleep(args.seconds / 2)
+    return ["power of all"]
+
+
+def planted_rate(args, nodes, _):
+    """Clocks run much too fast, so leases end before their time. (A jump alone is taken for a pause.)"""
+    begin = time.monotonic()
+    while time.monotonic() < begin + args.seconds:
+        time.sleep(0.005)
+        for node in nodes:
+            node.page.set(steady_us=int((time.monotonic() - begin) * 8e6))
+    return ["fast clocks"]
+
+
+PLANTED = {"lies": planted_lies, "rate": planted_rate}
+
+
+def struck(args, nodes, done):
+    """Did the faults of the disk and the clock reach the daemons?"""
+    for fault, word in (("jump", "jumped"), ("slow", "delayed"), ("sync_fails", "sync_failed"),
+                        ("write_fails", "write_failed")):
+        if fault in done:
+            check(faults.struck(nodes, word) > 0, f"{fault} has struck")
+    if args.library:
+        print(f"# {faults.struck(nodes, 'undone')} sectors were lost")
+
+
+def record(args, nodes):
+    """The lines of a history, and what was done meanwhile."""
+    rng = random.Random(args.seed)
+    for node in nodes:
+        node.page.set(lies=args.planted == "lies")
+        node.start()
+    wait_for(lambda: cluster.agreed(nodes), "all three know the same leader")
+    history = History()
+    clients = start_clients(args, nodes, history)
+    done = PLANTED.get(args.planted, hurt)(args, nodes, rng)
+    wait_for(lambda: cluster.agreed(nodes), f"after {len(done)} faults all agree again", 60)
     for client in clients:
         client.ended.set()
     for client in clients:
         client.join()
-    lines = history.lines
+    grants = sum(client.grants for client in clients)
+    lost = sum(line.split()[1] == "-" for line in history.lines)
+    print(f"# {len(history.lines)} operations, {grants} grants and values, {lost} without an answer; "
+          f"{' '.join(done)}")
+    check(grants > 20, "locks were granted and values told", str(grants))
+    struck(args, nodes, done)
+    return history.lines
+
+
+def run(args, nodes, root):
+    lines = record(args, nodes)
     with open(os.path.join(root, "history"), "w", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
-    grants = sum(client.grants for client in clients)
-    lost = sum(line.split()[1] == "-" for line in lines)
-    print(f"# {len(lines)} operations, {grants} grants and values, {lost} without an answer; {' '.join(done)}")
-    check(grants > 20, "locks were granted and values told", str(grants))
     status, text = judge(args.tool, lines)
     print("# " + text.replace("\n", "\n# "))
-    check(status == 0, "the history is linearizable", re.sub(r"\n", "; ", text))
+    if args.planted:
+        check(status == 1, f"what {args.planted} brings about is found", text)
+        return
+    check(status in (0, 3), "the history is linearizable, or too hard to judge",
+          re.sub(r"\n", "; ", text))
+    rng = random.Random(args.seed)
     for name, plant in (("a token that is given again", plant_token),
                         ("a lock that two hold", plant_owner),
                         ("a read of what was overwritten", plant_stale)):
@@ -403,21 +422,32 @@ def run(args, nodes, root):
         check(status == 1, f"{name} would be found", str(status))
 
 
-def main():
+def arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("daemon", type=os.path.abspath)
     parser.add_argument("make_pki", type=os.path.abspath)
     parser.add_argument("tool", type=os.path.abspath)
+    parser.add_argument("--library", type=os.path.abspath)
     parser.add_argument("--seconds", type=float, default=12)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--only")
+    parser.add_argument("--planted", choices=PLANTED)
     parser.add_argument("--keep", action="store_true")
     args = parser.parse_args()
+    args.faults = faults.known(args.library)
+    if args.only:
+        args.faults = [fault for fault in args.faults if fault.__name__ in args.only.split(",")]
+    return args
+
+
+def main():
+    args = arguments()
     print(f"# seed {args.seed}")
     root = tempfile.mkdtemp(prefix="meridian-histories-")
-    subprocess.run([args.make_pki, f"{root}/pki", "test"]
+    subprocess.run([args.make_pki, "--long", f"{root}/pki", "test"]
                    + [f"{region}/{i + 1}" for i, region in enumerate(REGIONS)], check=True)
     cluster.topology_write(root)
-    nodes = [ClockNode(root, args.daemon, index, False) for index in range(3)]
+    nodes = [faults.Node(root, args.daemon, index, args.library) for index in range(3)]
     try:
         run(args, nodes, root)
     finally:
