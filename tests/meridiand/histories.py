@@ -329,12 +329,14 @@ def start_clients(args, nodes, history):
 
 
 def hurt(args, nodes, rng):
-    """Each fault once in turn, in an order by chance, until the time is over; their names."""
+    """Each fault once in turn, in an order by chance, until the time is over; their names. Wall
+    clocks jump first, so they are apart during all that follows."""
     end, done, left = time.monotonic() + args.seconds, [], []
     while time.monotonic() < end:
         if not left:
             left = args.faults[:]
             rng.shuffle(left)
+            left.sort(key=lambda fault: fault is faults.jump)
         fault = left.pop()
         fault(leader_of(nodes, rng), nodes, rng)
         done.append(fault.__name__)
