@@ -495,6 +495,18 @@ static uint64_t member_knows(const struct keyspace *keyspace, region_id member, 
         return vector_get(&keyspace->known[member], origin);
 }
 
+uint64_t keyspace_known_to_all(const struct keyspace *keyspace, region_id origin)
+{
+        uint64_t least = UINT64_MAX;
+        for (unsigned member = 1; member <= CLOCK_REGIONS_MAX; member++) {
+                if (!member_is(keyspace, member))
+                        continue;
+                uint64_t known = member_knows(keyspace, (region_id)member, origin);
+                least = known < least ? known : least;
+        }
+        return least;
+}
+
 uint64_t keyspace_stable(const struct keyspace *keyspace)
 {
         uint64_t stable =
@@ -502,13 +514,8 @@ uint64_t keyspace_stable(const struct keyspace *keyspace)
         for (unsigned origin = 1; origin <= CLOCK_REGIONS_MAX && stable > 0; origin++) {
                 if (!member_is(keyspace, origin) && removed_settled(keyspace, (region_id)origin))
                         continue;
-                for (unsigned member = 1; member <= CLOCK_REGIONS_MAX; member++) {
-                        if (!member_is(keyspace, member))
-                                continue;
-                        uint64_t known =
-                                member_knows(keyspace, (region_id)member, (region_id)origin);
-                        stable = known < stable ? known : stable;
-                }
+                uint64_t known = keyspace_known_to_all(keyspace, (region_id)origin);
+                stable = known < stable ? known : stable;
         }
         return stable;
 }

@@ -100,7 +100,8 @@ struct keyspace {
         struct vector told;     /* the last such */
         struct crdt_gone told_gone;
         uint64_t collected_to;                        /* tombstones up to here may be gone */
-        struct crdt_gone gone[CLOCK_REGIONS_MAX + 1]; /* as the others told it last */
+        struct crdt_gone gone[CLOCK_REGIONS_MAX + 1]; /* as the others told it last; members 0: one
+                                                       * has not told, or not in what came here */
         struct transfer transfer;
         struct scan_place places[SCAN_PLACES];
         uint32_t scan_ticket;
@@ -228,6 +229,8 @@ void relay_fini(struct keyspace *keyspace);
 
 /* Up to here every member has everything. */
 uint64_t keyspace_stable(const struct keyspace *keyspace);
+/* The same of one stream; UINT64_MAX: it is not told who is a member. */
+uint64_t keyspace_known_to_all(const struct keyspace *keyspace, region_id origin);
 
 bool member_is(const struct keyspace *keyspace, unsigned region);
 

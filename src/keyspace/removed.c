@@ -10,7 +10,9 @@
  * more than the others. Its positions then count no longer.
  *
  * A member that was not heard since the removal holds tombstones back, as it would by its own
- * stream. */
+ * stream. So does one of which it is not known to whom it listens: a region that joins is a member
+ * to some before it is one to the others, and these must not forget what its first writes are to
+ * meet. */
 #include "keyspace/keyspace_priv.h"
 
 static uint64_t mark_number(uint64_t hash, uint64_t number)
@@ -51,7 +53,8 @@ bool removed_settled(const struct keyspace *keyspace, region_id origin)
                 const struct crdt_gone *told = &keyspace->gone[member];
                 if (member == keyspace->config.origin || !member_is(keyspace, member))
                         continue;
-                if ((told->members >> (origin - 1) & 1) != 0 || told->marks.hlc[origin] != mark)
+                bool none = told->members != 0 && (told->members >> (origin - 1) & 1) == 0;
+                if (!none || told->marks.hlc[origin] != mark)
                         return false;
         }
         return true;

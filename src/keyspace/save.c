@@ -7,7 +7,9 @@
  *      seen    as in transfer.c
  *      vector  what parts of states hinted at
  *      u64     members, a bit per region
- *      varint  count, then (u8 region, vector) of what the others know
+ *      u64     up to where tombstones may be forgotten
+ *      varint  count, then (u8 region, vector, u64 members, [members not 0: vector of marks]) of
+ *              what the others know, as they told it
  *      flushes as in flush.c
  *      varint  count, then the keys, as in crdt/state.c, without values
  *      u64     clock of the newest delta that the ring has dropped
@@ -19,23 +21,34 @@
 #include "keyspace/keyspace_priv.h"
 
 enum {
-        SAVE_MAGIC = 0x03534b4d,
+        SAVE_MAGIC = 0x04534b4d,
+        SAVE_MAGIC_UNTOLD = 0x03534b4d, /* without what is told of the members, and forgotten */
         SAVE_MAGIC_MASK = 0x00ffffff,
         SAVE_CRC_LEN = 4,
 };
 
-static void known_save(const struct keyspace *keyspace, struct buffer *buffer)
+static bool has_told(const struct keyspace *keyspace, unsigned region)
 {
         static const struct vector none;
+        return !vector_includes(&none, &keyspace->known[region]) ||
+               keyspace->gone[region].members != 0;
+}
+
+static void known_save(const struct keyspace *keyspace, struct buffer *buffer)
+{
         unsigned count = 0;
         for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++)
-                count += !vector_includes(&none, &keyspace->known[i]);
+                count += has_told(keyspace, i);
         buffer_varint(buffer, count);
         for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++) {
-                if (vector_includes(&none, &keyspace->known[i]))
+                const struct crdt_gone *gone = &keyspace->gone[i];
+                if (!has_told(keyspace, i))
                         continue;
                 buffer_u8(buffer, (uint8_t)i);
                 vector_encode(&keyspace->known[i], buffer);
+                buffer_u64(buffer, gone->members);
+                if (gone->members != 0)
+                        vector_encode(&gone->marks, buffer);
         }
 }
 
@@ -75,6 +88,7 @@ enum err keyspace_save(struct keyspace *keyspace, bool ring, struct buffer *buff
         crdt_seen_encode(&keyspace->seen, buffer);
         vector_encode(&keyspace->hinted, buffer);
         buffer_u64(buffer, keyspace->members);
+        buffer_u64(buffer, keyspace->collected_to);
         known_save(keyspace, buffer);
         flushes_encode(keyspace, buffer);
         enum err err = keys_save(keyspace, buffer);
@@ -87,16 +101,36 @@ enum err keyspace_save(struct keyspace *keyspace, bool ring, struct buffer *buff
         return buffer->err;
 }
 
-static void known_load(struct keyspace *keyspace, struct cursor *cursor)
+static void known_load(struct keyspace *keyspace, struct cursor *cursor, bool told)
 {
         uint64_t count = cursor_varint_max(cursor, CLOCK_REGIONS_MAX);
         for (uint64_t i = 0; i < count && !cursor_failed(cursor); i++) {
                 uint8_t region = cursor_u8(cursor);
-                if (!region_valid(region))
+                struct crdt_gone gone = {0};
+                if (!region_valid(region)) {
                         cursor_fail(cursor, ERR_MALFORMED);
-                else
-                        vector_decode(cursor, &keyspace->known[region]);
+                        return;
+                }
+                vector_decode(cursor, &keyspace->known[region]);
+                if (told)
+                        gone.members = cursor_u64(cursor);
+                if (gone.members != 0)
+                        vector_decode(cursor, &gone.marks);
+                keyspace->gone[region] = gone;
         }
+}
+
+/* At most what could be forgotten, where that was not saved. */
+static uint64_t collected_most(const struct keyspace *keyspace)
+{
+        uint64_t most =
+                keyspace->members == 0 ? 0 : seen_solid(&keyspace->seen, keyspace->config.origin);
+        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++) {
+                uint64_t known = keyspace_known_to_all(keyspace, (region_id)i);
+                if (member_is(keyspace, i) && known < most)
+                        most = known;
+        }
+        return most;
 }
 
 static enum err key_load(struct keyspace *keyspace, struct cursor *cursor)
@@ -143,7 +177,7 @@ static enum err head_load(struct keyspace *keyspace, struct cursor *cursor)
         region_id origin = cursor_u8(cursor);
         if (cursor_failed(cursor) || ((magic ^ SAVE_MAGIC) & SAVE_MAGIC_MASK) != 0)
                 return ERR_CORRUPT;
-        if (magic != SAVE_MAGIC)
+        if (magic != SAVE_MAGIC && magic != SAVE_MAGIC_UNTOLD)
                 return ERR_VERSION;
         if (origin != keyspace->config.origin)
                 return ERR_INVALID;
@@ -152,7 +186,10 @@ static enum err head_load(struct keyspace *keyspace, struct cursor *cursor)
         crdt_seen_decode(cursor, origin, &keyspace->seen);
         vector_decode(cursor, &keyspace->hinted);
         keyspace->members = cursor_u64(cursor);
-        known_load(keyspace, cursor);
+        keyspace->collected_to = magic == SAVE_MAGIC ? cursor_u64(cursor) : 0;
+        known_load(keyspace, cursor, magic == SAVE_MAGIC);
+        if (magic == SAVE_MAGIC_UNTOLD)
+                keyspace->collected_to = collected_most(keyspace);
         if (flushes_load(keyspace, cursor) != ERR_NONE)
                 return ERR_NOMEM;
         return cursor_failed(cursor) ? ERR_CORRUPT : ERR_NONE;
@@ -178,8 +215,8 @@ enum err keyspace_load(struct keyspace *keyspace, struct bytes saved)
                 err = ERR_CORRUPT;
         uint64_t position = vector_get(&keyspace->seen.vector, keyspace->config.origin);
         /* A saved clock is never behind what was saved with it. */
-        if (err == ERR_NONE && (keyspace->hlc.last < position || keyspace->ring.last > position))
+        if (err == ERR_NONE && (keyspace->hlc.last < position || keyspace->ring.last > position ||
+                                keyspace->hlc.last < keyspace->collected_to))
                 err = ERR_CORRUPT;
-        keyspace->collected_to = keyspace_stable(keyspace);
         return err;
 }

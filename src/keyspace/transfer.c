@@ -329,6 +329,8 @@ enum err keyspace_adopt(struct keyspace *keyspace, const struct crdt_native *nat
                 return absent.err;
         keyspace_learn(keyspace, &transfer->sender);
         vector_merge(&keyspace->known[transfer->sender.self], theirs);
+        /* What it has told of the members meanwhile is not in a state. */
+        keyspace->gone[transfer->sender.self] = (struct crdt_gone){0};
         ret->position = vector_get(&keyspace->seen.vector, transfer->sender.self);
         return ERR_NONE;
 }

@@ -18,6 +18,9 @@ enum {
         STEPS = 160,
         STEPS_OFTEN = 900,
         DRIFT_MS = 5000,
+        SKEW_MS = 1000,
+        SKEW_FAR_MS =
+                4000, /* what is added to it by lives that begin ahead stays within the bound */
         STASH = 8,
 };
 
@@ -36,6 +39,7 @@ enum fault {
         FAULT_ROUND = 2048,  /* streams go round by others, too */
         FAULT_JOIN =
                 4096, /* the last replica comes later, and is noticed so by each at another time */
+        FAULT_DRIFT = 32768,  /* wall clocks differ by seconds, and wander */
         FAULT_RESUME = 16384, /* all lag, and take states while now and then a stream goes on */
         FAULT_LOSE = 256, /* the same, the wall clock goes back too, and others read on meanwhile */
 };
@@ -85,9 +89,12 @@ static const char *const key_names[] = {"a",   "b",      "c",     "counter", "f"
                                         "hll", "stream", "tally", "score",   "zset"};
 static const char *const item_names[] = {"x", "y", "z", "w"};
 
+static void failed(int line);
+
 #define DEMAND(world, belief)                                                                      \
         do {                                                                                       \
                 if (!(belief)) {                                                                   \
+                        failed(__LINE__);                                                          \
                         printf("not ok - seed %llu faults %u line %d: %s\n",                       \
                                (unsigned long long)(world)->seed, (world)->faults, __LINE__,       \
                                #belief);                                                           \
@@ -112,8 +119,10 @@ static void trace_change(const struct replica *replica, const struct keyspace_ch
         if (!tracing || change->nothing || change->delta.ptr == NULL)
                 return;
         CHECK(crdt_delta_decode(change->delta, change->stamp.origin, &delta) == ERR_NONE);
-        TRACE(replica, "changes %.*s of %u by %d at %llu", BYTES_ARGS(delta.name.key),
-              (unsigned)delta.name.db, (int)delta.op, (unsigned long long)delta.stamp.hlc);
+        TRACE(replica, "changes %.*s of %u by %d at %llu, stable to %llu",
+              BYTES_ARGS(delta.name.key), (unsigned)delta.name.db, (int)delta.op,
+              (unsigned long long)delta.stamp.hlc,
+              (unsigned long long)keyspace_stable(replica->keyspace));
 }
 
 static uint64_t wall(struct world *world, const struct replica *replica)

@@ -217,6 +217,8 @@ static void members_heard(struct world *world, struct replica *replica)
 /* One that knows of the removal waits for the others only. */
 static void removal_heard(struct world *world, struct replica *replica)
 {
+        if (!replica->alone)
+                TRACE(replica, "hears that %u is removed", world->count);
         replica->alone = true;
         members_heard(world, replica);
 }
@@ -230,6 +232,8 @@ static void removal_goes_on(struct world *world)
 
 static void join_heard(struct world *world, struct replica *replica)
 {
+        if (replica->alone)
+                TRACE(replica, "hears that %u joins", world->count);
         world->joined = true;
         replica->alone = false;
         members_heard(world, replica);
@@ -260,12 +264,14 @@ static void restart(struct world *world, unsigned index)
         struct replica *replica = &world->replicas[index];
         struct buffer saved;
         uint64_t digest = keyspace_digest(replica->keyspace);
+        bool whole = keyspace_seen(replica->keyspace)->hole_count == 0;
         buffer_init(&saved, &world->heap);
         CHECK(keyspace_save(replica->keyspace, rng_chance(&world->rng, 700), &saved) == ERR_NONE);
         load(world, index, buffer_view(&saved));
         DEMAND(world, keyspace_digest(replica->keyspace) == digest);
         buffer_fini(&saved);
-        if (rng_chance(&world->rng, 500) && (world->faults & FAULT_LOSE) == 0)
+        /* Those of an older crash are not empty by that. */
+        if (rng_chance(&world->rng, 500) && (world->faults & FAULT_LOSE) == 0 && whole)
                 close_holes(world, replica);
 }
 
@@ -293,11 +299,14 @@ static void crash(struct world *world, unsigned index)
                         replica->skew_ms -= (int64_t)rng_below(&world->rng, 1500);
                 return;
         }
+        bool all = true;
         for (unsigned i = 0; i < world->count; i++) {
+                all = all && !apart(world, i, index);
                 if (i != index)
                         transfer(world, i, index, false);
         }
-        close_holes(world, &world->replicas[index]);
+        if (all)
+                close_holes(world, &world->replicas[index]);
         for (unsigned i = 0; i < world->count; i++) {
                 if (i != index)
                         transfer(world, index, i, false);

@@ -1,18 +1,40 @@
 /* Random histories of several replicas: every kind of change, every kind of delivery. At the
  * end all must show the same. One seed, one history; a failure prints the seed and the faults, and
- * `test-keyspace-converge SEED 1 FAULTS` runs that one alone, with `trace` behind it step by step.
+ * `test-keyspace-converge SEED 1 FAULTS` runs that one alone, with `trace` behind it step by step,
+ * with `shrink` only those steps that it takes to fail.
  * Each profile leaves some faults out, so that what is left is looked at closely. */
 #include "converge_net.h"
+#include "converge_shrink.h"
 
-static void step(struct world *world)
+static void members_go_on(struct world *world)
 {
-        reserve_all(world);
         if ((world->faults & FAULT_REMOVE) != 0)
                 removal_goes_on(world);
         if ((world->faults & FAULT_JOIN) != 0)
                 join_goes_on(world);
-        if ((world->faults & FAULT_TELL) != 0)
+}
+
+static void clocks_wander(struct world *world)
+{
+        for (unsigned i = 0; i < world->count; i++) {
+                int64_t *skew = &world->replicas[i].skew_ms;
+                *skew += (int64_t)rng_below(&world->rng, 201) - 100;
+                *skew = *skew < 0 ? 0 : *skew;
+                *skew = *skew > SKEW_FAR_MS ? SKEW_FAR_MS : *skew;
+        }
+}
+
+static void step(struct world *world)
+{
+        reserve_all(world);
+        if ((world->faults & FAULT_DRIFT) != 0 && part_begins(world))
+                clocks_wander(world);
+        if (part_begins(world))
+                members_go_on(world);
+        if ((world->faults & FAULT_TELL) != 0 && part_begins(world))
                 tell_often(world);
+        if (!part_begins(world))
+                return;
         unsigned a = (unsigned)rng_below(&world->rng, world->count);
         unsigned b = (a + 1 + (unsigned)rng_below(&world->rng, world->count - 1)) % world->count;
         struct replica *replica = &world->replicas[a];
@@ -104,17 +126,16 @@ static bool has_holes(const struct world *world, const struct replica *replica)
         return false;
 }
 
-static void settle(struct world *world)
+static bool any_has_holes(const struct world *world)
 {
-        world->settling = true;
-        for (unsigned i = 0; i < left(world) && left(world) < world->count; i++)
-                removal_heard(world, &world->replicas[i]);
-        for (unsigned i = 0; i < world->count && (world->faults & FAULT_JOIN) != 0; i++)
-                join_heard(world, &world->replicas[i]);
-        if ((world->faults & FAULT_LOSE) != 0)
-                refill(world);
-        if (left(world) < world->count)
-                exchange(world);
+        bool any = false;
+        for (unsigned i = 0; i < left(world); i++)
+                any = any || has_holes(world, &world->replicas[i]);
+        return any;
+}
+
+static void ship_all(struct world *world)
+{
         for (unsigned round = 0; round < 400 && !all_shipped(world); round++) {
                 for (unsigned from = 0; from < left(world); from++) {
                         for (unsigned to = 0; to < left(world); to++) {
@@ -126,8 +147,27 @@ static void settle(struct world *world)
                 }
         }
         DEMAND(world, all_shipped(world));
-        for (unsigned i = 0; i < left(world) && (world->faults & FAULT_LOSE) != 0; i++)
-                DEMAND(world, !has_holes(world, &world->replicas[i]));
+}
+
+static void settle(struct world *world)
+{
+        CHECK(part_begins(world));
+        world->settling = true;
+        for (unsigned i = 0; i < left(world) && left(world) < world->count; i++)
+                removal_heard(world, &world->replicas[i]);
+        for (unsigned i = 0; i < world->count && (world->faults & FAULT_JOIN) != 0; i++)
+                join_heard(world, &world->replicas[i]);
+        if ((world->faults & FAULT_LOSE) != 0)
+                refill(world);
+        if (left(world) < world->count)
+                exchange(world);
+        ship_all(world);
+        /* Of a crash whose refill left out one that was no member yet, or no more. */
+        if (any_has_holes(world)) {
+                refill(world);
+                ship_all(world);
+        }
+        DEMAND(world, !any_has_holes(world));
 }
 
 static uint64_t digest_all(struct keyspace *keyspace)
@@ -190,7 +230,8 @@ static void history(uint64_t seed, unsigned faults)
         world.count = (unsigned)rng_between(&world.rng, 2, REPLICAS_MAX);
         for (unsigned i = 0; i < world.count; i++) {
                 struct replica *replica = &world.replicas[i];
-                replica->skew_ms = (int64_t)rng_below(&world.rng, 1000);
+                bool far = (faults & FAULT_DRIFT) != 0;
+                replica->skew_ms = (int64_t)rng_below(&world.rng, far ? SKEW_FAR_MS : SKEW_MS);
                 replica->keyspace = keyspace_made(&world, i);
                 model_init(&replica->model);
                 replica->native = model_native(&replica->model);
@@ -214,80 +255,104 @@ static void history(uint64_t seed, unsigned faults)
         collected += world.collected;
 }
 
+static const unsigned profiles[] = {
+        0,
+        FAULT_TYPES,
+        FAULT_EXPIRY,
+        FAULT_TYPES | FAULT_EXPIRY,
+        FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART,
+        FAULT_TRANSFER,
+        FAULT_TRANSFER | FAULT_TYPES,
+        FAULT_TRANSFER | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART | FAULT_SMALL_RING,
+        FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY,
+        FAULT_COLLECT | FAULT_TRANSFER | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART |
+                FAULT_SMALL_RING,
+        FAULT_CRASH,
+        FAULT_CRASH | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART,
+        FAULT_CRASH | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART | FAULT_TRANSFER |
+                FAULT_SMALL_RING,
+        FAULT_FLUSH,
+        FAULT_FLUSH | FAULT_TYPES | FAULT_EXPIRY,
+        FAULT_FLUSH | FAULT_TRANSFER | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART |
+                FAULT_SMALL_RING,
+        FAULT_FLUSH | FAULT_COLLECT | FAULT_TRANSFER | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART |
+                FAULT_SMALL_RING,
+        FAULT_FLUSH | FAULT_CRASH | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART |
+                FAULT_TRANSFER | FAULT_SMALL_RING,
+        FAULT_CRASH | FAULT_LOSE,
+        FAULT_CRASH | FAULT_LOSE | FAULT_TYPES | FAULT_EXPIRY,
+        FAULT_CRASH | FAULT_LOSE | FAULT_TRANSFER,
+        FAULT_CRASH | FAULT_LOSE | FAULT_TYPES | FAULT_EXPIRY | FAULT_TRANSFER,
+        FAULT_CRASH | FAULT_LOSE | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART | FAULT_TRANSFER |
+                FAULT_SMALL_RING,
+        FAULT_CRASH | FAULT_LOSE | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART |
+                FAULT_TRANSFER | FAULT_SMALL_RING,
+        FAULT_REMOVE | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY,
+        FAULT_REMOVE | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART | FAULT_TRANSFER |
+                FAULT_SMALL_RING,
+        FAULT_REMOVE | FAULT_COLLECT | FAULT_FLUSH | FAULT_CRASH | FAULT_LOSE | FAULT_TYPES |
+                FAULT_EXPIRY | FAULT_RESTART | FAULT_TRANSFER | FAULT_SMALL_RING,
+        FAULT_CRASH | FAULT_LOSE | FAULT_OFTEN,
+        FAULT_CRASH | FAULT_LOSE | FAULT_OFTEN | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY |
+                FAULT_TRANSFER | FAULT_RESTART | FAULT_SMALL_RING,
+        FAULT_TELL | FAULT_ROUND | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY,
+        FAULT_TELL | FAULT_TRANSFER | FAULT_COLLECT | FAULT_FLUSH | FAULT_TYPES | FAULT_EXPIRY |
+                FAULT_RESTART,
+        FAULT_TELL | FAULT_CRASH | FAULT_LOSE | FAULT_TRANSFER | FAULT_COLLECT | FAULT_TYPES |
+                FAULT_EXPIRY | FAULT_RESTART,
+        FAULT_ROUND | FAULT_REMOVE | FAULT_COLLECT | FAULT_FLUSH | FAULT_CRASH | FAULT_LOSE |
+                FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART | FAULT_TRANSFER | FAULT_SMALL_RING,
+        FAULT_TELL | FAULT_JOIN | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY,
+        FAULT_JOIN | FAULT_ROUND | FAULT_COLLECT | FAULT_FLUSH | FAULT_CRASH | FAULT_LOSE |
+                FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART | FAULT_TRANSFER | FAULT_SMALL_RING,
+        FAULT_JOIN | FAULT_COLLECT | FAULT_CRASH | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART |
+                FAULT_TRANSFER | FAULT_SMALL_RING,
+        FAULT_REMOVE | FAULT_COLLECT | FAULT_CRASH | FAULT_TYPES | FAULT_RESTART | FAULT_TRANSFER |
+                FAULT_DRIFT,
+        FAULT_RESUME | FAULT_TRANSFER,
+        FAULT_RESUME | FAULT_TRANSFER | FAULT_TYPES | FAULT_EXPIRY | FAULT_COLLECT | FAULT_FLUSH |
+                FAULT_ROUND | FAULT_RESTART,
+};
+
+/* Histories that once ended different. */
+static const struct {
+        uint64_t seed;
+        unsigned faults;
+} pinned[] = {
+        {2850, FAULT_JOIN | FAULT_COLLECT | FAULT_CRASH | FAULT_TYPES | FAULT_EXPIRY |
+                       FAULT_RESTART | FAULT_TRANSFER | FAULT_SMALL_RING},
+        {1113, FAULT_RESUME | FAULT_JOIN | FAULT_ROUND | FAULT_FLUSH | FAULT_COLLECT | FAULT_CRASH |
+                       FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART | FAULT_TRANSFER |
+                       FAULT_SMALL_RING},
+};
+
+static void run(size_t number, unsigned faults, uint64_t first, uint64_t count)
+{
+        collected = 0;
+        for (uint64_t seed = first; seed < first + count; seed++)
+                history(seed, faults);
+        printf("ok %zu - %llu histories with faults %u, %llu tombstones collected\n", number,
+               (unsigned long long)count, faults, (unsigned long long)collected);
+}
+
 int main(int argc, char **argv)
 {
-        static const unsigned profiles[] = {
-                0,
-                FAULT_TYPES,
-                FAULT_EXPIRY,
-                FAULT_TYPES | FAULT_EXPIRY,
-                FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART,
-                FAULT_TRANSFER,
-                FAULT_TRANSFER | FAULT_TYPES,
-                FAULT_TRANSFER | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART | FAULT_SMALL_RING,
-                FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY,
-                FAULT_COLLECT | FAULT_TRANSFER | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART |
-                        FAULT_SMALL_RING,
-                FAULT_CRASH,
-                FAULT_CRASH | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART,
-                FAULT_CRASH | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART |
-                        FAULT_TRANSFER | FAULT_SMALL_RING,
-                FAULT_FLUSH,
-                FAULT_FLUSH | FAULT_TYPES | FAULT_EXPIRY,
-                FAULT_FLUSH | FAULT_TRANSFER | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART |
-                        FAULT_SMALL_RING,
-                FAULT_FLUSH | FAULT_COLLECT | FAULT_TRANSFER | FAULT_TYPES | FAULT_EXPIRY |
-                        FAULT_RESTART | FAULT_SMALL_RING,
-                FAULT_FLUSH | FAULT_CRASH | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY |
-                        FAULT_RESTART | FAULT_TRANSFER | FAULT_SMALL_RING,
-                FAULT_CRASH | FAULT_LOSE,
-                FAULT_CRASH | FAULT_LOSE | FAULT_TYPES | FAULT_EXPIRY,
-                FAULT_CRASH | FAULT_LOSE | FAULT_TRANSFER,
-                FAULT_CRASH | FAULT_LOSE | FAULT_TYPES | FAULT_EXPIRY | FAULT_TRANSFER,
-                FAULT_CRASH | FAULT_LOSE | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART |
-                        FAULT_TRANSFER | FAULT_SMALL_RING,
-                FAULT_CRASH | FAULT_LOSE | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY |
-                        FAULT_RESTART | FAULT_TRANSFER | FAULT_SMALL_RING,
-                FAULT_REMOVE | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY,
-                FAULT_REMOVE | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART |
-                        FAULT_TRANSFER | FAULT_SMALL_RING,
-                FAULT_REMOVE | FAULT_COLLECT | FAULT_FLUSH | FAULT_CRASH | FAULT_LOSE |
-                        FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART | FAULT_TRANSFER |
-                        FAULT_SMALL_RING,
-                FAULT_CRASH | FAULT_LOSE | FAULT_OFTEN,
-                FAULT_CRASH | FAULT_LOSE | FAULT_OFTEN | FAULT_COLLECT | FAULT_TYPES |
-                        FAULT_EXPIRY | FAULT_TRANSFER | FAULT_RESTART | FAULT_SMALL_RING,
-                FAULT_TELL | FAULT_ROUND | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY,
-                FAULT_TELL | FAULT_TRANSFER | FAULT_COLLECT | FAULT_FLUSH | FAULT_TYPES |
-                        FAULT_EXPIRY | FAULT_RESTART,
-                FAULT_TELL | FAULT_CRASH | FAULT_LOSE | FAULT_TRANSFER | FAULT_COLLECT |
-                        FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART,
-                FAULT_ROUND | FAULT_REMOVE | FAULT_COLLECT | FAULT_FLUSH | FAULT_CRASH |
-                        FAULT_LOSE | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART | FAULT_TRANSFER |
-                        FAULT_SMALL_RING,
-                FAULT_TELL | FAULT_JOIN | FAULT_COLLECT | FAULT_TYPES | FAULT_EXPIRY,
-                FAULT_JOIN | FAULT_ROUND | FAULT_COLLECT | FAULT_FLUSH | FAULT_CRASH | FAULT_LOSE |
-                        FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART | FAULT_TRANSFER |
-                        FAULT_SMALL_RING,
-                FAULT_RESUME | FAULT_TRANSFER,
-                FAULT_RESUME | FAULT_TRANSFER | FAULT_TYPES | FAULT_EXPIRY | FAULT_COLLECT |
-                        FAULT_FLUSH | FAULT_ROUND | FAULT_RESTART,
-        };
         uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
-        uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : 350;
-        unsigned only = argc > 3 ? (unsigned)strtoul(argv[3], NULL, 10) : UINT_MAX;
-        tracing = argc > 4 && strcmp(argv[4], "trace") == 0;
+        uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : 330;
         setvbuf(stdout, NULL, _IOLBF, 0);
-        for (size_t i = 0; i < COUNT_OF(profiles); i++) {
-                if (only != UINT_MAX && profiles[i] != only)
-                        continue;
-                uint64_t seeds = (profiles[i] & FAULT_OFTEN) != 0 ? (count + 19) / 20 : count;
-                for (uint64_t seed = first; seed < first + seeds; seed++)
-                        history(seed, profiles[i]);
-                printf("ok %zu - %llu histories with faults %u, %llu tombstones collected\n", i + 1,
-                       (unsigned long long)seeds, profiles[i], (unsigned long long)collected);
-                collected = 0;
+        tracing = argc > 4 && strcmp(argv[4], "trace") == 0;
+        if (argc > 4 && strcmp(argv[4], "shrink") == 0)
+                return shrink(first, (unsigned)strtoul(argv[3], NULL, 10));
+        if (argc > 3) {
+                run(1, (unsigned)strtoul(argv[3], NULL, 10), first, count);
+                return 0;
         }
-        printf("1..%zu\n", COUNT_OF(profiles));
+        for (size_t i = 0; i < COUNT_OF(profiles); i++) {
+                uint64_t seeds = (profiles[i] & FAULT_OFTEN) != 0 ? (count + 19) / 20 : count;
+                run(i + 1, profiles[i], first, seeds);
+        }
+        for (size_t i = 0; i < COUNT_OF(pinned); i++)
+                run(COUNT_OF(profiles) + i + 1, pinned[i].faults, pinned[i].seed, 1);
+        printf("1..%zu\n", COUNT_OF(profiles) + COUNT_OF(pinned));
         return 0;
 }

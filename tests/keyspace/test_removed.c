@@ -1,4 +1,5 @@
 /* Regions that were removed: when tombstones may go, and who is still heard; how far a walk is. */
+#include "../../src/keyspace/keyspace_priv.h"
 #include "keyspace/shards.h"
 
 #include "../cmocka_all.h"
@@ -182,6 +183,74 @@ static void test_part_of_state(void **unused)
         assert_int_equal(keyspace_stats(replicas[TWO]).keys, 1);
 }
 
+/* TWO knows only ONE beside itself, a delete of ONE, and that ONE has all of that. */
+static void one_and_two(void)
+{
+        struct keyspace_change change;
+        hears_removal(ONE);
+        hears_removal(TWO);
+        assert_int_equal(keyspace_local_set(replicas[ONE], wall_ms, name, BYTES("v"), 0, &change),
+                         ERR_NONE);
+        assert_int_equal(ship(ONE, TWO), ERR_NONE);
+        for (unsigned i = 0; i < 4; i++)
+                tell();
+        assert_int_equal(keyspace_local_delete(replicas[ONE], wall_ms, name, &change), ERR_NONE);
+        const region_id all[] = {ONE, TWO, GONE};
+        assert_int_equal(keyspace_members(replicas[ONE], all, 3), ERR_NONE);
+}
+
+/* One that joins may have written below what ONE tells: TWO keeps what that is to meet, though it
+ * has not heard of the join itself. */
+static void test_join_heard_by_one(void **unused)
+{
+        (void)unused;
+        one_and_two();
+        for (unsigned i = 0; i < 4; i++)
+                tell();
+        assert_true(has_tombstone(TWO));
+}
+
+/* Also after it was started anew, though nothing is told again. */
+static void test_join_and_restart(void **unused)
+{
+        (void)unused;
+        struct buffer saved;
+        one_and_two();
+        for (unsigned i = 0; i < 4; i++)
+                tell();
+        buffer_init(&saved, &heap);
+        assert_int_equal(keyspace_save(replicas[TWO], true, &saved), ERR_NONE);
+        struct keyspace_config config = replicas[TWO]->config;
+        config.incarnation++;
+        keyspace_free(replicas[TWO]);
+        replicas[TWO] = keyspace_new(&heap, &config);
+        assert_non_null(replicas[TWO]);
+        assert_int_equal(keyspace_load(replicas[TWO], buffer_view(&saved)), ERR_NONE);
+        buffer_fini(&saved);
+        assert_true(has_tombstone(TWO));
+        const region_id all[] = {ONE, TWO, GONE};
+        assert_int_equal(keyspace_members(replicas[TWO], all, 3), ERR_NONE);
+        assert_true(has_tombstone(TWO)); /* GONE has said nothing */
+}
+
+/* Also where a state took TWO past the place in which ONE had told it. */
+static void test_join_passed_by_state(void **unused)
+{
+        (void)unused;
+        struct keyspace_change change;
+        one_and_two();
+        for (unsigned i = 0; i < 2; i++) {
+                wall_ms += 2200;
+                (void)keyspace_heartbeat(replicas[ONE], wall_ms, &change);
+                (void)keyspace_heartbeat(replicas[TWO], wall_ms, &change);
+                assert_int_equal(ship(TWO, ONE), ERR_NONE);
+        }
+        assert_int_equal(state(ONE, TWO), ERR_NONE);
+        wall_ms += 2200;
+        (void)keyspace_heartbeat(replicas[TWO], wall_ms, &change);
+        assert_true(has_tombstone(TWO));
+}
+
 static void test_heard_no_more(void **unused)
 {
         (void)unused;
@@ -315,6 +384,9 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_waits_for_all, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_all_have_it, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_part_of_state, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_join_heard_by_one, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_join_and_restart, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_join_passed_by_state, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_heard_no_more, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_shards, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_share_of_a_walk, setup, teardown),
