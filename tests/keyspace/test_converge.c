@@ -338,7 +338,7 @@ static void run(size_t number, unsigned faults, uint64_t first, uint64_t count)
 int main(int argc, char **argv)
 {
         uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
-        uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : 330;
+        uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : 150;
         setvbuf(stdout, NULL, _IOLBF, 0);
         tracing = argc > 4 && strcmp(argv[4], "trace") == 0;
         if (argc > 4 && strcmp(argv[4], "shrink") == 0)
