@@ -279,6 +279,12 @@ void batch_drain(void)
                 plugin_must(keyspace_run(plugin.keyspace, batch.ops, count, &teller), "a write");
 }
 
+uint64_t batch_last(void)
+{
+        return batch.count > 0 ? batch.ops[batch.count - 1].hlc
+                               : keyspace_ring_last(plugin.keyspace);
+}
+
 void batch_add(struct crdt_name name, int64_t amount)
 {
         struct keyspace_op op = {.op = CRDT_OP_COUNT, .name = name, .amount = amount};

@@ -262,6 +262,8 @@ void filter_command(struct redis_filter_context *ctx)
         plugin.stash.rule = NULL;
         plugin.emptied_key = NULL;
         batch_close();
+        if (plugin.writers)
+                writers_saw(ctx, name);
         if (!rules_may_have(name))
                 return;
         const struct rule *rule = rules_find((const char *)name.ptr, name.len);

@@ -157,6 +157,7 @@ static const struct {
         {"meridian.acked", daemon_acked, "readonly fast", 0, 0, 0},
         {"meridian.feed", feed_command, "readonly", 0, 0, 0},
         {"meridian.wait", wait_regions, "readonly", 0, 0, 0},
+        {"meridian.written", wait_written, "readonly fast", 0, 0, 0},
         {"meridian.members", daemon_members, "readonly fast", 0, 0, 0},
         {"meridian.policy", policy_command, "write deny-script", 0, 0, 0},
         {"meridian.conflicts", conflict_command, "readonly", 0, 0, 0},
@@ -277,6 +278,7 @@ static void turn(struct redis_context *ctx, struct redis_event event, uint64_t s
         }
         conflict_publish(ctx);
         housekeeping(ctx);
+        writers_turn();
 }
 
 static void role_changed(struct redis_context *ctx, struct redis_event event, uint64_t sub,

@@ -34,6 +34,7 @@ void persist_reset(void)
         plugin.shipped = 0;
         plugin.begun = false;
         wait_reset();
+        writers_reset();
         feed_reset();
 }
 

@@ -83,6 +83,7 @@ struct plugin {
         bool begun;            /* a life of the stream, see clock.c */
         bool recover;          /* a load has ended: look for content without stamps */
         bool feeding;          /* somebody has asked for the change feed */
+        bool writers;          /* somebody waits for its own writes, see writers.c */
         struct buffer expired; /* keys that expired during a merge: as `dirty` */
         struct buffer noted; /* sorted sets that have lost somebody: as `dirty`, see zset_settle */
         struct redis_string *open_key; /* of the open op, also its identity; NULL: none is open */
@@ -150,6 +151,9 @@ bool batch_commit(const char *event, int db);
 
 /* Tells the keyspace. What runs after it sees everything that was committed. */
 void batch_drain(void);
+
+/* The clock of the last write that was committed, told or not. */
+uint64_t batch_last(void);
 
 /* Drops what was committed: the keyspace is another one. */
 void batch_forget(void);
@@ -534,6 +538,17 @@ int block_client(struct redis_context *ctx, struct block *block, uint64_t timeou
 /* Ends the wait of those of one kind that are `done`, oldest first. */
 void block_each(block_answer answer, bool (*done)(struct block *block));
 
+/* ---- writers.c: up to where each client has written */
+
+/* In the filter, where plugin.writers is set: whose command comes, and how it begins. */
+void writers_saw(struct redis_filter_context *ctx, struct bytes name);
+/* At the end of the turn. */
+void writers_turn(void);
+void writers_reset(void);
+/* In a command: everything that its client has written lies at this position of our stream or
+ * before it; in a script, and where the server does not tell, everything that anybody has. */
+uint64_t writers_position(struct redis_context *ctx);
+
 /* ---- wait.c: until other regions have it */
 
 /* What a region has told; what it was before may have been more. */
@@ -541,6 +556,7 @@ void wait_acked(region_id region, uint64_t position);
 void wait_members(const region_id *regions, size_t count);
 void wait_reset(void);
 int wait_regions(struct redis_context *ctx, struct redis_string **argv, int argc);
+int wait_written(struct redis_context *ctx, struct redis_string **argv, int argc);
 
 /* ---- digests.c: digests that mean the same in every region, in slices */
 

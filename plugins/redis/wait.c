@@ -1,17 +1,18 @@
-/* wait.c - MERIDIAN.WAIT regions timeout-ms: until other regions have what was written here.
+/* wait.c - MERIDIAN.WAIT regions timeout-ms [AT position]: until other regions have what this
+ * client has written here, or what was written up to a position that MERIDIAN.WRITTEN has told.
  *
- * The answer is a number: how many other regions have told that they merged our stream up to where
- * it was when the command came, which covers all that this client, or anybody, had written here.
+ * The answer is a number: how many other regions have told that they merged our stream up to there.
  * A region tells it after its Redis has merged a batch and written its append-only file: with
- * `appendfsync always` there, it is on that region's disk; with `everysec`, within a second.
+ * `appendfsync always` there, it is on that region's disk; with `everysec`, within a second. Who
+ * cannot reach us tells it by way of a third region.
  *
  * What a region tells is taken as it is, also when it goes back: a Redis that has lost its last
- * second tells less when it comes again. What reached a region by way of a third one counts when
- * the region is in touch with us again. A time-out answers what there is, which may be 0; in
+ * second tells less when it comes again. A time-out answers what there is, which may be 0; in
  * MULTI and in scripts the answer is what there is now. */
 #include "plugin.h"
 
 #include <stdlib.h>
+#include <strings.h>
 
 enum {
         WAIT_MS_MAX = INT32_MAX,
@@ -81,19 +82,34 @@ void wait_reset(void)
         memset(reached, 0, sizeof(reached));
 }
 
+/* [AT position] */
+static bool wait_at(struct redis_string **argv, int argc, uint64_t *ret)
+{
+        unsigned long long position;
+        struct bytes word = argc == 5 ? plugin_bytes(argv[3]) : bytes_of(NULL, 0);
+        if (word.len != 2 || strncasecmp((const char *)word.ptr, "at", 2) != 0 ||
+            redis.StringToULongLong(argv[4], &position) != REDIS_OK || position > INT64_MAX)
+                return false;
+        *ret = position;
+        return true;
+}
+
 int wait_regions(struct redis_context *ctx, struct redis_string **argv, int argc)
 {
         unsigned long long regions;
         unsigned long long timeout_ms;
-        if (argc != 3)
+        uint64_t position = 0;
+        if (argc != 3 && argc != 5)
                 return redis.WrongArity(ctx);
         if (redis.StringToULongLong(argv[1], &regions) != REDIS_OK ||
-            redis.StringToULongLong(argv[2], &timeout_ms) != REDIS_OK || timeout_ms > WAIT_MS_MAX)
-                return redis.ReplyWithError(ctx, "ERR usage: MERIDIAN.WAIT regions timeout-ms");
+            redis.StringToULongLong(argv[2], &timeout_ms) != REDIS_OK || timeout_ms > WAIT_MS_MAX ||
+            (argc == 5 && !wait_at(argv, argc, &position)))
+                return redis.ReplyWithError(
+                        ctx, "ERR usage: MERIDIAN.WAIT regions timeout-ms [AT position]");
         if (plugin.replica)
                 return redis.ReplyWithError(ctx, "ERR MERIDIAN.WAIT is for the region's primary");
-        batch_drain();
-        uint64_t position = keyspace_ring_last(plugin.keyspace);
+        if (argc == 3)
+                position = writers_position(ctx);
         long long count = wait_count(position);
         if ((unsigned long long)count >= regions || !block_allowed(ctx))
                 return redis.ReplyWithLongLong(ctx, count);
@@ -101,4 +117,15 @@ int wait_regions(struct redis_context *ctx, struct redis_string **argv, int argc
         *wait = (struct wait){
                 .block.answer = wait_answer, .position = position, .regions = regions};
         return block_client(ctx, &wait->block, timeout_ms);
+}
+
+int wait_written(struct redis_context *ctx, struct redis_string **argv, int argc)
+{
+        (void)argv;
+        if (argc != 1)
+                return redis.WrongArity(ctx);
+        if (plugin.replica)
+                return redis.ReplyWithError(ctx,
+                                            "ERR MERIDIAN.WRITTEN is for the region's primary");
+        return redis.ReplyWithLongLong(ctx, (long long)writers_position(ctx));
 }

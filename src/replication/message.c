@@ -99,6 +99,12 @@ void replication_message_encode(const struct replication_message *message, struc
         case REPLICATION_RESUME:
                 encode_resume(message, out);
                 break;
+        case REPLICATION_PASSED:
+                buffer_u8(out, message->origin);
+                buffer_u8(out, message->holder);
+                buffer_varint(out, message->last);
+                buffer_varint(out, message->part);
+                break;
         case REPLICATION_KIND_COUNT:
                 break;
         }
@@ -227,6 +233,12 @@ static void decode_fields(struct cursor *cursor, struct replication_message *ret
         case REPLICATION_RESUME:
                 decode_resume(cursor, ret);
                 break;
+        case REPLICATION_PASSED:
+                ret->origin = cursor_u8(cursor);
+                ret->holder = cursor_u8(cursor);
+                ret->last = cursor_varint(cursor);
+                ret->part = cursor_varint_max(cursor, REPLICATION_PASSED_MAX);
+                break;
         case REPLICATION_KIND_COUNT:
                 cursor_fail(cursor, ERR_MALFORMED);
                 break;
@@ -241,7 +253,7 @@ enum err replication_message_decode(struct bytes data, struct replication_messag
         ret->after = ret->last = ret->age_us = ret->part = 0;
         ret->whole = ret->end = ret->live = ret->gap = false;
         ret->hole_count = 0;
-        ret->origin = 0;
+        ret->origin = ret->holder = 0;
         ret->done = 0;
         ret->resume = (struct world_resume){0};
         if (data.len > REPLICATION_MESSAGE_MAX)

@@ -12,6 +12,9 @@
  * round is bounded by one batch; positions make duplicates harmless, and whoever has nothing more
  * sends nothing, so nothing goes to and fro. As soon as A is heard again nobody is asked.
  *
+ * A question tells how far the asker has come, which the origin does not hear from it: C passes
+ * that on to A (PASSED), so that those who wait there for regions count B, too.
+ *
  * Of a region that was removed the others have different ends of its stream. What one of them holds
  * more, or may hold by parts of a state that broke off, comes as a state only, until all have the
  * same: their tombstones wait for that (keyspace/removed.c). */
@@ -173,6 +176,55 @@ void relay_answered(struct replication *r, struct peer *from,
         receiver->relay_from++;
 }
 
+/* ---- how far the asker has come, to the origin */
+
+static struct peer *peer_of(struct replication *r, region_id region)
+{
+        for (size_t i = 0; i < r->peer_count; i++)
+                if (r->peers[i].region == region)
+                        return &r->peers[i];
+        return NULL;
+}
+
+/* Where the origin's own stream comes from: straight, or by whom we ask for it. */
+static struct peer *towards(struct replication *r, struct peer *origin)
+{
+        const struct receiver *receiver = &origin->receiver;
+        if (origin->up)
+                return origin;
+        bool asks = r->peer_count > 1 && r->now_us >= silent_us(r, origin);
+        struct peer *by = asks ? &r->peers[receiver->relay_from % r->peer_count] : NULL;
+        return by != NULL && by->up ? by : NULL;
+}
+
+void relay_passed(struct replication *r, const struct peer *from,
+                  const struct replication_message *message)
+{
+        struct peer *holder = peer_of(r, message->holder);
+        if (message->origin == r->config.self) {
+                if (holder != NULL && holder != from)
+                        sender_passed(r, holder, message->last);
+                return;
+        }
+        struct peer *origin = peer_of(r, message->origin);
+        struct peer *to = origin == NULL || origin == from ? NULL : towards(r, origin);
+        if (to == NULL || to == from || to == holder || message->part >= REPLICATION_PASSED_MAX)
+                return;
+        struct replication_message on = *message;
+        on.part++;
+        replication_send(r, to, &on);
+}
+
+static void pass(struct replication *r, const struct peer *peer,
+                 const struct replication_message *message)
+{
+        struct replication_message passed = {.kind = REPLICATION_PASSED};
+        passed.origin = message->origin;
+        passed.holder = peer->region;
+        passed.last = message->after;
+        relay_passed(r, peer, &passed);
+}
+
 /* ---- the one who is asked */
 
 static struct fetch *fetch_of(struct replication *r, node_id peer, region_id origin)
@@ -189,7 +241,10 @@ void relay_asked(struct replication *r, struct peer *peer,
         bool known = false;
         for (size_t i = 0; i < r->peer_count; i++)
                 known = known || (r->peers[i].region == message->origin && &r->peers[i] != peer);
-        if (!r->redis_up || !known)
+        if (!known)
+                return;
+        pass(r, peer, message);
+        if (!r->redis_up)
                 return;
         struct fetch *fetch = fetch_of(r, peer->node, message->origin);
         if (fetch != NULL) {

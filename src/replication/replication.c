@@ -266,6 +266,8 @@ static void message_take(struct replication *r, struct peer *peer,
                 sender_acked(r, peer, message);
         else if (message->kind == REPLICATION_FETCH)
                 relay_asked(r, peer, message);
+        else if (message->kind == REPLICATION_PASSED)
+                relay_passed(r, peer, message);
         else if (message->kind == REPLICATION_RELAYED)
                 relay_answered(r, peer, message);
         else if (message->kind == REPLICATION_GOT)

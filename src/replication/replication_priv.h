@@ -13,6 +13,7 @@
 #define REPLICATION_HOLES_US      3000000
 #define REPLICATION_HOLES_MAX_US  60000000
 #define REPLICATION_RELAY_US      1000000 /* of silence: then the others are asked */
+#define REPLICATION_PASSED_MAX    8       /* steps of a PASSED */
 
 enum replication_kind {
         REPLICATION_HELLO = 1, /* my Redis is up: subscribe */
@@ -29,6 +30,9 @@ enum replication_kind {
         REPLICATION_PLACE,     /* sub part resume: where a transfer goes on behind that part */
         REPLICATION_RESUME,    /* sub resume: where a transfer goes on, if that subscription makes
                                 * one due; older builds drop these two, and begin at the start */
+        REPLICATION_PASSED,    /* origin last holder part: the holder region has that stream up to
+                                * there, as it told whom it asks for it; to the origin, by `part`
+                                * steps so far; older builds drop it */
         REPLICATION_KIND_COUNT,
 };
 
@@ -46,11 +50,12 @@ struct replication_message {
         uint64_t after;
         uint64_t last;
         uint64_t age_us;  /* of `last` when it was sent, by the sender's own clock */
-        uint64_t part;    /* of a state, from 1; ACK: merged so far; PIECE, GOT: the slot */
+        uint64_t part;    /* of a state, from 1; ACK: merged so far; PIECE, GOT: the slot; PASSED */
         bool whole;       /* SUBSCRIBE: the whole state first */
         bool end;         /* STATE: the last part; `positions` hold */
         uint32_t done;    /* STATE: per mille of all parts, about */
-        region_id origin; /* FETCH, RELAYED */
+        region_id origin; /* FETCH, RELAYED, PASSED */
+        region_id holder; /* PASSED */
         bool live;        /* RELAYED: the sender hears the origin itself, and age_us holds */
         bool gap;         /* RELAYED: it has more, but only as a state */
         struct hole holes[WORLD_HOLES_MAX]; /* of the sender in that stream */
@@ -273,6 +278,9 @@ void relay_asked(struct replication *r, struct peer *peer,
 void relay_answered(struct replication *r, struct peer *from,
                     const struct replication_message *message);
 void relay_tailed(struct replication *r, const struct world_event *event);
+/* PASSED: ours, or on its way to the origin. */
+void relay_passed(struct replication *r, const struct peer *from,
+                  const struct replication_message *message);
 /* Pieces of an answer come from that peer. */
 void relay_heard(struct replication *r, const struct peer *from);
 bool relay_live(const struct replication *r, const struct receiver *receiver, uint64_t now_us);
@@ -291,6 +299,9 @@ void sender_subscribed(struct replication *r, struct peer *peer,
                        const struct replication_message *message);
 void sender_acked(struct replication *r, struct peer *peer,
                   const struct replication_message *message);
+/* How far the peer holds our stream, as a third region passes on: its own word counts alone while
+ * it is in touch. */
+void sender_passed(struct replication *r, struct peer *peer, uint64_t position);
 void sender_tailed(struct replication *r, struct peer *peer, const struct world_event *event);
 void sender_scanned(struct replication *r, struct peer *peer, const struct world_event *event);
 /* Serves those that wait, when nothing is to be waited for. */

@@ -38,6 +38,7 @@ void sender_redis_down(struct replication *r, struct peer *peer)
         struct sender *sender = &peer->sender;
         sender->tail_out = sender->scan_out = false;
         sender_stop(sender);
+        sender->acked = 0; /* our Redis has forgotten it, and is told again */
         sender->needs_state = false;
         if (peer->up)
                 replication_send(r, peer, &(struct replication_message){.kind = REPLICATION_BYE});
@@ -160,6 +161,15 @@ static void tell_acked(struct replication *r, struct peer *peer, uint64_t positi
         effect.acked.peer = peer->region;
         effect.acked.position = position;
         outbox_push(r->outbox, &effect);
+}
+
+void sender_passed(struct replication *r, struct peer *peer, uint64_t position)
+{
+        if (peer->up || !r->redis_up || peer->standing != PEER_MEMBER)
+                return;
+        if (position < peer->sender.acked)
+                peer->sender.acked = 0; /* it has lost the end of what it had */
+        tell_acked(r, peer, position);
 }
 
 /* Asks a peer that holds our lost tail for its whole state. A request that stands is left alone:

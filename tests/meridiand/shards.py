@@ -60,6 +60,21 @@ def waits(shards, world):
     check(found == [2, 2, 2], "every server waits for both other regions", str(found))
 
 
+def cut(nodes, one, other, wanted):
+    """The path between two of them is cut, or heals; the others go on."""
+    nodes[one].post("/lab/link", {"region": nodes[other].region, "cut": wanted})
+
+
+def waits_round(nodes, shards, world):
+    """A region that has it by way of a third is counted, too."""
+    cut(nodes, 0, 1, True)
+    for at in range(30):
+        world.set(f"round:{at}", at)
+    found = [shard.run("MERIDIAN.WAIT", 2, 20000) for shard in shards]
+    check(found == [2, 2, 2], "a region is counted that has it by the way round", str(found))
+    cut(nodes, 0, 1, False)
+
+
 def changes(shard, cursor):
     """The keys in the feed of one server, from there on."""
     keys = []
@@ -124,6 +139,7 @@ def run(nodes, shards, far, meridian):
     waits(shards, world)
     feeds(shards, world, far)
     events(shards, far)
+    waits_round(nodes, shards, world)
 
     def told():
         own = [r for r in nodes[0].status()["regions"] if r["self"]][0]["redis"]["servers"]

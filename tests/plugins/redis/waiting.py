@@ -65,13 +65,13 @@ def wait_answers(place):
     check_equal(a.run("MERIDIAN.WAIT", 1, 0), 1, "told before")
     check_equal(a.run("MERIDIAN.WAIT", 2, 20), 1, "a time-out counts honestly")
     a.run("SET", "k", "2")
-    one, two, many = (Asked(a, "MERIDIAN.WAIT", n, 0) for n in (1, 2, 64))
-    short = Asked(a, "MERIDIAN.WAIT", 2, 300)
+    last = position(a)
+    one, two, many = (Asked(a, "MERIDIAN.WAIT", n, 0, "AT", last) for n in (1, 2, 64))
+    short = Asked(a, "MERIDIAN.WAIT", 2, 300, "AT", last)
     blocked(a, 4)
     a.run("MERIDIAN.ACKED", 2, first)
     a.run("MERIDIAN.ACKED", 3, first)
     blocked(a, 4)
-    last = position(a)
     a.run("MERIDIAN.ACKED", 3, last)
     check_equal(one.answer(), 1, "one")
     check_equal(short.answer(), 1, "one of two in time")
@@ -102,7 +102,9 @@ def wait_where_nothing_blocks(place):
     pipe.execute_command("MERIDIAN.WAIT", 2, 0)
     check_equal(pipe.execute()[1], 0, "in MULTI")
     check_equal(a.run("EVAL", "return redis.call('MERIDIAN.WAIT', 1, 0)", 0), 0, "in a script")
-    for words in (("x", "0"), ("1", "x"), ("-1", "0"), ("1", "-1"), ("1", str(1 << 40)), ("1",)):
+    for words in (("x", "0"), ("1", "x"), ("-1", "0"), ("1", "-1"), ("1", str(1 << 40)), ("1",),
+                  ("1", "0", "AT"), ("1", "0", "AT", "x"), ("1", "0", "IN", "1"),
+                  ("1", "0", "AT", str(1 << 63))):
         check("error" in str(a.run("MERIDIAN.WAIT", *words)), f"{words} was taken")
     forced = Asked(a, "MERIDIAN.WAIT", 1, 0)
     blocked(a, 1)
@@ -116,6 +118,76 @@ def wait_where_nothing_blocks(place):
     replica.run("REPLICAOF", "127.92.0.1", a.port)
     check("error" in str(waits.answer()), "a wait ends where the primary becomes a replica")
     check("primary" in str(replica.run("MERIDIAN.WAIT", 1, 0)), "at a replica")
+    check("primary" in str(replica.run("MERIDIAN.WRITTEN")), "at a replica")
 
 
-ALL = [wait_answers, wait_where_nothing_blocks]
+def tells_clients(server):
+    """Whether the server tells a filter whose command comes: not before 7.2."""
+    info = server.run("INFO", "server").decode()
+    return "valkey_version:" in info or "redis_version:7.0." not in info
+
+
+def wait_for_own_writes(place):
+    """A client waits for what it has written itself, in whatever way; others do not."""
+    a = place.region(1)
+    own = tells_clients(a)
+    mine, other = a.connect(), a.connect()
+    other.execute_command("SET", "other", "1")
+    told = other.execute_command("MERIDIAN.WRITTEN")
+    a.run("MERIDIAN.ACKED", 2, told)
+    ways = {
+        "a plain write": lambda: mine.execute_command("SET", "k", "1"),
+        "a long one": lambda: mine.execute_command("SETEX", "k2", 100, "1"),
+        "a wrapped one": lambda: mine.execute_command("INCRBYFLOAT", "f", "0.5"),
+        "a transaction": lambda: mine.pipeline().set("m", 1).sadd("s", "x").execute(),
+        "a script": lambda: mine.execute_command(
+            "EVAL", "redis.call('SET', 'e', 1); return redis.call('HSET', 'h', 'f', 1)", 0),
+        "what another's push woke": lambda: woken_pop(a, mine),
+        "a sorted set's pop": lambda: (mine.execute_command("ZADD", "z", 1, "x", 2, "y"),
+                                       mine.execute_command("ZMPOP", 1, "z", "MIN")),
+    }
+    for why, write in ways.items():
+        write()
+        other.execute_command("GET", "k")
+        check_equal(mine.execute_command("MERIDIAN.WAIT", 1, 5), 0, f"nobody has {why}")
+        check_equal(other.execute_command("MERIDIAN.WAIT", 1, 5), 1 if own else 0,
+                    f"{why} is another client's")
+        last = mine.execute_command("MERIDIAN.WRITTEN")
+        check(last > told, f"{why} was written")
+        check_equal(other.execute_command("MERIDIAN.WAIT", 1, 5, "AT", last), 0,
+                    f"{why} by its position")
+        a.run("MERIDIAN.ACKED", 2, last)
+        check_equal(mine.execute_command("MERIDIAN.WAIT", 1, 20), 1, f"{why} is there")
+        told = last
+    pipe = other.pipeline(transaction=False)
+    for at in range(100):
+        pipe.execute_command("INCR", f"n:{at % 7}")
+    pipe.execute_command("MERIDIAN.WAIT", 1, 20)
+    check_equal(pipe.execute()[-1], 0, "after writes of the same turn")
+    before = mine.execute_command("MERIDIAN.WRITTEN")
+    for at in range(20):
+        client = a.connect()
+        client.execute_command("SET", f"c:{at}", at)
+        client.close()
+    if own:
+        check_equal(mine.execute_command("MERIDIAN.WRITTEN"), before, "what was its last one")
+    fresh = a.connect()
+    check(fresh.execute_command("EVAL", "return redis.call('MERIDIAN.WRITTEN')", 0) > before,
+          "a script is told of everything")
+    for client in (mine, other, fresh):
+        client.close()
+
+
+def woken_pop(server, client):
+    """A pop that waits until another client pushes."""
+    done = threading.Thread(target=client.execute_command, args=("BLPOP", "q", 0), daemon=True)
+    done.start()
+    blocked(server, 1)
+    pusher = server.connect()
+    pusher.execute_command("RPUSH", "q", "x")
+    done.join(20)
+    check(not done.is_alive(), "the pop was not woken")
+    pusher.close()
+
+
+ALL = [wait_for_own_writes, wait_answers, wait_where_nothing_blocks]
