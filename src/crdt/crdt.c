@@ -33,18 +33,42 @@ struct stamp crdt_rival(const struct crdt *crdt, enum crdt_type type)
 {
         struct stamp rival = {0};
         for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++) {
-                if (i != (unsigned)type)
+                if (i != (unsigned)type && stamp_is(crdt->last[i]))
                         rival = stamp_max(rival, crdt->last[i]);
         }
         return rival;
 }
 
-struct stamp crdt_floor(const struct crdt *crdt, enum crdt_type type)
+/* The same for all types in one pass: most keys have had content of one. */
+static struct crdt_rivals rivals_of(const struct crdt *crdt)
 {
-        struct stamp rival = crdt_rival(crdt, type);
+        struct crdt_rivals rivals = {.of = CRDT_NONE};
+        for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++) {
+                struct stamp last = crdt->last[i];
+                if (!stamp_is(last))
+                        continue;
+                if (stamp_before(rivals.first, last)) {
+                        rivals.second = rivals.first;
+                        rivals.first = last;
+                        rivals.of = (enum crdt_type)i;
+                } else {
+                        rivals.second = stamp_max(rivals.second, last);
+                }
+        }
+        return rivals;
+}
+
+/* What content of that type dies by. */
+static struct stamp floor_of(struct stamp rival, struct stamp killed, enum crdt_type type)
+{
         return type == CRDT_SET || type == CRDT_LIST || type == CRDT_STREAM || type == CRDT_ZSET
                        ? rival
-                       : stamp_max(rival, crdt->killed);
+                       : stamp_max(rival, killed);
+}
+
+struct stamp crdt_floor(const struct crdt *crdt, enum crdt_type type)
+{
+        return floor_of(crdt_rival(crdt, type), crdt->killed, type);
 }
 
 static bool opaque_alive(const struct crdt *crdt)
@@ -165,22 +189,31 @@ void change_begin(struct crdt_env *env, const struct crdt *crdt)
         env->siblings_dirty = false;
         env->fresh = env->was == CRDT_NONE;
         env->written = false;
-        env->rival_was = crdt_rival(crdt, CRDT_STRING);
-        env->hash_rival_was = crdt_rival(crdt, CRDT_HASH);
-        for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++)
-                env->floor_was[i] = crdt_floor(crdt, (enum crdt_type)i);
+        env->rivals_was = rivals_of(crdt);
+        env->killed_was = crdt->killed;
 }
 
-static bool floor_rose(const struct crdt_env *env, const struct crdt *crdt, enum crdt_type type)
+static struct stamp rival_was(const struct crdt_env *env, enum crdt_type type)
 {
-        return stamp_before(env->floor_was[type], crdt_floor(crdt, type));
+        const struct crdt_rivals *rivals = &env->rivals_was;
+        return rivals->of == type ? rivals->second : rivals->first;
+}
+
+bool rival_rose(const struct crdt_env *env, const struct crdt *crdt, enum crdt_type type)
+{
+        return stamp_before(rival_was(env, type), crdt_rival(crdt, type));
+}
+
+bool floor_rose(const struct crdt_env *env, const struct crdt *crdt, enum crdt_type type)
+{
+        struct stamp was = floor_of(rival_was(env, type), env->killed_was, type);
+        return stamp_before(was, crdt_floor(crdt, type));
 }
 
 void change_settle(struct crdt_env *env, struct crdt *crdt)
 {
-        if (crdt->fields != NULL &&
-            (env->fields_cut || floor_rose(env, crdt, CRDT_HASH) ||
-             stamp_before(env->hash_rival_was, crdt_rival(crdt, CRDT_HASH))))
+        if (crdt->fields != NULL && (env->fields_cut || floor_rose(env, crdt, CRDT_HASH) ||
+                                     rival_rose(env, crdt, CRDT_HASH)))
                 fields_sweep(env, crdt);
         if (crdt->members != NULL && (floor_rose(env, crdt, CRDT_SET) || crdt->bound_count > 0))
                 members_sweep(env, crdt);
@@ -193,8 +226,7 @@ void change_settle(struct crdt_env *env, struct crdt *crdt)
                 list_sweep(env, crdt);
         if (crdt->stream != NULL || env->was == CRDT_STREAM)
                 stream_sweep(env, crdt);
-        if (floor_rose(env, crdt, CRDT_STRING) ||
-            stamp_before(env->rival_was, crdt_rival(crdt, CRDT_STRING)))
+        if (floor_rose(env, crdt, CRDT_STRING) || rival_rose(env, crdt, CRDT_STRING))
                 env->string_dirty = true;
         bool gone = (env->was == CRDT_STRING && !string_exists(crdt)) ||
                     (env->was == CRDT_HLL && !hll_alive(crdt)) ||

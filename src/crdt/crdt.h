@@ -494,6 +494,13 @@ struct crdt_conflict {
         uint64_t count;       /* fields that have lost; else 1 */
 };
 
+/* The largest `last`, whose it is, and the largest of the others. */
+struct crdt_rivals {
+        struct stamp first;
+        struct stamp second;
+        enum crdt_type of;
+};
+
 /* What a change needs to know, and what it tells. One per key and change. */
 struct crdt_env {
         struct table_env table;
@@ -509,9 +516,8 @@ struct crdt_env {
 
         enum crdt_type was; /* from here on: this room's own, for the time of one call */
         uint64_t expiry_was;
-        struct stamp floor_was[CRDT_TYPE_COUNT];
-        struct stamp rival_was;      /* of the string: increments die by it alone */
-        struct stamp hash_rival_was; /* the same of fields */
+        struct crdt_rivals rivals_was;
+        struct stamp killed_was;
         bool string_dirty;
         bool string_new;
         bool fields_cut;

@@ -53,6 +53,10 @@ static inline bool stamp_is(struct stamp stamp)
 /* The largest `last` of the other types: everything of `type` at or below it is dead. */
 struct stamp crdt_rival(const struct crdt *crdt, enum crdt_type type);
 
+/* Whether that, or crdt_floor, has become larger by the change so far. */
+bool rival_rose(const struct crdt_env *env, const struct crdt *crdt, enum crdt_type type);
+bool floor_rose(const struct crdt_env *env, const struct crdt *crdt, enum crdt_type type);
+
 /* True where a write with that stamp has been merged here (and may be gone again). */
 bool env_seen(const struct crdt_env *env, struct stamp stamp);
 /* The same of all writes of that origin up to it. */

@@ -38,9 +38,8 @@ bool stream_exists(const struct crdt *crdt)
 {
         if (crdt->stream != NULL && crdt->stream->count > 0)
                 return true;
-        return !crdt->evicted &&
-               stamp_before(crdt_rival(crdt, CRDT_STREAM), crdt->last[CRDT_STREAM]) &&
-               stamp_before(crdt->killed, crdt->born);
+        return !crdt->evicted && stamp_before(crdt->killed, crdt->born) &&
+               stamp_before(crdt_rival(crdt, CRDT_STREAM), crdt->last[CRDT_STREAM]);
 }
 
 size_t stream_seek(const struct crdt_stream *stream, struct crdt_stream_id id)
@@ -427,8 +426,7 @@ void stream_show(struct crdt_env *env, struct crdt *crdt)
 
 void stream_sweep(struct crdt_env *env, struct crdt *crdt)
 {
-        bool rose = stamp_before(env->floor_was[CRDT_STREAM], crdt_floor(crdt, CRDT_STREAM)) ||
-                    crdt->bound_count > 0;
+        bool rose = floor_rose(env, crdt, CRDT_STREAM) || crdt->bound_count > 0;
         if (env->was == CRDT_STREAM && !any_lives(crdt)) {
                 env->quiet = true;
                 env->fresh = true;
