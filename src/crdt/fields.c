@@ -470,6 +470,15 @@ static void base_load(struct crdt_env *env, struct item *item, const struct fiel
         counter->base_int = told->base.base_int;
 }
 
+/* The sender had seen what is here and shows less of the field: it was removed there, and that is
+ * forgotten. */
+static bool base_lost(struct item *item, const struct field_told *told,
+                      const struct crdt_seen *sender)
+{
+        return base_there(item) && stamp_before(told->stamp, dot_stamp(item->one)) &&
+               crdt_seen_covers(sender, dot_stamp(item->one));
+}
+
 void field_merge(struct crdt_env *env, struct crdt *crdt, const struct field_told *told,
                  const struct crdt_seen *sender)
 {
@@ -482,7 +491,10 @@ void field_merge(struct crdt_env *env, struct crdt *crdt, const struct field_tol
         if (item == NULL)
                 return;
         bool was = field_shown(item);
+        bool lost = !written && base_lost(item, told, sender);
         item->one.mark = crdt->round;
+        if (lost)
+                base_drop(env, item);
         if (told->tallied || tally_of(item) != NULL) {
                 if (tally_make(env, crdt, item) == NULL)
                         return;
@@ -495,8 +507,10 @@ void field_merge(struct crdt_env *env, struct crdt *crdt, const struct field_tol
                 if (tally_of(item) != NULL && told->saved)
                         base_load(env, item, told);
         }
-        if (written || (tally_of(item) != NULL && item->tally->dirty))
+        if (written || lost || (tally_of(item) != NULL && item->tally->dirty))
                 field_show(env, crdt, item, was, written && !told->removed, told->value);
+        if (item->one.count == 0 && tally_of(item) == NULL)
+                items_drop(env, &crdt->fields, item);
 }
 
 /* ---- what is remembered */

@@ -39,7 +39,8 @@ enum fault {
         FAULT_ROUND = 2048,  /* streams go round by others, too */
         FAULT_JOIN =
                 4096, /* the last replica comes later, and is noticed so by each at another time */
-        FAULT_DRIFT = 32768,  /* wall clocks differ by seconds, and wander */
+        FAULT_DRIFT = 32768,  /* wall clocks differ by seconds, and wander; without FAULT_LOSE, by
+                               * whose lives the clocks would leave the bound */
         FAULT_RESUME = 16384, /* all lag, and take states while now and then a stream goes on */
         FAULT_LOSE = 256, /* the same, the wall clock goes back too, and others read on meanwhile */
 };

@@ -324,6 +324,9 @@ static const struct {
         {1113, FAULT_RESUME | FAULT_JOIN | FAULT_ROUND | FAULT_FLUSH | FAULT_COLLECT | FAULT_CRASH |
                        FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART | FAULT_TRANSFER |
                        FAULT_SMALL_RING},
+        {5630258, FAULT_RESUME | FAULT_JOIN | FAULT_TELL | FAULT_ROUND | FAULT_FLUSH |
+                          FAULT_COLLECT | FAULT_CRASH | FAULT_LOSE | FAULT_TRANSFER |
+                          FAULT_SMALL_RING},
 };
 
 static void run(size_t number, unsigned faults, uint64_t first, uint64_t count)
