@@ -70,6 +70,7 @@ static uint64_t first; /* id before the oldest that is kept */
 static uint64_t last;  /* of the newest; 0 before there was one */
 static uint64_t published;
 static uint64_t counts[KIND_END];
+static uint64_t since_ms; /* when counting began */
 
 static const char *const type_names[CRDT_TYPE_COUNT + 1] = {
         [CRDT_STRING] = "string", [CRDT_HASH] = "hash",         [CRDT_SET] = "set",
@@ -400,6 +401,24 @@ int siblings_command(struct redis_context *ctx, struct redis_string **argv, int 
         return REDIS_OK;
 }
 
+void conflict_begin(void)
+{
+        since_ms = plugin_now_ms();
+}
+
+uint64_t conflict_since_ms(void)
+{
+        return since_ms;
+}
+
+uint64_t conflict_total(void)
+{
+        uint64_t total = 0;
+        for (unsigned i = 0; i < KIND_END; i++)
+                total += counts[i];
+        return total;
+}
+
 void conflict_info(struct redis_info *info)
 {
         char name[48];
@@ -409,5 +428,6 @@ void conflict_info(struct redis_info *info)
                         *mark = *mark == '-' ? '_' : *mark;
                 redis.InfoAddFieldULongLong(info, name, counts[i]);
         }
+        redis.InfoAddFieldULongLong(info, "conflicts_since", since_ms / 1000);
         redis.InfoAddFieldULongLong(info, "policies", policy_count());
 }

@@ -336,6 +336,7 @@ static bool start(struct redis_context *ctx, struct redis_string **argv, int arg
         buffer_init(&plugin.stash.copies, &plugin.heap);
         plugin.ctx = redis.GetDetachedThreadSafeContext(ctx);
         cluster_init(ctx);
+        conflict_begin();
         migrate_init();
         persist_reset();
         plugin.replica = (redis.GetContextFlags(ctx) & REDIS_FLAG_SLAVE) != 0;

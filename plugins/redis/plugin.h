@@ -217,6 +217,9 @@ void conflict_found(void *context, const struct crdt_conflict *told);
 void conflict_merge_failed(struct crdt_name name, const struct crdt_sibling *shown,
                            const char *result, const char *why);
 void conflict_publish(struct redis_context *ctx);
+void conflict_begin(void);
+uint64_t conflict_since_ms(void); /* Unix: what is counted was found since then */
+uint64_t conflict_total(void);
 void conflict_info(struct redis_info *info);
 int conflict_command(struct redis_context *ctx, struct redis_string **argv, int argc);
 int siblings_command(struct redis_context *ctx, struct redis_string **argv, int argc);

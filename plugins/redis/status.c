@@ -144,6 +144,8 @@ static void status_json(struct buffer *to)
                 {"merge_rate", merge_rate()},
                 {"drift_refused", stats.refused},
                 {"drift_max_ms", plugin.config.drift_max_ms},
+                {"conflicts", conflict_total()},
+                {"conflicts_since_ms", conflict_since_ms()},
         };
         buffer_format(to, "{");
         for (size_t i = 0; i < COUNT_OF(rows); i++)

@@ -152,6 +152,9 @@ enum err api_new(uv_loop_t *loop, const struct api_config *config, struct api **
         api->geo = config->geo;
         api->lab = config->lab;
         api->pending_free = API_REQUESTS_MAX;
+        struct timespec now;
+        clock_gettime(CLOCK_REALTIME, &now);
+        api->conflict_since_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
         heap_init(&api->heap, 0);
         buffer_init(&api->scratch, &api->heap);
         buffer_init(&api->txn, &api->heap);

@@ -8,14 +8,16 @@ static const char *const kinds[API_CONFLICT_KINDS] = {
         "value", "field", "type", "delete", "increment", "siblings", "merge-failed", "other",
 };
 
-void api_conflict(struct api *api, struct bytes text)
+void api_conflict(struct api *api, const char *endpoint, uint64_t missed, struct bytes text)
 {
+        api->conflict_missed += missed;
         json_t *json = json_loadb((const char *)text.ptr, text.len, JSON_ALLOW_NUL, NULL);
         const char *kind = json_string_value(json_object_get(json, "kind"));
         if (kind == NULL) {
                 json_decref(json);
                 return;
         }
+        json_object_set_new(json, "server", json_string(endpoint));
         unsigned at = 0;
         while (at + 1 < API_CONFLICT_KINDS && strcmp(kinds[at], kind) != 0)
                 at++;
@@ -65,7 +67,10 @@ json_t *api_json_conflicts(const struct api *api, uint64_t since, const char *pr
                 name_region(topology, json_object_get(copy, "won"), "region");
                 json_array_append_new(list, copy);
         }
-        return json_pack("{s:o, s:I}", "conflicts", list, "next", (json_int_t)api->conflict_count);
+        return json_pack("{s:o, s:I, s:I, s:I}", "conflicts", list, "next",
+                         (json_int_t)api->conflict_count, "since_ms",
+                         (json_int_t)api->conflict_since_ms, "missed",
+                         (json_int_t)api->conflict_missed);
 }
 
 void api_metrics_conflicts(const struct api *api, struct buffer *out)
@@ -76,4 +81,11 @@ void api_metrics_conflicts(const struct api *api, struct buffer *out)
         for (unsigned i = 0; i < API_CONFLICT_KINDS; i++)
                 buffer_format(out, "meridian_conflicts_total{kind=\"%s\"} %llu\n", kinds[i],
                               (unsigned long long)api->conflict_kinds[i]);
+        buffer_format(
+                out,
+                "# HELP meridian_conflicts_missed_total Conflicts that a server had forgotten "
+                "before it was asked.\n"
+                "# TYPE meridian_conflicts_missed_total counter\n"
+                "meridian_conflicts_missed_total %llu\n",
+                (unsigned long long)api->conflict_missed);
 }

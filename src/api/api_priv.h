@@ -64,6 +64,8 @@ struct api {
         } shards[API_SHARDS_MAX];
         unsigned shard_count;
         uint64_t conflict_count; /* ever */
+        uint64_t conflict_missed;
+        uint64_t conflict_since_ms; /* Unix: when counting began */
         uint64_t conflict_kinds[API_CONFLICT_KINDS];
         struct api_locks *locks;
         struct api_admin *admin;

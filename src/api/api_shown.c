@@ -93,6 +93,10 @@ static const struct metric of_servers[] = {
         {"local_deltas", "meridian_redis_changes_total", "counter", "Changes made here.", 1},
         {"merged_deltas", "meridian_redis_merged_total", "counter", "Changes of others, merged.",
          1},
+        {"merge_rate", "meridian_redis_merge_rate", "gauge",
+         "Changes of others merged in a second, by the last ten.", 1},
+        {"holes", "meridian_redis_holes", "gauge",
+         "Ranges of streams that are claimed and not there.", 1},
         {"drift_refused", "meridian_redis_drift_refused_total", "counter",
          "Batches refused for a clock beyond the bound.", 1},
 };

@@ -88,9 +88,10 @@ struct engine_config {
          * "redis-refused", with a sentence. May be NULL. */
         void (*note)(void *user, const char *name, const char *text);
 
-        /* A conflict that Redis tells of, once each, as JSON (plugins/redis/conflict.c). May be
-         * NULL. */
-        void (*conflict)(void *user, struct bytes text);
+        /* A conflict that one of the region's servers tells of, once each, as JSON
+         * (plugins/redis/conflict.c), and how many between the last one and it the server had to
+         * forget before it was asked. Borrowed for the call. May be NULL. */
+        void (*conflict)(void *user, const char *endpoint, uint64_t missed, struct bytes text);
 
         /* How replication goes, as one of the region's servers tells it (plugins/redis/status.c,
          * JSON), about once a second: the `shard`-th of `count`. Borrowed for the call. May be

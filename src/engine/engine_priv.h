@@ -43,9 +43,11 @@ struct connection {
         uv_timer_t timer;           /* until the next attempt; while it stands, the owner's */
         bool timer_open;
         bool wanted;
-        bool bare;        /* no password is told */
-        bool shown_asked; /* a MERIDIAN.STATUS is under way */
-        bool ready;       /* connected and authenticated */
+        bool bare;              /* no password is told */
+        bool shown_asked;       /* a MERIDIAN.STATUS is under way */
+        bool conflicts_asked;   /* a MERIDIAN.CONFLICTS is */
+        uint64_t conflict_last; /* id of the last one that was heard, of a control connection */
+        bool ready;             /* connected and authenticated */
         uint32_t wait_ms;
         uint32_t wait_ms_max;
         uint32_t pending;    /* commands without an answer */
@@ -158,9 +160,11 @@ void keeper_members(struct engine *engine);
 void keeper_open(struct engine *engine);
 void keeper_moved(struct engine *engine);
 
-/* policies.c: what the topology says of key prefixes; conflicts that Redis tells of. */
+/* policies.c: what the topology says of key prefixes. */
 void policies_take(struct engine *engine, const struct topology *topology);
 void policies_tell(struct engine *engine);
+
+/* conflicts.c: to be called with each tick of the watch. */
 void conflicts_ask(struct engine *engine);
 
 /* shown.c: to be called with each tick of the watch. */
@@ -234,9 +238,7 @@ struct engine {
         uint32_t function_count;
         struct topology_data data[TOPOLOGY_DATA_MAX];
         struct topology_function functions[TOPOLOGY_FUNCTIONS_MAX];
-        uint64_t conflict_last; /* id of the last one that was heard */
         unsigned shown_ticks;
-        bool conflicts_asked;
 
         struct probe *probe_redis;
         struct probe *probe_dns;

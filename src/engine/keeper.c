@@ -163,7 +163,6 @@ static void control_down(struct connection *connection)
         if (!engine->redis_up)
                 return;
         engine->redis_up = false;
-        engine->conflicts_asked = false;
         connection_kick(&engine->scan, "the control connection broke");
         for (struct tail *tail = engine->tails; tail != NULL; tail = tail->next) {
                 tail->pending = false;

@@ -1,6 +1,7 @@
 /* conflicts.c - `meridian conflicts`: what concurrent writes have lost, as the regions of the
  * winners tell it. Every node that is known is asked, for each tells of its own region; what two
- * nodes of a region both tell is shown once. A node that does not answer is said, and left out. */
+ * nodes of a region both tell of one of its servers is shown once. A node that does not answer is
+ * said, and left out. What has no server, of an older daemon, counts as of one. */
 #include "meridian/cli.h"
 #include "term/term.h"
 
@@ -11,14 +12,22 @@
 enum {
         ASK_MS = 4000,
         PAUSE_NS = 500000000,
-        REGIONS_MAX = 65,
+        SERVER_SIZE = 64,
+};
+
+/* One that tells of conflicts; its ids rise. */
+struct server {
+        json_int_t region;
+        char name[SERVER_SIZE];
+        uint64_t shown; /* id of the last one */
 };
 
 struct follow {
         const struct cli *cli;
         uint64_t since[CLI_NODES_MAX]; /* of each node's list */
-        uint64_t shown[REGIONS_MAX];   /* id of the last one shown, by region */
-        bool dead[CLI_NODES_MAX];      /* said already */
+        struct server *servers;
+        size_t server_count;
+        bool dead[CLI_NODES_MAX]; /* said already */
 };
 
 static const char *text_of(json_t *object, const char *key)
@@ -36,17 +45,38 @@ static void print_value(const char *text, size_t max)
         printf(strlen(text) > max ? "...\"" : "\"");
 }
 
+static void clock_write(json_int_t ms, char *text, size_t size)
+{
+        struct tm utc;
+        time_t seconds = (time_t)(ms / 1000);
+        text[0] = 0;
+        if (gmtime_r(&seconds, &utc) != NULL)
+                (void)strftime(text, size, "%Y-%m-%d %H:%M:%S", &utc);
+}
+
+/* Since when a node has heard of conflicts, and how many it could not hear of. */
+static void print_since(const struct cli *cli, const char *node, json_t *answer)
+{
+        char clock[32];
+        json_int_t missed = json_integer_value(json_object_get(answer, "missed"));
+        json_t *since = json_object_get(answer, "since_ms");
+        if (cli->json || cli->follow || since == NULL)
+                return;
+        clock_write(json_integer_value(since), clock, sizeof clock);
+        printf("%s%s has listened since %sZ", term_style(TERM_DIM), node, clock);
+        if (missed > 0)
+                printf(", and missed %lld", (long long)missed);
+        printf("%s\n", term_style(TERM_PLAIN));
+}
+
 static void print_conflict(json_t *conflict)
 {
-        char clock[32] = "";
-        struct tm utc;
+        char clock[32];
         json_int_t ms = json_integer_value(json_object_get(conflict, "at_ms"));
         json_int_t count = json_integer_value(json_object_get(conflict, "count"));
         json_t *lost = json_object_get(conflict, "lost");
         json_t *won = json_object_get(conflict, "won");
-        time_t seconds = (time_t)(ms / 1000);
-        if (gmtime_r(&seconds, &utc) != NULL)
-                strftime(clock, sizeof clock, "%Y-%m-%d %H:%M:%S", &utc);
+        clock_write(ms, clock, sizeof clock);
         printf("%s%s.%03dZ%s  ", term_style(TERM_DIM), clock, (int)(ms % 1000),
                term_style(TERM_PLAIN));
         term_cell(TERM_BOLD, text_of(conflict, "kind"), 13);
@@ -66,14 +96,33 @@ static void print_conflict(json_t *conflict)
                term_style(TERM_PLAIN));
 }
 
-static void show(struct follow *follow, json_t *conflict)
+/* NULL: there is no memory. */
+static struct server *server_of(struct follow *follow, json_t *conflict)
 {
         json_int_t region = json_integer_value(json_object_get(conflict, "region"));
+        const char *name = text_of(conflict, "server");
+        for (size_t i = 0; i < follow->server_count; i++)
+                if (follow->servers[i].region == region &&
+                    strncmp(follow->servers[i].name, name, SERVER_SIZE - 1) == 0)
+                        return &follow->servers[i];
+        struct server *grown = realloc(follow->servers, (follow->server_count + 1) * sizeof *grown);
+        if (grown == NULL)
+                return NULL;
+        follow->servers = grown;
+        struct server *server = &grown[follow->server_count++];
+        *server = (struct server){.region = region};
+        snprintf(server->name, sizeof server->name, "%s", name);
+        return server;
+}
+
+static void show(struct follow *follow, json_t *conflict)
+{
         uint64_t id = (uint64_t)json_integer_value(json_object_get(conflict, "id"));
         const struct cli *cli = follow->cli;
-        if (region < 0 || region >= REGIONS_MAX || id <= follow->shown[region])
+        struct server *server = server_of(follow, conflict);
+        if (server == NULL || id <= server->shown)
                 return;
-        follow->shown[region] = id;
+        server->shown = id;
         if (cli->region != NULL && strcmp(cli->region, text_of(conflict, "region_name")) != 0)
                 return;
         if (cli->json) {
@@ -122,19 +171,20 @@ static bool ask(struct follow *follow, size_t at)
                 if (prefix_fits(cli, conflict))
                         show(follow, conflict);
         }
+        print_since(cli, node, json);
         uint64_t next = (uint64_t)json_integer_value(json_object_get(json, "next"));
         follow->since[at] = next < follow->since[at] ? 0 : next;
         json_decref(json);
         return true;
 }
 
-int cli_conflicts(struct cli *cli)
+static int follow_all(struct follow *follow)
 {
-        struct follow follow = {.cli = cli};
+        const struct cli *cli = follow->cli;
         for (;;) {
                 bool any = false;
                 for (size_t i = 0; i < cli->node_count; i++)
-                        any = ask(&follow, i) || any;
+                        any = ask(follow, i) || any;
                 fflush(stdout);
                 if (!any && !cli->follow)
                         return cli_error("no node answers: name one with --node HOST:PORT, or "
@@ -144,4 +194,12 @@ int cli_conflicts(struct cli *cli)
                 struct timespec pause = {.tv_nsec = PAUSE_NS};
                 nanosleep(&pause, NULL);
         }
+}
+
+int cli_conflicts(struct cli *cli)
+{
+        struct follow follow = {.cli = cli};
+        int status = follow_all(&follow);
+        free(follow.servers);
+        return status;
 }

@@ -99,7 +99,7 @@ struct api_host wire_api(struct daemon *daemon);
 /* The two callbacks of engine_config. */
 void wire_engine_event(void *user, const struct world_event *event);
 void wire_engine_note(void *user, const char *name, const char *text);
-void wire_engine_conflict(void *user, struct bytes text);
+void wire_engine_conflict(void *user, const char *endpoint, uint64_t missed, struct bytes text);
 void wire_engine_shown(void *user, unsigned shard, unsigned count, const char *endpoint,
                        struct bytes text);
 void wire_engine_verified(void *user, uint64_t ticket, const struct engine_verified *verified);

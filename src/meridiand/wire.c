@@ -225,11 +225,11 @@ void wire_engine_note(void *user, const char *name, const char *text)
         note(daemon, name, text);
 }
 
-void wire_engine_conflict(void *user, struct bytes text)
+void wire_engine_conflict(void *user, const char *endpoint, uint64_t missed, struct bytes text)
 {
         struct daemon *daemon = user;
         if (daemon->api != NULL)
-                api_conflict(daemon->api, text);
+                api_conflict(daemon->api, endpoint, missed, text);
 }
 
 void wire_engine_shown(void *user, unsigned shard, unsigned count, const char *endpoint,

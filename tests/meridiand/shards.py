@@ -4,6 +4,7 @@ more than keys (waits, the change feed, events, the comparison, the status) work
 
     shards.py MERIDIAND MAKE_PKI MERIDIAN_SO MERIDIAN
 """
+import json
 import os
 import shutil
 import subprocess
@@ -72,7 +73,37 @@ def waits_round(nodes, shards, world):
         world.set(f"round:{at}", at)
     found = [shard.run("MERIDIAN.WAIT", 2, 20000) for shard in shards]
     check(found == [2, 2, 2], "a region is counted that has it by the way round", str(found))
-    cut(nodes, 0, 1, False)
+
+
+def conflicts(nodes, shards, world, far, meridian):
+    """What every server's writes have won is told by the region's daemon."""
+    ear = listen(shards[2], "meridian:conflicts")
+    for other in (1, 2):
+        cut(nodes, 0, other, True)
+    keys = {f"lost:{at}" for at in range(12)}
+    for key in keys:
+        far.client.set(key, "far")
+    time.sleep(0.02)  # by any clock of this machine what follows is later, and wins
+    for key in keys:
+        world.set(key, "here")
+    for other in (1, 2):
+        cut(nodes, 0, other, False)
+
+    def told():
+        done = subprocess.run([meridian, "conflicts", "--json", "--node", f"{nodes[0].host}:7400",
+                               "lost:"], text=True, stdout=subprocess.PIPE, check=False, timeout=60)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+    wait_for(lambda: {one["key"] for one in told()} == keys, "conflicts of all servers are told")
+    found = told()
+    check(len(found) == len(keys) and
+          {one["server"] for one in found} == {f"{shards[0].host}:{port}" for port in PORTS} and
+          {one["won"]["value"] for one in found} == {"here"}, "each of them once", str(found))
+    metrics = nodes[0].get("/metrics").decode()
+    count = next(line for line in metrics.splitlines()
+                 if line.startswith('meridian_conflicts_total{kind="value"}'))
+    check(int(count.split()[1]) >= len(keys), "and counted", count)
+    heard_of = {json.loads(text)["key"] for text in heard([ear], 20, len(keys))[0]}
+    check(keys <= heard_of, "and published to whoever listens at any server", str(heard_of))
 
 
 def changes(shard, cursor):
@@ -104,11 +135,11 @@ def listen(server, channel):
     return ear
 
 
-def heard(ears, seconds=3):
-    """What each hears within that time of the last message."""
+def heard(ears, seconds=3, enough=1 << 30):
+    """What each hears within that time of the last message, or until one has heard enough."""
     found = [[] for _ in ears]
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end and max(map(len, found)) < enough:
         for at, ear in enumerate(ears):
             message = ear.get_message(timeout=0.01)
             if message is not None:
@@ -140,6 +171,7 @@ def run(nodes, shards, far, meridian):
     feeds(shards, world, far)
     events(shards, far)
     waits_round(nodes, shards, world)
+    conflicts(nodes, shards, world, far, meridian)
 
     def told():
         own = [r for r in nodes[0].status()["regions"] if r["self"]][0]["redis"]["servers"]
