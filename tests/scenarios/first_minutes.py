@@ -18,7 +18,7 @@ def scenario_what_it_says_to_try_works(lab):
     for command, word in zip(tries, words):
         command = command.replace("build/meridian", MERIDIAN)
         done = subprocess.run(["sh", "-c", command], env=lab.environment, capture_output=True,
-                              text=True, timeout=30, check=False)
+                              text=True, timeout=200, check=False)
         expect_true(word in done.stdout, f"`{command}` shows {word!r}: {done.stdout}{done.stderr}")
 
 
@@ -31,8 +31,9 @@ def scenario_starting_it_again_changes_nothing(lab):
 
 def status_if_measured(lab):
     status = lab.status()
-    return all(value is not None for region in status["regions"]
-               for value in region["rtt_ms"].values()) and status
+    return status["majority"] and status["leader"] and all(
+        value is not None and region["state"] == "active" and region["redis"]["up"]
+        for region in status["regions"] for value in region["rtt_ms"].values()) and status
 
 
 def scenario_status_keeps_its_contract(lab):
@@ -56,7 +57,7 @@ def scenario_round_trips_are_those_of_the_wide_area(lab):
     wanted = {("us-east", "eu-west"): 70, ("us-east", "ap-southeast"): 220,
               ("eu-west", "ap-southeast"): 179}
     eventually("round trips as between the real regions", lambda: all(
-        0 <= lab.region(a)["rtt_ms"][b] - ms < 25 for (a, b), ms in wanted.items()))
+        0 <= lab.region(a)["rtt_ms"][b] - ms < 60 for (a, b), ms in wanted.items()))
 
 
 def scenario_status_is_drawn_for_people(lab):
@@ -74,7 +75,7 @@ def scenario_a_dead_node_is_passed_over_with_a_word(lab):
 
 def scenario_it_works_from_elsewhere(lab):
     done = subprocess.run([MERIDIAN, "lab", "status"], cwd="/", env=lab.environment,
-                          capture_output=True, text=True, timeout=30, check=False)
+                          capture_output=True, text=True, timeout=200, check=False)
     expect(done.returncode, 0, "`lab status` from /")
 
 
@@ -86,8 +87,8 @@ def scenario_why_route_tells_the_rule(lab):
 
 
 def scenario_doctor_finds_nothing(lab):
-    status, out, _ = lab.run("doctor")
-    expect_true(status == 0 and "all is well" in out, f"doctor finds nothing: {out}")
+    eventually("doctor finds nothing", lambda: (
+        lambda seen: seen[0] == 0 and "all is well" in seen[1])(lab.run("doctor")))
 
 
 def scenario_help_names_every_command(lab):

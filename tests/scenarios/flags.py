@@ -36,16 +36,16 @@ def scenario_a_flag_is_on_in_one_region_and_for_a_share(lab):
     lab.meridian("flag", "set", "checkout", "when region is eu-west on; otherwise 10%")
     programs = {region: Program(lab, region) for region in REGIONS}
     eventually("on for everybody in eu-west",
-               lambda: all(programs["eu-west"].on("checkout", f"u{i}") for i in range(50)), 10)
+               lambda: all(programs["eu-west"].on("checkout", f"u{i}") for i in range(50)))
     for region in ("us-east", "ap-southeast"):
         eventually(f"for a tenth in {region}", lambda r=region: 60 <= sum(
-            programs[r].on("checkout", f"u{i}") for i in range(1000)) <= 140, 10)
-    expect([programs["us-east"].on("checkout", f"u{i}") for i in range(200)],
-           [programs["ap-southeast"].on("checkout", f"u{i}") for i in range(200)],
-           "the same users everywhere")
+            programs[r].on("checkout", f"u{i}") for i in range(1000)) <= 140)
+    eventually("the same users everywhere", lambda: len({tuple(
+        programs[region].on("checkout", f"u{i}") for i in range(200))
+        for region in ("us-east", "ap-southeast")}) == 1)
     expect_true("rule 1" in lab.meridian("flag", "eval", "checkout", "ann", "--region", "eu-west"),
                 "why is told")
-    status, _, err = lab.run("flag", "set", "checkout", "otherwise maybe")
+    status, _, err = lab.patiently("flag", "set", "checkout", "otherwise maybe")
     expect_true(status == 2 and "percentage" in err, f"a mistake is refused: {err}")
 
 
@@ -53,16 +53,16 @@ def scenario_the_kill_switch_and_the_way_back(lab):
     programs = [Program(lab, region) for region in REGIONS]
     lab.meridian("flag", "kill", "checkout")
     eventually("off everywhere", lambda: not any(
-        program.on("checkout", f"u{i}", True) for program in programs for i in range(50)), 10)
+        program.on("checkout", f"u{i}", True) for program in programs for i in range(50)))
     lab.meridian("flag", "revert", "checkout")
-    eventually("back in eu-west", lambda: programs[1].on("checkout", "u1"), 10)
+    eventually("back in eu-west", lambda: programs[1].on("checkout", "u1"))
     history = lab.meridian("flag", "history", "checkout").splitlines()
     expect(len([line for line in history if "when region" in line]), 3, "all versions are there")
     lab.meridian("config", "set", "limit", "10")
     lab.meridian("config", "set", "limit", "20")
-    eventually("configured", lambda: programs[2].config("limit") == "20", 10)
+    eventually("configured", lambda: programs[2].config("limit") == "20")
     lab.meridian("config", "revert", "limit")
-    eventually("reverted", lambda: programs[0].config("limit") == "10", 10)
+    eventually("reverted", lambda: programs[0].config("limit") == "10")
 
 
 def register(lab, name, instance, address, region):
@@ -91,20 +91,19 @@ def scenario_services_come_and_go_with_those_who_keep_them(lab):
     try:
         for region in REGIONS:
             eventually(f"{region} lists all, its own first", lambda r=region: (
-                lambda ids: len(ids) == 3 and ids[0] == r)(listed(lab, r, "pay")), 15)
+                lambda ids: len(ids) == 3 and ids[0] == r)(listed(lab, r, "pay")))
             eventually("and so does its DNS", lambda r=region: (
                 lambda found: len(found) == 3 and found[0][1:] == (
                     8443, f"{r}.pay.service.example.test."))(
-                        srv(lab, r, "_pay._tcp.example.test")), 15)
-        expect([item.address for rrset in lab.ask_dns(
-            "us-east", "eu-west.pay.service.example.test").answer for item in rrset],
-               [ADDRESSES["eu-west"]], "a target's address")
+                        srv(lab, r, "_pay._tcp.example.test")))
+        eventually("a target's address", lambda: [item.address for rrset in lab.ask_dns(
+            "us-east", "eu-west.pay.service.example.test").answer for item in rrset] ==
+                   [ADDRESSES["eu-west"]])
         programs[0].send_signal(signal.SIGTERM)
-        eventually("who says good-bye is out", lambda: "us-east" not in listed(lab, ALONE, "pay"), 5)
+        eventually("who says good-bye is out", lambda: "us-east" not in listed(lab, ALONE, "pay"))
         programs[1].kill()
-        eventually("who is silent is out", lambda: listed(lab, "us-east", "pay") == ["ap-southeast"],
-                   15)
-        eventually("in DNS, too", lambda: len(srv(lab, ALONE, "_pay._tcp.example.test")) == 1, 10)
+        eventually("who is silent is out", lambda: listed(lab, "us-east", "pay") == ["ap-southeast"])
+        eventually("in DNS, too", lambda: len(srv(lab, ALONE, "_pay._tcp.example.test")) == 1)
     finally:
         for program in programs:
             program.kill()
@@ -115,21 +114,20 @@ def scenario_cut_off_a_region_reads_what_it_knew(lab):
     program = Program(lab, ALONE)
     lab.cut_off(ALONE)
     try:
-        eventually("it has no majority", lambda: lab.status(ALONE)["majority"] is False, 15)
-        eventually("the others go on", lambda: lab.run(
-            "flag", "set", "checkout", "otherwise off", "--node",
-            f"{ADDRESSES['us-east']}:7400")[0] == 0, 15)
+        eventually("it has no majority", lambda: lab.status(ALONE)["majority"] is False)
+        lab.meridian("flag", "set", "checkout", "otherwise off", "--node",
+                     f"{ADDRESSES['us-east']}:7400")
         expect(program.on("checkout", "u1"), True, "its flags are read as they were")
         expect(program.config("limit"), "10", "and its configuration")
         lab.kill_part(ALONE, "meridiand")
         lab.start(ALONE)
-        eventually("its daemon is back", lambda: lab.status(ALONE)["majority"] is False, 15)
+        eventually("its daemon is back", lambda: lab.status(ALONE)["majority"] is False)
         program = Program(lab, ALONE)
         always("started anew without a majority, it knows what it knew",
                lambda: program.on("checkout", "u1") and program.config("limit") == "10", 3)
-        status, _, err = lab.run("flag", "kill", "checkout", "--node", f"{ADDRESSES[ALONE]}:7400")
-        expect_true(status == 1 and "NOMAJORITY" in err, f"a change is refused: {err}")
+        eventually("a change is refused", lambda: "NOMAJORITY" in lab.run(
+            "flag", "kill", "checkout", "--node", f"{ADDRESSES[ALONE]}:7400")[2])
     finally:
         lab.heal()
-    eventually("healed, it follows", lambda: not program.on("checkout", "u1"), 20)
-    lab.wait_all_active(60)
+    eventually("healed, it follows", lambda: not program.on("checkout", "u1"))
+    lab.wait_all_active()

@@ -13,10 +13,11 @@ import time
 import redis
 import requests
 
-from lab import ADDRESSES, BUILD, REGIONS, Failure, Lab, eventually, expect, expect_true
-from removal import apply, without
+from lab import ADDRESSES, BUILD, LIMIT_S, REGIONS, Failure, Lab, eventually, expect, expect_true
+from removal import without
 
 WITNESS = "127.40.0.1"
+LEASE_S = 30  # renewed all the time
 state = {}
 
 
@@ -24,14 +25,9 @@ def address(region, node):
     return ADDRESSES[region][:-1] + str(node)
 
 
-def locks(region, node):
-    return redis.Redis(host=address(region, node), port=7402, socket_timeout=5,
-                       decode_responses=True)
-
-
 def nodes(region, node=1):
     """{(region, name): what is known of it} by one node."""
-    answer = requests.get(f"http://{address(region, node)}:7400/status", timeout=3).json()
+    answer = requests.get(f"http://{address(region, node)}:7400/status", timeout=5).json()
     return {node["name"]: node for node in answer["nodes"]}
 
 
@@ -46,10 +42,8 @@ def carrier(region, by):
 def round_of_everything(lab, region, alive):
     """Locks of both groups at a node that lives, and data to the other regions."""
     for key in (f"{region}:works", "global:works"):
-        client = locks(region, alive)
-        token = eventually(f"{key} is granted",
-                           lambda k=key, c=client: c.execute_command("LOCK.ACQUIRE", k, "ann",
-                                                                     20000, "WAIT", 3000), 15)[0]
+        client = lab.locks(region, alive)
+        token = client.execute_command("LOCK.ACQUIRE", key, "ann", 600000, "WAIT", 30000)[0]
         expect(client.execute_command("LOCK.CHECK", key, token), 1, f"{key} is held")
         expect(client.execute_command("LOCK.RELEASE", key, "ann", token), 1, f"{key} is released")
     word = f"{region}-{alive}-{time.monotonic()}"
@@ -57,7 +51,7 @@ def round_of_everything(lab, region, alive):
     for other in REGIONS:
         if other != region and other in state["regions"]:
             eventually(f"{other} reads what {region} wrote",
-                       lambda o=other: lab.redis(o).get("word") == word, 15)
+                       lambda o=other: lab.redis(o).get("word") == word)
 
 
 class Writer(threading.Thread):
@@ -66,8 +60,8 @@ class Writer(threading.Thread):
     def __init__(self, lab, regions):
         super().__init__(daemon=True)
         self.lab, self.regions, self.on, self.count, self.lost = lab, regions, True, 0, None
-        self.token = locks("us-east", 2).execute_command("LOCK.ACQUIRE", "global:held", "me",
-                                                         10000)[0]
+        self.token = lab.locks("us-east", 2).execute_command(
+            "LOCK.ACQUIRE", "global:held", "me", LEASE_S * 1000)[0]
 
     def run(self):
         while self.on:
@@ -75,13 +69,15 @@ class Writer(threading.Thread):
                 self.lab.redis(region).incr("counted")
                 self.count += 1
             for node in (2, 3, 1):
+                client = redis.Redis(host=address("us-east", node), port=7402, socket_timeout=5,
+                                     decode_responses=True)
                 try:
-                    if locks("us-east", node).execute_command("LOCK.RENEW", "global:held", "me",
-                                                              self.token, 10000) == 0:
-                        self.lost = "the lock was lost"
+                    client.execute_command("LOCK.RENEW", "global:held", "me", self.token,
+                                           LEASE_S * 1000)
                     break
-                except redis.RedisError:
-                    continue
+                except redis.RedisError as error:
+                    if str(error).startswith("NOTOWNER"):
+                        self.lost = f"the lock was lost: {error}"
             time.sleep(0.05)
 
 
@@ -93,7 +89,7 @@ def scenario_a_lab_of_three_nodes_a_region(lab):
     known = eventually("all nodes are where they belong",
                        lambda: (lambda n: n if len(n) == 9 and all(
                            node["role"] == "voter" and node["done"] for node in n.values())
-                           else None)(nodes("eu-west")), 20)
+                           else None)(nodes("eu-west")))
     expect(len(known), 9, "nodes")
     for region in REGIONS:
         round_of_everything(own, region, 2)
@@ -108,7 +104,7 @@ def scenario_one_node_of_each_region_dies_in_turn(_):
         own.meridian("lab", "kill", f"{region}/{dies}")
         round_of_everything(own, region, lives)
         eventually(f"another node carries {region}",
-                   lambda r=region, b=by, d=dies: carrier(r, b) not in (None, d), 10)
+                   lambda r=region, b=by, d=dies: carrier(r, b) not in (None, d))
         own.meridian("lab", "start", f"{region}/{dies}")
 
 
@@ -133,22 +129,25 @@ listen {{ link "{address}:7401"; admin "{address}:7400"; locks "{address}:7402";
     return subprocess.Popen([os.path.join(BUILD, "meridiand"), "-c", path], stdout=log, stderr=log)
 
 
-def applying(own, text):
-    """`meridian apply` that goes on while the scenario does."""
-    folder = tempfile.mkdtemp()
-    path = os.path.join(folder, "topology.conf")
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-    plan = own.meridian("plan", path)
-    process = subprocess.Popen([os.path.join(BUILD, "meridian"), "apply", path],
-                               env=own.environment, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True)
-    return plan, process
+class Applying(threading.Thread):
+    """`meridian apply` that goes on while the scenario does; `plan` is what would be done."""
 
+    def __init__(self, own, change):
+        super().__init__(daemon=True)
+        self.own, self.change, self.done = own, change, None
+        with tempfile.NamedTemporaryFile("w", suffix=".conf", encoding="utf-8") as file:
+            file.write(change(own.meridian("topology")))
+            file.flush()
+            self.plan = own.meridian("plan", file.name)
+        self.start()
 
-def next_epoch(own, text):
-    epoch = own.status()["epoch"]
-    return text.replace(f"epoch = {epoch};", f"epoch = {epoch + 1};", 1)
+    def run(self):
+        self.done = self.own.apply(self.change)
+
+    def end(self):
+        self.join(4 * LIMIT_S)
+        expect_true(self.done, "apply ends")
+        expect_true(self.done[0] == 0 and "done" in self.done[1], f"apply ends well: {self.done}")
 
 
 def scenario_a_witness_comes_and_a_region_goes_while_clients_work(_):
@@ -157,34 +156,35 @@ def scenario_a_witness_comes_and_a_region_goes_while_clients_work(_):
     writer.start()
     section = ("\nregion south { id = 9; role = witness; node south-1 { id = 41; "
                f'link = "{WITNESS}:7401"; admin = "{WITNESS}:7400"; locks = "{WITNESS}:7402"; }} }}\n')
-    plan, process = applying(own, own.meridian("topology") + section)
+    applying = Applying(own, lambda text: text if "region south" in text else text + section)
     for words in ("votes: 9 before", "then 10", "south-1 (id 41) comes"):
-        expect_true(words in plan, f"the plan says {words!r}: {plan}")
+        expect_true(words in applying.plan, f"the plan says {words!r}: {applying.plan}")
     eventually("it is agreed", lambda: "region south" in own.meridian("topology"))
     state["witness"] = start_node(own, "south", 41, WITNESS)
-    said = process.communicate(timeout=60)[0]
-    expect_true(process.returncode == 0 and "done" in said, f"apply ends: {said}")
-    expect(nodes("us-east", 2)["south-1"]["role"], "witness", "the new node")
-    status, said = apply(own, without(own.meridian("topology")))
-    expect_true(status == 0 and "done" in said, f"the region is taken out: {said}")
+    applying.end()
+    eventually("the new node is a witness",
+               lambda: nodes("us-east", 2)["south-1"]["role"] == "witness")
+    said = own.applied(without)
+    expect_true("done" in said, f"the region is taken out: {said}")
     state["regions"].remove("ap-southeast")
     own.kill("ap-southeast")
     writer.on = False
-    writer.join(20)
+    writer.join(2 * LIMIT_S)
     expect(writer.lost, None, "the lock is held all the time")
     for region in state["regions"]:
         eventually(f"{region} has counted all",
-                   lambda r=region: int(own.redis(r).get("counted")) == writer.count, 15)
+                   lambda r=region: int(own.redis(r).get("counted")) == writer.count)
 
 
 def scenario_a_region_that_would_be_left_without_state_is_refused(_):
     own = state["lab"]
-    text = own.meridian("topology")
-    for number in (1, 2, 3):
-        number_id = 2 if number == 1 else 20 + number
-        text = text.replace(f"id = {number_id};\n                link = \"127.20.0.{number}",
-                            f"id = {50 + number};\n                link = \"127.20.0.{number}")
-    status, said = apply(own, text)
+    def others(text):
+        for number in (1, 2, 3):
+            number_id = 2 if number == 1 else 20 + number
+            text = text.replace(f"id = {number_id};\n                link = \"127.20.0.{number}",
+                                f"id = {50 + number};\n                link = \"127.20.0.{number}")
+        return text
+    status, said = own.apply(others)
     expect_true(status != 0 and "keep no node" in said, f"refused: {said}")
 
 
@@ -201,21 +201,19 @@ def scenario_a_dead_node_is_replaced_by_another_while_clients_work(_):
     writer = Writer(own, state["regions"])
     own.meridian("lab", "kill", "us-east/3")
     writer.start()
-    text = own.meridian("topology")
-    expect(text.count("node us-east-3 {"), 1, "it is in the document")
-    text = text.replace("node us-east-3 {", "node us-east-4 {").replace("id = 13;", "id = 14;")
-    text = text.replace("127.10.0.3:", "127.10.0.4:")
-    plan, process = applying(own, next_epoch(own, text))
+    expect(own.meridian("topology").count("node us-east-3 {"), 1, "it is in the document")
+    applying = Applying(own, lambda text: text.replace("127.10.0.3:", "127.10.0.4:").replace(
+        "node us-east-3 {", "node us-east-4 {").replace("id = 13;", "id = 14;"))
     for words in ("us-east-4 (id 14) comes", "us-east-3 (id 13) goes"):
-        expect_true(words in plan, f"the plan says {words!r}: {plan}")
+        expect_true(words in applying.plan, f"the plan says {words!r}: {applying.plan}")
     eventually("it is agreed", lambda: "node us-east-4" in own.meridian("topology"))
     state["fourth"] = start_node(own, "us-east", 14, address("us-east", 4), ADDRESSES["us-east"])
-    said = process.communicate(timeout=60)[0]
-    expect_true(process.returncode == 0 and "done" in said, f"apply ends: {said}")
-    known = nodes("eu-west", 2)
-    expect((known["us-east-4"]["role"], "us-east-3" in known), ("voter", False), "who is there")
+    applying.end()
+    eventually("one is there instead of the other", lambda: (
+        lambda known: known["us-east-4"]["role"] == "voter" and "us-east-3" not in known)(
+            nodes("eu-west", 2)))
     writer.on = False
-    writer.join(20)
+    writer.join(2 * LIMIT_S)
     expect(writer.lost, None, "the lock is held all the time")
     own.meridian("lab", "kill", "us-east/1")
     round_of_everything(own, "us-east", 2)  # of 1, 2 and 4 two are there: the new one votes

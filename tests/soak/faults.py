@@ -1,16 +1,17 @@
 """What happens to the regions while they are used. Each fault ends by itself; `mend` ends them all."""
+import contextlib
 import signal
 import time
 
 from bank import processes, signal_all
-from lab import REGIONS, Failure
+from lab import REGIONS, Failure, eventually
 
 PARTS = ("redis", "meridiand", "postgres")
 
 
 class Faults:
     def __init__(self, lab, rng, killed):
-        """`killed(region)` is told whenever a region's Redis is killed."""
+        """`killed(region)` is a context in which a region's Redis is killed."""
         self.lab, self.rng, self.wait, self.killed = lab, rng, time.sleep, killed
         self.counts = {}
         self.began = time.monotonic()
@@ -27,8 +28,8 @@ class Faults:
     def kill_region(self):
         region, seconds = self.region(), self.rng.uniform(0.5, 6)
         self.note(f"kill {region} for {seconds:.1f} s")
-        self.lab.kill(region)
-        self.killed(region)
+        with self.killed(region):
+            self.lab.kill(region)
         self.wait(seconds)
         self.lab.start(region)
 
@@ -36,9 +37,9 @@ class Faults:
         region, part = self.region(), self.rng.choice(PARTS)
         seconds = self.rng.uniform(0, 3)
         self.note(f"kill -9 of {part} in {region} for {seconds:.1f} s")
-        signal_all(processes(self.lab, region, part), signal.SIGKILL)
-        if part == "redis":
-            self.killed(region)
+        pids = processes(self.lab, region, part)
+        with self.killed(region) if part == "redis" else contextlib.nullcontext():
+            signal_all(pids, signal.SIGKILL)
         self.wait(seconds)
         self.lab.start(region)
 
@@ -88,6 +89,6 @@ class Faults:
             self.note(f"not done: {str(error).splitlines()[0]}")
 
     def mend(self):
-        self.lab.heal()
+        eventually("all links are whole", lambda: self.lab.run("lab", "heal")[0] == 0)
         for region in REGIONS:
-            self.lab.start(region)
+            eventually(f"{region} starts", lambda r=region: self.lab.run("lab", "start", r)[0] == 0)

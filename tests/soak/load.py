@@ -63,20 +63,20 @@ class Writer(threading.Thread):
         self.name = f"{region}/{number}"
         self.rng = random.Random(f"{seed}/{self.name}")
         self.ended = ended
-        self.redis = redis.Redis(host=ADDRESSES[region], socket_timeout=3, decode_responses=True)
+        self.redis = redis.Redis(host=ADDRESSES[region], socket_timeout=10, decode_responses=True)
         self.sums, self.members = {}, {}
         self.acknowledged = self.unknown = self.refused = 0
         self.turn = 0
         self.region = region
         self.recent = collections.deque()  # (when, what to do with the outcome)
-        self.kills = []
+        self.kills = []  # [when it began, when it was over]
         self.errors = {}
 
     def settle(self, until):
         """What was acknowledged before `until` is sure, unless a kill came soon after it."""
         while self.recent and self.recent[0][0] < until:
             when, tell = self.recent.popleft()
-            tell(not any(when <= kill < when + UNSURE_S for kill in self.kills))
+            tell(not any(when <= end and begin < when + UNSURE_S for begin, end in self.kills))
 
     def run(self):
         while not self.ended.is_set():

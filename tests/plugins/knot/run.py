@@ -138,7 +138,7 @@ zone:
     def start(self):
         self.server = subprocess.Popen(["/usr/sbin/knotd", "-c", f"{self.folder}/knot.conf"],
                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for(lambda: ask("static").answer, 10, "knotd does not answer:\n" + self.log())
+        wait_for(lambda: ask("static").answer, "knotd does not answer:\n" + self.log())
 
     def log(self):
         try:
@@ -172,7 +172,7 @@ def ask(name, kind="A", client=None, options=None, tcp=False, flags=0, **more):
     edns = {"use_edns": 0, "options": options} if options else more
     query = dns.message.make_query(full, kind, flags=flags, **edns)
     send = dns.query.tcp if tcp else dns.query.udp
-    return send(query, ADDRESS, port=PORT, timeout=3)
+    return send(query, ADDRESS, port=PORT, timeout=20)
 
 
 def addresses(answer):
@@ -203,7 +203,7 @@ def test_before_any_view(knot):
     equal(ask("api-us").rcode(), dns.rcode.NXDOMAIN)
     assert "nothing" not in knot.log() and "No such file" in knot.log(), knot.log()
     knot.publish()
-    wait_for(lambda: addresses(ask("fallback")) == [US], 4, "the new view is not seen")
+    wait_for(lambda: addresses(ask("fallback")) == [US], "the new view is not seen")
 
 
 def test_nearest(knot):
@@ -321,7 +321,7 @@ def test_alias(knot):
 def test_case_is_kept(knot):
     knot.publish()
     query = dns.message.make_query("wWw.ExAmPlE.TeSt.", "A")
-    answer = dns.query.udp(query, ADDRESS, port=PORT, timeout=3)
+    answer = dns.query.udp(query, ADDRESS, port=PORT, timeout=20)
     assert b"\x03wWw\x07ExAmPlE\x04TeSt\x00" in answer.question[0].name.to_wire()
     equal(addresses(answer), [US])
     equal(str(answer.answer[0].name), "wWw.ExAmPlE.TeSt.")
@@ -443,11 +443,11 @@ def test_garbage(knot):
             if number % 50 == 0:
                 time.sleep(0.001)
     for _ in range(60):
-        with socket.create_connection((ADDRESS, PORT), timeout=2) as tcp:
+        with socket.create_connection((ADDRESS, PORT), timeout=20) as tcp:
             packet = mutated(rng)
             tcp.sendall(struct.pack("!H", len(packet)) + packet)
     assert knot.alive()
-    wait_for(lambda: addresses(ask("www")) == [US], 5, "no answer after garbage")
+    wait_for(lambda: addresses(ask("www")) == [US], "no answer after garbage")
 
 
 def test_storm_of_views(knot):
@@ -482,17 +482,16 @@ def test_view_goes_away(knot):
     equal(addresses(ask("www", client="81.2.69.142/32")), [US], "the file is gone")
     with open(knot.view, "wb") as file:
         file.write(b"rubbish" * 1000)
-    time.sleep(1.3)
+    wait_for(lambda: "this is not a view" in knot.log(), "nothing is logged")
     equal(addresses(ask("www", client="81.2.69.142/32")), [US], "the file is rubbish")
-    assert "this is not a view" in knot.log(), knot.log()
     knot.publish()
-    wait_for(lambda: addresses(ask("www", client="81.2.69.142/32")) == [EU, "127.20.0.2"], 4,
+    wait_for(lambda: addresses(ask("www", client="81.2.69.142/32")) == [EU, "127.20.0.2"],
              "the new file is not seen")
 
 
 def test_stale_view_is_told(knot):
     knot.publish("view=old=100")
-    wait_for(lambda: "older than 30 s" in knot.log(), 4, "nothing is logged")
+    wait_for(lambda: "older than 30 s" in knot.log(), "nothing is logged")
     equal(addresses(ask("www", client="81.2.69.142/32")), [EU, "127.20.0.2"])
 
 
@@ -500,17 +499,17 @@ def test_geo_replaced(knot):
     knot.publish()
     equal(addresses(ask("www", client="81.2.69.142/32")), [EU, "127.20.0.2"])
     knot.geo_make("81.2.69.0/24,SG,,1.35,103.82\n")
-    wait_for(lambda: addresses(ask("www", client="81.2.69.142/32")) == [AP], 4, "not seen")
+    wait_for(lambda: addresses(ask("www", client="81.2.69.142/32")) == [AP], "not seen")
     equal(scope(ask("www", client="81.2.69.142/32")), 24)
+    told = knot.log().count("geo database")
     with open(knot.geo + ".bad", "wb") as file:
         file.write(b"rubbish")
     os.rename(knot.geo + ".bad", knot.geo)
-    time.sleep(1.3)
+    wait_for(lambda: knot.log().count("geo database") > told, "nothing is logged")
     equal(addresses(ask("www", client="81.2.69.142/32")), [AP], "a bad file changes nothing")
-    assert "geo database" in knot.log()
     os.unlink(knot.geo)
     knot.geo_make(GEO)
-    wait_for(lambda: addresses(ask("www", client="81.2.69.142/32")) == [EU, "127.20.0.2"], 4,
+    wait_for(lambda: addresses(ask("www", client="81.2.69.142/32")) == [EU, "127.20.0.2"],
              "the good file is not seen")
 
 
