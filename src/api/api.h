@@ -113,8 +113,8 @@ void api_reply(struct api *api, uint64_t request, struct bytes data);
 #define API_EVENTS_MAX 1024
 void api_note(struct api *api, uint64_t wall_us, const char *name, struct bytes text);
 
-/* Adds a conflict (JSON) of one of the region's servers to those that GET /conflicts tells: the last
- * API_CONFLICTS_MAX; `missed` before it are only counted. */
+/* Adds a conflict (JSON) of one of the region's servers to those that GET /conflicts tells: the
+ * last API_CONFLICTS_MAX; `missed` before it are only counted. */
 #define API_CONFLICTS_MAX 1024
 void api_conflict(struct api *api, const char *endpoint, uint64_t missed, struct bytes text);
 

@@ -1,6 +1,6 @@
-/* What Redis is told of the topology's policies (MERIDIAN.POLICY): whenever the topology changes and
- * whenever Redis comes back; the module takes what is the same for nothing. A refusal is noted for
- * the log. */
+/* What Redis is told of the topology's policies (MERIDIAN.POLICY): whenever the topology changes
+ * and whenever Redis comes back; the module takes what is the same for nothing. A refusal is noted
+ * for the log. */
 #include "engine/engine_priv.h"
 
 #include <stdio.h>
