@@ -136,6 +136,7 @@ struct council_config {
         uint8_t level_max;            /* speak as a build of that level; 0: COUNCIL_LEVEL */
         /* May a region go from one state to another? Given by topology/; NULL: any. */
         bool (*may_move)(uint8_t from, uint8_t to);
+        bool keys_stay; /* planted: a session's end deletes no keys */
 };
 
 /* Keeps `heap`. ERR_NOMEM. */

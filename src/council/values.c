@@ -31,7 +31,7 @@ void council_sessions_ended(struct council *council, uint64_t index)
         size_t count = 0;
         const uint64_t *ended = lock_sessions_ended(council->locks, &count);
         struct kv_call call = {.index = index, .actor = BYTES("session end")};
-        for (size_t i = 0; i < count; i++) {
+        for (size_t i = 0; i < count && !council->config.keys_stay; i++) {
                 bool fatal = false;
                 kv_session_ended(council->kv, &call, ended[i], &fatal);
                 council->fatal = council->fatal || fatal;

@@ -51,6 +51,7 @@ enum err group_open(struct node *node, enum world_group group)
                                          .region_state_initial = REGION_JOINING,
                                          .region_state_count = REGION_STATE_COUNT,
                                          .may_move = may_move,
+                                         .keys_stay = (node->config.bugs & NODE_BUG_KEYS_STAY) != 0,
                                          .level_max = node->config.level_max};
         return council_new(node->heap, &council, &g->council);
 }

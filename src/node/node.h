@@ -39,6 +39,10 @@ enum node_bug {
         NODE_BUG_STRANGERS = 16384,    /* who is to leave a group is not heard any more at once */
         NODE_BUG_NO_MARGIN = 1024,     /* the holder goes on up to its lease's end */
         NODE_BUG_LEVEL_BLIND = 4096,   /* a level rises without asking who knows it */
+        NODE_BUG_SET_FIRST = 32768,    /* of several locks only the first is asked for */
+        NODE_BUG_KEEP_EARLY = 65536,   /* a session's keepalive is answered before it is decided */
+        NODE_BUG_KEYS_STAY = 131072,   /* keys outlive the sessions that they are bound to */
+        NODE_BUG_WATCH_NOW = 262144,   /* a watch of locks begins with its question */
 };
 
 struct node_config {

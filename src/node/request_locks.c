@@ -57,6 +57,13 @@ static bool sets_refused(struct node *node, struct asker asker, const struct req
         return level_refuses(node, asker, request->kind, group, COUNCIL_LEVEL_SETS);
 }
 
+/* Planted. */
+static bool answered_early(const struct node *node, enum request_kind kind)
+{
+        return ((node->config.bugs & NODE_BUG_EARLY_ANSWER) != 0 && kind == REQUEST_LOCK_RELEASE) ||
+               ((node->config.bugs & NODE_BUG_KEEP_EARLY) != 0 && kind == REQUEST_SESSION_KEEP);
+}
+
 void request_lock_came(struct node *node, struct asker asker, const struct request *request,
                        struct bytes data)
 {
@@ -92,8 +99,9 @@ void request_lock_came(struct node *node, struct asker asker, const struct reque
         if (request->kind == REQUEST_LOCK_BREAK || request->kind == REQUEST_LOCK_SEIZE)
                 command.actor = request->lock.actor;
         lock_command_of(request, &command.lock);
-        if ((node->config.bugs & NODE_BUG_EARLY_ANSWER) != 0 &&
-            request->kind == REQUEST_LOCK_RELEASE) {
+        if ((node->config.bugs & NODE_BUG_SET_FIRST) != 0 && command.lock.op == LOCK_ACQUIRE_ALL)
+                command.lock.op = LOCK_ACQUIRE;
+        if (answered_early(node, request->kind)) {
                 struct reply reply = {.kind = request->kind, .code = REPLY_OK};
                 request_answer(node, asker, &reply);
                 pending_forget_request(node, pending);

@@ -166,7 +166,7 @@ void watch_locks_came(struct node *node, struct asker asker, const struct reques
         struct node_group *group =
                 &node->groups[place == COUNCIL_PLACE_GLOBAL ? WORLD_GROUP_GLOBAL
                                                             : WORLD_GROUP_REGION];
-        if (from.lock.token == REQUEST_WATCH_NOW) {
+        if (from.lock.token == REQUEST_WATCH_NOW || (node->config.bugs & NODE_BUG_WATCH_NOW) != 0) {
                 from.lock.token = lock_event_last(council_locks(group->council));
                 buffer_reset(&node->scratch2);
                 request_encode(&from, &node->scratch2);

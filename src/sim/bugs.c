@@ -137,6 +137,26 @@ static const struct planted planted[] = {
          NODE_BUG_STRANGERS,
          0,
          0},
+        {{"set-first", "of several locks only the first is taken", 200, 0},
+         {0},
+         NODE_BUG_SET_FIRST,
+         0,
+         0},
+        {{"keep-early", "a session is told to live on before that is decided", 1000, 0},
+         {0},
+         NODE_BUG_KEEP_EARLY,
+         0,
+         0},
+        {{"keys-stay", "keys outlive the sessions that they are bound to", 200, 0},
+         {0},
+         NODE_BUG_KEYS_STAY,
+         0,
+         0},
+        {{"watch-now", "who watches locks is told what happens from its question on", 200, 0},
+         {0},
+         NODE_BUG_WATCH_NOW,
+         0,
+         0},
         {{"no-aside", "a rewind keeps nothing aside", 3000, 0}, {0}, 0, 0, SIM_POSTGRES_NO_ASIDE},
 };
 
@@ -150,6 +170,13 @@ bool bug_wants_stale(const struct sim *sim)
 {
         return sim->options.bug < 0 || (size_t)sim->options.bug >= COUNT_OF(planted) ||
                planted[sim->options.bug].raft.read_unconfirmed;
+}
+
+bool bug_wants_sets(const struct sim *sim)
+{
+        return sim->options.bug < 0 || (size_t)sim->options.bug >= COUNT_OF(planted) ||
+               (planted[sim->options.bug].node & (NODE_BUG_SET_FIRST | NODE_BUG_KEEP_EARLY |
+                                                  NODE_BUG_KEYS_STAY | NODE_BUG_WATCH_NOW)) != 0;
 }
 
 void bug_apply(const struct sim *sim, struct node_config *config)

@@ -239,7 +239,8 @@ void clients_reply(struct sim *sim, struct host *host, uint64_t request, struct 
                 return;
         }
         sim_mix(sim, request ^ (uint64_t)reply.code << 48);
-        if (stale_reply(sim, host, request, &reply) || value_clients_reply(sim, request, &reply))
+        if (stale_reply(sim, host, request, &reply) || sets_reply(sim, request, &reply) ||
+            value_clients_reply(sim, request, &reply))
                 return;
         for (uint32_t i = 0; i < sim->swarm.lock_clients; i++) {
                 struct lock_client *client = &sim->clients[i];
@@ -283,6 +284,7 @@ void lock_client_timeout(struct sim *sim, uint32_t index, uint64_t request)
 void clients_host_down(struct sim *sim, struct host *host)
 {
         value_clients_host_down(sim, host);
+        sets_host_down(sim, host);
         for (uint32_t i = 0; i < sim->swarm.lock_clients; i++) {
                 struct lock_client *client = &sim->clients[i];
                 if (client->host != host->index || client->request == 0)

@@ -88,6 +88,7 @@ static void build(struct sim *sim)
         clients_init(sim);
         value_clients_init(sim);
         stale_init(sim);
+        sets_init(sim);
         sim_at(sim, SECOND, EVENT_DATA_CLIENT, 0, 0, 0);
         sim_at(sim, SECOND + sim_below(sim, STREAM_FAULTS, SECOND), EVENT_FAULT, 0, 0, 0);
         sim_at(sim, CHECK_EVERY_US, EVENT_CHECK, 0, 0, 0);
@@ -96,6 +97,7 @@ static void build(struct sim *sim)
 static void tear_down(struct sim *sim)
 {
         history_fini(sim);
+        sets_fini(sim);
         queue_fini(&sim->queue);
         for (uint32_t i = 0; i < sim->host_count; i++)
                 host_fini(&sim->hosts[i]);
@@ -286,6 +288,12 @@ static void take(struct sim *sim, struct sim_event *event)
         case EVENT_POSTGRES_ACK:
                 postgres_acked(sim, event->a, event->b, event->generation);
                 break;
+        case EVENT_SETS:
+                sets_step(sim, event->a, event->generation);
+                break;
+        case EVENT_SETS_TIMEOUT:
+                sets_timeout(sim, event->a, event->generation);
+                break;
         case EVENT_STALE:
                 stale_client_step(sim, event->a);
                 break;
@@ -330,6 +338,8 @@ void sim_run(const struct sim_options *options, struct sim_result *ret)
                 check_end(sim);
         if (!ret->violated)
                 value_clients_check(sim);
+        if (!ret->violated)
+                sets_check(sim);
         count_cover(sim);
         ret->hash = sim->hash;
         ret->events = sim->events;

@@ -37,6 +37,11 @@
         X(COVER_LOCK_WAITED, "a lock was granted after a wait")                                    \
         X(COVER_LOCK_EXPIRED, "a lock went to another owner because its lease ended")              \
         X(COVER_LOCK_FENCED, "a holder that was late was refused by the resource")                 \
+        X(COVER_SET_GRANTED, "several locks were granted at once")                                 \
+        X(COVER_SET_WAITED, "several locks were granted after a wait")                             \
+        X(COVER_SESSION_ENDED, "a session's end was told")                                         \
+        X(COVER_BOUND_READ, "a key was read while the session that it is bound to lived")          \
+        X(COVER_WATCH_MOVED, "a watch of locks went on at another node")                           \
         X(COVER_VALUES, "what was done to values was found linearizable")                          \
         X(COVER_VALUE_REPEATED, "a transaction was repeated, and known by its id")                 \
         X(COVER_MINORITY_SERVES, "a region cut off granted its own locks and refused global ones") \

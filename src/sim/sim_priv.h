@@ -47,6 +47,7 @@ enum sim_stream {
         STREAM_UPGRADE,
         STREAM_SCORES,
         STREAM_STALE,
+        STREAM_SETS,
         STREAM_COUNT,
 };
 
@@ -77,6 +78,8 @@ enum event_kind {
         EVENT_POSTGRES_DONE,   /* an action ends */
         EVENT_POSTGRES_STREAM, /* records arrive at a standby */
         EVENT_POSTGRES_ACK,
+        EVENT_SETS, /* a user of several locks, or one who watches */
+        EVENT_SETS_TIMEOUT,
         EVENT_STALE, /* a question for a leader that is being replaced, or a write */
 };
 
@@ -475,6 +478,7 @@ struct sim {
         size_t value_op_count;
         uint64_t value_seen[VALUE_KEYS]; /* by whoever read last */
         struct stale stale;
+        struct sets *sets; /* NULL: not in this seed */
         uint64_t request_last;
         /* Checkers. */
         uint16_t leader_of[1 + REGIONS_MAX][TERMS_MAX];
@@ -580,6 +584,17 @@ void value_clients_host_down(struct sim *sim, const struct host *host);
 /* At the end: is what was recorded linearizable? */
 void value_clients_check(struct sim *sim);
 
+/* sets.c: users of several locks, of sessions and their keys; and who watches. */
+void sets_init(struct sim *sim);
+void sets_fini(struct sim *sim);
+void sets_step(struct sim *sim, uint32_t index, uint64_t generation);
+void sets_timeout(struct sim *sim, uint32_t index, uint64_t request);
+/* False: it is no answer to these. */
+bool sets_reply(struct sim *sim, uint64_t request, const struct reply *reply);
+void sets_host_down(struct sim *sim, const struct host *host);
+/* At the end: histories, and what who watches was told. */
+void sets_check(struct sim *sim);
+
 /* postgres.c */
 void postgres_draw(struct sim *sim);
 void postgres_init(struct sim *sim);
@@ -647,5 +662,7 @@ void bug_apply(const struct sim *sim, struct node_config *config);
 void bug_postgres(struct sim *sim);
 /* Most bugs are not of reads: seeds of stale.c would only change which seeds find one. */
 bool bug_wants_stale(const struct sim *sim);
+/* The same of seeds of sets.c. */
+bool bug_wants_sets(const struct sim *sim);
 
 #endif

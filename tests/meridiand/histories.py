@@ -182,7 +182,7 @@ def parse(text):
 class ValueClient(threading.Thread):
     """Reads, writes, and moves what is in two keys by transactions; each value is written once."""
 
-    KEYS = ["global:v/a", "global:v/b", "global:v/c"]
+    EVERY_S = 8  # other keys, or what had no answer would make a long history too hard to judge
 
     def __init__(self, index, nodes, history, rng):
         super().__init__()
@@ -243,7 +243,8 @@ class ValueClient(threading.Thread):
 
     def run(self):
         while not self.ended.is_set():
-            key, other = self.rng.sample(self.KEYS, 2)
+            age = int(time.monotonic() / self.EVERY_S)
+            key, other = (f"global:v{age}/{name}" for name in self.rng.sample("abc", 2))
             self.rng.choice([lambda: self.get(key), lambda: self.put(key),
                              lambda: self.swap(key, other)])()
             time.sleep(self.rng.uniform(0, 0.1))
