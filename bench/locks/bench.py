@@ -6,10 +6,10 @@ the same disk; both sync their log before they answer. The load is one program (
 RESP with a connection for each client here; gRPC written with nghttp2 there, over at most 100
 connections, as etcd's own benchmarks do. etcd is measured twice: by its lock service, and by the least
 that is a lock, a transaction "put under my lease if absent" and a delete. An operation is one acquire
-or one release; --values: one put or one get. At the end: what held locks cost in the table. Needs the
+or one release. At the end: what held locks cost in the table. Needs the
 packages etcd-server and libnghttp2-dev. BENCH_DIR: a folder on the disk that is to be measured.
 
-    bench.py [--seconds S] [--rounds N] [--clients 1,10,100,1000] [--nodes 1,3] [--values]
+    bench.py [--seconds S] [--rounds N] [--clients 1,10,100,1000] [--nodes 1,3]
 """
 import argparse
 import json
@@ -199,11 +199,15 @@ def row(nodes, clients, name, runs):
     return middle
 
 
-def products(root, nodes, values):
+def header(*columns):
+    print(f"{'nodes':>5} {'clients':>7} {'product':16} {'op/s':>10} "
+          + " ".join(f"{column:>9}" for column in (*columns, "cpu us/op", "load us"))
+          + f" {'refused':>8}")
+
+
+def products(root, nodes):
     ours = Meridian if nodes == 1 else Region
     rows = [("meridian", ours, "us-east:"), ("etcd", Etcd, ""), ("etcd-txn", Etcd, "txn-")]
-    if values:
-        rows = [("meridian-values", ours, "us-east:"), ("etcd-values", Etcd, "")]
     servers = {}
     for kind in {row[1] for row in rows}:
         folder = os.path.join(root, kind.__name__)
@@ -219,7 +223,7 @@ def ratios(ours, theirs):
 
 
 def measure(args, root, nodes):
-    rows, servers = products(root, nodes, args.values)
+    rows, servers = products(root, nodes)
     try:
         for clients in args.clients:
             runs = {name: [] for name, _, _ in rows}
@@ -238,6 +242,15 @@ def measure(args, root, nodes):
             product.stop()
 
 
+def prepare():
+    """Builds what is needed, or says what is missing."""
+    if shutil.which("etcd") is None:
+        sys.exit("bench: etcd is missing: apt-get install etcd-server")
+    subprocess.run(["ninja", "-C", f"{ROOT}/build", "meridiand", "tests/meridiand/make_pki",
+                    "bench/locks/bench-locks-load", "bench/locks/bench-locks-table"], check=True,
+                   stdout=subprocess.DEVNULL)
+
+
 def numbers(text):
     return [int(part) for part in text.split(",")]
 
@@ -248,17 +261,12 @@ def main():
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--clients", type=numbers, default=[1, 10, 100, 1000])
     parser.add_argument("--nodes", type=numbers, default=[1, 3])
-    parser.add_argument("--values", action="store_true")
     args = parser.parse_args()
-    if shutil.which("etcd") is None:
-        sys.exit("bench: etcd is missing: apt-get install etcd-server")
-    subprocess.run(["ninja", "-C", f"{ROOT}/build", "meridiand", "tests/meridiand/make_pki",
-                    "bench/locks/bench-locks-load", "bench/locks/bench-locks-table"], check=True, stdout=subprocess.DEVNULL)
+    prepare()
     root = tempfile.mkdtemp(prefix="bench-locks-", dir=os.environ.get("BENCH_DIR", ROOT + "/build"))
     try:
         print(f"appending 64 bytes and syncing them takes {sync_us(root):.0f} us (median)")
-        print(f"{'nodes':>5} {'clients':>7} {'product':16} {'op/s':>10} {'acq p50':>9} "
-              f"{'acq p99':>9} {'rel p50':>9} {'cpu us/op':>9} {'load us':>9} {'refused':>8}")
+        header("acq p50", "acq p99", "rel p50")
         for nodes in args.nodes:
             measure(args, os.path.join(root, str(nodes)), nodes)
         for locks in (10000, 1000000):

@@ -239,8 +239,9 @@ static void print(double seconds)
         printf(", \"load_cpu_us\": %.2f}\n", load.done > 0 ? cpu_us / (double)load.done : 0);
 }
 
-static const struct load_door *const doors[] = {&load_resp, &load_etcd, &load_etcd_txn,
-                                                &load_resp_values, &load_etcd_values};
+static const struct load_door *const doors[] = {
+        &load_resp,       &load_etcd,       &load_etcd_txn,   &load_resp_values, &load_etcd_values,
+        &load_resp_reads, &load_etcd_reads, &load_resp_stale, &load_etcd_stale};
 
 static void server_add(const char *text)
 {

@@ -52,6 +52,10 @@ extern const struct load_door load_etcd;
 extern const struct load_door load_etcd_txn;
 extern const struct load_door load_resp_values;
 extern const struct load_door load_etcd_values;
+extern const struct load_door load_resp_reads;
+extern const struct load_door load_etcd_reads;
+extern const struct load_door load_resp_stale;
+extern const struct load_door load_etcd_stale;
 
 /* The one in use. */
 extern const struct load_door *load_door;

@@ -3,7 +3,8 @@
  *
  *   etcd       Lock and Unlock of its lock service, with a lease for each client
  *   etcd-txn   the least that is a lock: "if absent, put under my lease", then delete
- *   etcd-values  put and linearizable range */
+ *   etcd-values  put and linearizable range
+ *   etcd-reads, etcd-stale  linearizable and serializable range */
 #include "load.h"
 
 #include <nghttp2/nghttp2.h>
@@ -233,6 +234,30 @@ static void values_ask(struct load_client *client)
                   &message);
 }
 
+/* A value is put once, then read over and over; `stale`: as the asked node knows it. */
+static void reads_ask(struct load_client *client, bool stale)
+{
+        struct message message = {.len = 0};
+        put_bytes(&message, 1, client->key, strlen(client->key));
+        if (client->step == LOAD_SETUP)
+                put_bytes(&message, 2, "0123456789abcdef0123456789abcdef", 32);
+        else if (stale)
+                put_number(&message, 7, 1); /* serializable */
+        call_send(client,
+                  client->step == LOAD_SETUP ? "/etcdserverpb.KV/Put" : "/etcdserverpb.KV/Range",
+                  &message);
+}
+
+static void fresh_ask(struct load_client *client)
+{
+        reads_ask(client, false);
+}
+
+static void stale_ask(struct load_client *client)
+{
+        reads_ask(client, true);
+}
+
 static bool call_judge(struct call *call)
 {
         struct load_client *client = call->client;
@@ -240,7 +265,8 @@ static bool call_judge(struct call *call)
         const uint8_t *data = NULL;
         if (!call->good || call->came_len < 5)
                 return false;
-        if (client->step == LOAD_SETUP) {
+        if (client->step == LOAD_SETUP && load_door->ask != fresh_ask &&
+            load_door->ask != stale_ask) {
                 bool known = get_field(call, 2, &value, &data);
                 client->token = value;
                 return known;
@@ -329,3 +355,7 @@ const struct load_door load_etcd_txn = {"etcd-txn", etcd_conns, etcd_open, txn_a
                                         etcd_came,  etcd_fill,  true};
 const struct load_door load_etcd_values = {"etcd-values", etcd_conns, etcd_open, values_ask,
                                            etcd_came,     etcd_fill,  false};
+const struct load_door load_etcd_reads = {"etcd-reads", etcd_conns, etcd_open, fresh_ask,
+                                          etcd_came,    etcd_fill,  true};
+const struct load_door load_etcd_stale = {"etcd-stale", etcd_conns, etcd_open, stale_ask,
+                                          etcd_came,    etcd_fill,  true};

@@ -54,6 +54,27 @@ static void values_ask(struct load_client *client)
                   client->step == LOAD_ACQUIRE ? 3 : 2);
 }
 
+/* A value is put once, then read over and over; `stale`: as the asked node knows it. */
+static void reads_ask(struct load_client *client, bool stale)
+{
+        const char *put[] = {"KV.PUT", client->key, "0123456789abcdef0123456789abcdef"};
+        const char *get[] = {"KV.GET", client->key, "STALE"};
+        if (client->step == LOAD_SETUP)
+                resp_send(client->conn, put, 3);
+        else
+                resp_send(client->conn, get, stale ? 3 : 2);
+}
+
+static void fresh_ask(struct load_client *client)
+{
+        reads_ask(client, false);
+}
+
+static void stale_ask(struct load_client *client)
+{
+        reads_ask(client, true);
+}
+
 /* One line without its end; true when the answer is complete. */
 static bool resp_line(struct load_client *client, struct line *line)
 {
@@ -99,3 +120,7 @@ const struct load_door load_resp = {"meridian", resp_conns, resp_open, resp_ask,
                                     resp_came,  NULL,       false};
 const struct load_door load_resp_values = {"meridian-values", resp_conns, resp_open, values_ask,
                                            resp_came,         NULL,       false};
+const struct load_door load_resp_reads = {"meridian-reads", resp_conns, resp_open, fresh_ask,
+                                          resp_came,        NULL,       true};
+const struct load_door load_resp_stale = {"meridian-stale", resp_conns, resp_open, stale_ask,
+                                          resp_came,        NULL,       true};
