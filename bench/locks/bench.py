@@ -233,6 +233,9 @@ def measure(args, root, nodes):
                     runs[name].append(load(servers[kind], name, clients, args.seconds, fresh))
             middles = {name: row(nodes, clients, name, runs[name]) for name, _, _ in rows}
             ours = middles[rows[0][0]]
+            if clients == 1:
+                above_ms = (ours["first_p50_us"] - sync_us(root)) / 1e3
+                print(f"{'':13} {rows[0][0]}: p50 is {above_ms:.2f} ms above the disk's sync (aim 1)")
             for name, _, _ in rows[1:]:
                 print(f"{'':13} {rows[0][0]} beside {name}: "
                       f"{ratios(runs[rows[0][0]], runs[name])}, "
