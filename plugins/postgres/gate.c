@@ -5,7 +5,8 @@
  * would else tell of a commit that nobody else has. The first refusal is an error that ends the
  * transaction. At the second the commit stands, and only its client must not hear of it: the
  * session ends without an answer, as where a server dies at that moment. While writes are held (a
- * switchover is under way) commits wait before they begin.
+ * switchover is under way) commits wait before they begin; so they do, for as long as it takes and
+ * the gate stands open, while other regions are too far behind (rpo_hold).
  *
  * The file is mapped once, by the postmaster, at whose start a new number of it closes the gate
  * until the daemon opens it for that number. Where it cannot be mapped the server does not start.
@@ -30,7 +31,8 @@
 #include "forward.h"
 #include "warden/gate.h"
 
-#define HELD_MS_MAX 30000
+#define HELD_MS_MAX     30000
+#define LIMITED_TELL_MS 1000
 
 static char *gate_path;
 static struct gate *gate;
@@ -67,6 +69,30 @@ static void refuse(void)
                                 "server that takes writes.")));
 }
 
+/* Commits wait for other regions. A closed gate lets nobody wait: it refuses. */
+static bool limited(void)
+{
+        return atomic_load(&gate->limited) != 0 && gate_open(gate, gate_boot);
+}
+
+static void wait_while_limited(void)
+{
+        uint64 told_us = gate_now_us() + 1000 * (uint64)LIMITED_TELL_MS;
+        while (limited()) {
+                (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 5,
+                                PG_WAIT_EXTENSION);
+                ResetLatch(MyLatch);
+                CHECK_FOR_INTERRUPTS();
+                if (gate_now_us() < told_us)
+                        continue;
+                told_us = UINT64_MAX;
+                ereport(NOTICE, (errmsg("the commit waits: no other region has what this server "
+                                        "has committed, for longer than the limit"),
+                                 errhint("\"meridian status\" tells how far they are behind; the "
+                                         "limit is rpo in the topology's section postgres.")));
+        }
+}
+
 /* Until the writes go on, or will not. */
 static void wait_while_held(void)
 {
@@ -84,9 +110,10 @@ static void before_commit(void)
 {
         for (;;) {
                 count_begin();
-                if (atomic_load(&gate->held) == 0)
+                if (atomic_load(&gate->held) == 0 && !limited())
                         break;
                 count_end();
+                wait_while_limited();
                 wait_while_held();
                 if (atomic_load(&gate->held) != 0)
                         refuse();

@@ -102,7 +102,7 @@ static json_t *json_server(const struct api *api, const struct node_status *stat
                            const struct node_status_server *server)
 {
         return json_pack(
-                "{s:o, s:o, s:o, s:s, s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "node",
+                "{s:o, s:o, s:o, s:s, s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "node",
                 text_or_null(node_name(api, server->node)), "region",
                 text_or_null(region_name(status, server->region)), "role",
                 text_or_null(role_of(server)), "server", server->server, "eligible",
@@ -112,7 +112,8 @@ static json_t *json_server(const struct api *api, const struct node_status *stat
                 json_lsn(server->known, server->written), "replayed",
                 json_lsn(is_standby(server), server->replayed), "lag_ms",
                 milliseconds(lag_known(server), server->lag_us), "lag_bytes",
-                number_or_null(is_standby(server) && server->behind_known, server->behind_bytes));
+                number_or_null(is_standby(server) && server->behind_known, server->behind_bytes),
+                "replay_paused", is_standby(server) ? json_boolean(server->paused) : json_null());
 }
 
 /* The sentence of the row that holds at this node now, as in docs/primary-rows.md. */
@@ -140,6 +141,34 @@ static json_t *json_order(const struct api *api, const struct node_status_order 
                          order->state == NULL ? "none" : order->state, "why", text_or_null(why));
 }
 
+/* What no other region has of the writer's commits, beside the limit. */
+static json_t *json_exposed(const struct node_status_postgres *postgres)
+{
+        bool known = postgres->exposed_known;
+        return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "age_ms",
+                         milliseconds(known, postgres->exposed_us), "bytes",
+                         number_or_null(known, postgres->exposed_bytes), "limit_ms",
+                         milliseconds(postgres->limit_us != 0, postgres->limit_us), "limit_bytes",
+                         number_or_null(postgres->limit_bytes != 0, postgres->limit_bytes), "over",
+                         known ? json_boolean(postgres->exposed_over) : json_null(), "held",
+                         known ? json_boolean(postgres->exposed_held) : json_null());
+}
+
+static json_t *json_slots(const struct node_status_postgres *postgres)
+{
+        json_t *slots = json_array();
+        for (size_t i = 0; i < postgres->slot_count; i++) {
+                const struct world_postgres_slot *slot = &postgres->slots[i];
+                json_array_append_new(
+                        slots,
+                        json_pack("{s:s, s:b, s:b, s:I, s:o}", "name", slot->name, "active",
+                                  (int)slot->active, "lost", (int)slot->lost, "retained_bytes",
+                                  (json_int_t)slot->retained, "limit_bytes",
+                                  number_or_null(postgres->slot_max != 0, postgres->slot_max)));
+        }
+        return slots;
+}
+
 json_t *api_json_postgres(const struct api *api, const struct node_status *status)
 {
         const struct node_status_postgres *postgres = &status->postgres;
@@ -161,18 +190,19 @@ json_t *api_json_postgres(const struct api *api, const struct node_status *statu
                                   number_or_null(postgres->grant != 0, postgres->grant),
                                   "may_write", (int)postgres->may_write, "left_ms",
                                   milliseconds(postgres->left_known, postgres->left_us));
-        return json_pack("{s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o}",
-                         "self", text_or_null(node_name(api, status->node)), "writer",
-                         text_or_null(writer == NULL ? NULL : node_name(api, writer->node)),
-                         "writer_region",
-                         text_or_null(writer == NULL ? NULL : region_name(status, writer->region)),
-                         "lease", lease, "wish", postgres->wish, "designated",
-                         text_or_null(node_name(api, postgres->designated)), "order",
-                         json_order(api, &postgres->order), "row", text_or_null(postgres->row),
-                         "why", json_why(api, status), "failed",
-                         text_or_null(postgres->failed[0] == '\0' ? NULL : postgres->failed),
-                         "loss_bytes", number_or_null(postgres->loss_known, postgres->loss_bytes),
-                         "sync", (json_int_t)rules->sync, "servers", servers);
+        return json_pack(
+                "{s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o}",
+                "self", text_or_null(node_name(api, status->node)), "writer",
+                text_or_null(writer == NULL ? NULL : node_name(api, writer->node)), "writer_region",
+                text_or_null(writer == NULL ? NULL : region_name(status, writer->region)), "lease",
+                lease, "wish", postgres->wish, "designated",
+                text_or_null(node_name(api, postgres->designated)), "order",
+                json_order(api, &postgres->order), "row", text_or_null(postgres->row), "why",
+                json_why(api, status), "failed",
+                text_or_null(postgres->failed[0] == '\0' ? NULL : postgres->failed), "loss_bytes",
+                number_or_null(postgres->loss_known, postgres->loss_bytes), "sync",
+                (json_int_t)rules->sync, "exposed", json_exposed(postgres), "slots",
+                json_slots(postgres), "servers", servers);
 }
 
 /* ---- metrics ---- */
@@ -219,6 +249,11 @@ static double value_behind(const struct node_status_server *server)
         return (double)server->behind_bytes;
 }
 
+static double value_paused(const struct node_status_server *server)
+{
+        return server->paused ? 1 : 0;
+}
+
 static const struct gauge gauges[] = {
         {"meridian_postgres_primary", "1 where a server takes writes.", is_known, value_primary},
         {"meridian_postgres_timeline", "A server's timeline.", is_known, value_timeline},
@@ -228,6 +263,8 @@ static const struct gauge gauges[] = {
          value_lag},
         {"meridian_postgres_lag_bytes", "What the primary has written and a standby has not.",
          is_behind_known, value_behind},
+        {"meridian_postgres_replay_paused", "1 where somebody has paused a standby's replay.",
+         is_standby, value_paused},
 };
 
 static void gauge_write(const struct api *api, const struct node_status *status,
@@ -243,6 +280,54 @@ static void gauge_write(const struct api *api, const struct node_status *status,
                         buffer_format(out, "%s{node=\"%s\",region=\"%s\"} %.10g\n", gauge->name,
                                       node, region, gauge->value(server));
         }
+}
+
+static void metrics_exposed(const struct node_status_postgres *postgres, struct buffer *out)
+{
+        if (!postgres->exposed_known)
+                return;
+        buffer_format(out,
+                      "# HELP meridian_postgres_exposed_seconds Age of the oldest commit of the "
+                      "writer's that no other region has.\n"
+                      "# TYPE meridian_postgres_exposed_seconds gauge\n"
+                      "meridian_postgres_exposed_seconds %.3f\n"
+                      "# HELP meridian_postgres_exposed_bytes Log of such commits.\n"
+                      "# TYPE meridian_postgres_exposed_bytes gauge\n"
+                      "meridian_postgres_exposed_bytes %llu\n"
+                      "# HELP meridian_postgres_exposed_over 1 beyond the limit (rpo).\n"
+                      "# TYPE meridian_postgres_exposed_over gauge\n"
+                      "meridian_postgres_exposed_over %d\n"
+                      "# HELP meridian_postgres_held 1 while commits wait for other regions "
+                      "(rpo_hold).\n"
+                      "# TYPE meridian_postgres_held gauge\nmeridian_postgres_held %d\n",
+                      (double)postgres->exposed_us / 1e6,
+                      (unsigned long long)postgres->exposed_bytes, postgres->exposed_over ? 1 : 0,
+                      postgres->exposed_held ? 1 : 0);
+}
+
+static void metrics_slots(const struct node_status_postgres *postgres, struct buffer *out)
+{
+        if (postgres->slot_count == 0)
+                return;
+        buffer_format(out, "# HELP meridian_postgres_slot_retained_bytes Log that the writer keeps "
+                           "for a slot.\n"
+                           "# TYPE meridian_postgres_slot_retained_bytes gauge\n");
+        for (size_t i = 0; i < postgres->slot_count; i++)
+                buffer_format(out, "meridian_postgres_slot_retained_bytes{slot=\"%s\"} %llu\n",
+                              postgres->slots[i].name,
+                              (unsigned long long)postgres->slots[i].retained);
+        buffer_format(out, "# HELP meridian_postgres_slot_active 1 while somebody reads by it.\n"
+                           "# TYPE meridian_postgres_slot_active gauge\n");
+        for (size_t i = 0; i < postgres->slot_count; i++)
+                buffer_format(out, "meridian_postgres_slot_active{slot=\"%s\"} %d\n",
+                              postgres->slots[i].name, postgres->slots[i].active ? 1 : 0);
+        if (postgres->slot_max != 0)
+                buffer_format(out,
+                              "# HELP meridian_postgres_slot_limit_bytes What one may retain "
+                              "(max_slot_wal_keep_size).\n"
+                              "# TYPE meridian_postgres_slot_limit_bytes gauge\n"
+                              "meridian_postgres_slot_limit_bytes %llu\n",
+                              (unsigned long long)postgres->slot_max);
 }
 
 void api_metrics_postgres(const struct api *api, const struct node_status *status,
@@ -266,6 +351,8 @@ void api_metrics_postgres(const struct api *api, const struct node_status *statu
                               (double)postgres->left_us / 1e6);
         for (size_t i = 0; i < COUNT_OF(gauges); i++)
                 gauge_write(api, status, &gauges[i], out);
+        metrics_exposed(postgres, out);
+        metrics_slots(postgres, out);
 }
 
 /* ---- what may be asked ---- */

@@ -235,9 +235,33 @@ static void consequence_nodes(const struct plan *plan)
         }
 }
 
-/* Only where somebody comes, goes or changes its part. */
+/* What the limit of what other regions may lack means. */
+static void consequence_rpo(const struct plan *plan)
+{
+        const struct topology_postgres *before = &plan->before->postgres;
+        const struct topology_postgres *after = &plan->after->postgres;
+        bool had = before->rpo_ms != 0 || before->rpo_bytes != 0;
+        bool has = after->rpo_ms != 0 || after->rpo_bytes != 0;
+        if (after->node_count == 0 ||
+            (before->rpo_ms == after->rpo_ms && before->rpo_bytes == after->rpo_bytes &&
+             before->rpo_hold == after->rpo_hold))
+                return;
+        if (after->rpo_hold)
+                say("PostgreSQL's commits wait, in all sessions, while no other region has what "
+                    "was committed before the limit: with all other regions' servers away nobody "
+                    "can write");
+        else if (has)
+                say("beyond the limit (rpo) you are told; PostgreSQL's commits go on");
+        else if (had)
+                say("nobody is told any more how much of PostgreSQL's commits other regions lack");
+        if (before->rpo_hold && !after->rpo_hold)
+                say("commits that wait for other regions go on at once");
+}
+
+/* The rest only where somebody comes, goes or changes its part. */
 static void consequences_print(const struct plan *plan)
 {
+        consequence_rpo(plan);
         struct seats before, after;
         bool known = seats_wanted(plan->before, 0, &before) && seats_wanted(plan->after, 0, &after);
         if (known && memcmp(&before, &after, sizeof before) == 0)

@@ -37,7 +37,61 @@ static void print_server(json_t *server)
         }
         cell_number(json_object_get(server, "lag_bytes"), 0, 12);
         cell_number(json_object_get(server, "lag_ms"), 1, 8);
+        if (json_is_true(json_object_get(server, "replay_paused")))
+                term_cell(TERM_WARN, "  replay paused", 0);
         putchar('\n');
+}
+
+/* What no other region has, where there is a limit for it. */
+static void print_exposed(json_t *exposed)
+{
+        json_t *limit_ms = json_object_get(exposed, "limit_ms");
+        json_t *limit_bytes = json_object_get(exposed, "limit_bytes");
+        bool over = json_is_true(json_object_get(exposed, "over"));
+        bool held = json_is_true(json_object_get(exposed, "held"));
+        if (!json_is_number(limit_ms) && !json_is_number(limit_bytes))
+                return;
+        printf("  in no other region: ");
+        if (!json_is_number(json_object_get(exposed, "age_ms"))) {
+                term_cell(TERM_DIM, "not known", 0);
+        } else {
+                printf("%sthe last %.0f ms, %lld B%s", term_style(over ? TERM_BAD : TERM_PLAIN),
+                       json_number_value(json_object_get(exposed, "age_ms")),
+                       (long long)json_integer_value(json_object_get(exposed, "bytes")),
+                       term_style(TERM_PLAIN));
+        }
+        printf("  (limit");
+        if (json_is_number(limit_ms))
+                printf(" %.0f ms", json_number_value(limit_ms));
+        if (json_is_number(limit_bytes))
+                printf(" %lld B", (long long)json_integer_value(limit_bytes));
+        printf(")%s%s%s\n", term_style(TERM_BAD), held ? "  commits wait" : "",
+               term_style(TERM_PLAIN));
+}
+
+/* Those that retain much, or that nobody reads by. */
+static void print_slots(json_t *slots)
+{
+        size_t index = 0;
+        json_t *slot = NULL;
+        json_array_foreach(slots, index, slot)
+        {
+                double retained = json_number_value(json_object_get(slot, "retained_bytes"));
+                double most = json_number_value(json_object_get(slot, "limit_bytes"));
+                bool active = json_is_true(json_object_get(slot, "active"));
+                bool lost = json_is_true(json_object_get(slot, "lost"));
+                if (active && retained < 64e6)
+                        continue;
+                printf("  slot %s%s%s %s, retains %.0f MB", term_style(TERM_BOLD),
+                       text_of(slot, "name", "?"), term_style(TERM_PLAIN),
+                       lost     ? "is lost"
+                       : active ? "is read by"
+                                : "is not read by anybody",
+                       retained / 1048576);
+                if (most > 0)
+                        printf(" of %.0f", most / 1048576);
+                putchar('\n');
+        }
 }
 
 void cli_print_postgres(json_t *postgres)
@@ -53,6 +107,7 @@ void cli_print_postgres(json_t *postgres)
         printf("  epoch %lld  commits wait for %lld\n",
                (long long)json_integer_value(json_object_get(lease, "epoch")),
                (long long)json_integer_value(json_object_get(postgres, "sync")));
+        print_exposed(json_object_get(postgres, "exposed"));
         static const char *const sentences[] = {"why", "failed"};
         for (size_t i = 0; i < COUNT_OF(sentences); i++)
                 if (json_is_string(json_object_get(postgres, sentences[i])))
@@ -70,4 +125,5 @@ void cli_print_postgres(json_t *postgres)
         {
                 print_server(server);
         }
+        print_slots(json_object_get(postgres, "slots"));
 }

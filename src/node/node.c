@@ -220,6 +220,9 @@ static void message_came(struct node *node, const struct world_event *event)
         case ENVELOPE_POSTGRES:
                 err = postgres_came(node, peer->id, envelope.body);
                 break;
+        case ENVELOPE_DETAIL:
+                err = postgres_detail_came(node, peer->id, envelope.body);
+                break;
         case ENVELOPE_READ:
                 read_came(node, peer->id, &envelope);
                 break;

@@ -38,6 +38,7 @@ enum node_bug {
         NODE_BUG_NO_CARRIER = 8192,    /* nobody takes a region's data over */
         NODE_BUG_STRANGERS = 16384,    /* who is to leave a group is not heard any more at once */
         NODE_BUG_NO_MARGIN = 1024,     /* the holder goes on up to its lease's end */
+        NODE_BUG_NO_LIMIT = 1 << 20,   /* commits are not held, whatever other regions lack */
         NODE_BUG_LEVEL_BLIND = 4096,   /* a level rises without asking who knows it */
         NODE_BUG_SET_FIRST = 32768,    /* of several locks only the first is asked for */
         NODE_BUG_KEEP_EARLY = 65536,   /* a session's keepalive is answered before it is decided */

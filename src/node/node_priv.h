@@ -44,6 +44,7 @@ enum envelope_kind {
         ENVELOPE_TOPOLOGY, /* document: a newer one than the receiver knows */
         ENVELOPE_STATES,   /* of the regions, for a witness: u8 version, u8 count, each: u8 region,
                             * u8 state; and what later versions add */
+        ENVELOPE_DETAIL,   /* struct postgres_detail */
         ENVELOPE_KIND_COUNT,
 };
 
@@ -146,6 +147,27 @@ struct postgres_word {
 void postgres_word_encode(const struct postgres_word *word, struct buffer *out);
 MUST_USE enum err postgres_word_decode(struct bytes data, struct postgres_word *ret);
 
+/* What it tells beside it, for people: no decision rests on it. */
+struct postgres_detail {
+        bool paused; /* its server's replay */
+        bool exposed_known, exposed_over, exposed_held;
+        uint64_t exposed_us, exposed_bytes;
+        uint64_t slot_max;
+        uint32_t slot_count;
+        struct world_postgres_slot slots[WORLD_POSTGRES_SLOTS_MAX];
+};
+
+void postgres_detail_encode(const struct postgres_detail *detail, struct buffer *out);
+
+/* What later versions add is passed over. */
+MUST_USE enum err postgres_detail_decode(struct bytes data, struct postgres_detail *ret);
+
+struct postgres_detailed {
+        node_id node; /* 0: this place is free */
+        uint64_t at_us;
+        struct postgres_detail detail;
+};
+
 struct postgres_heard {
         node_id node; /* 0: this place is free */
         uint64_t at_us;
@@ -158,6 +180,7 @@ struct postgres_ask {
         enum request_kind kind;
         uint64_t sent_us;
         uint64_t token;
+        bool order; /* it is about the order's lock, not the lease */
 };
 
 #define POSTGRES_ASKS_MAX  16
@@ -198,6 +221,13 @@ struct postgres {
         char failed[NODE_STATUS_NOTE_MAX - 60]; /* the sentence of the last one; "": it went well */
         uint64_t failed_told_us;
         uint64_t gate_token, gate_until_us;
+        bool gate_limited;
+        struct primary_exposure exposure;
+        bool limited;     /* commits are to wait until other regions have caught up */
+        uint64_t over_us; /* they were beyond the limit last */
+        struct postgres_detailed details[PRIMARY_NODES_MAX];
+        uint64_t detail_next_us;
+        unsigned alarms; /* that were told, and are not over: postgres_limit.c */
         uint64_t watch_next_us;
 
         enum primary_wish wish;
@@ -206,6 +236,10 @@ struct postgres {
         uint64_t handed_epoch,
                 handed_written;         /* of the timeline that was handed over last: its end */
         struct node_status_order order; /* the wish, or what became of the last one */
+        char order_owner[POSTGRES_OWNER_MAX]; /* its lock's in the council; "": there is none */
+        uint64_t order_token;                 /* 0: it is not known to be granted */
+        uint64_t order_next_us;
+        bool order_looked; /* since the start: for one of an older start */
 
         const struct primary_row *row; /* that fits now, */
         uint64_t row_since_us;
@@ -543,6 +577,7 @@ MUST_USE enum err postgres_came(struct node *node, node_id from, struct bytes da
 void postgres_tell(struct node *node);
 void postgres_tick(struct node *node);
 uint64_t postgres_wake_us(const struct node *node);
+bool postgres_writes(enum primary_server server);
 bool postgres_listed(const struct node *node, node_id id);
 bool postgres_eligible(const struct node *node, node_id id);
 /* What was heard of that node lately, or NULL. */
@@ -550,7 +585,28 @@ const struct postgres_word *postgres_word_of(const struct node *node, node_id id
 const char *postgres_name(const struct node *node, node_id id);
 
 void postgres_report(const struct node *node, struct primary_report *ret);
+
+/* postgres_act.c */
+const struct primary_row *postgres_decide(struct node *node);
+
+/* Does what the row says, where nothing else is under way. */
+void postgres_carry_out(struct node *node, const struct primary_row *row);
+void postgres_row_tell(struct node *node, const struct primary_row *row);
+
+/* Tells the gate of a lease that was renewed, and whether commits wait. */
+void postgres_gate_renew(struct node *node);
+
+/* Who is about to be handed the lease is to know its data's end as soon as the holder's last word
+ * has come. */
+void postgres_watch_look(struct node *node);
+
+/* postgres_limit.c */
+void postgres_limit_look(struct node *node);
+
+/* postgres_status.c */
 void postgres_status(const struct node *node, uint64_t now_us, struct node_status_postgres *ret);
+void postgres_detail_tell(struct node *node);
+MUST_USE enum err postgres_detail_came(struct node *node, node_id from, struct bytes data);
 
 /* postgres_lease.c */
 uint64_t postgres_margin_us(const struct node *node);

@@ -17,10 +17,8 @@
 #define LOOK_EVERY_US   100000
 #define TELL_APART_US   20000
 #define FAILED_PAUSE_US 1000000
-#define WATCH_US        500000
 #define FAILED_MOST_US  60000000
 #define FAILED_TELL_US  60000000 /* what fails again and again in the same way is told so often */
-#define WAIT_TOLD_US    1000000  /* a row that only waits is told when it has lasted so long */
 
 static bool enabled(const struct node *node)
 {
@@ -269,7 +267,7 @@ void postgres_event(struct node *node, const struct world_event *event)
 
 /* ---- standing ---- */
 
-static bool writer(enum primary_server server)
+bool postgres_writes(enum primary_server server)
 {
         return server == PRIMARY_OPEN || server == PRIMARY_HELD;
 }
@@ -302,7 +300,8 @@ static size_t candidates_fill(const struct node *node, struct primary_candidate 
         const struct postgres *postgres = &node->postgres;
         const struct topology_postgres *rules = &node->topology->postgres;
         uint64_t grant = 0; /* that a word must know of to count */
-        if (postgres->lease.token != 0 && !writer((enum primary_server)postgres->server.server) &&
+        if (postgres->lease.token != 0 &&
+            !postgres_writes((enum primary_server)postgres->server.server) &&
             (node->config.bugs & NODE_BUG_CLAIM_ANY) == 0)
                 grant = postgres->lease.token;
         size_t count = 0;
@@ -405,157 +404,11 @@ static void standing_look(struct node *node)
         }
 }
 
-/* Own data beside the holder's, once that takes writes. */
-static enum primary_match holder_match(const struct node *node)
-{
-        const struct postgres *postgres = &node->postgres;
-        const struct postgres_word *word = postgres_word_of(node, postgres->holder);
-        struct primary_report own;
-        if (word == NULL || !writer(word->report.server))
-                return PRIMARY_MATCH_UNKNOWN;
-        postgres_report(node, &own);
-        own.written = postgres->server.written;
-        /* The rest is a part of a record: the next timeline does without it as well. */
-        if (postgres->server.whole != 0 && postgres->server.whole < own.written)
-                own.written = postgres->server.whole;
-        enum primary_match match = primary_match(&own, &word->report);
-        bool known = postgres->server.whole != 0 || own.replayed >= own.written;
-        if (match == PRIMARY_MATCH_DIVERGED && own.server == PRIMARY_STANDBY && !known)
-                return PRIMARY_MATCH_UNKNOWN;
-        return match == PRIMARY_MATCH_PREFIX && postgres->server.gap ? PRIMARY_MATCH_BROKEN : match;
-}
-
-/* ---- acting ---- */
-
-static void act(struct node *node, enum primary_action action)
-{
-        struct postgres *postgres = &node->postgres;
-        struct world_effect effect = {.kind = WORLD_POSTGRES_DO};
-        effect.postgres.number = ++postgres->action_last;
-        effect.postgres.action = (uint8_t)action;
-        effect.postgres.upstream = postgres->holder != node->config.self ? postgres->holder : 0;
-        effect.postgres.epoch = postgres->lease.token;
-        postgres->action = action;
-        postgres->action_number = postgres->action_last;
-        postgres->action_since_us = node->now_us;
-        postgres->gate_until_us = 0;
-        outbox_push(&node->outbox, &effect);
-}
-
-/* Is the server open, or about to be, in a timeline of this very lease? */
-static bool opening(const struct postgres *postgres)
-{
-        if (postgres->action == PRIMARY_DO_INIT || postgres->action == PRIMARY_DO_PROMOTE)
-                return true;
-        bool open =
-                postgres->action == PRIMARY_DO_OPEN ||
-                (postgres->action == PRIMARY_DO_NOTHING && postgres->server.server == PRIMARY_OPEN);
-        return open && postgres->server.epoch == postgres->lease.token;
-}
-
-static void gate_renew(struct node *node)
-{
-        struct postgres *postgres = &node->postgres;
-        if (postgres->hold != PRIMARY_MINE || !opening(postgres))
-                return;
-        uint64_t until_us = postgres->lease.until_us - postgres_margin_us(node);
-        if (until_us == postgres->gate_until_us && postgres->lease.token == postgres->gate_token)
-                return;
-        postgres->gate_until_us = until_us;
-        postgres->gate_token = postgres->lease.token;
-        struct world_effect effect = {.kind = WORLD_POSTGRES_GATE};
-        effect.gate.epoch = postgres->lease.token;
-        effect.gate.until_us = until_us;
-        outbox_push(&node->outbox, &effect);
-}
-
-/* Who is about to be handed the lease is to know its data's end as soon as the holder's last word
- * has come. */
-static void watch_look(struct node *node)
-{
-        struct postgres *postgres = &node->postgres;
-        if (!postgres->queued || node->now_us < postgres->watch_next_us)
-                return;
-        postgres->watch_next_us = node->now_us + WATCH_US / 2;
-        struct world_effect effect = {.kind = WORLD_POSTGRES_WATCH};
-        effect.watch.until_us = node->now_us + WATCH_US;
-        outbox_push(&node->outbox, &effect);
-}
-
-static void row_tell(struct node *node, const struct primary_row *row)
-{
-        struct postgres *postgres = &node->postgres;
-        char text[PRIMARY_SENTENCE_SIZE];
-        if (row != postgres->row) {
-                postgres->row = row;
-                postgres->row_since_us = node->now_us;
-                postgres->row_told = false;
-        }
-        if (row == NULL || row->sentence == NULL || postgres->row_told)
-                return;
-        if (row->action == PRIMARY_DO_NOTHING &&
-            node->now_us < postgres->row_since_us + WAIT_TOLD_US)
-                return;
-        node_id other = postgres->holder;
-        if (row->action == PRIMARY_DO_HOLD || postgres->server.server == PRIMARY_HELD)
-                other = postgres->designated;
-        else if (other == 0 || other == node->config.self)
-                other = postgres->standing.best;
-        postgres->row_told = true;
-        node_note(node, row->alarm ? "postgres-alarm" : "postgres", "%s (%s).",
-                  primary_sentence(row, postgres_name(node, node->config.self),
-                                   postgres_name(node, other), postgres->standing.loss, text),
-                  row->id);
-}
-
-static const struct primary_row *decide(struct node *node)
-{
-        const struct postgres *postgres = &node->postgres;
-        const struct topology_postgres *rules = &node->topology->postgres;
-        struct primary_input input = {.server = (enum primary_server)postgres->server.server,
-                                      .hold = postgres->hold,
-                                      .match = holder_match(node),
-                                      .rank = postgres->standing.rank,
-                                      .wish = postgres_wish_of(node),
-                                      .latest = postgres->standing.latest,
-                                      .loss_over = postgres->standing.loss_over,
-                                      .automatic = rules->automatic,
-                                      .ready = postgres_ready(node),
-                                      .following = postgres->server.upstream != 0 &&
-                                                   postgres->server.upstream == postgres->holder,
-                                      .founder = rules->first == node->config.self};
-        return primary_decide(&input);
-}
-
-static void carry_out(struct node *node, const struct primary_row *row)
-{
-        struct postgres *postgres = &node->postgres;
-        bool fence = row->action == PRIMARY_DO_FENCE;
-        if (fence ? postgres->action == PRIMARY_DO_FENCE || (postgres->stale && postgres->fenced)
-                  : postgres->action != PRIMARY_DO_NOTHING || postgres->stale)
-                return;
-        if (!fence && node->now_us < postgres->pause_until_us)
-                return;
-        row_tell(node, row);
-        if (row->action == PRIMARY_DO_CLAIM) {
-                postgres_lease_claim(node);
-        } else if (row->action == PRIMARY_DO_RELEASE) {
-                if (postgres->server.server == PRIMARY_HELD) {
-                        postgres->handed_epoch = postgres->server.epoch;
-                        postgres->handed_written = postgres->server.written;
-                }
-                postgres_lease_release(node);
-                postgres_wish_released(node);
-        } else if (row->action != PRIMARY_DO_NOTHING) {
-                act(node, row->action);
-        }
-}
-
 static void news_own(struct node *node)
 {
         struct postgres *postgres = &node->postgres;
         const struct world_postgres *server = &postgres->server;
-        if (postgres->lease.token != 0 && writer((enum primary_server)server->server))
+        if (postgres->lease.token != 0 && postgres_writes((enum primary_server)server->server))
                 news_take(postgres, (struct postgres_news){postgres->lease.token, server->epoch,
                                                            told_written(node)});
 }
@@ -566,7 +419,7 @@ static bool renews(const struct node *node)
 {
         const struct postgres *postgres = &node->postgres;
         uint64_t use_us = 2000ull * node->topology->postgres.lease_ms;
-        return seen_fresh(node) && (writer((enum primary_server)postgres->server.server) ||
+        return seen_fresh(node) && (postgres_writes((enum primary_server)postgres->server.server) ||
                                     postgres->action != PRIMARY_DO_NOTHING ||
                                     node->now_us < postgres->claimed_us + use_us);
 }
@@ -599,15 +452,18 @@ void postgres_tick(struct node *node)
         if (renews(node))
                 postgres_lease_renew(node);
         standing_look(node);
-        const struct primary_row *row = decide(node);
+        const struct primary_row *row = postgres_decide(node);
+        postgres_limit_look(node);
         if (row != NULL && (seen_fresh(node) || row->action == PRIMARY_DO_FENCE))
-                carry_out(node, row);
+                postgres_carry_out(node, row);
         else
-                row_tell(node, NULL);
-        gate_renew(node);
-        watch_look(node);
+                postgres_row_tell(node, NULL);
+        postgres_gate_renew(node);
+        postgres_watch_look(node);
         if (postgres->grant != grant || node->now_us >= postgres->tell_next_us)
                 postgres_tell(node);
+        if (node->now_us >= postgres->detail_next_us)
+                postgres_detail_tell(node);
         postgres->next_us = look_next_us(node);
 }
 

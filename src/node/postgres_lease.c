@@ -68,7 +68,8 @@ static bool ask(struct node *node, enum request_kind kind, uint64_t token, uint6
         char key[64];
         if (place == NULL)
                 return false;
-        *place = (struct postgres_ask){++postgres->ask_last, kind, node->now_us, token};
+        *place = (struct postgres_ask){
+                .id = ++postgres->ask_last, .kind = kind, .sent_us = node->now_us, .token = token};
         struct request request = {.kind = kind};
         request.lock.key = lease_key(node, key);
         request.lock.owner = bytes_of_str(postgres->owner);

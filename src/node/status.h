@@ -70,13 +70,15 @@ struct node_status_server {
         uint64_t behind_bytes; /* what the primary has written and this one has not */
         bool lag_known;
         uint64_t lag_us; /* age of what it shows */
+        bool paused;     /* somebody has paused its replay */
 };
 
 /* What was asked of a node's server last: of the holder a switchover, of a standby a failover. */
 struct node_status_order {
-        uint64_t number;               /* grows by one a request, from 1 since the start; 0: none */
-        node_id target;                /* who is to take over */
-        const char *state;             /* "none", "waits", "done", "off"; static */
+        uint64_t number;   /* grows by one a request, from 1 since the start; 0: none */
+        node_id target;    /* who is to take over */
+        const char *state; /* "none", "waits", "done", "off"; static */
+        bool recorded;     /* the council knows of it: it outlives a restart of the node */
         char why[NODE_STATUS_WHY_MAX]; /* it waits, or is off; else "" */
 };
 
@@ -95,6 +97,15 @@ struct node_status_postgres {
         const char *row; /* id of the row that holds now: docs/primary-rows.md; NULL: all is well */
         char failed[NODE_STATUS_NOTE_MAX]; /* what this node tried last with its server, and why it
                                             * failed; "": it went well */
+        bool exposed_known; /* below: what no other region has of the writer's commits */
+        bool exposed_over;  /* more than the limit */
+        bool exposed_held;  /* and so commits are held */
+        uint64_t exposed_us, exposed_bytes;
+        uint64_t limit_us, limit_bytes; /* 0: without limit */
+        uint64_t slot_max;              /* bytes that a slot of the writer may retain; 0: not known,
+                                         * or without limit */
+        struct world_postgres_slot slots[WORLD_POSTGRES_SLOTS_MAX];
+        size_t slot_count;
         bool loss_known;
         uint64_t loss_bytes; /* that a takeover by this node would lose, as far as is known */
         struct node_status_server servers[NODE_STATUS_REGIONS_MAX];

@@ -171,6 +171,56 @@ struct primary_standing {
 struct primary_standing primary_rank(const struct primary_candidate *candidates, size_t count,
                                      node_id self, const struct primary_rules *rules);
 
+/* ---- what other regions have ------------------------------------------------------------------
+ *
+ * A primary's commits that no other region knows: how many bytes of log, and how old the oldest
+ * may be. The age is never told too small, and within a day at most by a sample and a third of
+ * itself too great. Times are monotonic microseconds, places are LSN of one timeline. */
+
+enum {
+        PRIMARY_MARKS_MAX = 64,
+};
+
+/* Until `at_us` nothing was committed behind `lsn`. */
+struct primary_mark {
+        uint64_t lsn;
+        uint64_t at_us;
+};
+
+struct primary_exposure {
+        uint64_t epoch; /* of the timeline; 0: nothing was sampled */
+        uint64_t begun; /* committed as of the first sample */
+        uint64_t known; /* so far another region has it; 0: none has told of this timeline */
+        bool over;      /* more than the limit: as of the last primary_exposure_look */
+        unsigned count;
+        struct primary_mark marks[PRIMARY_MARKS_MAX]; /* oldest first; only the first may be known
+                                                       * elsewhere */
+};
+
+/* 0: without limit. */
+struct primary_limit {
+        uint64_t age_us;
+        uint64_t bytes;
+};
+
+/* The primary of the timeline that was begun under `epoch` had committed nothing behind `lsn` at
+ * that time. Another epoch begins anew; `held`: commits are held since before that. Samples of an
+ * earlier time than the last one's change nothing. */
+void primary_exposure_sample(struct primary_exposure *exposure, uint64_t epoch, uint64_t lsn,
+                             uint64_t at_us, bool held);
+
+/* A server of another region has this timeline up to `lsn`. */
+void primary_exposure_known(struct primary_exposure *exposure, uint64_t lsn);
+
+uint64_t primary_exposure_bytes(const struct primary_exposure *exposure);
+uint64_t primary_exposure_age_us(const struct primary_exposure *exposure, uint64_t now_us);
+
+/* Sets and returns `over`. It begins beyond the limit, and ends at half of it: who holds commits
+ * until then does not hold them again at once. Where they were held before the first sample, it
+ * ends when all that was there then is known elsewhere, too. */
+bool primary_exposure_look(struct primary_exposure *exposure, const struct primary_limit *limit,
+                           uint64_t now_us);
+
 /* ---- rows ------------------------------------------------------------------------------------ */
 
 enum primary_action {

@@ -157,6 +157,11 @@ static const struct planted planted[] = {
          NODE_BUG_WATCH_NOW,
          0,
          0},
+        {{"no-limit", "commits go on whatever other regions lack", 3000, 250},
+         {0},
+         NODE_BUG_NO_LIMIT,
+         0,
+         0},
         {{"no-aside", "a rewind keeps nothing aside", 3000, 0}, {0}, 0, 0, SIM_POSTGRES_NO_ASIDE},
 };
 

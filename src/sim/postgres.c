@@ -10,8 +10,9 @@
  * Promised: at any moment at most one server takes writes, their epochs never fall, and each is
  * that of the timeline that is written to. What was acknowledged with standbys is in the last
  * primary; what was acknowledged without is there or was kept aside, and what is kept aside is what
- * the others have not. After all has healed there is a primary, and all others follow it and have
- * the same. */
+ * the others have not. Where the seed asks for it, nothing is written while no other region has
+ * what was written a second ago, but for what a stopped daemon's gate lets through. After all has
+ * healed there is a primary, and all others follow it and have the same. */
 #include "primary/primary.h"
 #include "sim/sim_priv.h"
 
@@ -20,7 +21,9 @@
 #define BEAT_US      (20 * MS)
 #define SEE_US       (60 * MS)
 #define SYSTEM       77
-#define SWITCH_MILLE 8 /* of the beats of clients ask for a switchover */
+#define RPO_MS       1000
+#define RPO_LATE_US  (5 * SECOND) /* with a lease, and clocks that run at the wrong rate */
+#define SWITCH_MILLE 8            /* of the beats of clients ask for a switchover */
 
 static struct sim_postgres *server_of(struct sim *sim, uint32_t host)
 {
@@ -77,6 +80,8 @@ void postgres_fill(struct sim *sim, struct host *host, struct world_postgres *re
         ret->timeline = server->timeline;
         ret->epoch = server->epoch;
         ret->written = ret->replayed = server->flushed;
+        ret->committed = server->count;
+        ret->limited = server->gate_limited;
         ret->line_count = server->line_count;
         ret->lines_cut = server->lines_cut;
         memcpy(ret->lines, server->lines, sizeof ret->lines);
@@ -207,6 +212,7 @@ void postgres_effect(struct sim *sim, struct host *host, const struct world_effe
         if (effect->kind == WORLD_POSTGRES_GATE) {
                 server->gate_epoch = effect->gate.epoch;
                 server->gate_until_us = effect->gate.until_us;
+                server->gate_limited = effect->gate.limited;
                 return;
         }
         enum primary_action action = (enum primary_action)effect->postgres.action;
@@ -238,6 +244,8 @@ static const char *action_copies(struct sim *sim, struct host *host)
         if (server->action != PRIMARY_DO_CLONE)
                 keep_aside(sim, host, common_len(server, other));
         copy_from(server, other, from->id);
+        for (uint32_t i = 0; i < server->count && from->region != host->region; i++)
+                sim->records[server->log[i]].away = true;
         return "";
 }
 
@@ -355,8 +363,11 @@ void postgres_streamed(struct sim *sim, uint32_t from, uint32_t to, uint64_t wor
                 return;
         if (common_len(server, other) < server->count)
                 return; /* it has left this line: only a rewind helps */
-        for (uint32_t i = server->count; i < upto; i++)
+        for (uint32_t i = server->count; i < upto; i++) {
                 server->log[i] = other->log[i];
+                if (sim->hosts[from].region != sim->hosts[to].region)
+                        sim->records[server->log[i]].away = true;
+        }
         if (upto > server->count)
                 server->count = upto;
         server->flushed = server->count;
@@ -433,6 +444,23 @@ static void check_writers(struct sim *sim)
         }
 }
 
+/* A commit begins: for how long has no other region what was committed here before? */
+static void check_limit(struct sim *sim, const struct host *host)
+{
+        const struct sim_postgres *server = server_of(sim, host->index);
+        for (uint32_t lsn = server->count; lsn > 0 && sim->swarm.postgres_rpo; lsn--) {
+                const struct sim_record *record = &sim->records[server->log[lsn - 1]];
+                if (record->away || record->life != server->life || record->host != host->index)
+                        return;
+                if (sim->now_us > record->at_us + RPO_MS * MS + RPO_LATE_US)
+                        sim_violation(sim,
+                                      "postgres: node %u commits, and no other region has what it "
+                                      "committed %llu ms ago",
+                                      host->id,
+                                      (unsigned long long)(sim->now_us - record->at_us) / MS);
+        }
+}
+
 static void client_writes(struct sim *sim)
 {
         struct host *host = &sim->hosts[sim_below(sim, STREAM_POSTGRES, sim->host_count)];
@@ -440,8 +468,13 @@ static void client_writes(struct sim *sim)
         if (!server->exists || host->dead || !gate_open(sim, host) ||
             sim->record_count == POSTGRES_RECORDS_MAX)
                 return;
-        sim->records[sim->record_count] =
-                (struct sim_record){.host = host->index, .life = server->life};
+        if (server->gate_limited) {
+                sim_cover(sim, COVER_POSTGRES_HELD);
+                return;
+        }
+        check_limit(sim, host);
+        sim->records[sim->record_count] = (struct sim_record){
+                .host = host->index, .life = server->life, .at_us = sim->now_us};
         server->log[server->count++] = sim->record_count++;
 }
 
@@ -459,16 +492,32 @@ static void client_switches(struct sim *sim)
         (void)clients_ask(sim, host, &request);
 }
 
+/* Nobody streams for a while, though all nodes hear each other. */
+static void stall(struct sim *sim)
+{
+        if (!sim->swarm.postgres_rpo || sim->now_us < sim->streams_stall_us ||
+            sim->now_us >= sim->swarm.faults_end_us || !sim_chance(sim, STREAM_POSTGRES, 10))
+                return;
+        sim->streams_stall_us =
+                sim->now_us + RPO_LATE_US + sim_below(sim, STREAM_POSTGRES, 2 * RPO_LATE_US);
+        if (sim->streams_stall_us > sim->swarm.load_end_us)
+                sim->streams_stall_us = sim->swarm.load_end_us;
+        sim_trace(sim, "no standby streams for %llu ms",
+                  (unsigned long long)(sim->streams_stall_us - sim->now_us) / MS);
+}
+
 void postgres_beat(struct sim *sim)
 {
         check_writers(sim);
+        stall(sim);
         for (uint32_t i = 0; i < sim->host_count; i++) {
                 struct sim_postgres *server = server_of(sim, i);
                 if (sim->hosts[i].dead || !runs_primary(server))
                         continue;
                 flush(sim, server);
                 acknowledge(sim, &sim->hosts[i]);
-                for (uint32_t k = 0; k < sim->host_count; k++) {
+                for (uint32_t k = 0; k < sim->host_count && sim->now_us >= sim->streams_stall_us;
+                     k++) {
                         struct sim_postgres *to = server_of(sim, k);
                         if (k != i && to->state == PRIMARY_STANDBY &&
                             to->upstream == sim->hosts[i].id && reachable(sim, i, k))
@@ -487,6 +536,8 @@ void postgres_draw(struct sim *sim)
 {
         sim->swarm.postgres = sim_chance(sim, STREAM_POSTGRES, 500);
         sim->swarm.postgres_sync = sim_chance(sim, STREAM_POSTGRES, 500) ? 1 : 0;
+        /* Not drawn: so the other draws of a seed stay what they are. */
+        sim->swarm.postgres_rpo = sim->swarm.postgres_sync == 0 && sim->options.seed % 3 == 1;
 }
 
 void postgres_init(struct sim *sim)
@@ -496,6 +547,8 @@ void postgres_init(struct sim *sim)
         size_t at = strlen(sim->topologies[0]);
         size_t size = sizeof sim->topologies[0];
         const char *comma = "";
+        unsigned regions = 0;
+        bool seen[REGIONS_MAX] = {false};
         at += (size_t)snprintf(sim->topologies[0] + at, size - at, "postgres { nodes = [");
         for (uint32_t i = 0; i < sim->host_count; i++) {
                 struct sim_postgres *server = server_of(sim, i);
@@ -505,9 +558,13 @@ void postgres_init(struct sim *sim)
                 at += (size_t)snprintf(sim->topologies[0] + at, size - at, "%sn%u", comma,
                                        sim->hosts[i].id);
                 comma = ", ";
+                regions += seen[sim->hosts[i].region] ? 0 : 1;
+                seen[sim->hosts[i].region] = true;
         }
-        at += (size_t)snprintf(sim->topologies[0] + at, size - at, "]; sync = %u }\n",
-                               sim->swarm.postgres_sync);
+        sim->swarm.postgres_rpo = sim->swarm.postgres_rpo && regions > 1;
+        at += (size_t)snprintf(sim->topologies[0] + at, size - at, "]; sync = %u%s }\n",
+                               sim->swarm.postgres_sync,
+                               sim->swarm.postgres_rpo ? "; rpo = 1s; rpo_hold = on" : "");
         CHECK(at < size);
         sim_at(sim, BEAT_US, EVENT_POSTGRES_BEAT, 0, 0, 0);
 }

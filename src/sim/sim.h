@@ -69,6 +69,7 @@
         X(COVER_POSTGRES_TAKEOVER, "a PostgreSQL standby was promoted")                            \
         X(COVER_POSTGRES_TAIL, "a PostgreSQL server lost what it had not flushed")                 \
         X(COVER_POSTGRES_ASIDE, "a former primary kept aside what only it had")                    \
+        X(COVER_POSTGRES_HELD, "commits were held as no other region kept up")                     \
         X(COVER_POSTGRES_LOSS, "an asynchronous commit was lost in a takeover")                    \
         X(COVER_UPGRADED, "all nodes were changed to a newer build, and the level rose")           \
         X(COVER_CHASE, "PostgreSQL's writer was chased for longer than its lease")                 \

@@ -365,6 +365,8 @@ struct sim_record {
         uint16_t life; /* and in which of its lives */
         bool acked;    /* the client was told */
         bool aside;    /* a server that lost it in a rewind kept it */
+        bool away;     /* a standby of another region has had it */
+        uint64_t at_us;
 };
 
 enum {
@@ -386,7 +388,8 @@ struct sim_postgres {
         struct world_postgres_line lines[WORLD_POSTGRES_LINES_MAX];
         node_id upstream;
         uint64_t gate_epoch, gate_until_us; /* by the host's clock */
-        unsigned action;                    /* enum primary_action under way */
+        bool gate_limited;
+        unsigned action; /* enum primary_action under way */
         uint64_t action_id, action_number, action_epoch, action_generation;
         node_id action_upstream;
 };
@@ -443,6 +446,7 @@ struct swarm {
         bool postgres;
         bool chase; /* PostgreSQL's writer is cut off or stopped, for longer than its lease */
         unsigned postgres_sync; /* commits wait for so many standbys */
+        bool postgres_rpo;      /* commits are held where other regions lack more than a second */
         bool stale; /* the leader of the global group is replaced, and asked meanwhile */
 };
 
@@ -468,7 +472,8 @@ struct sim {
         struct sim_postgres postgres[HOSTS_MAX];
         struct sim_record records[POSTGRES_RECORDS_MAX];
         uint32_t record_count;
-        uint64_t postgres_epoch; /* the newest that took writes */
+        uint64_t postgres_epoch;   /* the newest that took writes */
+        uint64_t streams_stall_us; /* until then no standby streams */
         unsigned postgres_bugs;
         struct lock_client clients[LOCK_CLIENTS];
         struct lock_key keys[LOCK_KEYS];

@@ -3,6 +3,8 @@
  * parser does: with the place, the reason, what to do. */
 #include "topology/parse_priv.h"
 
+#define RPO_MS_MIN 1000
+
 bool store_switch(struct parser *parser, const struct field_row *row, void *base,
                   const struct token *token)
 {
@@ -58,6 +60,12 @@ bool check_postgres(struct parser *parser, const struct frame *frame)
         if (postgres->margin_ms < postgres->lease_ms / 10)
                 return section_fails(parser, frame, "raise margin to a tenth of lease, or more",
                                      "margin is too small for clocks that run apart");
+        if (postgres->rpo_hold && postgres->rpo_ms == 0 && postgres->rpo_bytes == 0)
+                return section_fails(parser, frame, "give rpo (a time) or rpo_bytes as well",
+                                     "rpo_hold has no limit beyond which commits would be held");
+        if (postgres->rpo_ms != 0 && postgres->rpo_ms < RPO_MS_MIN)
+                return section_fails(parser, frame, "raise rpo to 1s or more, or take it out",
+                                     "what other regions have is not known that exactly");
         return true;
 }
 
@@ -103,11 +111,34 @@ static uint32_t waited_for(const struct topology *topology, uint32_t id)
         return outside > 0 ? outside : inside;
 }
 
+/* How many of the others may take over from the i-th: of other regions, where there are any. */
+static uint32_t keepers(const struct topology *topology, uint32_t i)
+{
+        const struct topology_postgres *postgres = &topology->postgres;
+        const struct topology_region *own = topology_region_of_node(topology, postgres->nodes[i]);
+        bool alone = true;
+        uint32_t count = 0;
+        for (uint32_t k = 0; k < postgres->node_count; k++)
+                alone = alone && topology_region_of_node(topology, postgres->nodes[k]) == own;
+        for (uint32_t k = 0; k < postgres->node_count; k++)
+                count += k != i &&
+                         !listed(postgres->never, postgres->never_count, postgres->nodes[k]) &&
+                         (alone || topology_region_of_node(topology, postgres->nodes[k]) != own);
+        return count;
+}
+
+/* With rpo_hold one that has nobody to wait for would wait for ever. */
 static bool sync_fits(struct parser *parser)
 {
         const struct topology_postgres *postgres = &parser->topology->postgres;
         for (uint32_t i = 0; i < postgres->node_count; i++) {
                 uint32_t most = waited_for(parser->topology, postgres->nodes[i]);
+                bool writes = !listed(postgres->never, postgres->never_count, postgres->nodes[i]);
+                if (postgres->rpo_hold && writes && keepers(parser->topology, i) == 0)
+                        return FAIL(parser, &parser->nodes[0].token,
+                                    "take rpo_hold out, or name more nodes that may be primary",
+                                    "with rpo_hold commits of a node would wait for another "
+                                    "server, and there is none");
                 if (postgres->sync > most)
                         return FAIL(parser, &parser->nodes[0].token,
                                     "lower sync, or name nodes of more regions",

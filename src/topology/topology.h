@@ -176,6 +176,11 @@ struct topology_postgres {
                              * clocks of two machines may differ in rate by this part of it */
         uint32_t sync;      /* commits wait for so many standbys; 0: none */
         uint64_t loss_max;  /* bytes that a takeover may lose without being asked */
+        /* What no other region has of the primary's commits: where it is older, or more, people
+         * are told. 0: without limit. */
+        uint32_t rpo_ms;
+        uint64_t rpo_bytes;
+        bool rpo_hold; /* and commits wait until another region has caught up */
 };
 
 /* About 130 kB, without pointers: copy it by assignment, keep it on a heap, never on a stack. Zero

@@ -44,6 +44,8 @@ struct field_row {
         size_t max;          /* of lists */
         int64_t low, high;   /* of numbers, in their stored unit */
         int64_t absent;      /* of numbers: the value where the key is missing */
+        bool quiet; /* of numbers and switches: 0 and off are not written, so that builds which do
+                     * not know the key can read a document that does not use it */
 };
 
 enum section_kind {

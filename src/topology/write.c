@@ -7,9 +7,31 @@
 #include <stdio.h>
 
 /* Is there anything to write for a field? What is required always is. */
+static int64_t number_get(const struct field_row *row, const void *base)
+{
+        int32_t i32;
+        uint32_t u32;
+        uint64_t u64;
+        if (row->kind == FIELD_U8)
+                return *(const uint8_t *)field_of(row, base);
+        if (row->kind == FIELD_U64) {
+                memcpy(&u64, field_of(row, base), sizeof u64);
+                return (int64_t)u64;
+        }
+        if (row->kind == FIELD_I32 || row->kind == FIELD_DEGREES) {
+                memcpy(&i32, field_of(row, base), sizeof i32);
+                return i32;
+        }
+        memcpy(&u32, field_of(row, base), sizeof u32);
+        return u32;
+}
+
 static bool field_present(const struct field_row *row, const void *base)
 {
         const struct topology_name *name = base;
+        if (row->quiet)
+                return row->kind == FIELD_SWITCH ? *(const bool *)field_of(row, base)
+                                                 : number_get(row, base) != 0;
         switch (row->kind) {
         case FIELD_DEGREES:
                 return ((const struct topology_region *)base)->place_known;
@@ -45,25 +67,6 @@ static bool field_present(const struct field_row *row, const void *base)
                 return true;
         }
         return false;
-}
-
-static int64_t number_get(const struct field_row *row, const void *base)
-{
-        int32_t i32;
-        uint32_t u32;
-        uint64_t u64;
-        if (row->kind == FIELD_U8)
-                return *(const uint8_t *)field_of(row, base);
-        if (row->kind == FIELD_U64) {
-                memcpy(&u64, field_of(row, base), sizeof u64);
-                return (int64_t)u64;
-        }
-        if (row->kind == FIELD_I32 || row->kind == FIELD_DEGREES) {
-                memcpy(&i32, field_of(row, base), sizeof i32);
-                return i32;
-        }
-        memcpy(&u32, field_of(row, base), sizeof u32);
-        return u32;
 }
 
 /* Millionths as a decimal without needless zeros: -77490000 is -77.49. */

@@ -11,6 +11,8 @@
  *     40     8  held        1: commits wait
  *     48     8  begun       by the server: commits that came past the gate,
  *     56     8  ended       and those of them that are over
+ *     64     8  limited     1: commits wait until other regions have caught up, while the gate is
+ *                           open. An older extension does not look at it
  *
  * All words are little-endian 64-bit atomics of one machine. A commit counts itself in `begun`,
  * then looks; who closes or holds writes first, then waits for `ended` to come up: one of the two
@@ -38,8 +40,9 @@ struct gate {
         _Atomic uint64_t held;
         _Atomic uint64_t begun;
         _Atomic uint64_t ended;
+        _Atomic uint64_t limited;
 };
-_Static_assert(sizeof(struct gate) == 64, "as drawn above");
+_Static_assert(sizeof(struct gate) == 72, "as drawn above");
 
 static inline uint64_t gate_now_us(void)
 {

@@ -174,6 +174,7 @@ static bool look_primary(struct warden *warden, struct world_postgres *ret)
                 "SELECT s.system_identifier, substr(pg_walfile_name(l.lsn), 1, 8), l.lsn "
                 "FROM pg_control_system() s, (SELECT pg_current_wal_flush_lsn() AS lsn) l";
         uint64_t timeline = 0;
+        struct commits commits;
         const struct gate *gate = warden->gate;
         uint64_t boot = atomic_load(&gate->boot);
         uint64_t until_us = atomic_load(&gate->until_us);
@@ -187,12 +188,18 @@ static bool look_primary(struct warden *warden, struct world_postgres *ret)
                 ret->gate_epoch = atomic_load(&gate->epoch);
                 ret->gate_until_us = until_us;
         }
+        ret->limited = atomic_load(&gate->limited) != 0;
+        commits_before(warden, &commits);
         PGresult *result = ask(warden, text);
         bool good = result != NULL && value_u64(result, 0, 10, &ret->system) &&
                     value_u64(result, 1, 16, &timeline) && value_lsn(result, 2, &ret->written);
         PQclear(result);
         ret->replayed = ret->written;
-        return good && history_fill(warden, (uint32_t)timeline, ret);
+        if (!good || !history_fill(warden, (uint32_t)timeline, ret))
+                return false;
+        commits_after(warden, &commits, ret);
+        slots_look(warden, ret);
+        return true;
 }
 
 bool look_identify(struct warden *warden, PGconn *connection, uint64_t *ret_system,
@@ -276,7 +283,7 @@ static bool look_standby(struct warden *warden, struct world_postgres *ret)
                 "coalesce(r.status = 'streaming', false), "
                 "greatest(0, extract(epoch FROM clock_timestamp() - "
                 "pg_last_xact_replay_timestamp()) * 1000000)::bigint, "
-                "extract(epoch FROM pg_postmaster_start_time())::bigint "
+                "extract(epoch FROM pg_postmaster_start_time())::bigint, pg_is_wal_replay_paused() "
                 "FROM (SELECT 1) one LEFT JOIN pg_stat_get_wal_receiver() r ON r.pid IS NOT NULL";
         struct fail fail;
         uint32_t timeline = 0;
@@ -298,6 +305,7 @@ static bool look_standby(struct warden *warden, struct world_postgres *ret)
         received_take(warden, result, ret);
         if (PQgetvalue(result, 0, 3)[0] == 't')
                 ret->upstream = warden->upstream;
+        ret->paused = PQgetvalue(result, 0, 6)[0] == 't';
         ret->gap = warden->gap && ret->upstream == 0;
         whole_look(warden, ret);
         ret->lag_known = value_u64(result, 4, 10, &ret->lag_us);
@@ -435,7 +443,7 @@ static bool look_stopped(struct warden *warden, struct world_postgres *ret)
 
 bool look(struct warden *warden, struct world_postgres *ret)
 {
-        *ret = (struct world_postgres){.server = PRIMARY_ABSENT};
+        *ret = (struct world_postgres){.server = PRIMARY_ABSENT, .looked_us = gate_now_us()};
         if (!look_data(warden))
                 return true;
         if (server_pid(warden) != 0) {

@@ -77,6 +77,7 @@ static void gate_set(struct warden *warden)
                 atomic_store(&gate->opened, ours ? boot : 0);
         }
         atomic_store(&gate->epoch, warden->gate_epoch);
+        atomic_store(&gate->limited, ours && warden->gate_limited ? 1 : 0);
         atomic_store(&gate->until_us, ours ? warden->gate_until_us : 0);
 }
 
@@ -256,6 +257,7 @@ enum err warden_start(struct warden *warden)
                 warden->boot = boot;
                 warden->gate_epoch = atomic_load(&warden->gate->epoch);
                 warden->gate_until_us = atomic_load(&warden->gate->until_us);
+                warden->gate_limited = atomic_load(&warden->gate->limited) != 0;
         }
         if (uv_async_init(warden->config.loop, &warden->async, on_async) != 0) {
                 pthread_cond_destroy(&warden->wake);
@@ -319,6 +321,7 @@ static void command_give(struct warden *warden, const struct world_effect *effec
         if (action == PRIMARY_DO_FENCE) {
                 warden->boot = 0;
                 warden->gate_until_us = 0;
+                warden->gate_limited = false;
                 gate_set(warden);
         }
         atomic_store(&warden->cancel, true);
@@ -347,6 +350,7 @@ void warden_effect(struct warden *warden, const struct world_effect *effect)
         pthread_mutex_lock(&warden->lock);
         warden->gate_epoch = effect->gate.epoch;
         warden->gate_until_us = effect->gate.until_us;
+        warden->gate_limited = effect->gate.limited;
         if (warden->boot != 0)
                 gate_set(warden);
         pthread_mutex_unlock(&warden->lock);

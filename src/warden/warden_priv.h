@@ -102,6 +102,23 @@ struct remnant {
         uint64_t whole; /* 0: not looked into yet */
 };
 
+/* A look at the commits of a primary: commits.c. */
+struct commits {
+        uint64_t boot;
+        uint64_t ended;
+        uint32_t timeline;
+        uint64_t last_us; /* some were seen then */
+        uint64_t committed;
+};
+
+/* Its slots, as of the last look at them. */
+struct slots {
+        uint64_t next_us;
+        uint64_t most; /* that one may retain; 0: without limit */
+        uint8_t count;
+        struct world_postgres_slot items[WORLD_POSTGRES_SLOTS_MAX];
+};
+
 /* What is told when it begins and when it ends. */
 enum trouble {
         TROUBLE_ROOM,
@@ -153,6 +170,7 @@ struct warden {
         uint64_t boot;       /* of the server that may be opened; 0: none */
         uint64_t gate_epoch; /* as the node told last */
         uint64_t gate_until_us;
+        bool gate_limited;
         struct peers peers_told;
         uint64_t peers_version;
         struct out outs[OUTS_MAX];
@@ -176,6 +194,8 @@ struct warden {
         bool seen_any;
         struct world_postgres seen;
         struct stopped stopped;
+        struct commits commits;
+        struct slots slots;
         struct remnant remnant;
         bool log_noted;             /* that the end of the log cannot be told */
         bool follows;               /* the settings are those of the last follow */
@@ -318,6 +338,17 @@ MUST_USE bool look_identify(struct warden *warden, PGconn *connection, uint64_t 
 
 /* Looks, and tells the node. */
 void look_tell(struct warden *warden);
+
+/* ---- commits.c ---- */
+
+/* Before the primary is asked for its place in the log, */
+void commits_before(struct warden *warden, struct commits *ret);
+
+/* and after that: it is in `ret`. */
+void commits_after(struct warden *warden, struct commits *now, struct world_postgres *ret);
+
+/* What a primary's slots retain. */
+void slots_look(struct warden *warden, struct world_postgres *ret);
 
 /* ---- check.c ---- */
 

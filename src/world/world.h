@@ -102,6 +102,8 @@ struct world_position {
 
 enum {
         WORLD_POSTGRES_LINES_MAX = 16,
+        WORLD_POSTGRES_SLOTS_MAX = 16, /* that are told of: those that retain most */
+        WORLD_POSTGRES_SLOT_NAME = 64,
 };
 
 /* A timeline that a server has left: followed up to `end` (LSN), begun under a lease with the token
@@ -110,6 +112,14 @@ struct world_postgres_line {
         uint32_t timeline;
         uint64_t epoch; /* 0: none of ours */
         uint64_t end;
+};
+
+/* What a primary keeps of its log for somebody. */
+struct world_postgres_slot {
+        char name[WORLD_POSTGRES_SLOT_NAME]; /* NUL-terminated */
+        bool active;
+        bool lost;         /* it was let go of: too much would have been retained */
+        uint64_t retained; /* bytes */
 };
 
 /* This node's PostgreSQL server. What each word means is said in primary/primary.h. */
@@ -126,10 +136,17 @@ struct world_postgres {
         bool lines_cut;
         uint8_t line_count; /* newest first */
         struct world_postgres_line lines[WORLD_POSTGRES_LINES_MAX];
-        node_id upstream; /* a standby streams from that node's server now; 0: from none */
-        bool gap;         /* a standby: the log that it needs next was removed everywhere */
-        bool lag_known;   /* of a standby: how long ago its last replayed commit was made, where */
-        uint64_t lag_us;  /* it has not replayed all that it received; 0: it has */
+        node_id upstream;   /* a standby streams from that node's server now; 0: from none */
+        bool gap;           /* a standby: the log that it needs next was removed everywhere */
+        uint64_t committed; /* of an open or held one: no commit that was made here lies behind */
+        uint64_t looked_us; /* monotonic: all of this was so then, or later; 0: now */
+        bool limited;       /* of an open or held one: the gate was told so last */
+        bool paused;        /* a standby whose replay somebody has paused */
+        uint64_t slot_max; /* bytes of log that a slot may retain; 0: not known, or without limit */
+        uint8_t slot_count; /* of an open or held one */
+        struct world_postgres_slot slots[WORLD_POSTGRES_SLOTS_MAX];
+        bool lag_known;  /* of a standby: how long ago its last replayed commit was made, where */
+        uint64_t lag_us; /* it has not replayed all that it received; 0: it has */
         uint64_t gate_epoch;    /* of an open one: what the gate was told last; */
         uint64_t gate_until_us; /* 0: it is closed */
 };
@@ -316,6 +333,7 @@ struct world_effect {
                 struct {
                         uint64_t epoch;
                         uint64_t until_us; /* monotonic */
+                        bool limited;      /* new commits wait: no other region keeps up */
                 } gate;
                 struct {
                         uint64_t until_us; /* monotonic */

@@ -127,6 +127,16 @@ static void test_postgres(void **state)
         assert_int_equal(postgres->renew_ms, 500);
         assert_int_equal(postgres->first, 1);
         assert_int_equal(postgres->loss_max, 16 << 20);
+        assert_int_equal(postgres->rpo_ms, 0);
+        assert_int_equal(postgres->rpo_bytes, 0);
+        assert_false(postgres->rpo_hold);
+        must_parse(HEAD REGION(1, "1.0.0.1")
+                           REGION(2, "1.0.0.2") "postgres { nodes = [n1, n2]; rpo = 5s; rpo_bytes "
+                                                "= 4096; rpo_hold = on }",
+                   &topology);
+        assert_int_equal(postgres->rpo_ms, 5000);
+        assert_int_equal(postgres->rpo_bytes, 4096);
+        assert_true(postgres->rpo_hold);
 }
 
 static void test_postgres_diff(void **state)
@@ -355,6 +365,15 @@ static const struct {
         {HEAD "postgres { nodes = [a] }\npostgres { nodes = [a] }", 3, "postgres", "twice"},
         {HEAD "postgres { nodes = [a]; never = [a] }", 2, "postgres", "no node is left"},
         {HEAD "postgres { nodes = [a, b]; sync = 2 }", 2, "postgres", "than there are"},
+        {HEAD "postgres { nodes = [a]; rpo_hold = on }", 2, "postgres", "no limit beyond"},
+        {HEAD "postgres { nodes = [a]; rpo = 999ms }", 2, "postgres", "not known that exactly"},
+        {HEAD "postgres { nodes = [a]; rpo = 25h }", 2, "postgres, rpo", ""},
+        {HEAD REGION(1, "1.0.0.1") "postgres { nodes = [n1]; rpo = 5s; rpo_hold = on }", 3, "",
+         "wait for another server"},
+        {HEAD REGION(1, "1.0.0.1")
+                 REGION(2, "1.0.0.2") "postgres { nodes = [n1, n2]; never = [n2]; rpo = 5s;"
+                                      " rpo_hold = on }",
+         4, "", "wait for another server"},
         {HEAD "postgres { nodes = [a]; automatic = yes }", 2, "postgres, automatic", "neither on"},
         {HEAD "postgres { nodes = [a]; lease = 2s }", 2, "postgres", "two renewals"},
         {HEAD "postgres { nodes = [a]; margin = 299ms }", 2, "postgres", "margin is too small"},

@@ -129,8 +129,8 @@ class Node:
             raise AssertionError(f"{action} did not fail")
         return fail
 
-    def gate(self, epoch, ms=60000):
-        self.say(f"gate {epoch} {ms}")
+    def gate(self, epoch, ms=60000, limited=0):
+        self.say(f"gate {epoch} {ms} {limited}")
 
     def take(self, action, epoch):
         """An action that ends with an open gate."""

@@ -97,6 +97,62 @@ def test_held_writes_are_let_go(world):
     expect(first.seen["written"] >= written, True, "it goes on")
 
 
+def test_commits_that_are_limited_wait_until_they_are_let_go_or_the_gate_closes(world):
+    first = world.nodes[0]
+    first.gate(5, limited=1)
+    wait_for("the gate to be limited", lambda: first.seen["limited"])
+    for lets_go in (True, False):
+        answers = []
+
+        def write():
+            try:
+                first.ask("INSERT INTO t VALUES (904)")
+                answers.append("done")
+            except psycopg2.Error as error:
+                answers.append(error.pgcode)
+        thread = threading.Thread(target=write)
+        thread.start()
+        wait_for("the commit to wait", lambda: first.rule(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Extension'") == [(1,)])
+        expect(answers, [], "an answer to a commit that waits")
+        expect(first.ask("SELECT count(*) FROM t WHERE i = 904"), [(0 if lets_go else 1,)], "rows")
+        first.gate(5, *((60000, 0) if lets_go else (1, 1)))
+        thread.join(20)
+        expect(answers, ["done" if lets_go else "25006"], "its answer")
+        if lets_go:
+            first.gate(5, limited=1)
+            wait_for("the gate to be limited", lambda: first.seen["limited"])
+    first.take("open", 5)
+    first.ask("DELETE FROM t WHERE i = 904")
+
+
+def test_log_without_commits_moves_nothing_that_was_committed(world):
+    first = world.nodes[0]
+    first.ask("INSERT INTO t VALUES (905)")
+
+    def log_only():
+        """Ends when the last commit is long enough ago."""
+        committed = first.seen["committed"]
+        first.rule("SELECT pg_logical_emit_message(false, 'test', repeat('x', 20000))")
+        wait_for("the log to grow", lambda: first.seen["written"] > committed + 100)
+        return first.seen["committed"] == committed
+    wait_for("the log to grow by nothing that counts", log_only)
+    committed = first.seen["committed"]
+    first.ask("DELETE FROM t WHERE i = 905")
+    wait_for("it to be counted", lambda: first.seen["committed"] > committed)
+
+
+def test_slots_and_a_paused_replay_are_told(world):
+    first, second, _ = world.nodes
+    wait_for("two slots that are read", lambda: sorted(
+        slot[:2] for slot in first.seen["slots"]) == [["meridian_2", True], ["meridian_3", True]])
+    expect(first.seen["slot_max"], 1 << 30, "what one may retain")
+    second.rule("SELECT pg_wal_replay_pause()")
+    wait_for("the pause", lambda: second.seen["paused"])
+    second.rule("SELECT pg_wal_replay_resume()")
+    wait_for("its end", lambda: not second.seen["paused"])
+
+
 def test_a_standby_is_promoted_with_its_epoch_and_the_other_follows(world):
     first, second, third = world.nodes
     wait_for("the same in all", lambda: same(world.nodes))

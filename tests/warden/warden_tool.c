@@ -35,11 +35,20 @@ static void print_text(const char *text, size_t len)
 static void print_seen(const struct world_postgres *seen)
 {
         printf("{\"seen\": \"%s\", \"system\": %llu, \"timeline\": %u, \"epoch\": %llu, "
-               "\"written\": %llu, \"upstream\": %u, \"gap\": %s, \"gate\": %s, \"lines\": [",
+               "\"written\": %llu, \"upstream\": %u, \"gap\": %s, \"gate\": %s, "
+               "\"committed\": %llu, \"limited\": %s, \"paused\": %s, \"slot_max\": %llu, "
+               "\"slots\": [",
                primary_server_name((enum primary_server)seen->server),
                (unsigned long long)seen->system, seen->timeline, (unsigned long long)seen->epoch,
                (unsigned long long)seen->written, seen->upstream, seen->gap ? "true" : "false",
-               seen->gate_until_us != 0 ? "true" : "false");
+               seen->gate_until_us != 0 ? "true" : "false", (unsigned long long)seen->committed,
+               seen->limited ? "true" : "false", seen->paused ? "true" : "false",
+               (unsigned long long)seen->slot_max);
+        for (unsigned i = 0; i < seen->slot_count; i++)
+                printf("%s[\"%s\", %s, %llu]", i == 0 ? "" : ", ", seen->slots[i].name,
+                       seen->slots[i].active ? "true" : "false",
+                       (unsigned long long)seen->slots[i].retained);
+        printf("], \"lines\": [");
         for (unsigned i = 0; i < seen->line_count; i++)
                 printf("%s[%u, %llu, %llu]", i == 0 ? "" : ", ", seen->lines[i].timeline,
                        (unsigned long long)seen->lines[i].epoch,
@@ -87,13 +96,14 @@ static void command(const char *text)
 {
         char name[32];
         unsigned upstream;
-        unsigned long long epoch, ms;
+        unsigned long long epoch, ms, limited = 0;
         if (sscanf(text, "do %31s %u %llu", name, &upstream, &epoch) == 3) {
                 command_do(name, upstream, epoch);
-        } else if (sscanf(text, "gate %llu %llu", &epoch, &ms) == 2) {
+        } else if (sscanf(text, "gate %llu %llu %llu", &epoch, &ms, &limited) >= 2) {
                 struct world_effect effect = {.kind = WORLD_POSTGRES_GATE};
                 effect.gate.epoch = epoch;
                 effect.gate.until_us = uv_hrtime() / 1000 + ms * 1000;
+                effect.gate.limited = limited != 0;
                 warden_effect(warden, &effect);
         } else {
                 fprintf(stderr, "warden-tool: what is '%s'?\n", text);
