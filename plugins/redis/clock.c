@@ -4,7 +4,9 @@
  * The reservation is kept in `meridian.<origin>.clock` in the server's directory, for the AOF may
  * lose its end: u32 "MCL" and version, u64 clock, u32 CRC-32C of both, little-endian. A thread
  * writes it twice a second; the main thread waits for it only where stamps may be beyond what is
- * durable: at the begin of a life, and after a jump of a clock. No delta leaves the process before.
+ * durable: at the begin of a life, and after a jump of a clock. No delta leaves the process before:
+ * the clock is seen to at the end of each turn, when the replies leave, and before each reply that
+ * holds stamps, for a script that runs long lets replies of its own turn go.
  *
  * Where the file cannot be written, a warning says so once and the server goes on: then the clock
  * is as good as the log, and a crash that loses its end, together with a wall clock that goes back,
@@ -135,6 +137,12 @@ void clock_turn(void)
                 pthread_cond_signal(&kept.wanted);
                 pthread_mutex_unlock(&kept.lock);
         }
+}
+
+void clock_out(void)
+{
+        if (plugin.begun && !plugin.replica && !plugin.loading)
+                clock_turn();
 }
 
 void clock_begin(void)

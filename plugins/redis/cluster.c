@@ -247,6 +247,7 @@ int cluster_mark(struct redis_context *ctx, struct redis_string **argv, int argc
         if (err != ERR_NONE)
                 return redis.ReplyWithError(ctx, "DRIFT a clock is beyond the drift bound");
         log_mark(position);
+        clock_out();
         log_flush(ctx);
         if (position > plugin.shipped)
                 plugin.shipped = position;

@@ -100,6 +100,7 @@ int daemon_positions(struct redis_context *ctx, struct redis_string **argv, int 
         (void)argv;
         if (argc != 1)
                 return redis.WrongArity(ctx);
+        clock_out();
         struct keyspace_resume resume;
         bool resumes = keyspace_resume(plugin.keyspace, &resume);
         redis.ReplyWithArray(ctx, resumes ? 8 : 7);
@@ -151,12 +152,13 @@ static bool tail(struct redis_context *ctx, uint64_t after, uint64_t bytes_max, 
 {
         struct keyspace_change change = {.nothing = true};
         batch_drain();
+        clock_out();
         bool flushed = log_flush(ctx);
         uint64_t position = after;
         if (final && flushed && !plugin.replica) {
                 position = keyspace_heartbeat(plugin.keyspace, plugin_now_ms(), &change);
                 local_changed(&change);
-                clock_turn();
+                clock_out();
                 flushed = log_flush(ctx);
         }
         struct keyspace_batch batch = {.last = after};
@@ -427,6 +429,7 @@ int daemon_scan(struct redis_context *ctx, struct redis_string **argv, int argc)
         if (!argument_u64(argv[1], UINT64_MAX, &cursor) ||
             !argument_u64(argv[2], PLUGIN_BATCH_BYTES_MAX, &bytes_max))
                 return reply_bad(ctx);
+        clock_out();
         if (!log_flush(ctx))
                 return redis.ReplyWithError(ctx, "MERIDIAN clients are paused; try again");
         if (cluster_refuses(ctx))
@@ -514,6 +517,7 @@ int daemon_merge_state(struct redis_context *ctx, struct redis_string **argv, in
                 return redis.ReplyWithError(ctx, "BROKEN the parts do not follow each other");
         if (!end)
                 return redis.ReplyWithSimpleString(ctx, "OK");
+        clock_out();
         redis.ReplyWithArray(ctx, 3);
         reply_u64(ctx, result.position);
         reply_holes(ctx);

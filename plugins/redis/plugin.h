@@ -490,8 +490,11 @@ void list_native_close(void);
 /* A new life: after a load, and where this server is no replica any more. */
 void clock_begin(void);
 
-/* Before anything is given out. */
+/* Before anything is given out: at the end of each turn. */
 void clock_turn(void);
+
+/* The same before a reply that holds stamps of ours: it may leave in the middle of a long turn. */
+void clock_out(void);
 
 /* ---- daemon.c: the commands of meridiand */
 

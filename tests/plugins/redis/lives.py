@@ -4,6 +4,9 @@ import glob
 import os
 import shutil
 import struct
+import time
+
+import redis
 
 from harness import check, check_equal, same_everywhere, settle_pair
 
@@ -128,6 +131,56 @@ def clock_is_kept(place):
     check_equal(a.run("GET", "k"), b"old", "a damaged clock is not used, and no reason to stop")
 
 
+def kept_clock(region):
+    with open(region.folder + "/meridian.1.clock", "rb") as file:
+        return struct.unpack_from("<Q", file.read(), 4)[0]
+
+
+def said_in_one_turn(region, *words):
+    """The reply to `words`, said in one turn behind a slow command and a SET, before a script of
+    the same turn that does not end; and the clock that was kept by then. None: the server has read
+    the script before the rest."""
+    first, slow, asks, last = (region.connect().connection_pool.get_connection("PING")
+                               for _ in range(4))
+    for connection in (first, slow, asks, last):
+        connection.send_command("PING")
+        connection.read_response()
+    first.send_command("DEBUG", "SLEEP", "0.3")  # what is sent meanwhile is read in one turn
+    time.sleep(0.1)
+    slow.send_packed_command(slow.pack_commands([("DEBUG", "SLEEP", "0.3"), ("SET", "k", "v")]))
+    asks.send_command(*words)
+    last.send_command("EVAL", "while true do end", 0)
+    try:
+        first.read_response()
+        reply = asks.read_response()
+    except redis.exceptions.ResponseError as error:
+        check("BUSY" in str(error), f"{words[0]} said {error}")
+        reply = None
+    kept = kept_clock(region)
+    region.wait_until(lambda: region.run("SCRIPT", "KILL"), b"OK", 20)
+    region.wait_until(lambda: region.run("ECHO", "ended"), b"ended", 20)
+    for connection in (first, slow, asks, last):
+        connection.disconnect()
+    return reply, kept
+
+
+def clock_before_replies(place):
+    """What is stamped is given out only once the clock is kept, also where the reply leaves in the
+    middle of a turn that takes longer than the clock is reserved for."""
+    a = place.region(1, start=False)
+    a.arguments += ["drift-max", "200"]  # by which it is reserved for a tenth of a second
+    a.start()
+    a.admin("CONFIG", "SET", "busy-reply-threshold", "20")
+    for told, words in (
+            (lambda reply: reply[0], ("MERIDIAN.TAIL", 0, 1 << 20, 10000)),
+            (lambda reply: dict(map(tuple, reply[1]))[1], ("MERIDIAN.SCAN", 0, 1 << 20)),
+            (lambda reply: dict(map(tuple, reply[5]))[1], ("MERIDIAN.POSITIONS",))):
+        reply, kept = None, 0
+        for _ in range(10):
+            reply, kept = (reply, kept) if reply is not None else said_in_one_turn(a, *words)
+        check(reply is not None and kept >= told(reply), f"{words[0]} told {reply}, kept was {kept}")
+
+
 def older_snapshot(place):
     """An older snapshot is put back: what was deleted since, and whose tombstones are gone, stays
     deleted; what was written since comes back."""
@@ -209,4 +262,5 @@ def promoted(place):
     check_equal(b.run("GET", "k"), b"w", "the readers go on")
 
 
-ALL = [lost_tail, crash_before_the_refill, clock_is_kept, older_snapshot, relayed, promoted]
+ALL = [lost_tail, crash_before_the_refill, clock_is_kept, clock_before_replies,
+       older_snapshot, relayed, promoted]
