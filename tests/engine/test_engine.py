@@ -18,7 +18,7 @@ import threading
 import time
 
 HOST = "127.95.0.1"
-LIMIT = 10
+LIMIT = 60
 failures = []
 
 

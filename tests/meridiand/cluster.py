@@ -17,7 +17,7 @@ import urllib.error
 import urllib.request
 
 REGIONS = ["us-east", "eu-west", "ap-southeast"]
-WAIT_S = 30
+WAIT_S = 60
 count = 0
 failures = 0
 
@@ -47,7 +47,7 @@ def wait_for(ask, what, seconds=WAIT_S):
     return check(False, what, last)
 
 
-def resp(host, port, *words, seconds=8):
+def resp(host, port, *words, seconds=30):
     """One RESP command; the raw first answer, as text."""
     text = f"*{len(words)}\r\n" + "".join(f"${len(w)}\r\n{w}\r\n" for w in words)
     with socket.create_connection((host, port), timeout=seconds) as door:

@@ -39,7 +39,7 @@ def says(text, *words):
             raise AssertionError(f"'{word}' is not in: {text}")
 
 
-def alarm(node, *words, name="postgres-alarm", seconds=20):
+def alarm(node, *words, name="postgres-alarm", seconds=60):
     return wait_for(f"an alarm of {words} at n{node.number}; there are {node.notes}", lambda: any(
         note["note"] == name and all(word in note["text"] for word in words)
         for note in list(node.notes)), seconds)
@@ -218,7 +218,7 @@ def test_data_of_another_cluster_is_left_alone(world):
         name for name in names if name == "postmaster.pid"])
     third = Node(folder, 3, wait=False)
     world.nodes.append(third)
-    wait_for("a first look", lambda: third.seen, 8)
+    wait_for("a first look", lambda: third.seen)
     expect(third.seen["system"] != first.seen["system"], True, "another one")
     for action in ("rebuild", "rewind"):
         says(third.fails(action, 1), "another cluster", str(third.seen["system"]),

@@ -42,7 +42,7 @@ def expect(seen, wanted, what):
         raise AssertionError(f"{what}: wanted {wanted!r}, seen {seen!r}")
 
 
-def wait_for(what, condition, seconds=30):
+def wait_for(what, condition, seconds=60):
     end = time.monotonic() + seconds
     while True:
         try:
@@ -84,7 +84,7 @@ class Node:
 
     def plan(self):
         """(is nothing in the way, what would be made of the data)."""
-        done = subprocess.run([*self.command(), "plan"], capture_output=True, text=True, timeout=20,
+        done = subprocess.run([*self.command(), "plan"], capture_output=True, text=True, timeout=60,
                               check=False, stdin=subprocess.DEVNULL)
         return done.returncode == 0, done.stdout
 
@@ -115,7 +115,7 @@ class Node:
         self.count += 1
         return self.count
 
-    def ends(self, number, seconds=60):
+    def ends(self, number, seconds=120):
         wait_for(f"the end of action {number}", lambda: number in self.done, seconds)
         return self.done[number]
 
@@ -139,7 +139,7 @@ class Node:
         expect(self.ends(number), "", f"{action} of n{self.number}")
         self.is_now("open")
 
-    def is_now(self, what, seconds=20):
+    def is_now(self, what, seconds=60):
         wait_for(f"n{self.number} to be {what}, it is {self.seen}",
                  lambda: self.seen.get("seen") == what, seconds)
 
@@ -149,13 +149,13 @@ class Node:
 
     def ask(self, text, user="app"):
         connection = psycopg2.connect(host=f"127.9.0.{self.number}", port=5434, user=user,
-                                      password=user, dbname=user, connect_timeout=5)
+                                      password=user, dbname=user, connect_timeout=60)
         return run_and_close(connection, text)
 
     def rule(self, text):
         """By the superuser, on the server's own socket."""
         connection = psycopg2.connect(host=f"{self.home}/socket", port=5434, user="postgres",
-                                      dbname="postgres", connect_timeout=5)
+                                      dbname="postgres", connect_timeout=60)
         return run_and_close(connection, text)
 
     def refuses(self, text="INSERT INTO t VALUES (0)"):

@@ -258,8 +258,8 @@ def test_a_fence_takes_the_place_of_what_is_under_way(world):
         time.sleep(0.3)
         begin = time.monotonic()
         fence = second.begin("fence")
-        second.ends(fence, 20)
-        expect(time.monotonic() - begin < 10, True, "soon")
+        second.ends(fence)
+        expect(time.monotonic() - begin < 60, True, "soon")
     finally:
         os.kill(third.postmaster(), signal.SIGCONT)
     expect(second.done.get(number, "") != "", True, "the other failed")

@@ -91,14 +91,14 @@ class Server:
 
     def connect(self, user="app", password=None, options="", autocommit=True, database=None):
         connection = psycopg2.connect(
-            host="127.0.0.1", port=self.port, user=user, options=options, connect_timeout=5,
+            host="127.0.0.1", port=self.port, user=user, options=options, connect_timeout=60,
             dbname=database or ("app" if user != "postgres" else "postgres"),
             password=password or user)
         connection.autocommit = autocommit
         return connection
 
 
-def wait_for(condition, what, seconds=30):
+def wait_for(condition, what, seconds=60):
     end = time.monotonic() + seconds
     while True:
         try:
@@ -430,7 +430,7 @@ def tokens_and_waits(pair):
         expect(run(other, "SELECT 1")[0], "57014")
     finally:
         run(pause, "SELECT pg_wal_replay_resume()")
-    run(other, "SET meridian.read_timeout = '10s'")
+    run(other, "SET meridian.read_timeout = '60s'")
     expect(run(other, "SELECT count(*) FROM t WHERE id = 100002")[1], [(1,)])
     for each in (connection, other, pause):
         each.close()
@@ -443,10 +443,19 @@ def cancel_and_timeout(pair):
     expect(run(connection, "WITH x AS (INSERT INTO t (id) VALUES (200) RETURNING id) "
                "SELECT pg_sleep(20) FROM x")[0], "57014")
     run(connection, "SET statement_timeout = 0")
-    timer = threading.Timer(0.3, connection.cancel)
-    timer.start()
-    expect(run(connection, "WITH x AS (INSERT INTO t (id) VALUES (200) RETURNING id) "
-               "SELECT pg_sleep(20) FROM x")[0], "57014")
+    ended = threading.Event()
+
+    def cancel():  # one that comes before the statement has no effect
+        while not ended.wait(0.3):
+            connection.cancel()
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    try:
+        expect(run(connection, "WITH x AS (INSERT INTO t (id) VALUES (200) RETURNING id) "
+                   "SELECT pg_sleep(100) FROM x")[0], "57014")
+    finally:
+        ended.set()
+        thread.join()
     expect(run(connection, "SELECT count(*) FROM t WHERE id = 200")[1], [(0,)])
     connection.close()
 

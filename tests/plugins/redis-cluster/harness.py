@@ -16,7 +16,7 @@ BUILD = os.environ.get("MERIDIAN_BUILD", os.path.join(ROOT, "build"))
 MODULE = os.environ.get("MERIDIAN_MODULE", os.path.join(BUILD, "plugins/redis/meridian.so"))
 TOOL = os.path.join(BUILD, "tests/engine/engine-tool")
 ADDRESS = "127.93.0.1"
-LIMIT = 25
+LIMIT = 60
 
 
 class Failed(Exception):

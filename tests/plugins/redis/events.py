@@ -16,7 +16,7 @@ class Ear:
         for _ in channels:
             self.connection.read_response()
 
-    def hear(self, count, seconds=5):
+    def hear(self, count, seconds=60):
         """That many messages, and no more that are there already."""
         found = []
         until = time.monotonic() + seconds

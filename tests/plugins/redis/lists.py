@@ -93,7 +93,7 @@ def list_blocked(place):
 
         thread = threading.Thread(target=wait)
         thread.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while b"blocked_clients:1" not in b.run("INFO", "clients"):
             check(time.monotonic() < deadline, f"{words} does not wait")
             time.sleep(0.01)
@@ -165,7 +165,7 @@ def list_big(place):
         region.start()
         check_equal(region.run("MERIDIAN.DIGEST"), digest, f"region {region.origin} after a restart")
         check_equal(region.info()["stamped_anew"], "0", "keys stamped anew")
-    check(time.monotonic() - began < 60, f"it took {time.monotonic() - began:.1f} s")
+    check(time.monotonic() - began < 600, f"it took {time.monotonic() - began:.1f} s")
 
 
 def transfer(source, target):

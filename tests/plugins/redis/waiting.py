@@ -22,7 +22,7 @@ class Asked:
             self.reply = "error: " + str(error)
         self.took = time.monotonic() - self.began
 
-    def answer(self, seconds=10):
+    def answer(self, seconds=60):
         self.thread.join(seconds)
         check(not self.thread.is_alive(), "no answer came")
         self.client.close()
