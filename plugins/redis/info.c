@@ -39,6 +39,7 @@ void info_write(struct redis_info *info, int crash)
                 {"drift_refused", stats.refused},
                 {"commands_refused", plugin.refused},
                 {"stamped_anew", plugin.stamped_anew},
+                {"evicted_keys", plugin.evicted},
         };
         redis.InfoAddSection(info, "");
         for (size_t i = 0; i < COUNT_OF(rows); i++)

@@ -69,6 +69,7 @@ struct plugin {
         uint64_t shipped;       /* no delta beyond this clock has left the process */
         uint64_t feed_bytes;    /* limit of the change feed; 0: there is none */
         uint64_t refused;       /* commands refused by the filter */
+        uint64_t evicted;       /* keys, since the start: other regions have them still */
         uint64_t stamped_anew;  /* keys that had lost their LOG */
         uint64_t collect_ms;
         uint64_t now_ms;

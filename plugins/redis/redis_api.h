@@ -216,6 +216,7 @@ struct redis_type_methods {
         X(int, InfoBeginDictField, (struct redis_info *, const char *))                            \
         X(int, InfoEndDictField, (struct redis_info *))                                            \
         X(int, GetContextFlags, (struct redis_context *))                                          \
+        X(float, GetUsedMemoryRatio, (void))                                                       \
         X(void, Log, (struct redis_context *, const char *, const char *, ...))                    \
         X(void, GetRandomBytes, (unsigned char *, size_t))                                         \
         X(unsigned long long, GetClientId, (struct redis_context *))                               \

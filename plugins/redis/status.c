@@ -122,7 +122,22 @@ static void peer_json(struct buffer *to, unsigned region, uint64_t now_ms)
         buffer_format(to, "}");
 }
 
-static void status_json(struct buffer *to)
+/* What becomes of keys where memory is full, as the server's configuration names it. */
+static void policy_json(struct redis_context *ctx, struct buffer *to)
+{
+        struct redis_reply *reply = redis.Call(ctx, "CONFIG", "cc", "GET", "maxmemory-policy");
+        size_t len = 0;
+        const char *text = NULL;
+        if (reply != NULL && redis.CallReplyType(reply) == REDIS_REPLY_ARRAY &&
+            redis.CallReplyLength(reply) == 2)
+                text = redis.CallReplyStringPtr(redis.CallReplyArrayElement(reply, 1), &len);
+        buffer_format(to, "\"maxmemory_policy\":\"%.*s\",", text == NULL ? 0 : (int)len,
+                      text == NULL ? "" : text);
+        if (reply != NULL)
+                redis.FreeCallReply(reply);
+}
+
+static void status_json(struct redis_context *ctx, struct buffer *to)
 {
         struct keyspace_stats stats = keyspace_stats(plugin.keyspace);
         uint64_t now_ms = plugin_now_ms();
@@ -146,10 +161,13 @@ static void status_json(struct buffer *to)
                 {"drift_max_ms", plugin.config.drift_max_ms},
                 {"conflicts", conflict_total()},
                 {"conflicts_since_ms", conflict_since_ms()},
+                {"evicted", plugin.evicted},
+                {"memory_permille", (uint64_t)(1000 * (double)redis.GetUsedMemoryRatio())},
         };
         buffer_format(to, "{");
         for (size_t i = 0; i < COUNT_OF(rows); i++)
                 buffer_format(to, "\"%s\":%llu,", rows[i].name, (unsigned long long)rows[i].value);
+        policy_json(ctx, to);
         buffer_format(to, "\"peers\":[");
         const char *between = "";
         for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++) {
@@ -171,7 +189,7 @@ int status_command(struct redis_context *ctx, struct redis_string **argv, int ar
         batch_drain();
         struct buffer text;
         buffer_init(&text, &plugin.heap);
-        status_json(&text);
+        status_json(ctx, &text);
         plugin_must(text.err, "a status");
         redis.ReplyWithStringBuffer(ctx, (const char *)text.ptr, text.len);
         buffer_fini(&text);

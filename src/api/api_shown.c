@@ -97,6 +97,10 @@ static const struct metric of_servers[] = {
          "Changes of others merged in a second, by the last ten.", 1},
         {"holes", "meridian_redis_holes", "gauge",
          "Ranges of streams that are claimed and not there.", 1},
+        {"evicted", "meridian_redis_evicted_total", "counter",
+         "Keys that maxmemory took here, and other regions still have.", 1},
+        {"memory_permille", "meridian_redis_memory_ratio", "gauge",
+         "Memory in use, of maxmemory; 0: there is no limit.", 0.001},
         {"drift_refused", "meridian_redis_drift_refused_total", "counter",
          "Batches refused for a clock beyond the bound.", 1},
 };

@@ -1,7 +1,7 @@
-/* The conflicts that the region's servers tell of (MERIDIAN.CONFLICTS, as JSON): each of them is asked
- * twice a second, from the last one that it was heard of, so that none is told twice; what comes
- * faster than CONFLICTS_COUNT each time is heard a little later. Ids rise by one in a life of the
- * server, and by far more from life to life: so what it had to forget before it was asked is
+/* The conflicts that the region's servers tell of (MERIDIAN.CONFLICTS, as JSON): each of them is
+ * asked twice a second, from the last one that it was heard of, so that none is told twice; what
+ * comes faster than CONFLICTS_COUNT each time is heard a little later. Ids rise by one in a life of
+ * the server, and by far more from life to life: so what it had to forget before it was asked is
  * counted, and what was lost with a life is not known. A server that refuses is asked again. */
 #include "engine/cluster_priv.h"
 

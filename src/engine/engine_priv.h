@@ -45,6 +45,7 @@ struct connection {
         bool wanted;
         bool bare;              /* no password is told */
         bool shown_asked;       /* a MERIDIAN.STATUS is under way */
+        bool memory_full;       /* a merge was refused for maxmemory, and none was taken since */
         bool conflicts_asked;   /* a MERIDIAN.CONFLICTS is */
         uint64_t conflict_last; /* id of the last one that was heard, of a control connection */
         bool ready;             /* connected and authenticated */
@@ -166,6 +167,9 @@ void policies_tell(struct engine *engine);
 
 /* conflicts.c: to be called with each tick of the watch. */
 void conflicts_ask(struct engine *engine);
+
+/* memory.c: what a server has answered to a merge. */
+void memory_heard(struct connection *connection, const redisReply *reply);
 
 /* shown.c: to be called with each tick of the watch. */
 void shown_ask(struct engine *engine);

@@ -281,6 +281,7 @@ static void merge_answered(struct call *call, const redisReply *reply)
         if (reply == NULL)
                 return; /* WORLD_REDIS_DOWN says it */
         struct positions positions;
+        memory_heard(call->connection, reply);
         (void)reply_merge(reply, &event, &positions);
         event.merged.origin = call->origin;
         engine_emit(engine, &event);

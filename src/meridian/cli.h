@@ -56,6 +56,7 @@ const char *cli_user(void);
 
 /* The PostgreSQL part of a status; nothing where there is no cluster. */
 void cli_print_postgres(json_t *postgres);
+void cli_print_redis(json_t *regions); /* with "servers" in them, as far as nodes have told */
 
 /* The document in force and its epoch, as GET /topology answers; NULL: said on stderr. */
 json_t *cli_topology_get(const struct cli *cli);

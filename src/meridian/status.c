@@ -10,7 +10,6 @@
 #define NAME_WIDTH   24
 #define STATE_WIDTH  14
 #define CELL_WIDTH   14
-#define BEHIND_WIDTH 26
 #define EVENTS_SHOWN 6
 
 static const struct {
@@ -134,99 +133,6 @@ static void print_matrix(json_t *regions, const char *title, const char *key, co
         }
 }
 
-/* Of one region's servers together: what another has not acknowledged. */
-struct behind {
-        bool known;
-        bool state; /* it has to be sent the state of at least one of them */
-        double deltas, bytes, ms, ahead_ms;
-};
-
-static double number_of(json_t *object, const char *key)
-{
-        return json_number_value(json_object_get(object, key));
-}
-
-static struct behind behind_of(json_t *region, const char *other)
-{
-        struct behind sum = {0};
-        size_t i = 0;
-        size_t k = 0;
-        json_t *server = NULL;
-        json_t *peer = NULL;
-        json_array_foreach(json_object_get(json_object_get(region, "redis"), "servers"), i, server)
-        {
-                json_array_foreach(json_object_get(server, "peers"), k, peer)
-                {
-                        double ms = number_of(peer, "behind_ms");
-                        double ahead_ms = number_of(peer, "clock_ahead_ms");
-                        if (strcmp(text_of(peer, "region_name", ""), other) != 0)
-                                continue;
-                        sum.known = true;
-                        sum.state = sum.state || json_is_true(json_object_get(peer, "needs_state"));
-                        sum.deltas += number_of(peer, "behind_deltas");
-                        sum.bytes += number_of(peer, "behind_bytes");
-                        sum.ms = ms > sum.ms ? ms : sum.ms;
-                        sum.ahead_ms = ahead_ms > sum.ahead_ms ? ahead_ms : sum.ahead_ms;
-                }
-        }
-        return sum;
-}
-
-static void bytes_text(double bytes, char *text, size_t size)
-{
-        static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
-        size_t unit = 0;
-        for (; bytes >= 1000 && unit + 1 < COUNT_OF(units); unit++)
-                bytes /= 1000;
-        snprintf(text, size, unit == 0 ? "%.0f %s" : "%.1f %s", bytes, units[unit]);
-}
-
-static void print_behind(json_t *row, json_t *column)
-{
-        char bytes[24];
-        char cell[64];
-        struct behind behind = behind_of(row, text_of(column, "name", ""));
-        bytes_text(behind.bytes, bytes, sizeof bytes);
-        if (row == column || !behind.known)
-                snprintf(cell, sizeof cell, "%s", row == column ? "-" : "?");
-        else if (behind.state)
-                snprintf(cell, sizeof cell, "needs the state");
-        else if (behind.deltas > 0)
-                snprintf(cell, sizeof cell, "%.0f, %s, %.1f s", behind.deltas, bytes,
-                         behind.ms / 1000);
-        else
-                snprintf(cell, sizeof cell, "0");
-        term_cell(behind.known && behind.deltas > 0 ? TERM_PLAIN : TERM_DIM, cell, BEHIND_WIDTH);
-}
-
-/* Each region's own node knows what the others have not acknowledged of its changes. */
-static void print_backlogs(json_t *regions)
-{
-        size_t row_index = 0;
-        size_t column_index = 0;
-        json_t *row = NULL;
-        json_t *column = NULL;
-        printf("\n  ");
-        term_cell(TERM_DIM, "Redis: not acknowledged", NAME_WIDTH + 2);
-        json_array_foreach(regions, column_index, column)
-        {
-                char title[96];
-                snprintf(title, sizeof title, "by %s", text_of(column, "name", "?"));
-                term_cell(TERM_DIM, title, BEHIND_WIDTH);
-        }
-        putchar('\n');
-        json_array_foreach(regions, row_index, row)
-        {
-                printf("  ");
-                term_cell(TERM_PLAIN, text_of(row, "name", "?"), NAME_WIDTH + 2);
-                json_array_foreach(regions, column_index, column)
-                {
-                        print_behind(row, column);
-                }
-                putchar('\n');
-        }
-}
-
 /* Only a region's own node knows its servers, and how far it is with another's state. */
 static void own_join(json_t *told, json_t *regions)
 {
@@ -258,23 +164,6 @@ static void servers_join(const struct cli *cli, const struct cli_node *asked, js
                 json_t *told = cli_json(&answer);
                 own_join(told, regions);
                 json_decref(told);
-        }
-}
-
-static void print_transfers(json_t *regions)
-{
-        size_t i = 0;
-        json_t *region = NULL;
-        json_array_foreach(regions, i, region)
-        {
-                const char *origin = NULL;
-                json_t *done = NULL;
-                json_object_foreach(json_object_get(json_object_get(region, "redis"), "transfers"),
-                                    origin, done)
-                {
-                        printf("  %s takes the whole state of %s: %.1f %%\n",
-                               text_of(region, "name", "?"), origin, json_number_value(done));
-                }
         }
 }
 
@@ -362,8 +251,7 @@ static void print_status(const struct cli *cli, json_t *status, const struct cli
         print_matrix(regions, "round trip, ms", "rtt_ms", NULL);
         print_matrix(regions, "Redis: behind origin, ms", "redis", "lag_ms");
         servers_join(cli, node, regions);
-        print_backlogs(regions);
-        print_transfers(regions);
+        cli_print_redis(regions);
         cli_print_postgres(json_object_get(status, "postgres"));
         print_events(node);
 }

@@ -177,6 +177,9 @@ def run(nodes, shards, far, meridian):
         own = [r for r in nodes[0].status()["regions"] if r["self"]][0]["redis"]["servers"]
         return [[peer["region_name"] for peer in server["peers"]] for server in own]
     wait_for(lambda: told() == [REGIONS[1:]] * 3, "the status tells of each server")
+    seen = subprocess.run([meridian, "status", "--node", f"{nodes[0].host}:7400"], text=True,
+                          stdout=subprocess.PIPE, check=False, timeout=60).stdout
+    check("Redis: keeps" in seen and "tombstones" in seen, "and people see what it keeps", seen)
     for at in range(200):
         world.hset(f"hash:{at % 20}", str(at), at)
         far.client.sadd(f"set:{at % 20}", at)

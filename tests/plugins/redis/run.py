@@ -25,6 +25,7 @@ import flushed
 import groups
 import hyperloglog
 import libraries
+import limits
 import lists
 import lives
 import policies
@@ -37,7 +38,7 @@ import zsets
 from harness import MODULE, Failed
 from tally import Tally
 
-THEMES = (groups, replaced, access, commands, counters, lives, policies, flushed, hyperloglog,
+THEMES = (groups, replaced, access, commands, counters, lives, limits, policies, flushed, hyperloglog,
           libraries, lists, streams, waiting, status, digests, events, feed, zsets, transfers)
 
 
