@@ -19,6 +19,7 @@ enum {
 static const enum crdt_type types[] = {
         [PACK_COUNTER] = CRDT_STRING, [PACK_HASH] = CRDT_HASH, [PACK_SET] = CRDT_SET,
         [PACK_LIST] = CRDT_LIST,      [PACK_ZSET] = CRDT_ZSET, [PACK_BRIEF] = CRDT_STRING,
+        [PACK_STRING] = CRDT_STRING,
 };
 
 size_t pack_size(size_t len)
@@ -285,6 +286,8 @@ static void body_make(struct writer *writer, const struct crdt *crdt, enum pack_
         case PACK_ZSET:
                 zset_make(writer, crdt->zset);
                 break;
+        case PACK_STRING:
+                break;
         case PACK_BRIEF:
                 UNREACHABLE("brief_make makes it");
         }
@@ -316,6 +319,13 @@ static bool is_brief(const struct crdt *crdt, struct stamp last)
                brief_fits((int64_t)part->total.whole);
 }
 
+/* Nothing has been added to the last SET. */
+static bool is_string(const struct crdt *crdt, struct stamp last)
+{
+        return crdt->counter.count_count == 0 && crdt->counter.base_kind == CRDT_BASE_NATIVE &&
+               stamp_compare(crdt->base, last) == 0;
+}
+
 struct crdt_pack *crdt_pack_make(const struct table_env *env, const struct crdt *crdt,
                                  struct stamp *ret_last)
 {
@@ -328,6 +338,8 @@ struct crdt_pack *crdt_pack_make(const struct table_env *env, const struct crdt 
             crdt_type(crdt) != types[type])
                 return NULL;
         struct stamp last = crdt->last[types[type]];
+        if (type == PACK_COUNTER && is_string(crdt, last))
+                type = PACK_STRING;
         if (type == PACK_COUNTER && is_brief(crdt, last)) {
                 *ret_last = last;
                 return brief_new(env, crdt->ttl, (int64_t)crdt->counter.counts->total.whole);
@@ -375,6 +387,17 @@ struct crdt_pack *crdt_pack_new(const struct table_env *env, enum crdt_type type
         while (types[i] != type)
                 i++;
         return pack_new(env, (enum pack_type)i, 0, stamp);
+}
+
+struct crdt_pack *crdt_pack_string_new(const struct table_env *env, struct stamp ttl,
+                                       uint64_t expire_at_ms)
+{
+        struct crdt_pack *pack = pack_new(env, PACK_STRING, expire_at_ms != 0 ? 8 : 0, ttl);
+        if (pack == NULL || expire_at_ms == 0)
+                return pack;
+        pack->flags |= PACK_EXPIRES;
+        u64_write(pack->bytes, expire_at_ms);
+        return pack;
 }
 
 /* Up to the increment everything is cut: others may remember what has been forgotten here. */
@@ -520,6 +543,9 @@ static bool body_open(const struct table_env *env, const struct crdt_pack *pack,
                 return zset_open(env, pack, crdt);
         case PACK_BRIEF:
                 return brief_open(env, pack, last, crdt);
+        case PACK_STRING:
+                crdt->base = last;
+                return true;
         }
         UNREACHABLE("every type is above");
 }
@@ -545,6 +571,11 @@ bool crdt_pack_open(const struct table_env *env, const struct crdt_pack *pack, s
 enum crdt_type crdt_pack_kind(const struct crdt_pack *pack)
 {
         return types[pack_type(pack)];
+}
+
+bool crdt_pack_is_string(const struct crdt_pack *pack)
+{
+        return pack_type(pack) == PACK_STRING;
 }
 
 enum crdt_type crdt_pack_type(const struct crdt_pack *pack)

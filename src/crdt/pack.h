@@ -1,5 +1,5 @@
-/* pack.h - what is remembered of a small key, in one block: a counter, or a hash, set, list or
- * sorted set of few elements. Most keys are such. A pack says the same as the `struct crdt` that it
+/* pack.h - what is remembered of a small key, in one block: a counter, a string whose expiry was
+ * told after it, or a hash, set, list or sorted set of few elements. Most keys are such. A pack says the same as the `struct crdt` that it
  * is made of, which it becomes again for every change but the plainest; those are made in place.
  *
  * A pack has content of one type, or has had it, and nothing is remembered of any other. The
@@ -29,6 +29,9 @@ struct crdt_pack *crdt_pack_make(const struct table_env *env, const struct crdt 
  * increment of its origin, which is told as *ret. NULL: no memory. */
 struct crdt_pack *crdt_pack_new(const struct table_env *env, enum crdt_type type,
                                 struct stamp stamp);
+/* A string that was set before, whose expiry (0: none) was told at `ttl`. NULL: no memory. */
+struct crdt_pack *crdt_pack_string_new(const struct table_env *env, struct stamp ttl,
+                                       uint64_t expire_at_ms);
 struct crdt_pack *crdt_pack_count_new(const struct table_env *env, struct stamp stamp,
                                       int64_t amount, struct crdt_count *ret);
 
@@ -38,7 +41,10 @@ MUST_USE bool crdt_pack_open(const struct table_env *env, const struct crdt_pack
 
 void crdt_pack_free(const struct table_env *env, struct crdt_pack *pack);
 
-/* STRING: a counter; else HASH, SET, LIST or ZSET; and what is visible: that, or NONE. */
+/* One that a SET wrote, and nothing else that outlives the next SET or DEL. */
+bool crdt_pack_is_string(const struct crdt_pack *pack);
+
+/* STRING: a counter or that; else HASH, SET, LIST or ZSET; and what is visible: that, or NONE. */
 enum crdt_type crdt_pack_kind(const struct crdt_pack *pack);
 enum crdt_type crdt_pack_type(const struct crdt_pack *pack);
 

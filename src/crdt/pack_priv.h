@@ -34,7 +34,8 @@ enum pack_type {
         PACK_SET,
         PACK_LIST,
         PACK_ZSET,
-        PACK_BRIEF, /* a counter that has had no more than increments of one origin: see below */
+        PACK_BRIEF,  /* a counter that has had no more than increments of one origin: see below */
+        PACK_STRING, /* a SET, and an expiry that was told later: no body */
 };
 
 enum {
@@ -145,7 +146,7 @@ static inline struct stamp pack_killed(const struct crdt_pack *pack)
 static inline bool pack_empty(const struct crdt_pack *pack)
 {
         enum pack_type type = pack_type(pack);
-        if (type == PACK_BRIEF)
+        if (type == PACK_BRIEF || type == PACK_STRING)
                 return false;
         return (type == PACK_HASH ? pack->live : pack->count) == 0;
 }

@@ -174,7 +174,7 @@ static void count_add(struct entry *entry, struct crdt_count *count, struct stam
 }
 
 /* What an increment was added to, where the store holds the outcome of the later ones too. A later
- * SET makes it of no more interest. */
+ * SET or DEL makes it of no more interest. */
 static int64_t value_before(const struct keyspace_op *ops, size_t at, size_t count,
                             const struct keyspace_teller *teller)
 {
@@ -183,6 +183,8 @@ static int64_t value_before(const struct keyspace_op *ops, size_t at, size_t cou
         for (size_t i = at; i < count; i++) {
                 if (ops[i].hash != op->hash || ops[i].name.db != op->name.db ||
                     !bytes_equal(ops[i].name.key, op->name.key))
+                        continue;
+                if (ops[i].op == CRDT_OP_EXPIRE)
                         continue;
                 if (ops[i].op != CRDT_OP_COUNT)
                         return 0;
@@ -216,15 +218,37 @@ static bool short_count(struct keyspace *keyspace, struct stamp stamp, struct en
 static bool short_set(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                       const struct keyspace_op *op, const struct keyspace_teller *teller)
 {
-        if (!entry_short(entry))
+        uint64_t expire_at_ms = (uint64_t)op->amount;
+        if (!entry_shorten(keyspace, entry))
                 return false;
         if (entry->node.kind == ENTRY_STRING && entry->hlc != 0) {
                 entry->hlc = stamp.hlc;
                 entry->origin = stamp.origin;
-                entry->more = 0;
+                entry->more = expire_at_ms;
         } else {
-                entry_set(keyspace, entry, stamp, 0);
+                entry_set(keyspace, entry, stamp, expire_at_ms);
         }
+        publish(keyspace, stamp, op, expire_at_ms != 0 ? CRDT_FLAG_EXPIRY : 0, teller);
+        return true;
+}
+
+/* Of one that observed flags have nothing to tell of. */
+static bool short_delete(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                         const struct keyspace_op *op, const struct keyspace_teller *teller)
+{
+        if (!entry_shorten(keyspace, entry) || entry_type(entry) == CRDT_NONE)
+                return false;
+        entry_kill(keyspace, entry, stamp);
+        publish(keyspace, stamp, op, 0, teller);
+        return true;
+}
+
+static bool short_expire(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                         const struct keyspace_op *op, const struct keyspace_teller *teller)
+{
+        if (entry_type(entry) == CRDT_NONE ||
+            !entry_expire(keyspace, entry, stamp, (uint64_t)op->amount))
+                return false;
         publish(keyspace, stamp, op, 0, teller);
         return true;
 }
@@ -332,6 +356,10 @@ static bool run_short(struct keyspace *keyspace, struct stamp stamp, struct entr
                 return short_count(keyspace, stamp, entry, op, teller);
         case CRDT_OP_SET:
                 return short_set(keyspace, stamp, entry, op, teller);
+        case CRDT_OP_DEL:
+                return short_delete(keyspace, stamp, entry, op, teller);
+        case CRDT_OP_EXPIRE:
+                return short_expire(keyspace, stamp, entry, op, teller);
         case CRDT_OP_LIST_REMOVE:
         case CRDT_OP_SREM:
                 return false;
@@ -348,7 +376,15 @@ static enum err run_long(struct keyspace *keyspace, struct stamp stamp, struct e
         case CRDT_OP_COUNT:
                 return run_count(keyspace, stamp, entry, ops, at, count, teller, ret);
         case CRDT_OP_SET:
-                return value_publish(keyspace, stamp, entry, CRDT_OP_SET, op->body, 0, ret);
+                return value_publish(keyspace, stamp, entry, CRDT_OP_SET, op->body,
+                                     (uint64_t)op->amount, ret);
+        case CRDT_OP_DEL:
+                return entry_holds(entry) ? delete_publish(keyspace, stamp, entry, ret)
+                                          : change_nothing(ret);
+        case CRDT_OP_EXPIRE:
+                return entry_holds(entry)
+                               ? expire_publish(keyspace, stamp, entry, (uint64_t)op->amount, ret)
+                               : change_nothing(ret);
         case CRDT_OP_ZADD:
                 return run_score(keyspace, stamp, entry, op, teller, ret);
         case CRDT_OP_LIST_INSERT:
@@ -375,6 +411,18 @@ static enum err run_one(struct keyspace *keyspace, struct entry *entry, struct k
         return err;
 }
 
+/* It changes what is known alone. */
+static bool op_takes(enum crdt_op op)
+{
+        return op == CRDT_OP_DEL || op == CRDT_OP_EXPIRE;
+}
+
+static bool run_knows(const struct keyspace *keyspace, const struct keyspace_op *op)
+{
+        return table_look_hashed(&keyspace->table, op->hash, (uint16_t)op->name.db, op->name.key) !=
+               NULL;
+}
+
 enum err keyspace_run(struct keyspace *keyspace, struct keyspace_op *ops, size_t count,
                       const struct keyspace_teller *teller)
 {
@@ -389,6 +437,8 @@ enum err keyspace_run(struct keyspace *keyspace, struct keyspace_op *ops, size_t
                 if (!name_fits(ops[i].name) || ops[i].delta_len > CRDT_NAME_LEN_MAX)
                         return ERR_LIMIT;
                 struct entry *entry = entries[i];
+                if (entry == NULL && op_takes(ops[i].op) && !run_knows(keyspace, &ops[i]))
+                        continue;
                 if (entry == NULL)
                         entry = entry_get_hashed(keyspace, ops[i].name, ops[i].hash);
                 if (entry == NULL)

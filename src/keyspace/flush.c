@@ -249,7 +249,7 @@ static bool entry_judged(const struct keyspace *keyspace, const struct entry *en
         if (entry->node.kind != ENTRY_PACK)
                 return crdt_flush_judges(entry_open(keyspace, entry, &room));
         enum crdt_type type = crdt_pack_kind(entry->pack);
-        return type == CRDT_HASH || type == CRDT_SET;
+        return type == CRDT_HASH || type == CRDT_SET || crdt_pack_is_string(entry->pack);
 }
 
 /* Deletes one by one what is there; with `judged` left to the flush, what stamps alone can tell. */

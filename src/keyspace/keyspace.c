@@ -248,8 +248,10 @@ void entry_pack(struct keyspace *keyspace, struct entry *entry)
         struct crdt *crdt = entry->crdt;
         bool alive = stamp_before(crdt->killed, crdt->base);
         struct stamp stamp = alive ? crdt->base : crdt->killed;
-        if (!stamp_equal(crdt->ttl, stamp) || (!alive && crdt->expire_at_ms != 0))
+        if (!stamp_equal(crdt->ttl, stamp) || (!alive && crdt->expire_at_ms != 0)) {
+                entry_pack_elements(keyspace, entry);
                 return;
+        }
         entry->node.kind = alive ? ENTRY_STRING : ENTRY_DEAD;
         entry->hlc = stamp.hlc;
         entry->origin = stamp.origin;

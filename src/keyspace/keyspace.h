@@ -338,13 +338,15 @@ enum {
 struct keyspace_op {
         uint64_t hlc; /* from keyspace_stamps; each larger than the one before */
         struct crdt_name name;
-        enum crdt_op op; /* SET without expiry, COUNT, HSET, HDEL, SADD, ZADD, LIST_INSERT at an
+        enum crdt_op op; /* SET, DEL, EXPIRE, COUNT, HSET, HDEL, SADD, ZADD, LIST_INSERT at an
                           * end; SREM, whose body leaves out the dots; LIST_REMOVE: of one element
                           * at an end, where there is any */
-        int64_t amount;  /* COUNT; LIST_REMOVE: 1 the head, 0 the tail */
+        int64_t amount;  /* COUNT; LIST_REMOVE: 1 the head, 0 the tail; SET, EXPIRE: the expiry in
+                          * Unix milliseconds, 0 none */
 
         /* Not of LIST_REMOVE: the delta as crdt/crdt.h has it, without flags, in memory of the
-         * caller. The clock and the operation are filled in. `body` is its part after the key. Of
+         * caller. The clock and the operation are filled in. `body` is its part after the key; of
+         * SET, the value alone. DEL: what it observed is left out. Of
          * COUNT, that part is filled in: there are KEYSPACE_OP_COUNT bytes behind `delta_len`; or
          * `delta` is NULL, at the cost of the long way. */
         uint8_t *delta;

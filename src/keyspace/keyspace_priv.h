@@ -165,6 +165,20 @@ static inline bool entry_short(const struct entry *entry)
         return entry->node.kind == ENTRY_STRING || entry->node.kind == ENTRY_DEAD;
 }
 
+/* Makes it that where nothing else matters to a SET or DEL. */
+static inline bool entry_shorten(struct keyspace *keyspace, struct entry *entry)
+{
+        if (entry_short(entry))
+                return true;
+        if (entry->node.kind != ENTRY_PACK || !crdt_pack_is_string(entry->pack))
+                return false;
+        crdt_pack_free(&keyspace->env, entry->pack);
+        entry->node.kind = ENTRY_STRING;
+        entry->more = 0;
+        entry->more_origin = 0;
+        return true;
+}
+
 /* A stamp of a write to what is packed. */
 static inline void entry_raise(struct entry *entry, struct stamp stamp)
 {
@@ -273,6 +287,18 @@ enum err change_nothing(struct keyspace_change *ret);
 void change_publish(struct keyspace *keyspace, struct stamp stamp, struct keyspace_change *ret);
 enum err entry_delete(struct keyspace *keyspace, uint64_t wall_ms, struct entry *entry,
                       struct keyspace_change *ret);
+/* Their stamp is issued already. */
+enum err delete_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                        struct keyspace_change *ret);
+enum err expire_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                        uint64_t expire_at_ms, struct keyspace_change *ret);
+
+/* True where there is something that a delete or an expiry changes; NULL: no. */
+bool entry_holds(const struct entry *entry);
+/* A delete and an expiry of what is short, where the delta has no more than the key and the time. */
+void entry_kill(struct keyspace *keyspace, struct entry *entry, struct stamp stamp);
+bool entry_expire(struct keyspace *keyspace, struct entry *entry, struct stamp stamp,
+                  uint64_t expire_at_ms);
 
 /* True where the key is known as one whole value, of which a write of `op` is only a part; *ret
  * then says so. */

@@ -106,9 +106,10 @@ static uint8_t *put_slice(uint8_t *at, struct bytes data)
         return put(at, data);
 }
 
-/* The same change for the other keyspace, told with the next batch. */
-static void later(enum crdt_op op, size_t key, int64_t amount, struct bytes body,
-                  const struct keyspace_change *change)
+/* The same change for the other keyspace, told with the next batch; the first `skip` bytes of the
+ * delta's part after the key are not in the op's. */
+static void later_skipping(enum crdt_op op, size_t key, int64_t amount, size_t skip,
+                           struct bytes body, const struct keyspace_change *change)
 {
         struct keyspace_op *next = &pair.ops[pair.count];
         struct crdt_name name = name_of(key);
@@ -121,7 +122,7 @@ static void later(enum crdt_op op, size_t key, int64_t amount, struct bytes body
                         *at++ = (uint8_t)(name.db | 0x80);
                 *at++ = (uint8_t)(name.db >= 128 ? name.db >> 7 : name.db);
                 at = put_slice(at, name.key);
-                next->body = bytes_of(at, body.len);
+                next->body = bytes_of(at + skip, body.len - skip);
                 next->delta_len = (size_t)(put(at, body) - next->delta);
         }
         next->hlc = keyspace_stamps(pair.batched, pair.now_ms, 1);
@@ -133,7 +134,21 @@ static void later(enum crdt_op op, size_t key, int64_t amount, struct bytes body
                 drain();
 }
 
+static void later(enum crdt_op op, size_t key, int64_t amount, struct bytes body,
+                  const struct keyspace_change *change)
+{
+        later_skipping(op, key, amount, 0, body, change);
+}
+
 /* ---- steps; each knows whether the store would do it */
+
+static uint8_t *put_expiry(uint8_t *at, uint64_t expire_at_ms)
+{
+        for (; expire_at_ms >= 0x80; expire_at_ms >>= 7)
+                *at++ = (uint8_t)(expire_at_ms | 0x80);
+        *at++ = (uint8_t)expire_at_ms;
+        return at;
+}
 
 static void clear(struct shadow *shadow)
 {
@@ -151,10 +166,42 @@ static void step_set(size_t key)
         shadow->number = (int64_t)rng_below(&pair.rng, 1000) - 500;
         snprintf(text, sizeof text, shadow->is_number ? "%lld" : "text %lld",
                  (long long)shadow->number);
-        struct bytes body = bytes_of_str(text);
+        struct bytes value_set = bytes_of_str(text);
+        uint64_t expire_at_ms = rng_below(&pair.rng, 3) == 0 ? pair.now_ms + 77 : 0;
+        assert_int_equal(keyspace_local_set(pair.plain, pair.now_ms, name_of(key), value_set,
+                                            expire_at_ms, &change),
+                         0);
+        uint8_t body[VALUE_MAX + 10];
+        uint8_t *at = expire_at_ms == 0 ? body : put_expiry(body, expire_at_ms);
+        size_t skip = (size_t)(at - body);
+        at = put(at, value_set);
+        later_skipping(CRDT_OP_SET, key, (int64_t)expire_at_ms, skip,
+                       bytes_of(body, (size_t)(at - body)), &change);
+}
+
+static void step_expire(size_t key)
+{
+        struct keyspace_change change;
+        uint8_t body[10];
+        uint64_t expire_at_ms = rng_below(&pair.rng, 2) == 0 ? pair.now_ms + 9 : 0;
+        if (pair.shadow[key].type == CRDT_NONE)
+                return;
         assert_int_equal(
-                keyspace_local_set(pair.plain, pair.now_ms, name_of(key), body, 0, &change), 0);
-        later(CRDT_OP_SET, key, 0, body, &change);
+                keyspace_local_expire(pair.plain, pair.now_ms, name_of(key), expire_at_ms, &change),
+                ERR_NONE);
+        size_t len = (size_t)(put_expiry(body, expire_at_ms) - body);
+        later(CRDT_OP_EXPIRE, key, (int64_t)expire_at_ms, bytes_of(body, len), &change);
+}
+
+static void step_delete(size_t key)
+{
+        struct keyspace_change change;
+        if (pair.shadow[key].type == CRDT_NONE)
+                return;
+        clear(&pair.shadow[key]);
+        assert_int_equal(keyspace_local_delete(pair.plain, pair.now_ms, name_of(key), &change),
+                         ERR_NONE);
+        later(CRDT_OP_DEL, key, 0, (struct bytes){0}, &change);
 }
 
 static void step_count(size_t key)
@@ -346,7 +393,15 @@ static void step(void)
 {
         size_t key = rng_below(&pair.rng, KEYS);
         pair.now_ms += rng_below(&pair.rng, 2);
-        switch (rng_below(&pair.rng, 23)) {
+        switch (rng_below(&pair.rng, 27)) {
+        case 23:
+        case 24:
+                step_expire(key);
+                return;
+        case 25:
+        case 26:
+                step_delete(key);
+                return;
         case 0:
                 step_other(key);
                 return;
