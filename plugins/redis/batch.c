@@ -13,15 +13,19 @@
 #include "base/put.h"
 
 #include <stdlib.h>
+#include <strings.h>
 
 enum {
-        OP_BYTES_MAX = 8 << 10, /* longer commands take the long way */
+        OP_BYTES_MAX = 8 << 10,        /* longer commands take the long way */
+        EXPIRY_SPACE = PUT_VARINT_MAX, /* before the value of a SET that expires */
         BATCH_BYTES = 64 << 10,
         DB_SPACE = 2, /* before an op: database numbers beyond 127 take two bytes more */
 };
 
 static struct {
         const char *event; /* how the name of the open op's notification begins */
+        bool expires;      /* SET, EXPIRE: it has an expiry, which is known afterwards */
+        int half_db;       /* the database of plugin.open_half */
         size_t end;        /* `used`, when it is committed */
         size_t used;       /* bytes of the committed ops */
         uint64_t stamp;    /* the next that may be given, where any are left */
@@ -39,23 +43,27 @@ struct shape {
         int sign;        /* of an amount */
         char event[4];   /* how the name of its notification begins */
         bool head;       /* of a list */
+        bool expires;
 };
 
 static const struct shape shapes[RULE_KIND_COUNT] = {
-        [RULE_SET] = {CRDT_OP_SET, 3, 0, "set", false},
-        [RULE_INCR] = {CRDT_OP_COUNT, 2, 1, {'i', 'n', 'c', 'r'}, false},
-        [RULE_DECR] = {CRDT_OP_COUNT, 2, -1, {'i', 'n', 'c', 'r'}, false},
-        [RULE_INCRBY] = {CRDT_OP_COUNT, 3, 1, {'i', 'n', 'c', 'r'}, false},
-        [RULE_DECRBY] = {CRDT_OP_COUNT, 3, -1, {'i', 'n', 'c', 'r'}, false},
-        [RULE_HSET] = {CRDT_OP_HSET, 0, 0, {'h', 's', 'e', 't'}, false},
-        [RULE_HDEL] = {CRDT_OP_HDEL, 0, 0, {'h', 'd', 'e', 'l'}, false},
-        [RULE_SADD] = {CRDT_OP_SADD, 0, 0, {'s', 'a', 'd', 'd'}, false},
-        [RULE_SREM] = {CRDT_OP_SREM, 0, 0, {'s', 'r', 'e', 'm'}, false},
-        [RULE_ZADD] = {CRDT_OP_ZADD, 4, 0, {'z', 'a', 'd', 'd'}, false}, /* of one member */
-        [RULE_LPUSH] = {CRDT_OP_LIST_INSERT, 0, 0, {'l', 'p', 'u', 's'}, true},
-        [RULE_RPUSH] = {CRDT_OP_LIST_INSERT, 0, 0, {'r', 'p', 'u', 's'}, false},
-        [RULE_LPOP] = {CRDT_OP_LIST_REMOVE, 2, 0, {'l', 'p', 'o', 'p'}, true},
-        [RULE_RPOP] = {CRDT_OP_LIST_REMOVE, 2, 0, {'r', 'p', 'o', 'p'}, false},
+        [RULE_SET] = {CRDT_OP_SET, 0, 0, "set", false, false},
+        [RULE_SETEX] = {CRDT_OP_SET, 4, 0, "set", false, true},
+        [RULE_DEL] = {CRDT_OP_DEL, 2, 0, "del", false, false},
+        [RULE_EXPIRE] = {CRDT_OP_EXPIRE, 0, 0, {'e', 'x', 'p', 'i'}, false, true},
+        [RULE_INCR] = {CRDT_OP_COUNT, 2, 1, {'i', 'n', 'c', 'r'}, false, false},
+        [RULE_DECR] = {CRDT_OP_COUNT, 2, -1, {'i', 'n', 'c', 'r'}, false, false},
+        [RULE_INCRBY] = {CRDT_OP_COUNT, 3, 1, {'i', 'n', 'c', 'r'}, false, false},
+        [RULE_DECRBY] = {CRDT_OP_COUNT, 3, -1, {'i', 'n', 'c', 'r'}, false, false},
+        [RULE_HSET] = {CRDT_OP_HSET, 0, 0, {'h', 's', 'e', 't'}, false, false},
+        [RULE_HDEL] = {CRDT_OP_HDEL, 0, 0, {'h', 'd', 'e', 'l'}, false, false},
+        [RULE_SADD] = {CRDT_OP_SADD, 0, 0, {'s', 'a', 'd', 'd'}, false, false},
+        [RULE_SREM] = {CRDT_OP_SREM, 0, 0, {'s', 'r', 'e', 'm'}, false, false},
+        [RULE_ZADD] = {CRDT_OP_ZADD, 4, 0, {'z', 'a', 'd', 'd'}, false, false}, /* of one member */
+        [RULE_LPUSH] = {CRDT_OP_LIST_INSERT, 0, 0, {'l', 'p', 'u', 's'}, true, false},
+        [RULE_RPUSH] = {CRDT_OP_LIST_INSERT, 0, 0, {'r', 'p', 'u', 's'}, false, false},
+        [RULE_LPOP] = {CRDT_OP_LIST_REMOVE, 2, 0, {'l', 'p', 'o', 'p'}, true, false},
+        [RULE_RPOP] = {CRDT_OP_LIST_REMOVE, 2, 0, {'r', 'p', 'o', 'p'}, false, false},
 };
 
 static bool put_amount(struct redis_filter_context *ctx, const struct shape *shape, int64_t *ret)
@@ -99,12 +107,41 @@ static bool put_score(struct redis_filter_context *ctx, uint8_t **at, const uint
         return true;
 }
 
-static bool put_value(struct redis_filter_context *ctx, uint8_t **at, const uint8_t *end)
+/* Where an expiry goes before it, there is room for that. */
+static bool put_value(struct redis_filter_context *ctx, int from, bool expires,
+                      struct keyspace_op *op, uint8_t **at, const uint8_t *end)
 {
-        struct bytes value = plugin_bytes(redis.CommandFilterArgGet(ctx, 2));
-        if (value.len > (size_t)(end - *at))
+        struct bytes value = plugin_bytes(redis.CommandFilterArgGet(ctx, from));
+        if (value.len + EXPIRY_SPACE > (size_t)(end - *at))
                 return false;
+        if (expires)
+                *at += EXPIRY_SPACE;
+        op->body.ptr = *at;
         *at = put_bytes(*at, value);
+        return true;
+}
+
+/* The options of a SET: whether it has an expiry. False: the long way takes one of them. */
+static bool set_options(struct redis_filter_context *ctx, int argc, bool *ret_expires)
+{
+        static const struct {
+                char name[5];
+                bool time;
+        } known[] = {{"nx", false}, {"xx", false},  {"get", false}, {"ex", true},
+                     {"px", true},  {"exat", true}, {"pxat", true}};
+        *ret_expires = false;
+        for (int i = 3; i < argc; i++) {
+                struct bytes word = plugin_bytes(redis.CommandFilterArgGet(ctx, i));
+                unsigned k = 0;
+                while (k < COUNT_OF(known) &&
+                       (word.len != strnlen(known[k].name, sizeof(known[k].name)) ||
+                        strncasecmp((const char *)word.ptr, known[k].name, word.len) != 0))
+                        k++;
+                if (k == COUNT_OF(known))
+                        return false;
+                *ret_expires = *ret_expires || known[k].time;
+                i += known[k].time;
+        }
         return true;
 }
 
@@ -116,7 +153,16 @@ static bool put_body(struct redis_filter_context *ctx, const struct shape *shape
         case CRDT_OP_COUNT:
                 return put_amount(ctx, shape, &op->amount);
         case CRDT_OP_SET:
-                return put_value(ctx, at, end);
+                op->amount = 0;
+                batch.expires = shape->expires;
+                if (argc > 3 && !shape->expires && !set_options(ctx, argc, &batch.expires))
+                        return false;
+                return put_value(ctx, shape->expires ? 3 : 2, batch.expires, op, at, end);
+        case CRDT_OP_DEL:
+                return !cluster_leaves(); /* what dies in such a slot is noted */
+        case CRDT_OP_EXPIRE:
+                batch.expires = true;
+                return true;
         case CRDT_OP_HSET:
                 return argc % 2 == 0 &&
                        put_list(ctx, argc, (uint64_t)(argc / 2 - 1), false, at, end);
@@ -138,6 +184,7 @@ bool batch_open(struct redis_filter_context *ctx, const struct rule *rule)
 {
         const struct shape *shape = &shapes[rule->kind];
         int argc = redis.CommandFilterArgsCount(ctx);
+        batch.expires = false;
         if (shape->op == 0 || (shape->args != 0 && argc != shape->args) || !rule_fits(rule, argc))
                 return false;
         struct redis_string *key = redis.CommandFilterArgGet(ctx, 1);
@@ -158,8 +205,9 @@ bool batch_open(struct redis_filter_context *ctx, const struct rule *rule)
                 return false;
         op->body.len = (size_t)(at - op->body.ptr);
         op->delta_len = (size_t)(at - delta);
-        batch.end =
-                (size_t)(at - batch.bytes) + (shape->op == CRDT_OP_COUNT ? KEYSPACE_OP_COUNT : 0);
+        batch.end = (size_t)(at - batch.bytes);
+        if (shape->op == CRDT_OP_COUNT || shape->op == CRDT_OP_EXPIRE)
+                batch.end += KEYSPACE_OP_COUNT; /* what is filled in */
         batch.event = shape->event;
         plugin.open_key = key;
         return true;
@@ -189,15 +237,12 @@ static void widen(struct keyspace_op *op)
         plugin.many_dbs = true;
 }
 
-bool batch_commit(const char *event, int db)
+static void commit(int db)
 {
-        const char *ours = batch.event;
-        if (event[0] != ours[0] || event[1] != ours[1] || event[2] != ours[2] ||
-            event[3] != ours[3])
-                return false;
         struct keyspace_op *op = &batch.ops[batch.count];
         if (op->op == CRDT_OP_SREM || op->op == CRDT_OP_HDEL)
                 plugin.emptied_key = plugin.open_key;
+        plugin.taking = plugin.taking || op->op == CRDT_OP_SREM || op->op == CRDT_OP_DEL;
         plugin.open_key = NULL;
         op->name.db = (uint32_t)db;
         op->delta[keyspace_op_body(op->op)] = 0;
@@ -211,6 +256,69 @@ bool batch_commit(const char *event, int db)
         batch.count++;
         if (batch.count == KEYSPACE_OPS_MAX || batch.used > BATCH_BYTES - OP_BYTES_MAX)
                 batch_drain();
+}
+
+/* The head and the key of a SET move up to its expiry, of which there is none where that is 0. */
+static void set_expiry(struct keyspace_op *op, uint64_t at_ms)
+{
+        uint8_t room[EXPIRY_SPACE];
+        size_t len = at_ms == 0 ? 0 : (size_t)(put_varint(room, at_ms) - room);
+        uint8_t *value = op->delta + op->delta_len - op->body.len;
+        size_t moved = EXPIRY_SPACE - len;
+        memcpy(value - len, room, len);
+        memmove(op->delta + moved, op->delta, (size_t)(value - op->delta) - EXPIRY_SPACE);
+        op->delta += moved;
+        op->delta_len -= moved;
+        op->name.key.ptr += moved;
+        op->amount = (int64_t)at_ms;
+}
+
+static void expire_at(struct keyspace_op *op, uint64_t at_ms)
+{
+        op->body.ptr = op->delta + op->delta_len;
+        op->body.len = (size_t)(put_varint(op->delta + op->delta_len, at_ms) - op->body.ptr);
+        op->delta_len += op->body.len;
+        op->amount = (int64_t)at_ms;
+}
+
+void batch_settle(void)
+{
+        plugin.open_half = false;
+        set_expiry(&batch.ops[batch.count], 0);
+        commit(batch.half_db);
+}
+
+/* A SET that expires is told twice: as a SET, then as an expiry. */
+static bool commit_expiring(struct redis_context *ctx, const char *event, int db)
+{
+        struct keyspace_op *op = &batch.ops[batch.count];
+        if (op->op == CRDT_OP_SET && !plugin.open_half) {
+                plugin.open_half = true;
+                batch.half_db = db;
+                batch.event = shapes[RULE_EXPIRE].event;
+                return true;
+        }
+        uint64_t at_ms = strcmp(event, "expire") == 0 ? local_expiry(ctx, plugin.open_key) : 0;
+        if (at_ms == 0)
+                return false;
+        if (op->op == CRDT_OP_SET)
+                set_expiry(op, at_ms);
+        else
+                expire_at(op, at_ms);
+        plugin.open_half = false;
+        commit(db);
+        return true;
+}
+
+bool batch_commit(struct redis_context *ctx, const char *event, int db)
+{
+        const char *ours = batch.event;
+        if (event[0] != ours[0] || event[1] != ours[1] || event[2] != ours[2] ||
+            event[3] != ours[3])
+                return false;
+        if (batch.expires)
+                return commit_expiring(ctx, event, db);
+        commit(db);
         return true;
 }
 
@@ -266,6 +374,7 @@ static const struct keyspace_teller teller = {
 void batch_forget(void)
 {
         batch_close();
+        plugin.taking = false;
         batch.count = 0;
         batch.used = 0;
         batch.stamps = 0; /* what comes now has later ones */
@@ -273,6 +382,7 @@ void batch_forget(void)
 
 void batch_drain(void)
 {
+        batch_close();
         unsigned count = batch.count;
         batch_forget();
         if (count > 0)
@@ -283,6 +393,19 @@ uint64_t batch_last(void)
 {
         return batch.count > 0 ? batch.ops[batch.count - 1].hlc
                                : keyspace_ring_last(plugin.keyspace);
+}
+
+void batch_drain_before(void)
+{
+        unsigned count = batch.count;
+        const struct keyspace_op *open = &batch.ops[count];
+        size_t used = batch.used;
+        struct redis_string *key = plugin.open_key;
+        CHECK(key != NULL && !plugin.open_half);
+        batch_drain();
+        plugin.open_key = key;
+        batch.ops[0] = *open;
+        batch.used = used; /* it stays where it is */
 }
 
 void batch_add(struct crdt_name name, int64_t amount)

@@ -98,6 +98,11 @@ static void filter_set_add(struct redis_filter_context *ctx, const struct rule *
                 struct bytes member = plugin_bytes(redis.CommandFilterArgGet(ctx, i));
                 enum crdt_member look =
                         keyspace_set_look(plugin.keyspace, name, hash, member, plugin.shipped);
+                if (look != CRDT_MEMBER_ABSENT && plugin.taking) {
+                        batch_drain();
+                        look = keyspace_set_look(plugin.keyspace, name, hash, member,
+                                                 plugin.shipped);
+                }
                 if (look == CRDT_MEMBER_ABSENT) {
                         stash_command(ctx, rule, argc);
                         batch_hash(hash);
@@ -113,6 +118,10 @@ static void filter_zset_add(struct redis_filter_context *ctx, const struct rule 
 {
         uint64_t hash;
         enum crdt_member look = zset_filter_look(ctx, argc, &hash);
+        if (look != CRDT_MEMBER_ABSENT && plugin.taking) {
+                batch_drain();
+                look = zset_filter_look(ctx, argc, &hash);
+        }
         if (look == CRDT_MEMBER_THERE)
                 wrap_rule(ctx, rule);
         if (look != CRDT_MEMBER_ABSENT)
@@ -137,8 +146,9 @@ static void filter_write(struct redis_filter_context *ctx, const struct rule *ru
                 stash_command(ctx, rule, argc);
 }
 
-/* What came or went at an end of a list is also told by its length, where the command is queued. */
-static void filter_ends(struct redis_filter_context *ctx, const struct rule *rule, int argc)
+/* Where the command is queued, what came or went at an end of a list is also told by its length, and
+ * the rest by the notification and the key alone. */
+static void filter_unwrapped(struct redis_filter_context *ctx, const struct rule *rule, int argc)
 {
         bool queued = plugin.multi_open > 0;
         if (rule_fits(rule, argc) && (queued || !batch_open(ctx, rule)))
@@ -201,7 +211,9 @@ static __attribute__((noinline)) void filter_rule(struct redis_filter_context *c
         case RULE_RPUSH:
         case RULE_LPOP:
         case RULE_RPOP:
-                filter_ends(ctx, rule, argc);
+        case RULE_DEL:
+        case RULE_EXPIRE:
+                filter_unwrapped(ctx, rule, argc);
                 return;
         case RULE_SET:
         case RULE_SETEX:
@@ -247,7 +259,8 @@ static bool rule_plain(const struct rule *rule)
         const uint64_t plain = 1ull << RULE_SET | 1ull << RULE_INCR | 1ull << RULE_DECR |
                                1ull << RULE_INCRBY | 1ull << RULE_DECRBY | 1ull << RULE_HSET |
                                1ull << RULE_HDEL | 1ull << RULE_SREM | 1ull << RULE_LPUSH |
-                               1ull << RULE_RPUSH | 1ull << RULE_LPOP | 1ull << RULE_RPOP;
+                               1ull << RULE_RPUSH | 1ull << RULE_LPOP | 1ull << RULE_RPOP |
+                               1ull << RULE_SETEX | 1ull << RULE_DEL | 1ull << RULE_EXPIRE;
         return (plain >> rule->kind & 1) != 0;
 }
 

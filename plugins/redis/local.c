@@ -317,14 +317,20 @@ static void expire(struct crdt_name name, uint64_t at_ms)
         local_changed(&change);
 }
 
-static void on_expire(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
+uint64_t local_expiry(struct redis_context *ctx, struct redis_string *key)
 {
         struct redis_key *open = redis.OpenKey(ctx, key, REDIS_READ);
         long long at_ms = open == NULL ? REDIS_NO_EXPIRE : redis.GetAbsExpire(open);
         if (open != NULL)
                 redis.CloseKey(open);
-        if (at_ms > 0)
-                expire(name, (uint64_t)at_ms);
+        return at_ms > 0 ? (uint64_t)at_ms : 0;
+}
+
+static void on_expire(struct redis_context *ctx, struct crdt_name name, struct redis_string *key)
+{
+        uint64_t at_ms = local_expiry(ctx, key);
+        if (at_ms != 0)
+                expire(name, at_ms);
         else
                 local_dirty(&plugin.dirty, name);
 }
@@ -444,7 +450,7 @@ static __attribute__((noinline)) int notified(struct redis_context *ctx, int typ
                 if (plugin.pending.len > PLUGIN_PENDING_BYTES_MAX)
                         log_flush(ctx);
                 zset_settle();
-                if (key == plugin.open_key && batch_commit(event, db))
+                if (key == plugin.open_key && batch_commit(ctx, event, db))
                         return REDIS_OK;
         }
         struct crdt_name name = {(uint32_t)db, plugin_bytes(key)};
@@ -463,7 +469,11 @@ static __attribute__((noinline)) int notified(struct redis_context *ctx, int typ
                 local_dirty(&plugin.dirty, name);
                 return REDIS_OK;
         }
-        batch_drain();
+        /* What stood there had expired: the command goes on without it. */
+        if (type == REDIS_NOTIFY_EXPIRED && key == plugin.open_key && !plugin.open_half)
+                batch_drain_before();
+        else
+                batch_drain();
         if (zset_noted(event, name))
                 return REDIS_OK;
         if (strcmp(event, "restore") == 0 && migrate_restored(ctx, name, key))
@@ -477,7 +487,7 @@ int local_notified(struct redis_context *ctx, int type, const char *event, struc
 {
         bool plain = key == plugin.open_key && local_ours() && plugin.noted.len == 0 &&
                      plugin.pending.len <= PLUGIN_PENDING_BYTES_MAX;
-        if (plain && batch_commit(event, redis.GetSelectedDb(ctx)))
+        if (plain && batch_commit(ctx, event, redis.GetSelectedDb(ctx)))
                 return REDIS_OK;
         return notified(ctx, type, event, key);
 }

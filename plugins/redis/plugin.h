@@ -87,6 +87,8 @@ struct plugin {
         bool writers;          /* somebody waits for its own writes, see writers.c */
         struct buffer expired; /* keys that expired during a merge: as `dirty` */
         struct buffer noted; /* sorted sets that have lost somebody: as `dirty`, see zset_settle */
+        bool taking;         /* the batch takes away what looking at the keyspace still finds */
+        bool open_half;      /* the open op has happened, but its expiry is still to come */
         struct redis_string *open_key; /* of the open op, also its identity; NULL: none is open */
         struct redis_string *emptied_key; /* of the removal that runs: a "del" of it says no more */
 };
@@ -142,19 +144,26 @@ struct bytes stash_bytes(const struct stash *stash, unsigned at);
 bool batch_open(struct redis_filter_context *ctx, const struct rule *rule);
 /* The hash of its key in database 0, which is known already. */
 void batch_hash(uint64_t hash);
+void batch_settle(void);
 static inline void batch_close(void)
 {
+        if (plugin.open_half)
+                batch_settle();
         plugin.open_key = NULL;
 }
 
-/* The notification of open_key: true where it was the open op's, which is now in the batch. */
-bool batch_commit(const char *event, int db);
+/* A notification of open_key: true where it was the open op's, which is now in the batch, or will
+ * be when the rest of it is told. */
+bool batch_commit(struct redis_context *ctx, const char *event, int db);
 
 /* Tells the keyspace. What runs after it sees everything that was committed. */
 void batch_drain(void);
 
 /* The clock of the last write that was committed, told or not. */
 uint64_t batch_last(void);
+
+/* The same of what came before the open op, which stays open. */
+void batch_drain_before(void);
 
 /* Drops what was committed: the keyspace is another one. */
 void batch_forget(void);
@@ -176,6 +185,9 @@ void local_hset_changed(struct bytes delta, struct bytes body);
 
 void local_set_add(struct crdt_name name, struct stash *stash, unsigned first);
 void local_dirty(struct buffer *list, struct crdt_name name);
+
+/* When the key expires, in Unix milliseconds; 0: never, or there is no such key. */
+uint64_t local_expiry(struct redis_context *ctx, struct redis_string *key);
 
 /* ---- policy.c: what becomes of concurrent writes, by the prefix of a key */
 

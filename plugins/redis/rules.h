@@ -9,7 +9,9 @@
 enum rule_kind {
         RULE_PASS,   /* a known name that needs nothing, or is judged by its arguments */
         RULE_REFUSE, /* would make regions differ */
-        RULE_EVENT,  /* the notification and the key alone say it: DEL, EXPIRE, SETBIT, ... */
+        RULE_EVENT,  /* the notification and the key alone say it: PERSIST, SETBIT, ... */
+        RULE_DEL,    /* key ... */
+        RULE_EXPIRE, /* key time ... */
         RULE_SET,    /* key value [options] */
         RULE_SETEX,  /* key time value */
         RULE_MSET,   /* key value ... */

@@ -368,6 +368,19 @@ def run_together(server, commands):
             for reply in pipe.execute(raise_on_error=False)]
 
 
+def a_write_of_time(choose, key):
+    """Times are so far away that nothing expires, or past."""
+    at = choose.choice([b"4000000000000", b"9000000000000", b"4102444800000"])
+    return choose.choice([
+        (b"SET", key, choose.choice([b"7", b"word", b"z" * 300]), b"PXAT", at),
+        (b"SET", key, b"word", choose.choice([b"NX", b"XX"]), b"pxat", at, b"GET"),
+        (b"SET", key, b"x", b"EX", b"0"), (b"SETEX", key, b"-1", b"x"),
+        (b"PEXPIREAT", key, choose.choice([at, b"1"])), (b"PERSIST", key), (b"DEL", key),
+        (b"UNLINK", key), (b"PEXPIREAT", choose.choice([b"h", b"m"]), at),
+        (b"DEL", choose.choice([b"h", b"m", b"n"])), (b"SET", key, b"kept", b"KEEPTTL"),
+    ])
+
+
 def a_plain_write(choose):
     """Those that are told to the keyspace together, and now and then one that is not."""
     key = choose.choice(STRINGS)
@@ -377,7 +390,7 @@ def a_plain_write(choose):
         (b"DECRBY", b"n", b"-9"), (b"SET", b"big", b"w" * choose.choice([9000, 70000])),
         (b"HSET", b"h", choose.choice(FIELDS), b"1", b"g", b"v" * choose.choice([1, 300, 5000])),
         (b"SADD", b"m", choose.choice(FIELDS), choose.choice(VALUES)), a_plain_zadd(choose),
-        a_command(choose),
+        a_write_of_time(choose, key), a_command(choose),
     ])
 
 
