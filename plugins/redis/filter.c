@@ -146,8 +146,8 @@ static void filter_write(struct redis_filter_context *ctx, const struct rule *ru
                 stash_command(ctx, rule, argc);
 }
 
-/* Where the command is queued, what came or went at an end of a list is also told by its length, and
- * the rest by the notification and the key alone. */
+/* Where the command is queued, what came or went at an end of a list is also told by its length,
+ * and the rest by the notification and the key alone. */
 static void filter_unwrapped(struct redis_filter_context *ctx, const struct rule *rule, int argc)
 {
         bool queued = plugin.multi_open > 0;

@@ -1,6 +1,7 @@
 /* pack.h - what is remembered of a small key, in one block: a counter, a string whose expiry was
- * told after it, or a hash, set, list or sorted set of few elements. Most keys are such. A pack says the same as the `struct crdt` that it
- * is made of, which it becomes again for every change but the plainest; those are made in place.
+ * told after it, or a hash, set, list or sorted set of few elements. Most keys are such. A pack
+ * says the same as the `struct crdt` that it is made of, which it becomes again for every change
+ * but the plainest; those are made in place.
  *
  * A pack has content of one type, or has had it, and nothing is remembered of any other. The
  * largest stamp of a write (`last`) is kept by the owner, beside it: after a change in place that

@@ -295,7 +295,7 @@ enum err expire_publish(struct keyspace *keyspace, struct stamp stamp, struct en
 
 /* True where there is something that a delete or an expiry changes; NULL: no. */
 bool entry_holds(const struct entry *entry);
-/* A delete and an expiry of what is short, where the delta has no more than the key and the time. */
+/* A delete of what is short; an expiry of that or of a pack, where it can be made in place. */
 void entry_kill(struct keyspace *keyspace, struct entry *entry, struct stamp stamp);
 bool entry_expire(struct keyspace *keyspace, struct entry *entry, struct stamp stamp,
                   uint64_t expire_at_ms);

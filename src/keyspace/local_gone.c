@@ -1,6 +1,6 @@
-/* Deletes and expiries made here. A delete takes what was observed of the key, and tells that; one of
- * a plain string tells no more than the key. Fails by running out of memory alone, with the key as
- * it was. */
+/* Deletes and expiries made here. A delete takes what was observed of the key, and tells that; one
+ * of a plain string tells no more than the key. Fails by running out of memory alone, with the key
+ * as it was. */
 #include "keyspace/keyspace_priv.h"
 
 bool entry_holds(const struct entry *entry)
