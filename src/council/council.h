@@ -179,6 +179,18 @@ const struct kv_result *council_kv_changes(struct council *council, struct bytes
 /* The whole state as bytes, the same on every replica at the same index; versioned. */
 void council_snapshot(const struct council *council, struct buffer *out);
 
+/* The same bytes in steps, as of the begin, while commands go on. One at a time, none while
+ * council_capturing. Step makes about `bytes` more; true: that is all, or memory ran out, and end
+ * is due: it gives the bytes (free with buffer_fini) and the index as of which they are, or says
+ * ERR_NOMEM. A restore ends a capture, and gives nothing. Cost of begin: O(sessions, and answers
+ * that are remembered for repeats); of drop: O(state), where it is not whole. */
+void council_capture_begin(struct council *council);
+MUST_USE bool council_capture_step(struct council *council, size_t bytes);
+bool council_capturing(const struct council *council);
+MUST_USE enum err council_capture_end(struct council *council, struct buffer *ret,
+                                      uint64_t *ret_index);
+void council_capture_drop(struct council *council);
+
 /* Replaces the state. On an error (ERR_VERSION, ERR_TRUNCATED, ERR_MALFORMED,
  * ERR_NOMEM) nothing has changed. */
 MUST_USE enum err council_restore(struct council *council, struct bytes state);

@@ -80,6 +80,18 @@ struct audit {
         struct bytes why;
 };
 
+struct council_capture {
+        enum {
+                CAPTURE_NONE,
+                CAPTURE_VALUES,
+                CAPTURE_LOCKS,
+                CAPTURE_WHOLE,
+        } stage;
+        uint64_t index;
+        struct buffer out;
+        struct buffer locks; /* the head of the locks, until their turn */
+};
+
 struct council {
         struct heap *heap;
         struct council_config config;
@@ -100,8 +112,13 @@ struct council {
         struct council_outcome *outcomes;
         size_t outcome_count;
         size_t outcome_size;
+        struct council_capture capture;
         bool fatal; /* memory ran out in the middle of a change */
 };
+
+/* ---- snapshot.c ---- */
+/* What a snapshot begins with: all but values and locks. */
+void council_head_encode(const struct council *council, struct buffer *out);
 
 /* ---- level.c ---- */
 void council_level_apply(struct council *council, const struct council_command *command,

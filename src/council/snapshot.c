@@ -105,7 +105,7 @@ static void values_encode(const struct council *council, struct buffer *out)
         buffer_fini(&values);
 }
 
-void council_snapshot(const struct council *council, struct buffer *out)
+void council_head_encode(const struct council *council, struct buffer *out)
 {
         uint8_t version = council->removed != 0 ? SNAPSHOT_VERSION_REMOVED : SNAPSHOT_VERSION;
         bool leveled = council->level > 1;
@@ -125,6 +125,11 @@ void council_snapshot(const struct council *council, struct buffer *out)
         buffer_varint(out, council->repeats.count);
         for (size_t i = 0; i < council->repeats.count; i++)
                 asker_encode(&council->repeats.askers[i], council->kv_used, out);
+}
+
+void council_snapshot(const struct council *council, struct buffer *out)
+{
+        council_head_encode(council, out);
         if (council->kv_used)
                 values_encode(council, out);
         lock_table_encode(council->locks, out);

@@ -119,6 +119,14 @@ static void effect_run(struct io_driver *driver, const struct world_effect *effe
                 journal_replace(&driver->journals[effect->journal.group],
                                 effect->journal.generation, effect->journal.data);
                 return;
+        case WORLD_JOURNAL_ASIDE:
+                journal_aside(&driver->journals[effect->journal.group], effect->journal.generation,
+                              effect->journal.offset, effect->journal.data);
+                return;
+        case WORLD_JOURNAL_SWAP:
+                journal_swap(&driver->journals[effect->journal.group], effect->journal.generation,
+                             effect->journal.data);
+                return;
         case WORLD_REPLY:
                 ports->reply(ports->user, effect->reply.request, effect->reply.data);
                 return;
@@ -378,7 +386,7 @@ static void on_failed(void *user, struct journal *journal, enum err err)
 static void closed_when_idle(struct io_driver *driver)
 {
         for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++) {
-                if (driver->journals[i].busy)
+                if (journal_busy(&driver->journals[i]))
                         return;
         }
         if (driver->handles == 0)
@@ -409,7 +417,7 @@ static void on_prepare(uv_prepare_t *prepare)
         driver->clock_read = false;
         for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++) {
                 journal_write(&driver->journals[i]);
-                busy = busy || driver->journals[i].busy;
+                busy = busy || journal_busy(&driver->journals[i]);
         }
         if (driver->closing && !busy)
                 handles_close(driver);

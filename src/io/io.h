@@ -8,6 +8,7 @@
  *   journal-global     } what WORLD_JOURNAL_APPEND wrote, byte for byte, and then zeros: space made
  *   journal-region     } ready, to a multiple of 1 MiB where the disk has room
  *   journal-*.new      a WORLD_JOURNAL_REPLACE under way; removed at a start
+ *   journal-*.next     a new journal in pieces (WORLD_JOURNAL_ASIDE); removed at a start
  *
  * Journals: all bytes appended while a write is under way go out together in the next one (pwrite,
  * then one fdatasync, both in the thread pool). After the first failure a journal is never written

@@ -23,6 +23,24 @@ typedef void journal_synced(void *user, struct journal *journal, uint64_t genera
                             uint64_t offset);
 typedef void journal_failed(void *user, struct journal *journal, enum err err);
 
+/* A new journal beside the one in use: aside.c. */
+struct aside {
+        char path[IO_PATH_MAX];
+        int fd; /* -1: none */
+        bool busy;
+        bool fresh; /* the next piece begins a new file */
+        uint64_t generation;
+        uint64_t durable;
+        uint64_t asked; /* bytes asked for */
+        struct buffer pending;
+        /* Owned by the thread pool while busy, as `fd`. */
+        uv_work_t work;
+        struct buffer writing;
+        uint64_t writing_at;
+        bool writing_fresh;
+        int result; /* an errno; 0: done */
+};
+
 /* One file that grows, ahead of what is written. What is asked for while a write is under way waits
  * in `pending`. */
 struct journal {
@@ -42,11 +60,16 @@ struct journal {
         struct buffer pending;
         bool pending_replace;
         uint64_t pending_generation;
+        int pending_fd; /* of a swap: the new file, with all but what is pending; -1: none */
+        uint64_t pending_at;
+        struct aside aside;
         /* Owned by the thread pool while busy. */
         uv_work_t work;
         struct buffer writing;
         bool writing_replace;
         uint64_t writing_generation;
+        int writing_fd;
+        uint64_t writing_at;
         int result; /* an errno; 0: done */
         journal_synced *synced;
         journal_failed *fail;
@@ -65,6 +88,27 @@ void journal_close(struct journal *journal);
 /* Takes bytes; nothing is written before journal_write. After a failure both do nothing. */
 void journal_append(struct journal *journal, uint64_t offset, struct bytes data);
 void journal_replace(struct journal *journal, uint64_t generation, struct bytes data);
+
+/* A piece of a new journal, and its last one: it takes the place of the old journal. */
+void journal_aside(struct journal *journal, uint64_t generation, uint64_t offset,
+                   struct bytes data);
+void journal_swap(struct journal *journal, uint64_t generation, struct bytes data);
+
+/* Work is under way: the loop must not end. */
+bool journal_busy(const struct journal *journal);
+
+/* The journal is written no more. */
+void journal_break(struct journal *journal, enum err err);
+
+/* ---- aside.c ---- */
+void aside_init(struct aside *aside, struct heap *heap);
+/* Not while busy. */
+void aside_fini(struct aside *aside);
+/* What was asked for is not wanted any more. */
+void aside_drop(struct aside *aside);
+/* The file, all of which is durable: the caller owns it now. */
+MUST_USE int aside_take(struct aside *aside, uint64_t generation, uint64_t *ret_len);
+void aside_write(struct journal *journal);
 
 /* Begins to write what waits, unless a write is under way or nothing waits. */
 void journal_write(struct journal *journal);

@@ -3,9 +3,10 @@
  *      append/replace --> pending --journal_write--> writing (thread: pwrite, fdatasync) --> synced
  *                            ^________ all that comes meanwhile ________|
  *
- * A replacement drops what was pending before it (the new content stands for all of it), and what
- * is appended after it goes into the same new file. It is written aside, synced and renamed, and
- * the folder is synced, before it counts.
+ * A large new journal comes in pieces (aside.c); its swap is a replacement, all but the last piece
+ * of which is written already. A replacement drops what was pending before it (the new content
+ * stands for all of it), and what is appended after it goes into the same new file. It is written
+ * aside, synced and renamed, and the folder is synced, before it counts.
  *
  * Space is made ready ahead, a mebibyte at a time, as zeros that are really written: so most syncs
  * find the file's size and extents as they were, and need not wait for the file system's own
@@ -55,14 +56,20 @@ enum err journal_open(struct journal *journal, uv_loop_t *loop, struct heap *hea
         journal->fd = -1;
         buffer_init(&journal->pending, heap);
         buffer_init(&journal->writing, heap);
+        aside_init(&journal->aside, heap);
+        journal->pending_fd = journal->writing_fd = -1;
         const char *name = journal_names[group];
         int len = snprintf(journal->path_new, IO_PATH_MAX, "%s/%s.new", dir, name);
         if (len < 0 || len >= IO_PATH_MAX)
                 return io_fail(error, ERR_INVALID, "the name of the folder %s is too long", dir);
         snprintf(journal->dir, IO_PATH_MAX, "%s", dir);
         snprintf(journal->path, IO_PATH_MAX, "%s/%s", dir, name);
+        len = snprintf(journal->aside.path, IO_PATH_MAX, "%s/%s.next", dir, name);
+        if (len < 0 || len >= IO_PATH_MAX)
+                return io_fail(error, ERR_INVALID, "the name of the folder %s is too long", dir);
         /* A replacement that was not finished never happened. */
         unlink(journal->path_new);
+        unlink(journal->aside.path);
         journal->fd = open(journal->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
         /* What a process that was killed left unsynced counts as durable from here on: sync it. */
         if (journal->fd < 0 || fdatasync(journal->fd) != 0 || !io_dir_sync(dir))
@@ -78,12 +85,21 @@ enum err journal_open(struct journal *journal, uv_loop_t *loop, struct heap *hea
         return ERR_NONE;
 }
 
+static void pending_fd_close(struct journal *journal)
+{
+        if (journal->pending_fd >= 0)
+                close(journal->pending_fd);
+        journal->pending_fd = -1;
+}
+
 void journal_close(struct journal *journal)
 {
         CHECK(!journal->busy);
         if (journal->fd >= 0)
                 close(journal->fd);
         journal->fd = -1;
+        pending_fd_close(journal);
+        aside_fini(&journal->aside);
         buffer_fini(&journal->pending);
         buffer_fini(&journal->writing);
 }
@@ -102,16 +118,33 @@ void journal_append(struct journal *journal, uint64_t offset, struct bytes data)
         journal->asked += data.len;
 }
 
-void journal_replace(struct journal *journal, uint64_t generation, struct bytes data)
+static void replace_begin(struct journal *journal, uint64_t generation, struct bytes data)
 {
-        if (journal->failed)
-                return;
         buffer_reset(&journal->pending);
         buffer_bytes(&journal->pending, data);
         journal->pending_replace = true;
         journal->pending_generation = generation;
-        journal->asked = data.len;
         journal->begun = true;
+}
+
+void journal_replace(struct journal *journal, uint64_t generation, struct bytes data)
+{
+        if (journal->failed)
+                return;
+        pending_fd_close(journal);
+        aside_drop(&journal->aside);
+        replace_begin(journal, generation, data);
+        journal->asked = data.len;
+}
+
+void journal_swap(struct journal *journal, uint64_t generation, struct bytes data)
+{
+        if (journal->failed)
+                return;
+        pending_fd_close(journal);
+        journal->pending_fd = aside_take(&journal->aside, generation, &journal->pending_at);
+        replace_begin(journal, generation, data);
+        journal->asked = journal->pending_at + data.len;
 }
 
 /* ---- in the thread pool ---- */
@@ -143,14 +176,21 @@ static bool append_run(struct journal *journal)
         return fdatasync(journal->fd) == 0;
 }
 
+/* A whole file, or the end of one that has all the rest. */
 static bool replace_run(struct journal *journal)
 {
-        int fd = open(journal->path_new, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        bool swap = journal->writing_fd >= 0;
+        const char *path = swap ? journal->aside.path : journal->path_new;
+        uint64_t at = swap ? journal->writing_at : 0;
+        int fd = journal->writing_fd;
+        journal->writing_fd = -1;
+        if (!swap)
+                fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
         if (fd < 0)
                 return false;
-        bool written = io_write_all(fd, buffer_view(&journal->writing), 0);
-        uint64_t ready = written ? ready_make(fd, journal->writing.len, 0) : 0;
-        if (written && fsync(fd) == 0 && rename(journal->path_new, journal->path) == 0 &&
+        bool written = io_write_all(fd, buffer_view(&journal->writing), at);
+        uint64_t ready = written ? ready_make(fd, at + journal->writing.len, 0) : 0;
+        if (written && fsync(fd) == 0 && rename(path, journal->path) == 0 &&
             io_dir_sync(journal->dir)) {
                 close(journal->fd);
                 journal->fd = fd;
@@ -172,7 +212,7 @@ static void on_work(uv_work_t *work)
 
 /* ---- on the loop ---- */
 
-static void journal_break(struct journal *journal, enum err err)
+void journal_break(struct journal *journal, enum err err)
 {
         if (journal->failed)
                 return;
@@ -202,7 +242,7 @@ static void on_work_done(uv_work_t *work, int status)
         }
         if (journal->writing_replace) {
                 journal->generation = journal->writing_generation;
-                journal->durable = 0;
+                journal->durable = journal->writing_at;
         }
         journal->durable += journal->writing.len;
         writing_reset(journal);
@@ -212,6 +252,7 @@ static void on_work_done(uv_work_t *work, int status)
 
 void journal_write(struct journal *journal)
 {
+        aside_write(journal);
         bool waiting = journal->pending.len > 0 || journal->pending_replace ||
                        journal->pending.err != ERR_NONE;
         if (journal->failed || journal->busy || !waiting)
@@ -226,9 +267,17 @@ void journal_write(struct journal *journal)
         journal->pending = empty;
         journal->writing_replace = journal->pending_replace;
         journal->writing_generation = journal->pending_generation;
+        journal->writing_fd = journal->pending_fd;
+        journal->writing_at = journal->pending_fd >= 0 ? journal->pending_at : 0;
+        journal->pending_fd = -1;
         journal->pending_replace = false;
         journal->work.data = journal;
         journal->busy = true;
         int result = uv_queue_work(journal->loop, &journal->work, on_work, on_work_done);
         CHECK(result == 0); /* fails only without a work function */
+}
+
+bool journal_busy(const struct journal *journal)
+{
+        return journal->busy || journal->aside.busy;
 }

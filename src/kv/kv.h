@@ -274,6 +274,14 @@ bool kv_unused(const struct kv *kv);
 /* The whole space, versioned; the same state gives the same bytes on every replica. */
 void kv_encode(const struct kv *kv, struct buffer *out);
 
+/* The same bytes as a slice (their length first), in steps, as of the begin, while transactions go
+ * on: what is forgotten meanwhile is kept aside. One at a time. Begin costs O(KV_IDS_MAX); step
+ * appends about `bytes` more; true: that was all, or memory ran out (out->err). End is due in any
+ * case, also before all is told; it costs O(versions) only then. A decode ends it. */
+void kv_capture_begin(struct kv *kv, struct buffer *out);
+MUST_USE bool kv_capture_step(struct kv *kv, size_t bytes, struct buffer *out);
+void kv_capture_end(struct kv *kv);
+
 /* Replaces the content. On an error (ERR_VERSION, ERR_TRUNCATED, ERR_MALFORMED, ERR_NOMEM) nothing
  * has changed. */
 MUST_USE enum err kv_decode(struct kv *kv, struct bytes data);

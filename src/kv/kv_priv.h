@@ -16,6 +16,7 @@
 #ifndef MERIDIAN_KV_KV_PRIV_H
 #define MERIDIAN_KV_KV_PRIV_H
 
+#include "base/turns.h"
 #include "kv/kv.h"
 
 enum {
@@ -39,8 +40,10 @@ struct version {
         uint64_t session;
         uint64_t wall_us;
         uint64_t dead_at; /* 0: current */
+        uint32_t ordinal; /* among those of its revision */
         bool keep;
         bool kept;
+        bool saved;         /* its bytes wait for their turn in a capture */
         struct bytes value; /* behind the struct, as the actor */
         struct bytes actor;
 };
@@ -72,6 +75,14 @@ struct seen {
         uint32_t chain; /* index + 1 */
 };
 
+struct kv_capture {
+        bool open;
+        enum err err;
+        uint64_t revision;    /* at the begin */
+        struct version *next; /* of the walk */
+        struct turns turns;   /* versions that went before they came by */
+};
+
 struct kv {
         struct heap *heap;
         uint64_t seed;
@@ -87,7 +98,9 @@ struct kv {
         size_t version_count;
         size_t dead_count; /* in the queue */
         size_t dead_bytes;
-        size_t bytes; /* keys, live values, kept values */
+        size_t bytes;         /* keys, live values, kept values */
+        size_t encoded_bytes; /* of all versions in a snapshot */
+        struct kv_capture capture;
         struct bond *bonds[BOND_CHAINS];
         struct seen *seen; /* a ring of KV_IDS_MAX; NULL: none yet */
         size_t seen_first;
@@ -131,6 +144,17 @@ struct bond *kv_store_bond(const struct kv *kv, uint64_t session);
 /* Frees all content, and forgets ids. */
 void kv_store_clear(struct kv *kv);
 void kv_store_item(const struct version *version, struct kv_item *ret);
+
+/* ---- snapshot.c ---- */
+/* All but the versions themselves, and one version. */
+void kv_head_encode(const struct kv *kv, struct buffer *out);
+void kv_version_encode(const struct version *version, struct buffer *out);
+
+/* ---- capture.c ---- */
+/* A version is about to go, or to be kept from now on. */
+void kv_capture_save(struct kv *kv, struct version *version);
+/* What kv_version_encode writes. */
+size_t kv_version_size(const struct version *version);
 
 /* ---- seen.c ---- */
 const struct seen *kv_seen_find(const struct kv *kv, struct bytes id);

@@ -26,7 +26,7 @@ static void ids_encode(const struct kv *kv, struct buffer *out)
         }
 }
 
-static void version_encode(const struct version *version, struct buffer *out)
+void kv_version_encode(const struct version *version, struct buffer *out)
 {
         buffer_u8(out, (uint8_t)((version->keep ? 1 : 0) | (version->count == 0 ? 2 : 0)));
         buffer_varint(out, version->revision);
@@ -39,15 +39,20 @@ static void version_encode(const struct version *version, struct buffer *out)
         buffer_slice(out, version->actor);
 }
 
-void kv_encode(const struct kv *kv, struct buffer *out)
+void kv_head_encode(const struct kv *kv, struct buffer *out)
 {
         buffer_u8(out, SNAPSHOT_VERSION);
         buffer_varint(out, kv->revision);
         buffer_varint(out, kv->compacted);
         ids_encode(kv, out);
         buffer_varint(out, kv->version_count);
+}
+
+void kv_encode(const struct kv *kv, struct buffer *out)
+{
+        kv_head_encode(kv, out);
         for (const struct version *version = kv->first; version != NULL; version = version->next)
-                version_encode(version, out);
+                kv_version_encode(version, out);
 }
 
 static struct bytes text_decode(struct cursor *cursor, size_t min, size_t max)

@@ -193,12 +193,15 @@ static void version_link(struct kv *kv, struct entry *entry, struct version *ver
                 entry->newest->newer = version;
         entry->newest = version;
         version->before = kv->last;
+        if (kv->last != NULL && kv->last->revision == version->revision)
+                version->ordinal = kv->last->ordinal + 1;
         if (kv->last == NULL)
                 kv->first = version;
         else
                 kv->last->next = version;
         kv->last = version;
         kv->version_count++;
+        kv->encoded_bytes += kv_version_size(version);
 }
 
 struct version *kv_store_add(struct kv *kv, const struct kv_item *item, bool keep)
@@ -233,6 +236,10 @@ struct version *kv_store_add(struct kv *kv, const struct kv_item *item, bool kee
 static void version_forget(struct kv *kv, struct version *version)
 {
         struct entry *entry = version->entry;
+        kv_capture_save(kv, version);
+        if (kv->capture.next == version)
+                kv->capture.next = version->next;
+        kv->encoded_bytes -= kv_version_size(version);
         if (version->newer == NULL)
                 entry->newest = version->older;
         else
@@ -263,8 +270,10 @@ static void version_leave(struct kv *kv, struct version *version)
 {
         struct entry *entry = version->entry;
         /* What was kept must stay behind the one that deletes, or it would be seen again. */
-        if (version->count == 0 && version->older != NULL)
+        if (version->count == 0 && version->older != NULL && !version->keep) {
+                kv_capture_save(kv, version);
                 version->keep = true;
+        }
         if (!version->keep) {
                 version_forget(kv, version);
                 return;
@@ -309,6 +318,7 @@ void kv_store_garbage_free(struct kv *kv)
 
 void kv_store_clear(struct kv *kv)
 {
+        kv_capture_end(kv);
         while (kv->first != NULL) {
                 struct version *version = kv->first;
                 bond_untie(kv, version);

@@ -1,8 +1,9 @@
 /* To ask for a lock: its holder or a waiter asks again, or it can be had, or not. */
 #include "lock/table.h"
 
-void lock_claim_fill(struct claim *claim, const struct wish *wish)
+void lock_claim_fill(struct lock_table *table, struct claim *claim, const struct wish *wish)
 {
+        lock_changes(table, claim->lock);
         if (claim->waiting != NULL)
                 claim->waiting->origin = wish->command->origin;
         claim->ttl_ms = wish->command->ttl_ms;
@@ -23,7 +24,7 @@ static struct claim *wish_claim(struct lock_table *table, const struct wish *wis
         if (claim == NULL)
                 table->fatal = true;
         else
-                lock_claim_fill(claim, wish);
+                lock_claim_fill(table, claim, wish);
         return claim;
 }
 
@@ -56,7 +57,7 @@ static void holder_move(struct lock_table *table, const struct wish *wish, struc
         table_unhold(table, claim);
         if (token != claim->timer.number)
                 lock_set_mark(table, claim, 1, 0);
-        lock_claim_fill(claim, wish);
+        lock_claim_fill(table, claim, wish);
         claim->lock->slots = claim->slots;
         table_hold(table, claim, wish->session, token, table->time_ms + claim->ttl_ms);
 }
@@ -121,7 +122,7 @@ void lock_wait_again(struct lock_table *table, const struct wish *wish, struct c
                                                .owner = claim_owner(first),
                                        });
         do {
-                lock_claim_fill(claim, wish);
+                lock_claim_fill(table, claim, wish);
                 table_extend(table, &claim->timer, table->time_ms + command->wait_ms);
                 claim = claim->waiting->set_next;
         } while (claim != NULL && claim != first);

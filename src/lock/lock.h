@@ -272,6 +272,15 @@ void lock_events_begin(struct lock_table *table, uint64_t index);
 /* The whole table, versioned; the same state gives the same bytes on every replica. */
 void lock_table_encode(const struct lock_table *table, struct buffer *out);
 
+/* The same bytes in steps, as of the begin, while commands go on: what changes meanwhile is kept
+ * aside as it was (some 70 bytes for each lock that does). One at a time. Begin appends sessions
+ * and counts: O(sessions). Step appends about `bytes` more; true: that was all, or memory ran out
+ * (out->err). End is due in any case, also before all is told; it costs O(locks) only then. A
+ * decode ends it. */
+void lock_capture_begin(struct lock_table *table, struct buffer *out);
+MUST_USE bool lock_capture_step(struct lock_table *table, size_t bytes, struct buffer *out);
+void lock_capture_end(struct lock_table *table);
+
 /* Replaces the table's content. On an error (ERR_VERSION, ERR_TRUNCATED, ERR_MALFORMED, ERR_NOMEM)
  * nothing has changed. */
 MUST_USE enum err lock_table_decode(struct lock_table *table, struct bytes data);

@@ -126,7 +126,7 @@ static void set_renew(struct lock_table *table, const struct set *set, const str
         for (size_t i = 0; i < set->count; i++) {
                 uint64_t number = held[i]->timer.number;
                 table_unhold(table, held[i]);
-                lock_claim_fill(held[i], wish);
+                lock_claim_fill(table, held[i], wish);
                 table_hold(table, held[i], wish->session, number, table->time_ms + held[i]->ttl_ms);
         }
         lock_answer_holder(table, wish->command->origin, LOCK_GRANTED, held[0]);
@@ -207,7 +207,7 @@ static struct claim *set_queue(struct lock_table *table, const struct set *set,
                         table->fatal = true;
                         return NULL;
                 }
-                lock_claim_fill(claim, wish);
+                lock_claim_fill(table, claim, wish);
                 lock_set_mark(table, claim, set->count, i);
                 table_wait(table, claim, wish->session, ++table->last_waiter,
                            table->time_ms + wish->command->wait_ms);

@@ -59,7 +59,7 @@ static void waiter_encode(const struct claim *waiter, bool sets, struct buffer *
         buffer_varint(out, waiter->waiting->origin.sequence);
 }
 
-static void lock_encode(const struct lock *lock, bool sets, struct buffer *out)
+void lock_encode(const struct lock *lock, bool sets, struct buffer *out)
 {
         buffer_slice(out, lock_key(lock));
         buffer_varint(out, lock->timer.number);
@@ -73,7 +73,7 @@ static void lock_encode(const struct lock *lock, bool sets, struct buffer *out)
                 waiter_encode(claim, sets, out);
 }
 
-void lock_table_encode(const struct lock_table *table, struct buffer *out)
+void lock_head_encode(const struct lock_table *table, struct buffer *out)
 {
         bool sets = table->set_count > 0;
         buffer_u8(out, sets ? SNAPSHOT_VERSION_SETS : SNAPSHOT_VERSION);
@@ -88,6 +88,12 @@ void lock_table_encode(const struct lock_table *table, struct buffer *out)
                 buffer_varint(out, s->ttl_ms);
         }
         buffer_varint(out, table->count);
+}
+
+void lock_table_encode(const struct lock_table *table, struct buffer *out)
+{
+        bool sets = table->set_count > 0;
+        lock_head_encode(table, out);
         for (const struct lock *lock = table->first; lock != NULL; lock = lock->next)
                 lock_encode(lock, sets, out);
 }

@@ -138,6 +138,8 @@ static void list_remove(struct lock_table *table, struct lock *lock)
 {
         if (*table->cursor == lock)
                 *table->cursor = NULL;
+        if (table->capture.next == lock)
+                table->capture.next = lock->next;
         if (lock->before == NULL)
                 table->first = lock->next;
         else
@@ -187,6 +189,7 @@ struct lock_block lock_slots_remove(struct lock_table *table, struct lock *lock)
 {
         CHECK(lock->waiters.count == 0 && lock->holders.count == 0 && !lock->delayed);
         CHECK(!lock->touched);
+        lock_changes(table, lock);
         struct lock **link = table_bucket(table, lock_key(lock));
         while (*link != lock)
                 link = &(*link)->chain;
@@ -311,6 +314,7 @@ struct lock_block table_unclaim(struct lock_table *table, struct claim *claim)
 void table_wait(struct lock_table *table, struct claim *claim, struct session *session,
                 uint64_t number, uint64_t deadline)
 {
+        lock_changes(table, claim->lock);
         claim->held = false;
         claim->timer.number = number;
         claim->timer.deadline = deadline;
@@ -332,6 +336,7 @@ void table_wait(struct lock_table *table, struct claim *claim, struct session *s
 void table_unwait(struct lock_table *table, struct claim *claim)
 {
         CHECK(!claim->held);
+        lock_changes(table, claim->lock);
         claims_remove(&claim->lock->waiters, claim);
         if (claim->session != NULL)
                 session_take(&claim->session->waits, claim);
@@ -348,6 +353,7 @@ void table_hold(struct lock_table *table, struct claim *claim, struct session *s
                 uint64_t token, uint64_t deadline)
 {
         struct lock *lock = claim->lock;
+        lock_changes(table, lock);
         claim->held = true;
         claim->timer.number = token;
         claim->timer.deadline = deadline;
@@ -362,6 +368,7 @@ void table_hold(struct lock_table *table, struct claim *claim, struct session *s
                 CHECK(!lock->delayed && table->last->timer.number < token);
                 list_remove(table, lock);
                 lock->timer.number = token;
+                lock->saved = false; /* a capture's walk ends before it */
                 list_append(table, lock);
         }
 }
@@ -369,6 +376,7 @@ void table_hold(struct lock_table *table, struct claim *claim, struct session *s
 void table_unhold(struct lock_table *table, struct claim *claim)
 {
         CHECK(claim->held);
+        lock_changes(table, claim->lock);
         claims_remove(&claim->lock->holders, claim);
         if (claim->session != NULL)
                 session_take(&claim->session->held, claim);
@@ -380,11 +388,14 @@ void table_unhold(struct lock_table *table, struct claim *claim)
 void table_extend(struct lock_table *table, struct timer *timer, uint64_t deadline)
 {
         bool waits = timer->kind == TIMER_CLAIM && !((struct claim *)timer)->held;
+        if (timer->kind == TIMER_CLAIM)
+                lock_changes(table, ((struct claim *)timer)->lock);
         timers_move(waits ? &table->waits : &table->leases, timer, deadline);
 }
 
 void table_delay(struct lock_table *table, struct lock *lock, uint64_t deadline)
 {
+        lock_changes(table, lock);
         if (lock->delayed) {
                 timers_remove(&table->leases, &lock->timer);
                 table->delay_count--;
@@ -532,6 +543,7 @@ static const struct lock_table nothing;
 
 void table_clear(struct lock_table *table)
 {
+        lock_capture_end(table);
         for (struct lock *lock = table->first; lock != NULL;) {
                 struct lock *next = lock->next;
                 claims_drop(table, &lock->holders);

@@ -15,6 +15,7 @@
 #ifndef MERIDIAN_LOCK_TABLE_H
 #define MERIDIAN_LOCK_TABLE_H
 
+#include "base/turns.h"
 #include "lock/lock.h"
 
 enum {
@@ -81,8 +82,9 @@ struct claim {
 struct lock {
         struct timer timer; /* of the delay; its number is the newest token */
         uint32_t slots;     /* of its holders */
-        bool delayed;
-        bool touched;
+        bool delayed : 1;
+        bool touched : 1;
+        bool saved : 1; /* its bytes wait for their turn in a capture */
         uint16_t key_len;
         struct lock *chain;
         struct lock *next;
@@ -109,6 +111,16 @@ struct session {
 struct lock_block {
         void *ptr;
         size_t size;
+};
+
+struct lock_capture {
+        bool open;
+        bool sets;
+        enum err err;
+        uint64_t last_token; /* at the begin */
+        uint64_t passed;     /* all up to this token is written */
+        struct lock *next;   /* of the walk */
+        struct turns turns;  /* locks that changed before they came by */
 };
 
 struct lock_table {
@@ -155,6 +167,7 @@ struct lock_table {
         size_t event_bytes;
         uint64_t event_last;
         uint64_t event_floor; /* events up to this one may be forgotten */
+        struct lock_capture capture;
 };
 
 static inline struct bytes claim_owner(const struct claim *claim)
@@ -259,7 +272,7 @@ struct wish {
  * newer request is the one that is answered. */
 void lock_wait_again(struct lock_table *table, const struct wish *wish, struct claim *first);
 bool lock_wish(struct lock_table *table, const struct lock_command *command, struct wish *ret);
-void lock_claim_fill(struct claim *claim, const struct wish *wish);
+void lock_claim_fill(struct lock_table *table, struct claim *claim, const struct wish *wish);
 void lock_acquire(struct lock_table *table, const struct lock_command *command);
 
 /* ---- set.c ---- */
@@ -279,6 +292,21 @@ void lock_session_end(struct lock_table *table, struct session *session,
                       enum lock_result_kind kind);
 /* The session that a command names, where it is its owner's; else NULL. */
 struct session *lock_session_of(const struct lock_table *table, const struct lock_command *command);
+
+/* ---- snapshot.c ---- */
+/* All but the locks themselves, and one lock. */
+void lock_head_encode(const struct lock_table *table, struct buffer *out);
+void lock_encode(const struct lock *lock, bool sets, struct buffer *out);
+
+/* ---- capture.c ---- */
+void lock_capture_save(struct lock_table *table, struct lock *lock);
+
+/* A lock is about to change. */
+static inline void lock_changes(struct lock_table *table, struct lock *lock)
+{
+        if (table->capture.open)
+                lock_capture_save(table, lock);
+}
 
 /* ---- deadlock.c ---- */
 bool lock_deadlock(struct lock_table *table, struct lock *lock, struct bytes owner, uint32_t slots);

@@ -39,6 +39,7 @@ void group_config(const struct node *node, enum world_group group, uint64_t seed
         ret->snapshot_entries = node->config.snapshot_entries;
         ret->snapshot_bytes = node->config.snapshot_bytes;
         ret->trailing_entries = node->config.trailing_entries;
+        ret->piece_bytes = node->config.snapshot_piece_bytes;
         ret->engine = node->config.raft_engine;
         ret->bugs = node->config.raft_bugs;
 }
@@ -152,19 +153,28 @@ enum err group_begin(struct node *node, struct node_group *group, bool join)
         return group_make(node, group, &config, bytes_of(NULL, 0));
 }
 
-static void pump_writes(struct node *node, struct node_group *group,
+/* True where something more than a piece of a new journal was written. */
+static bool pump_writes(struct node *node, struct node_group *group,
                         const struct consensus_output *output)
 {
+        static const enum world_effect_kind kinds[] = {
+                [CONSENSUS_APPEND] = WORLD_JOURNAL_APPEND,
+                [CONSENSUS_REPLACE] = WORLD_JOURNAL_REPLACE,
+                [CONSENSUS_ASIDE] = WORLD_JOURNAL_ASIDE,
+                [CONSENSUS_SWAP] = WORLD_JOURNAL_SWAP,
+        };
+        bool any = false;
         for (size_t i = 0; i < output->write_count; i++) {
                 const struct consensus_write *write = &output->writes[i];
-                struct world_effect effect = {.kind = write->replace ? WORLD_JOURNAL_REPLACE
-                                                                     : WORLD_JOURNAL_APPEND};
+                struct world_effect effect = {.kind = kinds[write->kind]};
                 effect.journal.group = group->group;
                 effect.journal.generation = write->generation;
                 effect.journal.offset = write->offset;
                 effect.journal.data = outbox_copy(&node->outbox, write->data);
                 outbox_push(&node->outbox, &effect);
+                any = any || write->kind != CONSENSUS_ASIDE;
         }
+        return any;
 }
 
 static void pump_messages(struct node *node, struct node_group *group,
@@ -243,19 +253,6 @@ static void pump_commands(struct node *node, struct node_group *group,
         }
 }
 
-static void pump_snapshot(struct node *node, struct node_group *group)
-{
-        buffer_reset(&node->scratch);
-        council_snapshot(group->council, &node->scratch);
-        if (node->scratch.err != ERR_NONE)
-                return;
-        enum err err = consensus_snapshot(group->consensus, buffer_view(&node->scratch));
-        if (err == ERR_NONE)
-                node->counters.snapshots++;
-        else if (err != ERR_BUSY)
-                group_fail(node, group, err_text(err));
-}
-
 /* Follows leadership: the lock clock begins when this node's state is current. */
 static void group_follow(struct node *node, struct node_group *group)
 {
@@ -293,7 +290,7 @@ void group_pump(struct node *node, struct node_group *group)
                 struct consensus_output output;
                 consensus_take(group->consensus, &output);
                 group->wake_ms = output.wake_ms;
-                pump_writes(node, group, &output);
+                bool written = pump_writes(node, group, &output);
                 pump_messages(node, group, &output);
                 pump_restore(node, group, &output);
                 pump_commands(node, group, &output);
@@ -305,12 +302,10 @@ void group_pump(struct node *node, struct node_group *group)
                         read_ready(node, group, output.reads, output.read_count);
                 if (output.restore || output.command_count > 0 || output.changed)
                         node->look = true;
-                bool more = output.write_count > 0 || output.message_count > 0 || output.restore ||
+                bool more = written || output.message_count > 0 || output.restore ||
                             output.command_count > 0 || output.changed;
-                if (output.snapshot_wished && !group->failed) {
-                        pump_snapshot(node, group);
+                if (output.snapshot_wished && !group->failed && snapshot_begin(node, group))
                         more = true;
-                }
                 group_follow(node, group);
                 if (!more)
                         break;
@@ -353,6 +348,7 @@ static bool time_due(struct node *node, struct node_group *group)
 
 void group_tick(struct node *node, struct node_group *group)
 {
+        snapshot_tick(node, group);
         if (!group->leading || (node->config.bugs & NODE_BUG_NO_EXPIRY) != 0)
                 return;
         (void)lock_clock_read(&group->clock, node->now_us);
@@ -369,6 +365,8 @@ uint64_t group_wake_us(const struct node *node, const struct node_group *group)
         if (group->consensus == NULL || group->failed)
                 return UINT64_MAX;
         uint64_t wake_us = group->wake_ms >= UINT64_MAX / 1000 ? UINT64_MAX : group->wake_ms * 1000;
+        if (snapshot_wake_us(group) < wake_us)
+                wake_us = snapshot_wake_us(group);
         const struct lock_table *table = council_locks(group->council);
         if (!group->leading || lock_table_idle(table) ||
             (node->config.bugs & NODE_BUG_NO_EXPIRY) != 0)

@@ -57,6 +57,8 @@ struct node_config {
         uint32_t snapshot_entries;   /* as in raft/consensus.h; 0: its default */
         size_t snapshot_bytes;
         uint32_t trailing_entries;
+        size_t snapshot_step_bytes;        /* of a state, made in one turn, about; 0: 128 KiB */
+        size_t snapshot_piece_bytes;       /* of a journal, as piece_bytes there */
         uint32_t replication_window_bytes; /* as in replication/replication.h; 0: its default */
         uint32_t replication_batch_bytes;
         uint32_t replication_piece_bytes;

@@ -292,14 +292,15 @@ struct node_group {
         struct consensus *consensus;
         struct council *council;
         bool failed;
-        bool leading;           /* leader and ready; the clock runs */
-        bool waits;             /* not begun yet: members.c */
-        uint64_t step_next_us;  /* no earlier change of members */
-        uint64_t raise_next_us; /* no earlier change of the level */
-        struct seats_step step; /* of members, as told last */
-        uint64_t leaderless_us; /* since then; 0: a leader is known */
-        uint64_t time_next_us;  /* no earlier LOCK_TIME proposal */
-        uint64_t time_last_us;  /* of the last command that carried a time */
+        bool leading;             /* leader and ready; the clock runs */
+        bool waits;               /* not begun yet: members.c */
+        uint64_t step_next_us;    /* no earlier change of members */
+        uint64_t raise_next_us;   /* no earlier change of the level */
+        struct seats_step step;   /* of members, as told last */
+        uint64_t leaderless_us;   /* since then; 0: a leader is known */
+        uint64_t capture_next_us; /* the next step of a snapshot */
+        uint64_t time_next_us;    /* no earlier LOCK_TIME proposal */
+        uint64_t time_last_us;    /* of the last command that carried a time */
         struct lock_clock clock;
         struct consensus_status status;
         uint64_t wake_ms;
@@ -447,6 +448,12 @@ bool group_propose(struct node *node, struct node_group *group,
 void group_tick(struct node *node, struct node_group *group);
 void group_fail(struct node *node, struct node_group *group, const char *why);
 uint64_t group_wake_us(const struct node *node, const struct node_group *group);
+
+/* snapshots.c */
+/* The state as of now takes the place of the log before it, in steps. False: not now. */
+bool snapshot_begin(struct node *node, struct node_group *group);
+void snapshot_tick(struct node *node, struct node_group *group);
+uint64_t snapshot_wake_us(const struct node_group *group);
 
 /* pending.c */
 MUST_USE bool pendings_open(struct node *node);

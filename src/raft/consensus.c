@@ -107,6 +107,26 @@ enum err consensus_snapshot(struct consensus *consensus, struct bytes state)
         return consensus->engine->snapshot(consensus->core, state);
 }
 
+enum err consensus_snapshot_begin(struct consensus *consensus)
+{
+        if (consensus->engine->snapshot_begin == NULL)
+                return ERR_UNSUPPORTED;
+        return consensus->engine->snapshot_begin(consensus->core);
+}
+
+enum err consensus_snapshot_give(struct consensus *consensus, struct buffer *state)
+{
+        if (consensus->engine->snapshot_give == NULL)
+                return ERR_UNSUPPORTED;
+        return consensus->engine->snapshot_give(consensus->core, state);
+}
+
+void consensus_snapshot_drop(struct consensus *consensus)
+{
+        if (consensus->engine->snapshot_drop != NULL)
+                consensus->engine->snapshot_drop(consensus->core);
+}
+
 enum err consensus_transfer(struct consensus *consensus, uint64_t now_ms, uint32_t peer)
 {
         return consensus->engine->transfer(consensus->core, now_ms, peer);

@@ -23,7 +23,8 @@
  * Sans I/O and deterministic: the same inputs give the same effects. Time is the caller's
  * monotonic clock in milliseconds; a value that goes back is taken as the largest seen. Not for use
  * by two threads at once. Memory comes from the heap given, but for what the library itself holds.
- * Costs: O(bytes) each; a snapshot costs the whole state. */
+ * Costs: O(bytes) each; a snapshot in one call costs the whole state, one in steps O(piece_bytes) a
+ * take. */
 #ifndef MERIDIAN_RAFT_CONSENSUS_H
 #define MERIDIAN_RAFT_CONSENSUS_H
 
@@ -101,6 +102,7 @@ struct consensus_config {
         uint32_t trailing_entries; /* kept before a snapshot for slow followers; 0: 512 */
         size_t inflight_bytes;     /* under way to a follower, unanswered; 0: 4 MiB */
         size_t chunk_bytes;        /* of a snapshot in one message; 0: 256 KiB */
+        size_t piece_bytes;        /* of a new journal in one write, about; 0: 512 KiB */
         size_t snapshot_bytes_max; /* of a state that is accepted; 0: 1 GiB */
         uint32_t drift_per_mille;  /* leases: the most by which one clock may run faster than
                                     * another, 0 .. 900; 0: 100 */
@@ -126,10 +128,17 @@ struct consensus_message {
         struct bytes data;
 };
 
-/* In world.h's words: WORLD_JOURNAL_APPEND or WORLD_JOURNAL_REPLACE. */
+/* In world.h's words: WORLD_JOURNAL_APPEND and so on. */
+enum consensus_write_kind {
+        CONSENSUS_APPEND,
+        CONSENSUS_REPLACE, /* a whole new journal */
+        CONSENSUS_ASIDE,   /* a piece of a new journal; the old one goes on */
+        CONSENSUS_SWAP,    /* its last piece: it takes the place of the old one */
+};
+
 struct consensus_write {
-        bool replace;
-        uint64_t generation; /* of the journal that it goes to; replace: the new one */
+        enum consensus_write_kind kind;
+        uint64_t generation; /* of the journal that it goes to */
         uint64_t offset;     /* in it; 0 for a replacement */
         struct bytes data;
 };
@@ -237,7 +246,8 @@ MUST_USE enum err consensus_receive(struct consensus *consensus, uint64_t now_ms
 MUST_USE enum err consensus_submit(struct consensus *consensus, uint64_t now_ms,
                                    struct bytes command);
 
-/* The journal of `generation` is durable up to `offset`. Older generations are ignored. */
+/* The journal of `generation`, the one in use or one that is written aside, is durable up to
+ * `offset`. Older generations are ignored. */
 void consensus_synced(struct consensus *consensus, uint64_t now_ms, uint64_t generation,
                       uint64_t offset);
 
@@ -249,6 +259,17 @@ void consensus_failed(struct consensus *consensus);
  * catch up first (snapshot_wished comes again); ERR_LIMIT: larger than snapshot_bytes_max, or than
  * the library can send; ERR_INVALID: a state has at least one byte. */
 MUST_USE enum err consensus_snapshot(struct consensus *consensus, struct bytes state);
+
+/* The same in steps, while commands go on. Begin: the state that results from all commands of all
+ * takes so far is being put together. ERR_BUSY: not now; ERR_UNSUPPORTED: by this core. Give: here
+ * it is, in memory of the heap of consensus_new, which is taken over; the buffer is empty then.
+ * From here on each take brings a piece of a new journal, and consensus_synced (of its generation)
+ * the next one. ERR_NOT_FOUND: a leader's state has come meanwhile; ERR_LIMIT, ERR_NOMEM: nothing
+ * has changed; ERR_INVALID: it is empty. Where it is not ERR_NONE the buffer is the caller's still,
+ * or empty. Drop: it will not be given; nothing happens where none was begun. */
+MUST_USE enum err consensus_snapshot_begin(struct consensus *consensus);
+MUST_USE enum err consensus_snapshot_give(struct consensus *consensus, struct buffer *state);
+void consensus_snapshot_drop(struct consensus *consensus);
 
 /* Hands leadership to `peer` (0: any voter that is up to date). ERR_NOT_LEADER, ERR_NOT_FOUND,
  * ERR_BUSY. It may not happen; look at the status after one election timeout. */

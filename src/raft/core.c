@@ -24,6 +24,7 @@ enum {
 #define SNAPSHOT_BYTES_MAX_DEFAULT ((size_t)1024 * 1024 * 1024)
 #define INFLIGHT_BYTES_DEFAULT     ((size_t)4 * 1024 * 1024)
 #define CHUNK_BYTES_DEFAULT        ((size_t)256 * 1024)
+#define PIECE_BYTES_DEFAULT        ((size_t)512 * 1024)
 
 void core_fail(struct core *core)
 {
@@ -62,6 +63,8 @@ static void config_defaults(struct consensus_config *config)
                 config->inflight_bytes = INFLIGHT_BYTES_DEFAULT;
         if (config->chunk_bytes == 0)
                 config->chunk_bytes = CHUNK_BYTES_DEFAULT;
+        if (config->piece_bytes == 0)
+                config->piece_bytes = PIECE_BYTES_DEFAULT;
         if (config->snapshot_bytes_max == 0)
                 config->snapshot_bytes_max = SNAPSHOT_BYTES_MAX_DEFAULT;
         if (config->drift_per_mille == 0)
@@ -74,6 +77,7 @@ static void core_close(void *engine)
         replicate_end(core);
         post_fini(core);
         arrival_close(core);
+        compact_drop(core);
         snapshot_drop(core, core->snapshot);
         entries_fini(&core->entries);
         buffer_fini(&core->pending);
@@ -147,7 +151,7 @@ static void begin(struct core *core, uint64_t now_ms)
                 buffer_init(&core->pending, core->heap);
         }
         buffer_reset(&core->pending);
-        core->pending_replace = false;
+        core->pending_replace = core->pending_swap = false;
         core->command_count = 0;
         core->ready_count = 0;
         core->restore = false;
@@ -366,7 +370,10 @@ static void core_synced(void *engine, uint64_t now_ms, uint64_t generation, uint
 {
         struct core *core = engine;
         begin(core, now_ms);
-        if (!active(core) || generation != core->generation)
+        if (!active(core))
+                return;
+        compact_synced(core, generation, offset);
+        if (generation != core->generation)
                 return;
         if (offset > core->written)
                 offset = core->written;
@@ -387,6 +394,30 @@ static enum err core_snapshot(void *engine, struct bytes state)
         if (state.len == 0)
                 return ERR_INVALID; /* no bytes are what a witness has for a state */
         return active(core) ? snapshot_take(core, state) : ERR_NONE;
+}
+
+static enum err core_snapshot_begin(void *engine)
+{
+        struct core *core = engine;
+        begin(core, core->now_ms);
+        return active(core) ? compact_mark(core) : ERR_BUSY;
+}
+
+static enum err core_snapshot_give(void *engine, struct buffer *state)
+{
+        struct core *core = engine;
+        begin(core, core->now_ms);
+        if (state->len == 0)
+                return ERR_INVALID;
+        return active(core) ? compact_give(core, state) : ERR_NOT_FOUND;
+}
+
+static void core_snapshot_drop(void *engine)
+{
+        struct core *core = engine;
+        begin(core, core->now_ms);
+        if (core->compaction.stage == COMPACT_MARKED)
+                compact_drop(core);
 }
 
 static enum err core_transfer(void *engine, uint64_t now_ms, uint32_t peer)
@@ -454,17 +485,27 @@ static bool status_differs(const struct consensus_status *a, const struct consen
                a->members_index != b->members_index;
 }
 
-static size_t take_write(struct core *core)
+static size_t take_writes(struct core *core)
 {
-        if (core->pending.len == 0 || core->failed)
+        struct consensus_write aside = {0};
+        size_t count = 0;
+        if (core->failed)
                 return 0;
-        core->write = (struct consensus_write){
-                .replace = core->pending_replace,
-                .generation = core->generation,
-                .offset = core->written - core->pending.len,
-                .data = buffer_view(&core->pending),
-        };
-        return 1;
+        compact_take(core, &aside);
+        if (core->pending.len > 0) {
+                struct consensus_write *write = &core->writes[count++];
+                *write = (struct consensus_write){
+                        .kind = CONSENSUS_APPEND,
+                        .generation = core->generation,
+                        .offset = core->written - core->pending.len,
+                        .data = buffer_view(&core->pending),
+                };
+                if (core->pending_replace)
+                        write->kind = core->pending_swap ? CONSENSUS_SWAP : CONSENSUS_REPLACE;
+        }
+        if (aside.data.len > 0)
+                core->writes[count++] = aside;
+        return core->failed ? 0 : count;
 }
 
 static uint64_t wake_ms(const struct core *core)
@@ -472,6 +513,8 @@ static uint64_t wake_ms(const struct core *core)
         if (!active(core))
                 return UINT64_MAX;
         uint64_t at = core->role == CORE_LEADER ? replicate_wake(core) : core->election_ms;
+        if (compact_due(core))
+                at = 0;
         return at > core->now_ms ? at : core->now_ms + 1;
 }
 
@@ -487,10 +530,11 @@ static void core_take(void *engine, struct consensus_output *ret)
                 replicate_flush(core);
                 advance(core);
         }
+        size_t write_count = take_writes(core);
         struct consensus_status status = core_status(core);
         *ret = (struct consensus_output){
-                .writes = &core->write,
-                .write_count = take_write(core),
+                .writes = core->writes,
+                .write_count = write_count,
                 .message_count = post_release(core),
                 .restore = core->restore,
                 .commands = core->commands,
@@ -579,6 +623,9 @@ const struct consensus_engine consensus_core = {
         .synced = core_synced,
         .fail = core_failed,
         .snapshot = core_snapshot,
+        .snapshot_begin = core_snapshot_begin,
+        .snapshot_give = core_snapshot_give,
+        .snapshot_drop = core_snapshot_drop,
         .transfer = core_transfer,
         .take = core_take,
         .status = core_status,

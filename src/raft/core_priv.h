@@ -10,6 +10,7 @@
  *   reads.c      reads without a log entry
  *   follow.c     the follower's side: entries and snapshots from a leader
  *   snapshot.c   states: made, kept, installed
+ *   compact.c    a state takes the place of the log before it, in steps
  *   change.c     members: changes, promotion, replicas that lost their journal
  *   post.c       messages out, held until what they promise is durable
  *
@@ -74,6 +75,31 @@ struct arrival {
         uint64_t size;
         uint32_t crc;
         struct buffer state;
+};
+
+/* A state on its way into a new journal: compact.c has the stages. */
+struct compaction {
+        enum {
+                COMPACT_NONE,
+                COMPACT_MARKED,
+                COMPACT_SUM,
+                COMPACT_HEAD,
+                COMPACT_STATE,
+                COMPACT_ENTRIES,
+        } stage;
+        uint64_t index;
+        uint64_t term;
+        uint64_t members_index;
+        struct members members;
+        struct snapshot *made; /* held */
+        uint32_t sum;          /* of the record so far */
+        uint32_t state_sum;
+        size_t done;         /* of the state, in this stage */
+        uint64_t next;       /* entry to be written */
+        uint64_t generation; /* of the new journal */
+        uint64_t written;
+        uint64_t durable;
+        struct buffer piece;
 };
 
 /* Members that are in force from an entry on. */
@@ -147,6 +173,7 @@ struct core {
         struct entries entries;
         struct snapshot *snapshot; /* NULL: there is none */
         struct arrival arrival;
+        struct compaction compaction;
         struct regime *regimes; /* the first is committed; the last is in force */
         size_t regime_count;
         size_t regime_size;
@@ -157,13 +184,15 @@ struct core {
         /* The journal. Offsets are of the current generation. */
         struct journal_meta meta; /* as last written, and in force */
         uint64_t generation;
+        uint64_t generation_last; /* given to a journal, or to one that is being made */
         uint64_t written;
         uint64_t durable;
         uint64_t base; /* size of the journal when this generation began */
         uint64_t meta_need;
         uint64_t stored; /* entries durable here */
         struct buffer pending;
-        bool pending_replace;
+        bool pending_replace; /* it is a whole new journal, or the end of one */
+        bool pending_swap;    /* the end of one that was written aside */
         struct mark *marks;
         size_t mark_count;
         size_t mark_size;
@@ -211,7 +240,7 @@ struct core {
         struct consensus_ready *ready;
         size_t ready_count;
         size_t ready_size;
-        struct consensus_write write;
+        struct consensus_write writes[2];
         bool restore;
         bool taken;                   /* the output above is out: forget it at the next input */
         struct consensus_status told; /* at the last take */
@@ -240,6 +269,9 @@ void log_cut(struct core *core, uint64_t index);
 /* A whole new journal; `snapshot` and the entries kept. */
 void log_rewrite(struct core *core);
 void log_synced(struct core *core);
+/* A journal that was written aside up to `written` takes the place of this one with its last
+ * piece, behind which all entries are in it. */
+void log_swap(struct core *core, uint64_t generation, uint64_t written, struct bytes piece);
 /* Members in force; NULL: none are known yet. */
 const struct regime *log_regime(const struct core *core);
 const struct member *log_self(const struct core *core);
@@ -307,11 +339,27 @@ struct snapshot *snapshot_hold(struct snapshot *snapshot);
 void snapshot_drop(struct core *core, struct snapshot *snapshot);
 MUST_USE enum err snapshot_take(struct core *core, struct bytes state);
 bool snapshot_wished(const struct core *core);
+/* The members in force at an applied index; NULL: nobody has told yet. */
+const struct regime *snapshot_regime(const struct core *core, uint64_t index);
+/* The first entry to keep before a state as of `index`. */
+uint64_t snapshot_keep(const struct core *core, uint64_t index);
 /* A witness has no state: its log is cut behind by the core itself. */
 void snapshot_witness(struct core *core);
 void arrival_close(struct core *core);
 void arrival_begin(struct core *core);
 void arrival_durable(struct core *core);
+
+/* compact.c */
+MUST_USE enum err compact_mark(struct core *core);
+MUST_USE enum err compact_give(struct core *core, struct buffer *state);
+void compact_drop(struct core *core);
+/* Entries from `index` on are others now. */
+void compact_cut(struct core *core, uint64_t index);
+void compact_synced(struct core *core, uint64_t generation, uint64_t offset);
+/* There is something to do at the next take. */
+bool compact_due(const struct core *core);
+/* The next piece; of length 0: none. */
+void compact_take(struct core *core, struct consensus_write *ret);
 
 /* change.c */
 MUST_USE enum err change_set(struct core *core, const struct consensus_member *member);

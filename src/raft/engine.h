@@ -22,6 +22,9 @@ struct consensus_engine {
         struct consensus_status (*status)(const void *core);
         bool (*has_majority)(const void *core, uint64_t now_ms);
         /* NULL where the core cannot. */
+        enum err (*snapshot_begin)(void *core);
+        enum err (*snapshot_give)(void *core, struct buffer *state);
+        void (*snapshot_drop)(void *core);
         enum err (*read)(void *core, uint64_t now_ms, uint64_t id, bool lease);
         bool (*lease_held)(const void *core, uint64_t now_ms);
         enum err (*member_set)(void *core, uint64_t now_ms, const struct consensus_member *member);

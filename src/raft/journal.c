@@ -77,8 +77,8 @@ void journal_write_entry(struct buffer *out, uint64_t durable, const struct jour
         record_end(out, at);
 }
 
-void journal_write_snapshot(struct buffer *out, uint64_t durable,
-                            const struct journal_snapshot *snapshot)
+static size_t snapshot_begin(struct buffer *out, uint64_t durable,
+                             const struct journal_snapshot *snapshot)
 {
         size_t at = record_begin(out, durable, JOURNAL_SNAPSHOT);
         buffer_u64(out, snapshot->index);
@@ -86,8 +86,33 @@ void journal_write_snapshot(struct buffer *out, uint64_t durable,
         buffer_u64(out, snapshot->configuration_index);
         buffer_u32(out, (uint32_t)snapshot->configuration.len);
         buffer_bytes(out, snapshot->configuration);
+        return at;
+}
+
+void journal_write_snapshot(struct buffer *out, uint64_t durable,
+                            const struct journal_snapshot *snapshot)
+{
+        size_t at = snapshot_begin(out, durable, snapshot);
         buffer_bytes(out, snapshot->state);
         record_end(out, at);
+}
+
+void journal_write_snapshot_head(struct buffer *out, uint64_t durable,
+                                 const struct journal_snapshot *snapshot)
+{
+        size_t at = snapshot_begin(out, durable, snapshot);
+        if (out->err != ERR_NONE)
+                return;
+        size_t len = out->len - at - JOURNAL_RECORD_HEAD_SIZE + snapshot->state.len;
+        CHECK(len <= UINT32_MAX);
+        buffer_patch_u32(out, at + 4, (uint32_t)len);
+}
+
+uint32_t journal_sum_begin(struct bytes head)
+{
+        if (head.len < JOURNAL_RECORD_HEAD_SIZE)
+                return 0; /* memory ran out, which is told later */
+        return hash_crc32c(0, bytes_of(head.ptr + 4, head.len - 4));
 }
 
 enum err journal_read_header(struct bytes journal, const struct journal_identity *identity,

@@ -94,6 +94,13 @@ void journal_write_entry(struct buffer *out, uint64_t durable, const struct jour
 void journal_write_snapshot(struct buffer *out, uint64_t durable,
                             const struct journal_snapshot *snapshot);
 
+/* The same without the state, and with a sum of 0: the record of a state that is written in pieces.
+ * Its sum, to be put into its first four bytes, is that of hash_crc32c over the state, begun with
+ * journal_sum_begin(the head). */
+void journal_write_snapshot_head(struct buffer *out, uint64_t durable,
+                                 const struct journal_snapshot *snapshot);
+uint32_t journal_sum_begin(struct bytes head);
+
 /* ERR_TRUNCATED, ERR_CORRUPT (magic or checksum), ERR_VERSION, ERR_REFUSED (not this identity). */
 MUST_USE enum err journal_read_header(struct bytes journal, const struct journal_identity *identity,
                                       uint32_t *ret_version);

@@ -415,7 +415,7 @@ static size_t take_write(struct library *consensus)
         if (consensus->pending.len == 0 || consensus->failed)
                 return 0;
         consensus->write = (struct consensus_write){
-                .replace = consensus->pending_replace,
+                .kind = consensus->pending_replace ? CONSENSUS_REPLACE : CONSENSUS_APPEND,
                 .generation = consensus->generation,
                 .offset = consensus->written - consensus->pending.len,
                 .data = buffer_view(&consensus->pending),

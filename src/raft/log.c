@@ -5,9 +5,10 @@
  * which entries are durable once the journal is durable up to an offset; when a suffix is cut,
  * older marks no longer vouch for it, because the record that cuts may reach the disk as well.
  *
- * A snapshot makes a whole new journal: header, term and vote, the state, and the entries kept. It
- * supersedes what is pending. Until it is durable, promises wait for all of it; what was durable in
- * the old journal stays so, as one of the two survives a crash.
+ * A snapshot makes a whole new journal: header, term and vote, the state, and the entries kept, at
+ * once (log_rewrite) or in steps beside the old one (compact.c). It supersedes what is pending.
+ * Until it is durable, promises wait for all of it; what was durable in the old journal stays so,
+ * as one of the two survives a crash.
  *
  * Running out of memory here is final (core_fail): the log has already moved on. */
 #include "base/check.h"
@@ -148,6 +149,7 @@ void log_cut(struct core *core, uint64_t index)
         CHECK(index > core->commit);
         CHECK(core->role != CORE_LEADER);
         entries_cut(&core->entries, index);
+        compact_cut(core, index);
         regimes_cut(core, index);
         if (core->stored >= index)
                 core->stored = index - 1;
@@ -191,6 +193,18 @@ static void write_entries(struct core *core)
         }
 }
 
+/* What was durable in the old journal stays so, as one of the two survives a crash; the rest waits
+ * for all of the new one. */
+static void rebase(struct core *core, uint64_t durable_before)
+{
+        core->durable = 0;
+        core->base = core->written;
+        core->mark_count = 0;
+        mark_push(core, core->written, log_last(core));
+        post_rebase(core, durable_before);
+        core->meta_need = core->meta_need <= durable_before ? 0 : core->written;
+}
+
 void log_rewrite(struct core *core)
 {
         struct journal_identity identity = log_identity(core);
@@ -199,9 +213,11 @@ void log_rewrite(struct core *core)
         meta.extended = true;
         if (core->config.bugs.vote_volatile)
                 meta.vote = 0;
+        compact_drop(core);
         buffer_reset(&core->pending);
         core->pending_replace = true;
-        core->generation++;
+        core->pending_swap = false;
+        core->generation = ++core->generation_last;
         core->written = 0;
         journal_write_header(&core->pending, &identity);
         journal_write_meta(&core->pending, 0, &meta);
@@ -209,12 +225,18 @@ void log_rewrite(struct core *core)
                 write_snapshot(core);
         write_entries(core);
         pending_count(core, 0);
-        core->durable = 0;
-        core->base = core->written;
-        core->mark_count = 0;
-        mark_push(core, core->written, log_last(core));
-        post_rebase(core, durable_before);
-        core->meta_need = core->meta_need <= durable_before ? 0 : core->written;
+        rebase(core, durable_before);
+}
+
+void log_swap(struct core *core, uint64_t generation, uint64_t written, struct bytes piece)
+{
+        buffer_reset(&core->pending);
+        core->pending_replace = core->pending_swap = true;
+        core->generation = generation;
+        core->written = written;
+        buffer_bytes(&core->pending, piece);
+        pending_count(core, 0);
+        rebase(core, core->durable);
 }
 
 void log_synced(struct core *core)

@@ -174,7 +174,7 @@ static enum err write_fresh(struct core *core, bool replace, struct consensus_re
                 core->meta.life = rng_next(&core->rng);
         if (replace) {
                 core->pending_replace = true;
-                core->generation++;
+                core->generation = ++core->generation_last;
         }
         entries_clear(&core->entries, 1);
         core->regime_count = 0;

@@ -5,9 +5,9 @@
  *   arriving:   chunks, in order --> whole, checksum right --> a whole new journal --> durable -->
  *               restore. Until then the old state goes on serving
  *
- * A state is in memory once; the journal's write is the only other copy, and goes with it. An
- * arrival that breaks off resumes where it was when a leader offers the same state again; another
- * one begins anew. */
+ * What is made here comes in steps, where the caller can (compact.c), or at once; what arrives is
+ * in memory twice, until the journal has it. An arrival that breaks off resumes where it was when a
+ * leader offers the same state again; another one begins anew. */
 #include "base/check.h"
 #include "base/hash.h"
 #include "raft/core_priv.h"
@@ -52,8 +52,7 @@ static uint64_t snapshot_index(const struct core *core)
         return core->snapshot == NULL ? 0 : core->snapshot->index;
 }
 
-/* The members in force at an applied index. */
-static const struct regime *regime_at(const struct core *core, uint64_t index)
+const struct regime *snapshot_regime(const struct core *core, uint64_t index)
 {
         const struct regime *found = NULL;
         for (size_t i = 0; i < core->regime_count; i++) {
@@ -63,8 +62,7 @@ static const struct regime *regime_at(const struct core *core, uint64_t index)
         return core->config.bugs.snapshot_members ? &core->regimes[0] : found;
 }
 
-/* The first entry to keep. */
-static uint64_t trim_to(const struct core *core, uint64_t index)
+uint64_t snapshot_keep(const struct core *core, uint64_t index)
 {
         uint64_t trailing = core->config.trailing_entries;
         uint64_t keep = index >= trailing ? index - trailing + 1 : 1;
@@ -77,7 +75,7 @@ static uint64_t trim_to(const struct core *core, uint64_t index)
 /* Takes over `state`. The log up to `index` is cut behind it. */
 static enum err compact(struct core *core, uint64_t index, struct bytes state)
 {
-        const struct regime *regime = regime_at(core, index);
+        const struct regime *regime = snapshot_regime(core, index);
         uint64_t term = log_term(core, index);
         if (regime == NULL || term == 0) {
                 heap_free_bytes(core->heap, state); /* nobody has told yet who the members are */
@@ -91,7 +89,7 @@ static enum err compact(struct core *core, uint64_t index, struct bytes state)
         made->members = regime->members;
         snapshot_drop(core, core->snapshot);
         core->snapshot = made;
-        uint64_t keep = trim_to(core, index);
+        uint64_t keep = snapshot_keep(core, index);
         entries_trim(&core->entries, keep);
         log_rewrite(core);
         return core->failed ? ERR_NOMEM : ERR_NONE;
@@ -101,7 +99,8 @@ enum err snapshot_take(struct core *core, struct bytes state)
 {
         if (core->applied_taken <= snapshot_index(core))
                 return ERR_NONE;
-        if (core->arrival.writing || core->pending_replace)
+        if (core->arrival.writing || core->pending_replace ||
+            core->compaction.stage != COMPACT_NONE)
                 return ERR_BUSY;
         if (state.len > core->config.snapshot_bytes_max)
                 return ERR_LIMIT;
@@ -131,7 +130,8 @@ static bool may_compact(const struct core *core)
 
 bool snapshot_wished(const struct core *core)
 {
-        return may_compact(core) && !log_stateless(core) && log_is_long(core);
+        return may_compact(core) && core->compaction.stage == COMPACT_NONE &&
+               !log_stateless(core) && log_is_long(core);
 }
 
 void snapshot_witness(struct core *core)
@@ -139,7 +139,7 @@ void snapshot_witness(struct core *core)
         if (!may_compact(core) || !log_stateless(core) || !log_is_long(core))
                 return;
         uint64_t index = core->applied < core->everywhere ? core->applied : core->everywhere;
-        if (index <= snapshot_index(core) || regime_at(core, index) == NULL ||
+        if (index <= snapshot_index(core) || snapshot_regime(core, index) == NULL ||
             log_term(core, index) == 0)
                 return;
         if (compact(core, index, (struct bytes){0}) != ERR_NONE)

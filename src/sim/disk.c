@@ -27,6 +27,65 @@ static void begin_sync(struct sim *sim, struct host *host, uint32_t group)
         queue_push(&sim->queue, &event);
 }
 
+/* Told by an event of its own: `b` is beyond the groups. */
+static void aside_begin_sync(struct sim *sim, struct host *host, uint32_t group)
+{
+        struct sim_journal *journal = &host->journals[group];
+        if (journal->aside_syncing || host->disk_broken ||
+            journal->aside.len == journal->aside_synced)
+                return;
+        journal->aside_syncing = true;
+        journal->aside_sync_to = journal->aside.len;
+        journal->aside_sync_id++;
+        struct sim_event event = {.at_us = sim->now_us + sync_time(sim),
+                                  .kind = EVENT_SYNC,
+                                  .a = host->index,
+                                  .b = WORLD_GROUP_COUNT + group,
+                                  .generation = journal->aside_sync_id};
+        queue_push(&sim->queue, &event);
+}
+
+static void aside_drop(struct sim_journal *journal)
+{
+        buffer_reset(&journal->aside);
+        journal->aside_synced = 0;
+        journal->aside_syncing = false;
+        journal->aside_sync_id++;
+}
+
+static void aside_append(struct sim *sim, struct sim_journal *journal,
+                         const struct world_effect *effect)
+{
+        if (effect->journal.offset == 0) {
+                aside_drop(journal);
+                journal->aside_generation = effect->journal.generation;
+        }
+        if (effect->journal.generation != journal->aside_generation ||
+            effect->journal.offset != journal->aside.len)
+                sim_violation(sim, "contract: a piece at %llu of %zu of a new journal",
+                              (unsigned long long)effect->journal.offset, journal->aside.len);
+        buffer_bytes(&journal->aside, effect->journal.data);
+}
+
+/* What was written aside is a replacement now, with its last piece. */
+static void aside_swap(struct sim *sim, struct sim_journal *journal,
+                       const struct world_effect *effect)
+{
+        if (journal->aside_synced != journal->aside.len)
+                sim_violation(sim, "contract: a swap of a journal that is not durable");
+        aside_append(sim, journal, effect);
+        buffer_reset(&journal->next);
+        struct buffer old = journal->next;
+        journal->next = journal->aside;
+        journal->aside = old;
+        aside_drop(journal);
+        journal->replacing = true;
+        journal->next_generation = effect->journal.generation;
+        journal->syncing = false;
+        journal->sync_id++;
+        sim_cover(sim, COVER_SNAPSHOT);
+}
+
 static void fail(struct sim *sim, struct host *host, enum world_group group)
 {
         struct world_event event = {.kind = WORLD_JOURNAL_FAILED};
@@ -66,7 +125,13 @@ void disk_append(struct sim *sim, struct host *host, const struct world_effect *
                 buffer_bytes(&journal->next, effect->journal.data);
                 journal->syncing = false;
                 journal->sync_id++;
+                aside_drop(journal);
                 sim_cover(sim, COVER_SNAPSHOT);
+        } else if (effect->kind == WORLD_JOURNAL_SWAP) {
+                aside_swap(sim, journal, effect);
+        } else if (effect->kind == WORLD_JOURNAL_ASIDE) {
+                aside_append(sim, journal, effect);
+                aside_begin_sync(sim, host, group);
         } else if (journal->replacing && effect->journal.generation == journal->next_generation) {
                 buffer_bytes(&journal->next, effect->journal.data);
         } else if (effect->journal.generation == journal->generation) {
@@ -76,9 +141,10 @@ void disk_append(struct sim *sim, struct host *host, const struct world_effect *
                 sim_violation(sim, "contract: append to generation %llu, which is not there",
                               (unsigned long long)effect->journal.generation);
         }
-        CHECK(journal->bytes.err == ERR_NONE && journal->next.err == ERR_NONE);
+        CHECK(journal->bytes.err == ERR_NONE && journal->next.err == ERR_NONE &&
+              journal->aside.err == ERR_NONE);
         begin_sync(sim, host, group);
-        faults_while_writing(sim, host, journal->replacing);
+        faults_while_writing(sim, host, journal->replacing || journal->aside.len > 0);
 }
 
 static void swap(struct sim_journal *journal)
@@ -90,8 +156,33 @@ static void swap(struct sim_journal *journal)
         journal->replacing = false;
 }
 
+static void told(struct sim *sim, struct host *host, uint32_t group, uint64_t generation,
+                 uint64_t offset)
+{
+        struct world_event event = {.kind = WORLD_JOURNAL_SYNCED};
+        event.synced.group = (enum world_group)group;
+        event.synced.generation = generation;
+        event.synced.offset = offset;
+        sim_post(sim, host, 0, parcel_new(sim, &event, bytes_of(NULL, 0)));
+}
+
+static void aside_sync_done(struct sim *sim, struct host *host, uint32_t group, uint64_t id)
+{
+        struct sim_journal *journal = &host->journals[group];
+        if (!journal->aside_syncing || journal->aside_sync_id != id || host->node == NULL)
+                return;
+        journal->aside_syncing = false;
+        journal->aside_synced = journal->aside_sync_to;
+        told(sim, host, group, journal->aside_generation, journal->aside_synced);
+        aside_begin_sync(sim, host, group);
+}
+
 void disk_sync_done(struct sim *sim, struct host *host, uint32_t group, uint64_t id)
 {
+        if (group >= WORLD_GROUP_COUNT) {
+                aside_sync_done(sim, host, group - WORLD_GROUP_COUNT, id);
+                return;
+        }
         struct sim_journal *journal = &host->journals[group];
         if (!journal->syncing || journal->sync_id != id || host->node == NULL)
                 return;
@@ -99,11 +190,7 @@ void disk_sync_done(struct sim *sim, struct host *host, uint32_t group, uint64_t
         if (journal->replacing)
                 swap(journal);
         journal->synced = journal->sync_to;
-        struct world_event event = {.kind = WORLD_JOURNAL_SYNCED};
-        event.synced.group = (enum world_group)group;
-        event.synced.generation = journal->generation;
-        event.synced.offset = journal->synced;
-        sim_post(sim, host, 0, parcel_new(sim, &event, bytes_of(NULL, 0)));
+        told(sim, host, group, journal->generation, journal->synced);
         begin_sync(sim, host, group);
 }
 
@@ -151,6 +238,7 @@ void disk_crash(struct sim *sim, struct host *host)
                 journal->sync_id++;
                 journal->generation = 0;
                 buffer_reset(&journal->next);
+                aside_drop(journal);
                 if (journal->sync_id % 3 == 0)
                         space_ready(journal);
                 journal->synced = journal->bytes.len;

@@ -42,6 +42,7 @@ void host_init(struct sim *sim, uint32_t index, node_id id, uint32_t region)
         for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++) {
                 buffer_init(&host->journals[i].bytes, &sim->heap);
                 buffer_init(&host->journals[i].next, &sim->heap);
+                buffer_init(&host->journals[i].aside, &sim->heap);
         }
 }
 
@@ -52,6 +53,7 @@ void host_fini(struct host *host)
         for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++) {
                 buffer_fini(&host->journals[i].bytes);
                 buffer_fini(&host->journals[i].next);
+                buffer_fini(&host->journals[i].aside);
         }
 }
 
@@ -63,6 +65,8 @@ void host_start(struct sim *sim, struct host *host)
         if (sim->swarm.small_snapshots) {
                 config.snapshot_entries = 24;
                 config.trailing_entries = 8;
+                config.snapshot_step_bytes = 200;
+                config.snapshot_piece_bytes = 300;
         }
         if (sim->swarm.small_windows) {
                 config.replication_window_bytes = 512;
@@ -138,6 +142,8 @@ static void carry_out(struct sim *sim, struct host *host, const struct world_eff
                 break;
         case WORLD_JOURNAL_APPEND:
         case WORLD_JOURNAL_REPLACE:
+        case WORLD_JOURNAL_ASIDE:
+        case WORLD_JOURNAL_SWAP:
                 sim_mix(sim, hash_crc32c(0, effect->journal.data));
                 disk_append(sim, host, effect);
                 break;

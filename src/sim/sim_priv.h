@@ -126,6 +126,12 @@ struct sim_journal {
         bool replacing;
         struct buffer next;
         uint64_t next_generation;
+        struct buffer aside; /* a new journal, in pieces: a crash loses it */
+        uint64_t aside_generation;
+        size_t aside_synced;
+        bool aside_syncing;
+        size_t aside_sync_to;
+        uint64_t aside_sync_id;
 };
 
 struct host {

@@ -10,6 +10,12 @@
  * up to the last synced offset and an arbitrary prefix of the rest, whose last bytes may be
  * damaged. WORLD_JOURNAL_REPLACE swaps the whole journal atomically (write aside, sync, rename);
  * offsets start again, and WORLD_JOURNAL_SYNCED with the new generation confirms it.
+ *    A large one is written in pieces instead: WORLD_JOURNAL_ASIDE adds to a new journal beside the
+ *    old one, which goes on (offset 0 begins it, and drops an earlier one); WORLD_JOURNAL_SYNCED
+ *    with its generation tells how far it is durable. A crash, or a WORLD_JOURNAL_REPLACE, loses it
+ *    whole. When all pieces were told as durable, WORLD_JOURNAL_SWAP adds the last one and puts it
+ *    in the place of the old, atomically, as a REPLACE would; before that was told as durable no
+ *    other ASIDE comes.
  *    What is recovered may end in zeros that nobody wrote: space made ready, so that a sync need
  *    not wait for the file to grow. The node says by the offset of its first WORLD_JOURNAL_APPEND
  *    where its own bytes end, and overwrites nothing but zeros; each later one begins where the
@@ -255,6 +261,8 @@ enum world_effect_kind {
         WORLD_SEND, /* to a peer; dropped in silence when the link is down */
         WORLD_JOURNAL_APPEND,
         WORLD_JOURNAL_REPLACE,
+        WORLD_JOURNAL_ASIDE,
+        WORLD_JOURNAL_SWAP,
         WORLD_REPLY,          /* the answer to a request; final */
         WORLD_PUBLISH,        /* what this node knows has changed: render the view again */
         WORLD_NOTE,           /* an event for the log and for `meridian events` */
@@ -282,8 +290,8 @@ struct world_effect {
                 } send;
                 struct {
                         enum world_group group;
-                        uint64_t generation; /* REPLACE: the new one, > 0 */
-                        uint64_t offset;     /* APPEND: where `data` goes */
+                        uint64_t generation; /* REPLACE, ASIDE, SWAP: the new one, > 0 */
+                        uint64_t offset;     /* where `data` goes; REPLACE: 0 */
                         struct bytes data;
                 } journal;
                 struct {

@@ -410,6 +410,25 @@ static void reload(struct council **council, uint64_t seed)
         buffer_fini(&out);
 }
 
+/* A capture in steps gives the bytes of the moment at which it began. */
+static void capture(struct council *council, struct rng *rng, struct buffer *whole)
+{
+        if (!council_capturing(council)) {
+                buffer_reset(whole);
+                council_snapshot(council, whole);
+                buffer_u64(whole, council_applied_index(council));
+                council_capture_begin(council);
+        }
+        if (!council_capture_step(council, 1 + (size_t)rng_below(rng, 40)))
+                return;
+        struct buffer steps;
+        uint64_t index;
+        assert_int_equal(council_capture_end(council, &steps, &index), ERR_NONE);
+        buffer_u64(&steps, index);
+        assert_true(bytes_equal(buffer_view(whole), buffer_view(&steps)));
+        buffer_fini(&steps);
+}
+
 static void test_replicas(void **state)
 {
         (void)state;
@@ -420,6 +439,8 @@ static void test_replicas(void **state)
                 rng_init(&rng, seed, 0);
                 struct council *one = council_open(1);
                 struct council *two = council_open(2);
+                struct buffer whole;
+                buffer_init(&whole, &heap);
                 for (uint64_t index = 1; index <= 300; index++) {
                         struct council_command command = choose(&rng, &now, sequences);
                         const struct council_outcome *o1;
@@ -444,6 +465,7 @@ static void test_replicas(void **state)
                                 fail_msg("seed %llu: replicas differ after %llu",
                                          (unsigned long long)seed, (unsigned long long)index);
                         lock_table_check(council_locks(two));
+                        capture(one, &rng, &whole);
                         if (rng_chance(&rng, 100))
                                 reload(&two, seed);
                         buffer_fini(&out);
@@ -451,6 +473,7 @@ static void test_replicas(void **state)
                 assert_true(council_audit_count(one) > 0);
                 council_free(one);
                 council_free(two);
+                buffer_fini(&whole);
         }
 }
 

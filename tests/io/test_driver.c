@@ -41,6 +41,7 @@ static struct {
         uint64_t ends[WORLD_GROUP_COUNT];
         unsigned syncs, fails;
         uint64_t generation, offset;
+        uint64_t durable[3];                      /* by generation */
         struct world_effect effects[EFFECTS_MAX]; /* for the next step */
         size_t effect_count;
 } node;
@@ -79,6 +80,8 @@ static void node_step(void *user, const struct world_event *event, struct world_
                 if (event->synced.group == group_watched) {
                         node.generation = event->synced.generation;
                         node.offset = event->synced.offset;
+                        if (event->synced.generation < COUNT_OF(node.durable))
+                                node.durable[event->synced.generation] = event->synced.offset;
                 }
         }
         node.fails += event->kind == WORLD_JOURNAL_FAILED;
@@ -409,6 +412,67 @@ static void test_replace_unfinished(void **state)
         assert_int_equal(access(path, F_OK), -1);
 }
 
+static void ask_piece(enum world_effect_kind kind, uint64_t generation, uint64_t offset,
+                      struct bytes data)
+{
+        ask((struct world_effect){.kind = kind,
+                                  .journal = {WORLD_GROUP_GLOBAL, generation, offset, data}});
+        if (kind == WORLD_JOURNAL_SWAP)
+                node.ends[WORLD_GROUP_GLOBAL] = offset + data.len;
+}
+
+/* What was told as durable of the journal in use and of the one beside it. */
+static uint64_t wanted[3];
+
+static bool durable(void)
+{
+        for (size_t i = 0; i < COUNT_OF(wanted); i++)
+                if (node.durable[i] < wanted[i])
+                        return false;
+        return true;
+}
+
+/* A new journal in pieces: an earlier one is dropped, the old one goes on until the swap, and what
+ * is appended behind that goes to the new one. */
+static void test_pieces(void **state)
+{
+        (void)state;
+        driver_open();
+        memset(node.durable, 0, sizeof node.durable);
+        memset(wanted, 0, sizeof wanted);
+        ask_append(WORLD_GROUP_GLOBAL, BYTES("old"));
+        ask_piece(WORLD_JOURNAL_ASIDE, 1, 0, BYTES("given up, and long"));
+        message("go");
+        wanted[0] = 3;
+        assert_true(run_until(durable));
+        ask_piece(WORLD_JOURNAL_ASIDE, 2, 0, BYTES("first "));
+        ask_piece(WORLD_JOURNAL_ASIDE, 2, 6, BYTES("second "));
+        ask_append(WORLD_GROUP_GLOBAL, BYTES("+goes on"));
+        message("go");
+        wanted[0] = 11;
+        wanted[2] = 13;
+        assert_true(run_until(durable));
+        driver_shut();
+        driver_open();
+        assert_true(bytes_equal(node.journals[WORLD_GROUP_GLOBAL], BYTES("old+goes on")));
+        memset(node.durable, 0, sizeof node.durable);
+        memset(wanted, 0, sizeof wanted);
+        node.ends[WORLD_GROUP_GLOBAL] = 11;
+        ask_piece(WORLD_JOURNAL_ASIDE, 2, 0, BYTES("first "));
+        message("go");
+        wanted[2] = 6;
+        assert_true(run_until(durable));
+        ask_append(WORLD_GROUP_GLOBAL, BYTES("dropped"));
+        ask_piece(WORLD_JOURNAL_SWAP, 2, 6, BYTES("last"));
+        ask_append(WORLD_GROUP_GLOBAL, BYTES("+more"));
+        message("go");
+        wanted[2] = 15;
+        assert_true(run_until(durable));
+        driver_shut();
+        driver_open();
+        assert_true(bytes_equal(node.journals[WORLD_GROUP_GLOBAL], BYTES("first last+more")));
+}
+
 /* A close in the same turn still writes what was asked. */
 static void test_close_writes(void **state)
 {
@@ -571,6 +635,7 @@ int main(void)
                 IO_TEST(test_space_found),
                 IO_TEST(test_group_commit),
                 IO_TEST(test_replace),
+                IO_TEST(test_pieces),
                 IO_TEST(test_replace_unfinished),
                 IO_TEST(test_close_writes),
                 IO_TEST(test_effects_before_events),

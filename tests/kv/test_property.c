@@ -39,6 +39,9 @@ struct world {
         struct model model;
         uint64_t index;
         struct buffer txn;
+        bool capturing;
+        struct buffer whole; /* the bytes when the capture began */
+        struct buffer steps;
 };
 
 static const char *key_name(unsigned key)
@@ -309,6 +312,33 @@ static void check_twin(struct world *world)
         buffer_fini(&other);
 }
 
+/* A capture in steps gives the bytes of the moment at which it began. */
+static void capture(struct world *world)
+{
+        uint64_t dice = rng_below(&world->rng, 100);
+        if (!world->capturing && dice < 10) {
+                buffer_reset(&world->whole);
+                buffer_reset(&world->steps);
+                struct buffer bytes;
+                buffer_init(&bytes, &world->heap);
+                kv_encode(world->kv, &bytes);
+                buffer_slice(&world->whole, buffer_view(&bytes));
+                buffer_fini(&bytes);
+                kv_capture_begin(world->kv, &world->steps);
+                world->capturing = true;
+        } else if (world->capturing && dice < 60) {
+                size_t size = 1 + (size_t)rng_below(&world->rng, 200);
+                if (!kv_capture_step(world->kv, size, &world->steps))
+                        return;
+                assert_true(bytes_equal(buffer_view(&world->whole), buffer_view(&world->steps)));
+                kv_capture_end(world->kv);
+                world->capturing = false;
+        } else if (world->capturing && dice < 62) {
+                kv_capture_end(world->kv);
+                world->capturing = false;
+        }
+}
+
 static void step(struct world *world)
 {
         uint64_t dice = rng_below(&world->rng, 100);
@@ -326,6 +356,7 @@ static void step(struct world *world)
         kv_check(world->kv);
         kv_check(world->twin);
         assert_int_equal(kv_revision(world->kv), world->model.revision);
+        capture(world);
         check_past(world);
         check_changes(world);
         check_history(world, (unsigned)rng_below(&world->rng, KEYS / 4) * 4);
@@ -341,6 +372,8 @@ static void test_property(void **state)
                 heap_init(&world->heap, 0);
                 rng_init(&world->rng, seed, 0);
                 buffer_init(&world->txn, &world->heap);
+                buffer_init(&world->whole, &world->heap);
+                buffer_init(&world->steps, &world->heap);
                 assert_int_equal(kv_new(&world->heap, seed, &world->kv), ERR_NONE);
                 assert_int_equal(kv_new(&world->heap, seed + 1, &world->twin), ERR_NONE);
                 for (int i = 0; i < STEPS / 2; i++)
@@ -349,6 +382,8 @@ static void test_property(void **state)
                 kv_free(world->kv);
                 kv_free(world->twin);
                 buffer_fini(&world->txn);
+                buffer_fini(&world->whole);
+                buffer_fini(&world->steps);
                 assert_int_equal(world->heap.used_bytes, 0);
                 free(world);
         }

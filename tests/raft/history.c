@@ -127,6 +127,8 @@ static uint64_t node_due(const struct world *w, const struct node *node)
                 return node->exists ? node->up_at : UINT64_MAX;
         if (node->disk.sync_at != 0)
                 due = node->disk.sync_at;
+        if (node->disk.aside_at != 0 && node->disk.aside_at < due)
+                due = node->disk.aside_at;
         uint64_t wake = real_of(node, node->wake_ms);
         if (wake < due)
                 due = wake;
@@ -144,6 +146,8 @@ static void node_turn(struct world *w, unsigned at)
         }
         if (node->disk.sync_at != 0 && w->now >= node->disk.sync_at)
                 node_synced(w, at);
+        if (node->disk.aside_at != 0 && w->now >= node->disk.aside_at)
+                node_aside_synced(w, at);
         if (clock_of(w, node) >= node->wake_ms) {
                 consensus_tick(node->consensus, clock_of(w, node));
                 node_pump(w, at);
@@ -198,6 +202,7 @@ static void world_open(struct world *w, const struct history_options *options)
                 w->witness = w->voters >= 3 && chance(w, 200);
         }
         w->nodes[NODES - 1].witness = true;
+        w->piece_bytes = 20 + (size_t)(options->seed % 401);
         w->ordered = options->oracle || chance(w, 300);
         if (options->harsh) {
                 w->delay_ms = 1 + below(w, chance(w, 300) ? 250 : 30);
@@ -210,6 +215,7 @@ static void world_open(struct world *w, const struct history_options *options)
                 heap_init(&node->heap, 0);
                 buffer_init(&node->disk.file, &w->heap);
                 buffer_init(&node->disk.next, &w->heap);
+                buffer_init(&node->disk.aside, &w->heap);
                 node->clock_offset = below(w, 100000);
                 node->clock_per_mille = 900 + (unsigned)below(w, 200);
         }
@@ -223,6 +229,7 @@ static void world_close(struct world *w)
                         violate(w, "memory is lost");
                 buffer_fini(&w->nodes[i].disk.file);
                 buffer_fini(&w->nodes[i].disk.next);
+                buffer_fini(&w->nodes[i].disk.aside);
         }
         for (size_t i = 0; i < w->message_count; i++)
                 heap_free_bytes(&w->heap, w->messages[i].data);

@@ -14,6 +14,7 @@ struct history_options {
         uint64_t seed;
         const struct consensus_engine *engine;
         bool oracle; /* only what the library can: ordered links, fixed members, no reads */
+        bool whole;  /* states are taken and written at once, as the library does */
         bool harsh;  /* slow disks and frequent crashes: planted bugs show sooner */
         bool trace;
         struct consensus_bugs bugs;

@@ -4,9 +4,42 @@
 
 /* ---- disk ---- */
 
+static void aside_write(struct world *w, struct disk *disk, const struct consensus_write *write)
+{
+        if (write->offset == 0) {
+                buffer_reset(&disk->aside);
+                disk->aside_generation = write->generation;
+        }
+        if (write->generation != disk->aside_generation || write->offset != disk->aside.len)
+                violate(w, "a piece that does not follow");
+        buffer_bytes(&disk->aside, write->data);
+        disk->aside_at = w->now + 1 + below(w, w->disk_ms);
+}
+
+/* From here on it is a replacement, of which all but the last piece is durable. */
+static void aside_swap(struct world *w, struct disk *disk, const struct consensus_write *write)
+{
+        if (write->generation != disk->aside_generation || write->offset != disk->aside.len ||
+            disk->aside_at != 0)
+                violate(w, "a swap of what is not durable");
+        struct buffer old = disk->next;
+        disk->next = disk->aside;
+        disk->aside = old;
+        buffer_reset(&disk->aside);
+        disk->replacing = true;
+        disk->next_generation = write->generation;
+        disk->sync_at = 0;
+}
+
 void disk_write(struct world *w, struct disk *disk, const struct consensus_write *write)
 {
-        if (write->replace) {
+        if (write->kind == CONSENSUS_ASIDE) {
+                aside_write(w, disk, write);
+                return;
+        }
+        if (write->kind == CONSENSUS_SWAP)
+                aside_swap(w, disk, write);
+        if (write->kind == CONSENSUS_REPLACE) {
                 disk->replacing = true;
                 disk->next_generation = write->generation;
                 buffer_reset(&disk->next);
@@ -40,7 +73,7 @@ void disk_crash(struct world *w, struct disk *disk)
                 disk->synced = disk->file.len;
         }
         disk->replacing = false;
-        disk->sync_at = 0;
+        disk->sync_at = disk->aside_at = 0;
         size_t loose = disk->file.len - disk->synced;
         disk->file.len = disk->synced + (size_t)below(w, loose + 1);
         size_t torn = disk->file.len - disk->synced;

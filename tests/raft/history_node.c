@@ -35,17 +35,49 @@ static void restore(struct world *w, struct node *node, struct bytes state)
         w->result.restores++;
 }
 
+static void state_encode(const struct node *node, uint64_t count, struct buffer *out)
+{
+        buffer_u32(out, (uint32_t)count);
+        for (uint64_t i = 0; i < count; i++)
+                buffer_u32(out, node->ids[i]);
+}
+
+/* All at once, as the library wants it. */
 static void snapshot(struct world *w, struct node *node)
 {
         struct buffer state;
         buffer_init(&state, &w->heap);
-        buffer_u32(&state, (uint32_t)node->count);
-        for (uint64_t i = 0; i < node->count; i++)
-                buffer_u32(&state, node->ids[i]);
+        state_encode(node, node->count, &state);
         enum err err = consensus_snapshot(node->consensus, buffer_view(&state));
         if (err != ERR_NONE && err != ERR_BUSY)
                 violate(w, "a snapshot was refused");
         buffer_fini(&state);
+}
+
+/* In steps: what was applied meanwhile is not in it. */
+static void snapshot_give(struct world *w, struct node *node)
+{
+        struct buffer state;
+        buffer_init(&state, &node->heap);
+        state_encode(node, node->mark_count, &state);
+        enum err err = consensus_snapshot_give(node->consensus, &state);
+        if (err != ERR_NONE && err != ERR_NOT_FOUND)
+                violate(w, "a snapshot was refused");
+        buffer_fini(&state);
+        node->marked = false;
+}
+
+static void snapshot_wished(struct world *w, struct node *node)
+{
+        if (w->options.oracle || w->options.whole || chance(w, 200)) {
+                snapshot(w, node);
+                return;
+        }
+        enum err err = consensus_snapshot_begin(node->consensus);
+        if (err != ERR_NONE && err != ERR_BUSY)
+                violate(w, "a snapshot could not begin");
+        node->marked = err == ERR_NONE;
+        node->mark_count = node->count;
 }
 
 /* ---- a node ---- */
@@ -103,8 +135,10 @@ void node_pump(struct world *w, unsigned at)
                 for (size_t i = 0; i < output.read_count; i++)
                         check_read(w, at, &output.reads[i]);
                 node->wake_ms = output.wake_ms;
-                if (output.snapshot_wished)
-                        snapshot(w, node);
+                if (node->marked && chance(w, 300))
+                        snapshot_give(w, node);
+                if (output.snapshot_wished && !node->marked)
+                        snapshot_wished(w, node);
                 else if (output.write_count + output.message_count + output.command_count == 0)
                         break;
         }
@@ -143,6 +177,7 @@ static void config_of(struct world *w, unsigned at, struct consensus_config *con
                 .snapshot_bytes = 4096,
                 .trailing_entries = 5,
                 .chunk_bytes = 100,
+                .piece_bytes = w->piece_bytes,
                 .inflight_bytes = 1000,
                 .drift_per_mille = DRIFT_PER_MILLE,
                 .bugs = w->options.bugs,
@@ -161,6 +196,7 @@ void node_start(struct world *w, unsigned at)
         node->up_at = 0;
         node->paused_until = 0;
         node->count = 0;
+        node->marked = false;
         node->disk.generation = 0;
         for (int again = 0; again < 2; again++) {
                 if (consensus_new(&node->heap, &config, &node->consensus) != ERR_NONE) {
@@ -224,6 +260,16 @@ void node_synced(struct world *w, unsigned at)
                 disk->sync_len = disk->file.len;
         }
         consensus_synced(node->consensus, clock_of(w, node), disk->generation, disk->synced);
+        node_pump(w, at);
+}
+
+void node_aside_synced(struct world *w, unsigned at)
+{
+        struct node *node = &w->nodes[at];
+        struct disk *disk = &node->disk;
+        disk->aside_at = 0;
+        consensus_synced(node->consensus, clock_of(w, node), disk->aside_generation,
+                         disk->aside.len);
         node_pump(w, at);
 }
 

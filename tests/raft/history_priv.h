@@ -36,6 +36,9 @@ struct disk {
         uint64_t next_generation;
         uint64_t sync_at; /* 0: no sync under way */
         size_t sync_len;
+        struct buffer aside; /* a new journal, in pieces: a crash loses it */
+        uint64_t aside_generation;
+        uint64_t aside_at; /* the sync of its pieces */
 };
 
 struct node {
@@ -54,6 +57,8 @@ struct node {
         uint64_t wake_ms;
         uint64_t count;
         uint32_t ids[LOG_MAX];
+        bool marked;         /* a state is being put together, */
+        uint64_t mark_count; /* of so many commands */
 };
 
 struct message {
@@ -95,6 +100,7 @@ struct world {
         unsigned lose_disk;
         unsigned pause;
         unsigned voters;
+        size_t piece_bytes;
         bool witness;
         bool ordered;
         bool healed;
@@ -168,6 +174,7 @@ void node_start(struct world *w, unsigned at);
 void node_pump(struct world *w, unsigned at);
 void node_crash(struct world *w, unsigned at);
 void node_synced(struct world *w, unsigned at);
+void node_aside_synced(struct world *w, unsigned at);
 /* The next message arrives. */
 void node_deliver(struct world *w);
 

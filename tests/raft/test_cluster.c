@@ -144,7 +144,7 @@ static void snapshot(struct world *w, struct node *node)
 
 static void disk_write(struct world *w, struct disk *disk, const struct consensus_write *write)
 {
-        if (write->replace) {
+        if (write->kind == CONSENSUS_REPLACE) {
                 disk->replacing = true;
                 disk->next_generation = write->generation;
                 buffer_reset(&disk->next);

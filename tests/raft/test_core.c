@@ -45,7 +45,7 @@ static size_t carry_out(struct consensus *consensus, struct buffer *journal)
         struct consensus_output output;
         consensus_take(consensus, &output);
         for (size_t i = 0; i < output.write_count; i++) {
-                if (output.writes[i].replace)
+                if (output.writes[i].kind == CONSENSUS_REPLACE)
                         buffer_reset(journal);
                 journal->len = output.writes[i].offset;
                 buffer_bytes(journal, output.writes[i].data);
@@ -233,7 +233,7 @@ static void test_taken_over(void **state)
                 struct consensus_output output;
                 consensus_take(consensus, &output);
                 assert_int_equal(output.write_count, 1);
-                assert_true(output.writes[0].replace);
+                assert_int_equal(output.writes[0].kind, CONSENSUS_REPLACE);
                 assert_int_equal(output.writes[0].data.ptr[8], 2);
                 assert_int_equal(output.restore, snapshot);
                 if (snapshot == 1)

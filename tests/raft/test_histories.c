@@ -53,6 +53,7 @@ static void run_seeds(const struct consensus_engine *engine, bool oracle, uint64
                         .seed = seed,
                         .engine = engine,
                         .oracle = oracle,
+                        .whole = seed % 4 == 0,
                         .harsh = seed % 3 == 0,
                         .trace = getenv("TRACE") != NULL,
                 };
@@ -130,6 +131,7 @@ static void test_seeds_that_failed(void **state)
                         .seed = rows[i].seed,
                         .engine = &consensus_core,
                         .harsh = rows[i].harsh,
+                        .whole = true,
                         .bugs = rows[i].bugs,
                 };
                 struct history_result result;
@@ -174,6 +176,7 @@ static bool found_in_child(size_t bug)
                         struct history_options options = {
                                 .seed = seed,
                                 .engine = &consensus_core,
+                                .whole = true,
                                 .harsh = !planted[bug].calm,
                                 .bugs = planted[bug].bugs,
                         };

@@ -42,7 +42,7 @@ static size_t carry_out(struct consensus *consensus, struct buffer *journal)
         struct consensus_output output;
         consensus_take(consensus, &output);
         for (size_t i = 0; i < output.write_count; i++) {
-                if (output.writes[i].replace)
+                if (output.writes[i].kind == CONSENSUS_REPLACE)
                         buffer_reset(journal);
                 journal->len = output.writes[i].offset;
                 buffer_bytes(journal, output.writes[i].data);
@@ -126,7 +126,7 @@ static void test_truncated(void **state)
                 assert_int_equal(output.command_count, whole);
                 assert_int_equal(output.write_count, recovery.fresh || recovery.dropped_bytes > 0);
                 if (len > 0 && output.write_count == 1)
-                        assert_true(output.writes[0].replace);
+                        assert_int_equal(output.writes[0].kind, CONSENSUS_REPLACE);
                 consensus_free(consensus);
                 assert_int_equal(recover(alone, 1, part, len + 1, &recovery, &consensus),
                                  ERR_CORRUPT);
