@@ -155,7 +155,7 @@ enum err api_new(uv_loop_t *loop, const struct api_config *config, struct api **
         struct timespec now;
         clock_gettime(CLOCK_REALTIME, &now);
         api->conflict_since_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-        heap_init(&api->heap, 0);
+        heap_init(&api->heap, API_HEAP_MAX);
         buffer_init(&api->scratch, &api->heap);
         buffer_init(&api->txn, &api->heap);
         buffer_init(&api->bytes, &api->heap);

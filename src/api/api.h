@@ -9,8 +9,10 @@
  * a reply to that request is ignored.
  *
  * What can be alive at once: API_CLIENTS_MAX lock clients, each with at most API_PENDING_MAX
- * commands not yet answered and API_OUTPUT_MAX bytes not yet read by it; a client beyond its
- * bounds is not read from until it catches up. */
+ * commands not yet answered, whose answers may have API_EXPECTED_MAX bytes, and API_OUTPUT_MAX bytes
+ * not yet read by it; a client beyond its bounds is not read from until it catches up. Where all of
+ * them together take API_HEAP_LARGE, what may have a large answer is refused; at API_HEAP_MAX
+ * whoever wants more is closed. */
 #ifndef MERIDIAN_API_API_H
 #define MERIDIAN_API_API_H
 
@@ -21,9 +23,13 @@
 
 #include <uv.h>
 
-#define API_CLIENTS_MAX 16384
-#define API_PENDING_MAX 1024
-#define API_OUTPUT_MAX  ((size_t)1024 * 1024)
+#define API_CLIENTS_MAX  16384
+#define API_PENDING_MAX  1024
+#define API_OUTPUT_MAX   ((size_t)1024 * 1024)
+
+#define API_EXPECTED_MAX ((size_t)8 * 1024 * 1024)
+#define API_HEAP_LARGE   ((size_t)1024 * 1024 * 1024)
+#define API_HEAP_MAX     (2 * API_HEAP_LARGE)
 
 struct api;
 struct geo;

@@ -16,6 +16,7 @@ struct slot {
         enum request_kind kind;
         enum api_form form;
         bool done;
+        size_t expected; /* bytes that its answer may have, where that may be many */
         struct buffer reply;
 };
 
@@ -38,6 +39,7 @@ struct client {
         struct slot *slots;
         struct slot **slots_end;
         size_t slot_count;
+        size_t expected; /* by its slots */
         bool reading;
         bool writing;
         bool stepping; /* in client_step: answers wait for its end */

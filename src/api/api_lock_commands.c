@@ -330,6 +330,23 @@ static const struct command_row *command_find(struct bytes name)
         return NULL;
 }
 
+/* Bytes that an answer may have; 0: few. */
+static size_t answer_bytes_max(enum request_kind kind, enum api_form form)
+{
+        static const size_t kinds[REQUEST_KIND_COUNT] = {
+                [REQUEST_LOCK_LIST] = (size_t)1024 * 1024,
+                [REQUEST_LOCK_WATCH] = LOCK_CHANGES_BYTES,
+        };
+        static const size_t forms[API_FORM_COUNT] = {
+                [API_FORM_KV_GET] = KV_VALUE_BYTES_MAX,
+                [API_FORM_KV_RANGE] = KV_ITEMS_BYTES_MAX,
+                [API_FORM_KV_HISTORY] = KV_ITEMS_BYTES_MAX,
+                [API_FORM_KV_CHANGES] = KV_ITEMS_BYTES_MAX,
+                [API_FORM_KV_TXN] = KV_ITEMS_BYTES_MAX,
+        };
+        return kinds[kind] > forms[form] ? kinds[kind] : forms[form];
+}
+
 /* Hands a lock request to the node; its slot stays in the queue until the answer. */
 static void command_ask(struct command *command, const struct command_row *row, struct slot *slot)
 {
@@ -339,6 +356,14 @@ static void command_ask(struct command *command, const struct command_row *row, 
                 return;
         slot->kind = request.kind;
         slot->form = command->form;
+        slot->expected = answer_bytes_max(slot->kind, slot->form);
+        if (slot->expected > 0 && api->heap.used_bytes >= API_HEAP_LARGE) {
+                slot->expected = 0;
+                resp_write_error(&slot->reply, "LIMIT this node is full of answers that nobody has "
+                                               "read yet: try again");
+                return;
+        }
+        command->client->expected += slot->expected;
         slot->done = false;
         struct api_waiter waiter = {slot, slot_answer};
         if (api_ask(api, &request, waiter, &slot->number) == 0) {

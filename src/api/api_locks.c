@@ -9,8 +9,8 @@
  * Answers of one turn of the loop leave together, before the loop sleeps (uv_prepare): one write
  * for each client. What the socket does not take at once waits for it in `sending`.
  *
- * Bounds: a client that has API_PENDING_MAX slots or API_OUTPUT_MAX bytes of output is not read
- * from until it has less. A client that breaks the protocol gets its earlier answers, the error,
+ * Bounds: a client that has API_PENDING_MAX slots, or slots whose answers may have API_EXPECTED_MAX
+ * bytes, or API_OUTPUT_MAX bytes of output is not read from until it has less. A client that breaks the protocol gets its earlier answers, the error,
  * and is closed. One that leaves has its requests dropped. */
 #include "api/api_door.h"
 #include "base/check.h"
@@ -72,6 +72,7 @@ static void slots_flush(struct client *client)
                 if (client->slots == NULL)
                         client->slots_end = &client->slots;
                 client->slot_count--;
+                client->expected -= slot->expected;
                 buffer_bytes(&client->output, buffer_view(&slot->reply));
                 slot_free(client, slot);
         }
@@ -191,7 +192,7 @@ static void protocol_error(struct client *client, const char *text)
 
 static bool client_full(const struct client *client)
 {
-        return client->slot_count >= API_PENDING_MAX ||
+        return client->slot_count >= API_PENDING_MAX || client->expected >= API_EXPECTED_MAX ||
                client->output.len + client->sending.len >= API_OUTPUT_MAX;
 }
 

@@ -3,6 +3,7 @@
 #include "api/api.h"
 #include "base/buffer.h"
 #include "council/request.h"
+#include "kv/kv.h"
 #include "node/status.h"
 #include "primary/primary.h"
 #include "topology/topology.h"
@@ -395,6 +396,24 @@ static void pending_is_bounded(void **state)
         close(fd);
 }
 
+/* Answers that may be large are not asked for without end while nobody reads them. */
+static void large_answers_are_bounded(void **state)
+{
+        const size_t at_once = API_EXPECTED_MAX / KV_ITEMS_BYTES_MAX;
+        struct reply reply = {.kind = REQUEST_KV, .code = REPLY_NO_MAJORITY};
+        int fd = dial(api_locks_port(world.api));
+        (void)state;
+        for (size_t i = 0; i < 3 * at_once; i++)
+                say(fd, "KV.RANGE global:v\r\n");
+        for (size_t round = 1; round <= 3; round++) {
+                turn();
+                assert_int_equal(world.seen, round * at_once);
+                for (size_t i = world.seen - at_once; i < round * at_once; i++)
+                        reply_send(world.numbers[i], &reply);
+        }
+        close(fd);
+}
+
 static void garbage_is_refused(void **state)
 {
         static const char *const rows[][2] = {
@@ -671,6 +690,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(answers_at_once, setup, teardown),
                 cmocka_unit_test_setup_teardown(clients_leave, setup, teardown),
                 cmocka_unit_test_setup_teardown(pending_is_bounded, setup, teardown),
+                cmocka_unit_test_setup_teardown(large_answers_are_bounded, setup, teardown),
                 cmocka_unit_test_setup_teardown(garbage_is_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(tells_status, setup, teardown),
                 cmocka_unit_test_setup_teardown(tells_postgres, setup, teardown),
