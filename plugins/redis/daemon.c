@@ -181,6 +181,13 @@ static bool tail(struct redis_context *ctx, uint64_t after, uint64_t bytes_max, 
         return true;
 }
 
+/* A shard also tells up to where it has merged all, for it has only a part of the stream. */
+static void reply_relayed(struct redis_context *ctx, struct keyspace_batch *batch)
+{
+        batch->last = batch->reach;
+        reply_batch(ctx, false, batch->reach, batch);
+}
+
 /* The same of another region's stream, as far as it was merged here. */
 static bool tail_relayed(struct redis_context *ctx, region_id origin, uint64_t after,
                          uint64_t bytes_max, bool final)
@@ -191,6 +198,8 @@ static bool tail_relayed(struct redis_context *ctx, region_id origin, uint64_t a
                 reply_err(ctx, err);
         else if (batch.gap)
                 reply_gap(ctx, vector_get(keyspace_positions(plugin.keyspace), origin));
+        else if (cluster_enabled() && (batch.reach > after || final))
+                reply_relayed(ctx, &batch);
         else if (batch.count > 0 || final)
                 reply_batch(ctx, false, after, &batch);
         else

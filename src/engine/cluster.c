@@ -62,12 +62,7 @@ void cluster_redis(struct engine *engine, const struct world_effect *effect)
 {
         struct cluster *cluster = engine->cluster;
         if (effect->kind == WORLD_REDIS_TAIL && effect->tail.origin != 0) {
-                /* What the shards have merged of another's stream is not put together again. */
-                struct world_event event = {.kind = WORLD_REDIS_TAILED};
-                event.tailed.peer = effect->tail.peer;
-                event.tailed.origin = effect->tail.origin;
-                event.tailed.after = event.tailed.last = effect->tail.after;
-                engine_emit(engine, &event);
+                cluster_relay(cluster, effect);
         } else if (effect->kind == WORLD_REDIS_AGAIN) {
                 for (unsigned i = 0; i < cluster->count; i++)
                         connection_kick(&cluster->shards[i]->control, "asked anew");
@@ -127,6 +122,7 @@ static void cluster_ticked(uv_timer_t *timer)
         if (!cluster->engine->redis_up)
                 return;
         cluster_tail_timed(cluster);
+        cluster_relay_timed(cluster);
         cluster_merge_timed(cluster);
 }
 
@@ -189,6 +185,7 @@ void cluster_fini(struct engine *engine)
         if (cluster == NULL)
                 return;
         cluster_tail_fini(cluster);
+        cluster_relay_fini(cluster);
         cluster_merge_fini(cluster);
         cluster_scan_fini(cluster);
         while (cluster->pool != NULL) {

@@ -7,6 +7,7 @@
  *   cluster_slots.c  who has which slot
  *   cluster_up.c     whether all of them are there; positions
  *   cluster_tail.c   the streams of all shards as one
+ *   cluster_relay.c  what all shards have merged of another region's stream, as one
  *   cluster_merge.c  a batch or a part of a state to the shards that it is for
  *   cluster_scan.c   the state of all shards, one after the other
  *
@@ -126,6 +127,8 @@ struct scanning {
         uint64_t ticket;
 };
 
+struct relaying;
+
 struct cluster {
         struct engine *engine;
         struct connection scout; /* asks for the nodes */
@@ -146,6 +149,7 @@ struct cluster {
         struct flow *flows;
         struct merging *mergings[TOPOLOGY_REGION_ID_MAX + 1];
         struct scanning *scannings;
+        struct relaying *relayings; /* cluster_relay.c */
         struct nodes scratch;
 };
 
@@ -203,6 +207,11 @@ void cluster_tail(struct cluster *cluster, const struct world_effect *effect);
 void cluster_tail_timed(struct cluster *cluster);
 void cluster_tail_drop(struct cluster *cluster);
 void cluster_tail_fini(struct cluster *cluster);
+
+void cluster_relay(struct cluster *cluster, const struct world_effect *effect);
+void cluster_relay_timed(struct cluster *cluster);
+void cluster_relay_drop(struct cluster *cluster);
+void cluster_relay_fini(struct cluster *cluster);
 
 void cluster_merge(struct cluster *cluster, const struct world_effect *effect);
 void cluster_merge_refreshed(struct cluster *cluster);

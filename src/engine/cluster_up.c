@@ -17,6 +17,7 @@ void cluster_down(struct cluster *cluster, const char *why)
         for (unsigned i = 0; i < cluster->count; i++)
                 cluster->shards[i]->told = false;
         cluster_tail_drop(cluster);
+        cluster_relay_drop(cluster);
         cluster_merge_drop(cluster);
         cluster_scan_drop(cluster);
         if (!engine->redis_up)

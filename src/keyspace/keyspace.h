@@ -429,6 +429,7 @@ void keyspace_names(struct bytes deltas, void (*each)(void *context, struct crdt
 struct keyspace_batch {
         struct bytes parts[2]; /* the stream, in order; borrowed until the next call */
         uint64_t last;         /* position after it; == after where nothing is new */
+        uint64_t reach;        /* keyspace_relay: up to where nothing is missing; >= last */
         uint64_t count;
         bool gap; /* the ring begins later, or `after` is of an older life: state transfer is due */
 };

@@ -41,7 +41,7 @@ void relay_fini(struct keyspace *keyspace)
 enum err keyspace_relay(const struct keyspace *keyspace, region_id origin, uint64_t after,
                         size_t bytes_max, struct keyspace_batch *ret)
 {
-        *ret = (struct keyspace_batch){.last = after};
+        *ret = (struct keyspace_batch){.last = after, .reach = after};
         if (!region_valid(origin) || origin == keyspace->config.origin)
                 return ERR_INVALID;
         const struct ring *ring = &keyspace->relays[origin];
@@ -57,5 +57,7 @@ enum err keyspace_relay(const struct keyspace *keyspace, region_id origin, uint6
         ret->parts[1] = read.parts[1];
         ret->count = read.count;
         ret->last = read.last;
+        bool all = read.count == 0 || read.last >= ring->last;
+        ret->reach = all && position > read.last ? position : read.last;
         return ERR_NONE;
 }

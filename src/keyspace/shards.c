@@ -177,6 +177,7 @@ static enum err merge_run(struct reader *readers, unsigned count, uint64_t after
                           struct buffer *ret_deltas)
 {
         enum err err = ERR_NONE;
+        struct bytes for_all = bytes_of(NULL, 0); /* the last that all shards have */
         for (unsigned i = 0; i < count && err == ERR_NONE; i++)
                 err = reader_next(&readers[i], after);
         while (err == ERR_NONE) {
@@ -194,7 +195,10 @@ static enum err merge_run(struct reader *readers, unsigned count, uint64_t after
                         err = seen_take(seen, least, reader->delta);
                         if (err == ERR_NONE)
                                 seen_write(seen, count, reader->head.hlc, scratch, ret_deltas);
-                } else {
+                } else if (seen != NULL || !shards_op_for_all(reader->head.op)) {
+                        buffer_slice(ret_deltas, reader->delta);
+                } else if (!bytes_equal(for_all, reader->delta)) {
+                        for_all = reader->delta;
                         buffer_slice(ret_deltas, reader->delta);
                 }
                 if (err == ERR_NONE)

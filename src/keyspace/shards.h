@@ -58,8 +58,9 @@ struct shards_seen {
 /* Appends to `ret_deltas` what lies in (after, W], in clock order, where W, in *ret_last, is the
  * least `reach`; W <= after means that nothing can be told yet. What a region has seen is what each
  * of its shards has: such deltas are written anew with the least of all; with `seen` NULL they stay
- * as they are, which puts together what was one stream before. ERR_TRUNCATED, ERR_MALFORMED,
- * ERR_NOMEM; damaged is also a stream whose clocks fall. */
+ * as they are, and what every shard has of no key is told once, which puts together what was one
+ * stream before. ERR_TRUNCATED, ERR_MALFORMED, ERR_NOMEM; damaged is also a stream whose clocks
+ * fall. */
 MUST_USE enum err shards_merge(const struct shards_stream *streams, unsigned count, uint64_t after,
                                struct shards_seen *seen, struct buffer *ret_deltas,
                                uint64_t *ret_last);

@@ -206,6 +206,45 @@ static bool ship(struct world *world, struct region *source, struct region *targ
         return any;
 }
 
+static unsigned carried;
+
+/* What `by` has merged of the source's stream, put together from all of its servers. */
+static void carry(struct world *world, const struct region *source, struct region *by,
+                  struct region *target)
+{
+        struct buffer copies[SERVERS_MAX];
+        struct shards_stream streams[SERVERS_MAX];
+        struct buffer deltas;
+        uint64_t last = 0;
+        uint64_t after = position_of(target, source->id);
+        bool gap = false;
+        buffer_init(&deltas, &world->heap);
+        for (unsigned i = 0; i < by->count; i++) {
+                struct keyspace_batch batch;
+                size_t max = (size_t)rng_below(&world->rng, 300);
+                assert_int_equal(keyspace_relay(by->servers[i], source->id, after, max, &batch),
+                                 ERR_NONE);
+                buffer_init(&copies[i], &world->heap);
+                buffer_bytes(&copies[i], batch.parts[0]);
+                buffer_bytes(&copies[i], batch.parts[1]);
+                streams[i] = (struct shards_stream){buffer_view(&copies[i]), batch.reach};
+                gap = gap || batch.gap;
+                assert_true(batch.reach >= batch.last);
+        }
+        if (!gap) {
+                assert_int_equal(shards_merge(streams, by->count, after, NULL, &deltas, &last),
+                                 ERR_NONE);
+                assert_true(last <= position_of(by, source->id) || deltas.len == 0);
+                carried += deltas.len > 0;
+                if (deltas.len > 0)
+                        deliver(world, target, source->id, after, last, buffer_view(&deltas),
+                                false);
+        }
+        for (unsigned i = 0; i < by->count; i++)
+                buffer_fini(&copies[i]);
+        buffer_fini(&deltas);
+}
+
 static uint64_t digest_of(const struct region *region)
 {
         uint64_t sum = 0;
@@ -251,6 +290,8 @@ static void history(uint64_t seed)
                         tell_seen(&world, region);
                 if (rng_chance(&world.rng, 600))
                         write_one(&world, region);
+                else if (region != other && rng_chance(&world.rng, 300))
+                        carry(&world, region, &world.regions[6 - region->id - other->id], other);
                 else if (region != other)
                         (void)ship(&world, region, other, false);
         }
@@ -274,6 +315,7 @@ static void converge(void **state)
         (void)state;
         for (uint64_t seed = 1; seed <= HISTORIES; seed++)
                 history(seed);
+        assert_true(carried > HISTORIES);
 }
 
 /* ---- the merge by itself */

@@ -75,6 +75,20 @@ def waits_round(nodes, shards, world):
     check(found == [2, 2, 2], "a region is counted that has it by the way round", str(found))
 
 
+def relays(nodes, far, third):
+    """The cluster carries another region's stream to one that its origin does not reach."""
+    cut(nodes, 1, 2, True)
+    for at in range(30):
+        far.client.set(f"carried:{at}", at)
+        far.client.incr("carried")
+    wait_for(lambda: third.client.get("carried") == "30" and
+             all(third.client.get(f"carried:{at}") == str(at) for at in range(30)),
+             "a cluster carries another region's stream")
+    found = far.run("MERIDIAN.WAIT", 2, 20000)
+    check(found == 2, "and that is counted", str(found))
+    cut(nodes, 1, 2, False)
+
+
 def conflicts(nodes, shards, world, far, meridian):
     """What every server's writes have won is told by the region's daemon."""
     ear = listen(shards[2], "meridian:conflicts")
@@ -163,13 +177,14 @@ def events(shards, far):
           "events of every server are heard once in each region", str(found))
 
 
-def run(nodes, shards, far, meridian):
+def run(nodes, shards, far, third, meridian):
     world = redis.cluster.RedisCluster(host=shards[0].host, port=PORTS[0], decode_responses=True)
     wait_for(lambda: all(r["redis"]["up"] for r in nodes[0].status()["regions"]), "all are up")
     wait_for(lambda: len(shards[2].run("MERIDIAN.POLICY")) == 1, "the policies are told to all")
     waits(shards, world)
     feeds(shards, world, far)
     events(shards, far)
+    relays(nodes, far, third)
     waits_round(nodes, shards, world)
     conflicts(nodes, shards, world, far, meridian)
 
@@ -222,7 +237,7 @@ def main():
         wait_for(lambda: all(state(shard) == "ok" for shard in shards), "the cluster is there")
         for node in nodes:
             node.start()
-        run(nodes, shards, others[0], meridian)
+        run(nodes, shards, *others, meridian)
         for node in nodes:
             check(node.stop() == 0, f"{node.region} stops at the end")
     finally:
