@@ -47,6 +47,7 @@ check: build ## format, house rules, static analysis
 install: build ## installs under PREFIX (and DESTDIR)
 	@meson configure $(BUILD) --prefix=$(PREFIX) >/dev/null
 	@meson install -C $(BUILD) --no-rebuild
+	@test -n "$(DESTDIR)" || ldconfig
 
 clean: ## removes what was built; a running lab must be down
 	@if [ -d .lab ] && $(BUILD)/meridian lab status >/dev/null 2>&1; then \

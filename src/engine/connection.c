@@ -152,7 +152,7 @@ static void connection_authenticated(struct call *call, const redisReply *reply)
         if (reply == NULL)
                 return;
         if (reply->type != REDIS_REPLY_STATUS) {
-                connection_kick(connection, "Redis refuses the password");
+                connection_kick(connection, "Redis refuses user or password");
                 return;
         }
         connection_ready(connection);
@@ -170,8 +170,12 @@ static void connection_connected(const redisAsyncContext *context, int status)
                 return;
         }
         struct call call = {.done = connection_authenticated};
-        struct bytes argv[] = {BYTES("AUTH"), bytes_of_str(engine->password)};
-        (void)connection_send(connection, &call, COUNT_OF(argv), argv);
+        struct bytes argv[] = {BYTES("AUTH"), bytes_of_str(engine->user),
+                               bytes_of_str(engine->password)};
+        size_t argc = COUNT_OF(argv);
+        if (engine->user[0] == 0)
+                argv[1] = argv[--argc];
+        (void)connection_send(connection, &call, argc, argv);
 }
 
 static void connection_try(struct connection *connection)

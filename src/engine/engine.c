@@ -52,7 +52,10 @@ enum err engine_new(const struct engine_config *config, struct engine **ret_engi
         if (config->redis_password != NULL)
                 (void)snprintf(engine->password, sizeof engine->password, "%s",
                                config->redis_password);
+        if (config->redis_user != NULL)
+                (void)snprintf(engine->user, sizeof engine->user, "%s", config->redis_user);
         engine->config.redis_password = NULL;
+        engine->config.redis_user = NULL;
         if (engine->config.interval_ms == 0)
                 engine->config.interval_ms = ENGINE_INTERVAL_MS;
         if (engine->config.timeout_ms == 0)
@@ -167,8 +170,10 @@ void engine_status(const struct engine *engine, struct engine_status *ret)
                 .redis_origin = engine->origin,
                 .redis_incarnation = engine->incarnation,
         };
-        const char *text = engine->refusal[0] != 0 || engine->redis_up ? engine->refusal
-                                                                       : engine->control.why_last;
+        const char *text = engine->refusal;
+        if (text[0] == 0 && !engine->redis_up && ret->redis_used)
+                text = engine->control.why_last[0] != 0 ? engine->control.why_last
+                                                        : finder_why(engine);
         if (engine->cluster != NULL) {
                 cluster_status(engine, ret);
                 text = cluster_why(engine);
@@ -183,8 +188,7 @@ void engine_close(struct engine *engine, void (*closed)(void *user), void *user)
         engine->closed = closed;
         engine->closed_user = user;
         engine_handle_opened(engine); /* held while this function closes the others */
-        if (engine->started &&
-            (engine->cluster != NULL || engine->config.redis.address.family != 0))
+        if (engine->started && redis_used(engine))
                 keeper_close(engine);
         probe_close(engine->probe_redis);
         engine->probe_redis = NULL;

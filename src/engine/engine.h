@@ -31,6 +31,7 @@
 #include <uv.h>
 
 enum {
+        ENGINE_PASSWORD_SIZE = 256, /* with its NUL */
         ENGINE_INTERVAL_MS = 500,
         ENGINE_TIMEOUT_MS = 400,
         ENGINE_TEXT_SIZE = 256,
@@ -67,6 +68,7 @@ struct engine_config {
         struct topology_endpoint dns;
         struct topology_endpoint edge;
         const char *redis_password; /* NULL: none; copied */
+        const char *redis_user;     /* with a password; NULL or empty: `default`; copied */
 
         /* Instead of `redis`: some servers of a Redis Cluster, any of which tells the others; or
          * the sentinels that know a primary by its name; or a primary and its replicas. */

@@ -219,13 +219,17 @@ void finder_fini(struct engine *engine);
 void finder_ask_role(struct engine *engine);
 bool finder_role_is_primary(const struct engine *engine);
 
+/* Why no primary is known, for a person; also where the region has one server and no finder. */
+const char *finder_why(const struct engine *engine);
+
 /* ---- engine.c ---- */
 
 struct tail;
 
 struct engine {
         struct engine_config config;
-        char password[128];
+        char user[64];
+        char password[ENGINE_PASSWORD_SIZE];
         struct rng rng;
         bool started;
         bool closing;

@@ -146,6 +146,15 @@ bool finder_role_is_primary(const struct engine *engine)
         return engine->finder->primary;
 }
 
+const char *finder_why(const struct engine *engine)
+{
+        if (engine->refusal[0] != 0)
+                return engine->refusal;
+        if (engine->finder != NULL && engine->finder->asker.why_last[0] != 0)
+                return engine->finder->asker.why_last;
+        return "not yet";
+}
+
 /* ---- life ---- */
 
 bool finder_new(struct engine *engine)

@@ -325,8 +325,9 @@ static void redis_begin(struct probe *probe)
                 return;
         }
         if (!connection->ready) {
-                probe_result(probe, false, "cannot connect to Redis: %s",
-                             connection->why_last[0] != 0 ? connection->why_last : "not yet");
+                const char *why = connection->why_last[0] != 0 ? connection->why_last
+                                                               : finder_why(probe->engine);
+                probe_result(probe, false, "cannot connect to Redis: %s", why);
                 return;
         }
         if (probe->ping_pending)

@@ -51,6 +51,9 @@ void cli_print_json(json_t *json);
 /* "30s", "500ms", "2m" or "1500" (milliseconds). */
 MUST_USE bool cli_duration(const char *text, uint64_t *ret_ms);
 
+/* Where this machine's node has its configuration; there may be none. */
+const char *cli_config_path(void);
+
 /* Who runs this, for the audit. Borrowed from the environment. */
 const char *cli_user(void);
 
@@ -81,6 +84,7 @@ int cli_isolate(struct cli *cli);
 int cli_unisolate(struct cli *cli);
 int cli_switchover(struct cli *cli);
 int cli_failover(struct cli *cli);
+int cli_pki(struct cli *cli);
 int cli_doctor(struct cli *cli);
 int cli_backup(struct cli *cli);
 int cli_restore(struct cli *cli);

@@ -1,5 +1,7 @@
-/* doctor.c - `meridian doctor`: looks at this machine and the lab, one line a check: what was
- * looked at, what was found, and what to do where it is wrong. With --json an array of checks. */
+/* doctor.c - `meridian doctor`: looks at this machine and its lab, or, where there is none, its
+ * node; one line a check: what was looked at, what was found, and what to do where it is wrong.
+ * With --json an array of checks. */
+#include "config/config.h"
 #include "lab/lab.h"
 #include "meridian/cli.h"
 #include "pki/pki.h"
@@ -17,6 +19,7 @@
 
 struct doctor {
         json_t *checks; /* with --json; else NULL */
+        bool lab;       /* this machine has one */
         unsigned bad;
 };
 
@@ -98,26 +101,55 @@ static void look_disk(struct doctor *doctor, const char *dir)
                 mb >= 200 ? "" : ": make room");
 }
 
+static void look_certificate(struct doctor *doctor, const char *name, const struct pki_files *files,
+                             const char *renew)
+{
+        char what[80];
+        struct pki_error error = {""};
+        int64_t days = 0;
+        snprintf(what, sizeof what, "certificate %s", name);
+        if (pki_node_verify(files, NULL, &days, &error) == ERR_NONE)
+                finding(doctor, days > 30, what, "valid for %lld days%s", (long long)days,
+                        days > 30 ? "" : renew);
+        else
+                finding(doctor, false, what, "%s", error.text);
+}
+
 static void look_certificates(struct doctor *doctor, const char *lab)
 {
-        char what[64];
         char ca[1200];
         char cert[1200];
         char key[1200];
         for (size_t i = 0; i < LAB_REGIONS; i++) {
-                struct pki_error error = {""};
-                int64_t days = 0;
-                snprintf(what, sizeof what, "certificate %s", lab_regions[i].name);
                 snprintf(ca, sizeof ca, "%s/pki/%s/ca.crt", lab, lab_regions[i].name);
                 snprintf(cert, sizeof cert, "%s/pki/%s/node.crt", lab, lab_regions[i].name);
                 snprintf(key, sizeof key, "%s/pki/%s/node.key", lab, lab_regions[i].name);
                 struct pki_files files = {.ca = ca, .cert = cert, .key = key, .crl = NULL};
-                if (pki_node_verify(&files, NULL, &days, &error) == ERR_NONE)
-                        finding(doctor, days > 30, what, "valid for %lld days%s", (long long)days,
-                                days > 30 ? "" : ": `meridian lab down --wipe`, then `make lab`");
-                else
-                        finding(doctor, false, what, "%s", error.text);
+                look_certificate(doctor, lab_regions[i].name, &files,
+                                 ": `meridian lab down --wipe`, then `make lab`");
         }
+}
+
+/* ---- a node's machine ---- */
+
+static void look_machine(struct doctor *doctor)
+{
+        static struct config config; /* large */
+        struct config_error error;
+        const char *path = cli_config_path();
+        if (config_load(path, &config, &error) != ERR_NONE) {
+                finding(doctor, false, "configuration", "%s", error.text);
+                return;
+        }
+        struct pki_files files = {
+                .ca = config.pki_ca, .cert = config.pki_cert, .key = config.pki_key};
+        if (config.pki_crl[0] != '\0')
+                files.crl = config.pki_crl;
+        finding(doctor, true, "configuration", "%s: node %u in %s", path, config.node,
+                config.region);
+        look_certificate(doctor, config.region, &files,
+                         ": `meridian pki node` makes a new one; then restart meridiand");
+        look_disk(doctor, config.data_dir);
 }
 
 /* ---- what runs ---- */
@@ -160,8 +192,10 @@ static void look_node(struct doctor *doctor, const struct cli_node *node)
         char what[128];
         snprintf(what, sizeof what, "node %s", node->admin);
         if (!client_get(node->admin, "/status", 3000, &answer) || answer.status != 200) {
-                finding(doctor, false, what, "%s: `meridian lab start REGION`, or `make lab`",
-                        answer.status == 0 ? answer.error : "refuses to tell its status");
+                finding(doctor, false, what, "%s: %s",
+                        answer.status == 0 ? answer.error : "refuses to tell its status",
+                        doctor->lab ? "`meridian lab start REGION`, or `make lab`"
+                                    : "does meridiand run? (systemctl status meridiand)");
                 client_answer_fini(&answer);
                 return;
         }
@@ -222,9 +256,14 @@ int cli_doctor(struct cli *cli)
 {
         struct doctor doctor = {.checks = cli->json ? json_array() : NULL};
         char lab[1024];
-        look_programs(&doctor);
         bool found = lab_find(lab, sizeof lab);
-        look_disk(&doctor, found ? lab : ".");
+        doctor.lab = found;
+        if (!found && access(cli_config_path(), F_OK) == 0) {
+                look_machine(&doctor);
+        } else {
+                look_programs(&doctor);
+                look_disk(&doctor, found ? lab : ".");
+        }
         if (found)
                 look_certificates(&doctor, lab);
         for (size_t i = 0; i < cli->node_count; i++)

@@ -1,4 +1,5 @@
 /* main.c - the command line: a table of commands, from which help and shell completion are made. */
+#include "config/config.h"
 #include "lab/lab.h"
 #include "meridian/cli.h"
 #include "term/term.h"
@@ -6,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 struct command {
         const char *name;
@@ -72,6 +74,9 @@ static const struct command commands[] = {
         {"service", "list NAME", "its instances, the nearest first", 1, 8, cli_service},
         {"service", "register NAME ID HOST:PORT", "as long as this command runs", 1, 8,
          cli_service},
+        {"pki", "init DIR CLUSTER", "the cluster's authority, in a folder", 1, 5, cli_pki},
+        {"pki", "node DIR REGION NUMBER FOLDER", "key and certificate of a node", 1, 5, cli_pki},
+        {"pki", "list DIR", "what was issued, and until when it counts", 1, 5, cli_pki},
         {"doctor", "[--json]", "look for what is missing or wrong on this machine", 0, 0,
          cli_doctor},
         {"lab", "COMMAND", "three regions on this machine: `meridian lab help`", 0, 0, NULL},
@@ -91,6 +96,12 @@ int cli_error(const char *format, ...)
         return CLI_FAILED;
 }
 
+const char *cli_config_path(void)
+{
+        const char *named = getenv("MERIDIAN_CONFIG");
+        return named != NULL && named[0] != '\0' ? named : "/etc/meridian/meridiand.conf";
+}
+
 static int command_help(struct cli *cli)
 {
         char line[160];
@@ -104,8 +115,9 @@ static int command_help(struct cli *cli)
                 printf(" %s\n", commands[i].help);
         }
         printf("\nOptions: --node HOST:PORT (or MERIDIAN_NODE) asks that node's admin door, else\n"
-               "the lab of this checkout is asked; --json prints for programs; NO_COLOR is\n"
-               "respected. Exit status: 0 done, 1 failed, 2 wrong usage.\n");
+               "the lab of this checkout is asked, or where there is none, the node of\n"
+               "/etc/meridian/meridiand.conf (or MERIDIAN_CONFIG). --json prints for programs;\n"
+               "NO_COLOR is respected. Exit status: 0 done, 1 failed, 2 wrong usage.\n");
         return CLI_DONE;
 }
 
@@ -127,6 +139,7 @@ static int command_completion(struct cli *cli)
                "        2:flag) words='set get list history revert del kill eval' ;;\n"
                "        2:config) words='set get list history revert del' ;;\n"
                "        2:service) words='list register' ;;\n"
+               "        2:pki) words='init node list' ;;\n"
                "        2:lab) words='");
         for (size_t i = 0; lab_commands[i].name != NULL; i++)
                 printf("%s ", lab_commands[i].name);
@@ -158,7 +171,32 @@ static bool node_add(struct cli *cli, const char *text)
         return true;
 }
 
-/* Where no node was named: the environment, then the lab. */
+/* The admin door of this machine's own node, as its configuration has it. */
+static bool node_of_machine(struct cli *cli)
+{
+        static struct config config; /* large */
+        struct config_error error;
+        char node[CONFIG_HOST_MAX + 16];
+        const char *path = cli_config_path();
+        if (access(path, F_OK) != 0)
+                return true;
+        if (config_load(path, &config, &error) != ERR_NONE) {
+                cli_error("%s", error.text);
+                return false;
+        }
+        const char *host = config.admin.host;
+        if (strcmp(host, "0.0.0.0") == 0)
+                host = "127.0.0.1";
+        else if (strcmp(host, "::") == 0)
+                host = "::1";
+        bool six = strchr(host, ':') != NULL;
+        snprintf(node, sizeof node, "%s%s%s:%u", six ? "[" : "", host, six ? "]" : "",
+                 config.admin.port);
+        snprintf(cli->from, sizeof cli->from, "%s", path);
+        return node_add(cli, node);
+}
+
+/* Where no node was named: the environment, then the lab, then this machine's own node. */
 static bool nodes_find(struct cli *cli)
 {
         char lab[sizeof cli->from - 16];
@@ -173,7 +211,7 @@ static bool nodes_find(struct cli *cli)
                 return node_add(cli, environment);
         }
         if (!lab_find(lab, sizeof lab))
-                return true;
+                return node_of_machine(cli);
         snprintf(cli->from, sizeof cli->from, "the lab in %s", lab);
         for (size_t i = 0; i < LAB_REGIONS; i++) {
                 snprintf(node, sizeof node, "%s:%d", lab_regions[i].address, LAB_PORT_ADMIN);

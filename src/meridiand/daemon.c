@@ -115,6 +115,10 @@ bool daemon_check(struct daemon *daemon, int64_t *ret_days_left)
         topology_kept(daemon);
         if (!identity_check(daemon))
                 return false;
+        if (config->redis_password[0] != '\0' &&
+            !secret_read(config->redis_password, daemon->redis_password,
+                         sizeof daemon->redis_password))
+                return false;
         enum err err = pki_identity_set(&self, config->cluster, config->region, config->node);
         CHECK(err == ERR_NONE); /* the configuration and the topology allow no other names */
         if (pki_node_verify(&files, &self, ret_days_left, &error) != ERR_NONE) {
@@ -248,6 +252,8 @@ static bool engine_open(struct daemon *daemon)
                 .redis = endpoint_of(&daemon->config.redis),
                 .redis_cluster = daemon->config.redis_cluster,
                 .redis_node_count = daemon->config.redis_nodes.count,
+                .redis_password = daemon->redis_password,
+                .redis_user = daemon->config.redis_user,
                 .dns = endpoint_of(&daemon->config.dns),
                 .edge = endpoint_of(&daemon->config.edge),
                 .user = daemon,

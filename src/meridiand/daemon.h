@@ -17,11 +17,11 @@
 
 #include "api/api.h"
 #include "base/heap.h"
+#include "config/config.h"
 #include "engine/engine.h"
 #include "geo/geo.h"
 #include "io/io.h"
 #include "link/link.h"
-#include "meridiand/config.h"
 #include "node/node.h"
 #include "road/road.h"
 #include "topology/topology.h"
@@ -30,6 +30,7 @@
 
 struct daemon {
         struct config config;
+        char redis_password[ENGINE_PASSWORD_SIZE]; /* empty: none */
         struct heap heap;
         uv_loop_t loop;
         bool loop_open;
@@ -128,6 +129,11 @@ void roads_message(struct daemon *daemon, node_id peer, struct bytes data);
 
 /* As api_host.metrics. */
 void roads_metrics(void *context, struct buffer *out);
+
+/* ---- secret.c ---- */
+
+/* The first line of a file that only its owner may read, NUL-terminated. False, said in the log. */
+bool secret_read(const char *path, char *ret, size_t size);
 
 /* ---- system.c ---- */
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #define STEP_APART_US 100000
+#define BETTER_FOR_US 30000000
 
 static bool seats_now(struct node *node, const struct node_group *group, struct seats *ret)
 {
@@ -113,6 +114,21 @@ static void leader_rtts(const struct node *node, struct leader_region *regions, 
         }
 }
 
+/* Another region than the present one is preferred when it has been the better one for a while:
+ * round trips wobble on a busy machine or line, and each move costs an election. */
+static uint8_t better_for_long(struct node *node, uint8_t best, uint8_t present)
+{
+        if (best == present || present == 0) {
+                node->better_region = 0;
+                return best;
+        }
+        if (node->better_region != best) {
+                node->better_region = best;
+                node->better_since_us = node->now_us;
+        }
+        return node->now_us - node->better_since_us < BETTER_FOR_US ? present : best;
+}
+
 /* Who is in the region from which it is best to lead is preferred. */
 static void prefer(struct node *node, const struct seats *now, struct seats *wanted)
 {
@@ -132,7 +148,7 @@ static void prefer(struct node *node, const struct seats *now, struct seats *wan
                 regions[i].capacity = data ? region->capacity : 0;
         }
         leader_rtts(node, regions, count);
-        uint8_t best = leader_region_best(regions, count, present);
+        uint8_t best = better_for_long(node, leader_region_best(regions, count, present), present);
         for (size_t i = 0; i < wanted->count; i++)
                 if (wanted->items[i].region == best && best != 0 &&
                     wanted->items[i].member.role == CONSENSUS_VOTER)

@@ -321,8 +321,10 @@ struct node {
         uint8_t told_states[TOPOLOGY_REGION_ID_MAX + 1]; /* of a witness: as the leader told */
         node_id founders[TOPOLOGY_REGION_NODES_MAX];
         size_t founder_count;
-        bool carries;                         /* this node carries its region's data */
-        bool outcast;                         /* the agreed topology is without this node */
+        bool carries;          /* this node carries its region's data */
+        bool outcast;          /* the agreed topology is without this node */
+        uint8_t better_region; /* another than the preferred one is better to lead from; 0: none */
+        uint64_t better_since_us;             /* since when */
         const struct topology_region *region; /* own */
         region_id region_id;
         struct node_group groups[WORLD_GROUP_COUNT];

@@ -181,16 +181,38 @@ enum err pki_ca_make(const char *dir, const char *cluster, struct pki_validity v
         return err;
 }
 
-/* The cluster that an authority's certificate names: its organization. */
-static bool authority_of_cluster(const X509 *certificate, const char *cluster)
+/* The cluster that an authority's certificate names: its organization. Borrowed; empty where it
+ * names none. */
+static struct bytes authority_cluster(const X509 *certificate)
 {
         const X509_NAME *subject = X509_get_subject_name(certificate);
         int at = X509_NAME_get_index_by_NID(subject, NID_organizationName, -1);
         if (at < 0)
-                return false;
+                return bytes_of(NULL, 0);
         const ASN1_STRING *text = X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at));
-        return bytes_equal(bytes_of(ASN1_STRING_get0_data(text), (size_t)ASN1_STRING_length(text)),
-                           bytes_of_str(cluster));
+        return bytes_of(ASN1_STRING_get0_data(text), (size_t)ASN1_STRING_length(text));
+}
+
+enum err pki_ca_cluster(const char *dir, char ret_cluster[PKI_NAME_MAX + 1],
+                        struct pki_error *error)
+{
+        char path[PKI_PATH_MAX];
+        X509 *certificate = NULL;
+        if (!pki_path(path, dir, "ca.crt"))
+                return pki_fail(error, ERR_INVALID, "%s: the name is too long", dir);
+        enum err err = pki_certificate_load(path, &certificate, error);
+        if (err != ERR_NONE)
+                return err;
+        struct bytes name = authority_cluster(certificate);
+        int len = snprintf(ret_cluster, PKI_NAME_MAX + 1, "%.*s", (int)name.len,
+                           name.len == 0 ? "" : (const char *)name.ptr);
+        if (len < 0 || (size_t)len != name.len || !pki_name_valid(ret_cluster))
+                err = pki_fail(
+                        error, ERR_MALFORMED,
+                        "%s is not the authority of a cluster: `meridian pki init` makes one",
+                        path);
+        X509_free(certificate);
+        return err;
 }
 
 static void authority_fini(struct authority *authority)
@@ -281,7 +303,8 @@ enum err pki_node_issue(const char *ca_dir, const char *node_dir,
                 return err;
         EVP_PKEY *key = NULL;
         X509 *certificate = NULL;
-        if (!authority_of_cluster(authority.certificate, identity->cluster)) {
+        if (!bytes_equal(authority_cluster(authority.certificate),
+                         bytes_of_str(identity->cluster))) {
                 err = pki_fail(error, ERR_INVALID,
                                "the authority in %s is not that of cluster '%s'", ca_dir,
                                identity->cluster);

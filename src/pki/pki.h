@@ -73,6 +73,11 @@ bool pki_identity_equal(const struct pki_identity *a, const struct pki_identity 
 MUST_USE enum err pki_ca_make(const char *dir, const char *cluster, struct pki_validity validity,
                               struct pki_error *error);
 
+/* The cluster that the authority in `dir` is of. ERR_NOT_FOUND when there is none, ERR_MALFORMED
+ * when its certificate names no cluster. */
+MUST_USE enum err pki_ca_cluster(const char *dir, char ret_cluster[PKI_NAME_MAX + 1],
+                                 struct pki_error *error);
+
 /* Issues a new key and certificate into `node_dir` (created where missing), signed by the authority
  * in `ca_dir`; an older pair there is replaced. ERR_NOT_FOUND when there is no authority,
  * ERR_INVALID when the identity is of another cluster than the authority's. */

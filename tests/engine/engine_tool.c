@@ -244,6 +244,8 @@ int main(int argc, char **argv)
                 }
                 if (strncmp(argv[i], "password=", 9) == 0)
                         config.redis_password = argv[i] + 9;
+                if (strncmp(argv[i], "user=", 5) == 0)
+                        config.redis_user = argv[i] + 5;
         }
         if (engine_new(&config, &engine) != ERR_NONE)
                 return 2;

@@ -306,14 +306,23 @@ def test_redis_password(tool_path, folder):
     tool = Tool(tool_path, folder, topology(), 1, "redis=" + redis.address)
     right = Tool(tool_path, folder, topology(), 1, "redis=" + redis.address, "password=secret")
     wrong = Tool(tool_path, folder, topology(), 1, "redis=" + redis.address, "password=other")
+    named = Tool(tool_path, folder, topology(), 1, "redis=" + redis.address, "password=secret",
+                 "user=default")
+    nobody = Tool(tool_path, folder, topology(), 1, "redis=" + redis.address, "password=secret",
+                  "user=nobody")
+    found = Tool(tool_path, folder, topology(), 1, "replica=" + redis.address, "password=other")
+    tools = (tool, right, wrong, named, nobody, found)
     try:
         tool.wait(r"probed redis 0 bad Redis answers: NOAUTH .*")
         right.wait(r"note redis-no-module .*")
-        wrong.wait(r"probed redis 0 bad cannot connect to Redis: Redis refuses the password")
-        for each in (tool, right, wrong):
+        wrong.wait(r"probed redis 0 bad cannot connect to Redis: Redis refuses user or password")
+        named.wait(r"note redis-no-module .*")
+        nobody.wait(r"probed redis 0 bad cannot connect to Redis: Redis refuses user or password")
+        found.wait(r"probed redis 0 bad cannot connect to Redis: Redis refuses user or password")
+        for each in tools: # also the one that has found no primary
             each.end()
     finally:
-        for each in (tool, right, wrong):
+        for each in tools:
             each.process.kill()
         redis.kill()
 

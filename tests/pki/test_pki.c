@@ -168,6 +168,10 @@ static void test_authority_is_kept(void **state)
         struct pki_error error;
         assert_int_equal(pki_ca_make(in_root("ca"), "lab", year, &error), ERR_EXISTS);
         assert_int_equal(pki_ca_make(in_root("x"), "l/b", year, &error), ERR_INVALID);
+        char cluster[PKI_NAME_MAX + 1];
+        assert_int_equal(pki_ca_cluster(in_root("ca"), cluster, &error), ERR_NONE);
+        assert_string_equal(cluster, "lab");
+        assert_int_equal(pki_ca_cluster(in_root("nowhere"), cluster, &error), ERR_NOT_FOUND);
         struct pki_identity alien = identity_of("other", "us-east", 1);
         assert_int_equal(pki_node_issue(in_root("ca"), in_root("x"), &alien, year, &error),
                          ERR_INVALID);

@@ -1,7 +1,7 @@
 /* Reads the daemon's configuration. Each key of the text is looked up in one table, which knows its
  * section, its kind and where it goes. Parsing stops at the first fault, with the file, the line,
  * the key and what to do. Whatever bytes come, nothing is read past their end. */
-#include "meridiand/config.h"
+#include "config/config.h"
 #include "base/check.h"
 #include "base/digits.h"
 #include "base/heap.h"
@@ -87,6 +87,8 @@ static const struct key_row key_rows[] = {
         ROW("redis", "node", KEY_ADDRESSES, false, redis_nodes),
         ROW("redis", "cluster", KEY_SWITCH, false, redis_cluster),
         ROW("redis", "master", KEY_NAME, false, redis_master),
+        ROW("redis", "password", KEY_PATH, false, redis_password),
+        ROW("redis", "user", KEY_NAME, false, redis_user),
         ROW("postgres", "server", KEY_ADDRESS, false, postgres),
         ROW("postgres", "write", KEY_ADDRESS, false, postgres_write),
         ROW("postgres", "read", KEY_ADDRESS, false, postgres_read),
@@ -476,13 +478,19 @@ static enum err redis_check(struct parser *parser)
         if (nodes && config->redis.host[0] != '\0')
                 return fail(parser, parser->token.line,
                             "'redis' is given as one address and as a section; remove one");
-        if (!nodes && (config->redis_cluster || config->redis_master[0] != '\0'))
+        if (!nodes && (config->redis_cluster || config->redis_master[0] != '\0' ||
+                       config->redis_password[0] != '\0' || config->redis_user[0] != '\0'))
                 return fail(parser, parser->token.line,
                             "the key 'redis node' is missing; name at least one server");
         if (config->redis_cluster && config->redis_master[0] != '\0')
                 return fail(parser, parser->token.line,
                             "'redis cluster on' and 'redis master' exclude each other; a Redis "
                             "Cluster needs no sentinels");
+        if (config->redis_user[0] != '\0' && config->redis_password[0] == '\0')
+                return fail(parser, parser->token.line,
+                            "the key 'redis password' is missing; name the file with the password "
+                            "of the user '%s'",
+                            config->redis_user);
         return ERR_NONE;
 }
 

@@ -1,7 +1,7 @@
 /* The configuration: every key, every fault with its line, and any bytes at all. */
 #include "base/buffer.h"
 #include "base/rng.h"
-#include "meridiand/config.h"
+#include "config/config.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -129,6 +129,9 @@ static const struct {
          "'perhaps' is no value for 'lab impairments'; use on or off"},
         {"redis 1.2.3.4:1; redis { node 1.2.3.4:1 }", "as one address and as a section"},
         {"redis { cluster on }", "the key 'redis node' is missing"},
+        {"redis { password /p }", "the key 'redis node' is missing"},
+        {"redis { node 1.2.3.4:1; user ann }",
+         "the key 'redis password' is missing; name the file"},
         {"postgres { bin /b; home /h; password /p }", "the key 'postgres server' is missing"},
         {"postgres { data /d }", "the key 'postgres home' is missing"},
         {"postgres { user 'a b' }", "'a b' is no value for 'postgres user'"},
@@ -257,5 +260,5 @@ int main(void)
                 cmocka_unit_test(test_long_values),   cmocka_unit_test(test_damage),
                 cmocka_unit_test(test_files),
         };
-        return cmocka_run_group_tests_name("meridiand/config", tests, NULL, NULL);
+        return cmocka_run_group_tests_name("config", tests, NULL, NULL);
 }

@@ -26,6 +26,9 @@
  *                                     its replicas; or with `master` the sentinels
  *       cluster on;                   they are a Redis Cluster
  *       master mymaster;              the name by which the sentinels know the primary
+ *       password /path/file;          where the servers want one (not the sentinels); only the
+ *                                     daemon's user may read the file
+ *       user meridian;                with password: of the servers' access list; else `default`
  *   }
  *   postgres {                        optional: this node's server of the PostgreSQL cluster
  *       server  127.10.0.1:5434;      where it listens
@@ -60,8 +63,8 @@
  *
  * An unknown key, a key given twice, a missing one or a bad value is an error that names the file,
  * the line, the key and what to do. Addresses are IP addresses: 127.0.0.1:7401 or [::1]:7401. */
-#ifndef MERIDIAN_MERIDIAND_CONFIG_H
-#define MERIDIAN_MERIDIAND_CONFIG_H
+#ifndef MERIDIAN_CONFIG_CONFIG_H
+#define MERIDIAN_CONFIG_CONFIG_H
 
 #include "base/bytes.h"
 #include "base/err.h"
@@ -112,8 +115,10 @@ struct config {
         struct config_address admin;
         struct config_address locks;
         struct config_address redis;
-        struct config_nodes redis_nodes; /* count 0: none */
-        char redis_master[64];           /* empty: none */
+        struct config_nodes redis_nodes;      /* count 0: none */
+        char redis_master[64];                /* empty: none */
+        char redis_user[64];                  /* empty: `default` */
+        char redis_password[CONFIG_TEXT_MAX]; /* a file; empty: none */
         bool redis_cluster;
         struct config_address postgres; /* empty: none */
         struct config_address postgres_write;
