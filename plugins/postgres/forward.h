@@ -12,6 +12,7 @@
  *      consistency.c  positions: own commits, tokens, waiting for replay
  *      status.c       SQL functions
  *      gate.c         on a primary: no commit without the daemon's word
+ *      pass.c         a session that came by a door takes its client over from it
  *
  * Every .c includes postgres.h first. Errors are PostgreSQL's: a function that fails does not
  * return. Memory is that of the current context unless said otherwise. */
@@ -262,5 +263,9 @@ bool consistency_check_token(char **text, void **extra, GucSource source);
 void gate_init(void);
 /* Before COMMIT PREPARED and ROLLBACK PREPARED: they ask as a commit does, now and at their end. */
 void gate_commit_prepared(void);
+
+/* ---- pass.c ---- */
+
+void pass_init(void);
 
 #endif

@@ -193,6 +193,7 @@ static void define_settings(void)
                                 NULL, &forward_config.connect_timeout_ms, 5000, 100, 600000,
                                 PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
         gate_init();
+        pass_init();
         MarkGUCPrefixReserved("meridian");
 }
 

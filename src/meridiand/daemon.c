@@ -332,6 +332,8 @@ static bool warden_open(struct daemon *daemon)
         config.note = wire_warden_note;
         enum err err = warden_new(&config, &daemon->warden, why, sizeof why);
         if (err == ERR_NONE)
+                roads_pass_open(daemon);
+        if (err == ERR_NONE)
                 err = warden_start(daemon->warden);
         if (err != ERR_NONE)
                 LOG_ERROR("postgres", "%s", daemon->warden != NULL ? err_text(err) : why);

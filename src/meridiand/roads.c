@@ -180,6 +180,10 @@ void roads_metrics(void *context, struct buffer *out)
                  "gauge",
                  "Of these, for a server.",
                  {now.waiting[0], now.waiting[1], now.waiting[2]}},
+                {"meridian_postgres_connections_passed",
+                 "gauge",
+                 "Of these, that the own server has taken over.",
+                 {now.passed[0], now.passed[1], now.passed[2]}},
                 {"meridian_postgres_connections_total",
                  "counter",
                  "That reached a server.",
@@ -212,6 +216,19 @@ void roads_metrics(void *context, struct buffer *out)
 static struct road_address address_of(const struct config_address *address)
 {
         return (struct road_address){address->host, address->port};
+}
+
+/* Without it sessions stay on their way through the daemon. */
+void roads_pass_open(struct daemon *daemon)
+{
+        uid_t uid;
+        const char *path = warden_doors(daemon->warden, &uid);
+        enum err err = daemon->road == NULL ? ERR_NONE : road_pass_open(daemon->road, path, uid);
+        if (err != ERR_NONE)
+                LOG_WARN("postgres",
+                         "%s: %s; clients of PostgreSQL's doors stay on their way "
+                         "through the daemon",
+                         path, err_text(err));
 }
 
 bool roads_open(struct daemon *daemon)

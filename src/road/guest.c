@@ -1,6 +1,6 @@
 /* A client until it has a server.
  *
- *     FIRST ----> WAITING <----> OPENING ----> OPEN
+ *     FIRST ----> WAITING <----> OPENING ----> OPEN ----> PASSED (pass.c)
  *       |            |
  *       +------------+----> REFUSING
  *
@@ -155,7 +155,7 @@ static node_id cancel_targets(const struct way *guest, node_id others[ROAD_SERVE
         for (const struct way *way = guest->road->ways; way != NULL; way = way->next) {
                 uint32_t at = 0;
                 if (!way->near || way->courier || way->door != guest->door ||
-                    way->state != WAY_OPEN || way->cancel)
+                    (way->state != WAY_OPEN && way->state != WAY_PASSED) || way->cancel)
                         continue;
                 while (at < count && others[at] != way->target)
                         at++;
@@ -247,7 +247,7 @@ static bool is_late(const struct way *way, uint64_t now_us)
 void guest_tick(struct way *way, uint64_t now_us)
 {
         bool seeking = way->state == WAY_WAITING || way->state == WAY_OPENING;
-        if (way->state == WAY_CLOSED || way->state == WAY_OPEN)
+        if (way->state == WAY_CLOSED || way->state == WAY_OPEN || way->state == WAY_PASSED)
                 return;
         if (is_late(way, now_us) && (way->cancel || !seeking))
                 way_close(way);

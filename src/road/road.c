@@ -204,6 +204,7 @@ enum err road_new(const struct road_config *config, const struct road_callbacks 
         road->heap = config->heap;
         road->loop = config->loop;
         road->self = config->self;
+        road->passes.fd = -1;
         road->callbacks = *callbacks;
         road->connections_max = or_default(config->connections_max, CONNECTIONS_DEFAULT);
         road->wait_us = 1000ull * or_default(config->wait_ms, WAIT_MS_DEFAULT);
@@ -229,7 +230,8 @@ static bool write_wrong(const struct road *road, const struct way *way)
 static bool way_wrong(const struct road *road, const struct way *way)
 {
         bool own = !way->near || way->target == road->self;
-        if (way->courier || (way->state != WAY_OPEN && way->state != WAY_OPENING))
+        if (way->courier ||
+            (way->state != WAY_OPEN && way->state != WAY_PASSED && way->state != WAY_OPENING))
                 return false;
         switch (way->door) {
         case ROAD_WRITE:
@@ -341,8 +343,11 @@ void road_drained(struct road *road, node_id peer)
 struct road_counters road_counters(const struct road *road)
 {
         struct road_counters counters = road->counters;
-        for (const struct way *way = road->ways; way != NULL; way = way->next)
+        for (const struct way *way = road->ways; way != NULL; way = way->next) {
                 counters.waiting[way->door] += way->state == WAY_WAITING;
+                counters.passed[way->door] += way->state == WAY_PASSED;
+                counters.bytes += way->state == WAY_PASSED ? pass_bytes(way) : 0;
+        }
         return counters;
 }
 
@@ -350,7 +355,8 @@ struct road_counters road_counters(const struct road *road)
 
 void road_way_gone(struct road *road)
 {
-        if (road->closing && road->ways == NULL && road->handles == 0)
+        if (road->closing && road->ways == NULL && road->handles == 0 &&
+            road->passes.askers == NULL)
                 road->closed(road->closed_user);
 }
 
@@ -377,6 +383,7 @@ void road_close(struct road *road, void (*closed)(void *user), void *user)
         road->closed_user = user;
         for (struct way *way = road->ways; way != NULL; way = way->next)
                 way_close(way);
+        passes_close(road);
         for (unsigned i = 0; i < ROAD_DOOR_COUNT; i++) {
                 if (road->doors[i].made)
                         uv_close((uv_handle_t *)&road->doors[i].tcp, on_door_closed);

@@ -7,7 +7,9 @@
  *            rewinds
  *
  * Bytes pass through as they are, so TLS and every way to log in work; only a client's first packet
- * is looked at. Nothing is opened behind a door before that packet came.
+ * is looked at. Nothing is opened behind a door before that packet came. A server on this machine
+ * with the extension takes its clients over once they have logged in (pass.h): their bytes then
+ * pass by nobody, and the road keeps what it needs to cut them.
  *
  * Guaranteed:
  *  - A connection by the write door reaches a server only under the epoch that this node believes
@@ -94,6 +96,7 @@ struct road_counters {
         uint64_t cut[ROAD_DOOR_COUNT];     /* ended because a role changed, or a link broke */
         uint32_t open[ROAD_DOOR_COUNT];    /* now, those that wait included */
         uint32_t waiting[ROAD_DOOR_COUNT]; /* for a server, now */
+        uint32_t passed[ROAD_DOOR_COUNT];  /* taken over by the own server, now */
         uint32_t tunnels_in;               /* from other nodes, now */
         uint64_t bytes;                    /* both directions, all doors */
 };
@@ -104,6 +107,12 @@ struct road;
  * in a sentence. */
 MUST_USE enum err road_new(const struct road_config *config, const struct road_callbacks *callbacks,
                            struct road **ret_road, char *why, size_t why_size);
+
+/* Opens the socket where this node's server asks for the clients that came to it (pass.h): from
+ * then on their bytes pass by nobody. Only processes of `uid` and the own user are heard. A socket
+ * that is there already is replaced. ERR_INVALID: the path is too long; ERR_IO. Without it all
+ * works. */
+MUST_USE enum err road_pass_open(struct road *road, const char *path, uid_t uid);
 
 /* The roles changed (or not: cheap then). Connections that this makes wrong are cut at once. */
 void road_roles_set(struct road *road, const struct road_roles *roles);

@@ -3,6 +3,7 @@
  *   road.c     the doors, the roles, the clock, the public calls
  *   way.c      one connection: from a socket to a socket or a tunnel, and how it ends
  *   guest.c    a client's way until it leads somewhere: first packet, choice, waiting, refusal
+ *   pass.c     a client that its server takes over (pass.h)
  *   tunnel.c   ways through the link: frames, credit, and the far end
  *   plug.c     a socket with what waits to be written to it
  *   startup.c  what PostgreSQL's clients say first, and how they are refused
@@ -96,6 +97,7 @@ enum way_state {
         WAY_WAITING,  /* near: for a server */
         WAY_OPENING,  /* a server has been asked */
         WAY_OPEN,     /* bytes pass */
+        WAY_PASSED,   /* near: the own server has taken the client over */
         WAY_REFUSING, /* near: a client is told why not */
         WAY_CLOSED,
 };
@@ -130,6 +132,8 @@ struct way {
         unsigned handles;
         struct tunnel tunnel;
         struct buffer first;
+        struct asker *asker;    /* PASSED: the server's process, */
+        uint64_t passed_before; /* and the bytes until then */
 };
 
 /* In the list of `road`; NULL: no memory. */
@@ -189,6 +193,36 @@ void tunnel_cancel(struct road *road, node_id peer, enum road_door door, struct 
 /* A courier to this node's server. */
 void courier_send(struct road *road, enum road_door door, struct bytes packet);
 
+/* ---- pass.c ---- */
+
+/* A server's process that asked for its client, or is about to. */
+struct asker {
+        struct asker *next, *before;
+        struct road *road;
+        struct way *way; /* whose client it has */
+        uv_poll_t poll;
+        int fd;
+        bool closing;
+};
+
+/* Where servers ask. */
+struct passes {
+        uv_poll_t poll;
+        int fd; /* -1: nowhere */
+        uid_t uid;
+        bool made;
+        struct asker *askers;
+        uint32_t count;
+};
+
+/* The client's socket is shut, and its server's process told so. */
+void pass_end(struct way *way);
+
+/* Bytes of a passed way since it was. */
+uint64_t pass_bytes(const struct way *way);
+
+void passes_close(struct road *road);
+
 /* ---- road.c ---- */
 
 struct door {
@@ -208,6 +242,7 @@ struct road {
         uint32_t connections_max;
         uint64_t wait_us;
         struct door doors[ROAD_DOOR_COUNT];
+        struct passes passes;
         uv_timer_t timer;
         bool timer_made;
         unsigned handles; /* of doors and timer */
@@ -234,7 +269,7 @@ void road_slot_free(struct road *road, struct way *way);
 /* There is a way: its limits of time are looked after. */
 void road_timer_run(struct road *road);
 
-/* A way is gone for good. */
+/* A way, or a handle, is gone for good. */
 void road_way_gone(struct road *road);
 
 #endif

@@ -63,6 +63,8 @@ void way_close(struct way *way)
         if (way->state == WAY_CLOSED)
                 return;
         tunnel_close(way);
+        if (way->state == WAY_PASSED)
+                pass_end(way);
         way->state = WAY_CLOSED;
         if (way->near && !way->courier)
                 counters->open[way->door]--;
@@ -74,7 +76,7 @@ void way_close(struct way *way)
 
 void way_cut(struct way *way)
 {
-        if (way->state == WAY_OPEN)
+        if (way->state == WAY_OPEN || way->state == WAY_PASSED)
                 way->road->counters.cut[way->door]++;
         way_close(way);
 }

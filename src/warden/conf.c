@@ -24,6 +24,7 @@ static const char *const own_settings[] = {
         "hba_file",
         "ident_file",
         "meridian.gate",
+        "meridian.doors",
         "primary_conninfo",
         "primary_slot_name",
         "synchronous_standby_names",
@@ -138,6 +139,7 @@ bool conf_text(const struct warden *warden, node_id upstream, struct buffer *tex
         setting(text, "shared_preload_libraries",
                 config->library[0] != '\0' ? config->library : "meridian");
         setting(text, "meridian.gate", warden->paths.gate);
+        setting(text, "meridian.doors", warden->paths.doors);
         buffer_format(text, "%s", conf_fixed);
         sync_names(warden, text);
         archive_settings(warden, text);

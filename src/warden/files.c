@@ -203,7 +203,8 @@ static bool paths_set(struct warden *warden, struct fail *fail)
               path_set(paths->pgpass, "%s/pgpass", home) &&
               path_set(paths->hba, "%s/pg_hba.conf", home) &&
               path_set(paths->ident, "%s/pg_ident.conf", home) &&
-              path_set(paths->aside, "%s/kept-aside", home) && socket_place(warden);
+              path_set(paths->aside, "%s/kept-aside", home) && socket_place(warden) &&
+              path_set(paths->doors, "%s/doors", paths->socket);
         fit = fit && strlen(paths->data) + 64 < WARDEN_PATH_SIZE;
         /* They stand in quotes in the server's configuration. */
         if (!fit || strpbrk(home, "'\\\n") != NULL || strpbrk(paths->data, "'\\\n") != NULL)

@@ -230,6 +230,12 @@ enum err warden_new(const struct warden_config *config, struct warden **ret_ward
         return err;
 }
 
+const char *warden_doors(const struct warden *warden, uid_t *ret_uid)
+{
+        *ret_uid = warden->uid;
+        return warden->paths.doors;
+}
+
 static bool sync_open(struct warden *warden)
 {
         pthread_condattr_t attributes;

@@ -31,6 +31,7 @@
 #include "topology/topology.h"
 #include "world/world.h"
 
+#include <sys/types.h>
 #include <uv.h>
 
 enum {
@@ -88,6 +89,10 @@ MUST_USE enum err warden_new(const struct warden_config *config, struct warden *
  * nothing is in the way. */
 MUST_USE bool warden_plan(const struct warden_config *config,
                           void (*line)(void *user, const char *text), void *user);
+
+/* Where the server asks for the clients that came by a door (road/pass.h), and its user. Kept by
+ * the warden. */
+const char *warden_doors(const struct warden *warden, uid_t *ret_uid);
 
 /* Begins to look. Events come from the loop only, never from inside of a call. ERR_NOMEM. */
 MUST_USE enum err warden_start(struct warden *warden);

@@ -76,6 +76,7 @@ struct paths {
         char rewinding[WARDEN_PATH_SIZE]; /* while this file is there, the data is half rewound */
         char gate[WARDEN_PATH_SIZE];
         char socket[WARDEN_PATH_SIZE];
+        char doors[WARDEN_PATH_SIZE]; /* where the server asks for its clients */
         char log[WARDEN_PATH_SIZE];
         char pgpass[WARDEN_PATH_SIZE];
         char hba[WARDEN_PATH_SIZE];

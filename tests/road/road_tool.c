@@ -9,14 +9,17 @@
  *     cut                         the link breaks, and stays so
  *     heal
  *     delay MS                    one way
- *     count NODE                  "opened w r f refused w r f cut w r f open w r f in N"
+ *     count NODE                  "opened w r f refused w r f cut w r f open w r f in N passed N
+ *                                  bytes N"
  *
- * WAIT_MS and CONNECTIONS of the environment set the two limits. */
+ * WAIT_MS and CONNECTIONS of the environment set the two limits. Where PASS is set, node 1's server
+ * asks for its clients at that path. */
 #include "base/check.h"
 #include "road/road.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 enum {
         NODES_MAX = 4
@@ -187,12 +190,13 @@ static void count_print(char *text)
 {
         struct road_counters c = road_counters(road_next(&text));
         printf("opened %llu %llu %llu refused %llu %llu %llu cut %llu %llu %llu open %u %u %u in "
-               "%u\n",
+               "%u passed %u bytes %llu\n",
                (unsigned long long)c.opened[0], (unsigned long long)c.opened[1],
                (unsigned long long)c.opened[2], (unsigned long long)c.refused[0],
                (unsigned long long)c.refused[1], (unsigned long long)c.refused[2],
                (unsigned long long)c.cut[0], (unsigned long long)c.cut[1],
-               (unsigned long long)c.cut[2], c.open[0], c.open[1], c.open[2], c.tunnels_in);
+               (unsigned long long)c.cut[2], c.open[0], c.open[1], c.open[2], c.tunnels_in,
+               c.passed[0] + c.passed[1] + c.passed[2], (unsigned long long)c.bytes);
 }
 
 static void command(char *line)
@@ -304,6 +308,8 @@ int main(int count, char **args)
                         return 1;
                 roads_open++;
         }
+        if (getenv("PASS") != NULL)
+                CHECK(road_pass_open(roads[1], getenv("PASS"), geteuid()) == ERR_NONE);
         CHECK(uv_idle_init(&loop, &idle) == 0 && uv_prepare_init(&loop, &prepare) == 0);
         CHECK(uv_timer_init(&loop, &post) == 0 && uv_timer_start(&post, on_post, 1, 1) == 0);
         CHECK(uv_prepare_start(&prepare, on_prepare) == 0);

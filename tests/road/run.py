@@ -24,6 +24,8 @@ SOURCE = os.path.realpath(os.path.join(os.path.dirname(__file__), "../.."))
 BUILD = os.path.realpath(os.environ.get("MERIDIAN_BUILD", os.path.join(SOURCE, "build")))
 TOOL = os.path.join(BUILD, "tests/road/road-tool")
 STOCK = "/usr/lib/postgresql/15/bin"
+EXTENSION = os.path.join(BUILD, "plugins/postgres/meridian.so")
+PASSES = os.path.exists(EXTENSION)  # sanitized builds have none: clients stay on their way then
 WRITE, READ, FOLLOW = range(3)
 
 if not os.path.exists(f"{STOCK}/initdb") or not os.path.exists(TOOL):
@@ -109,14 +111,15 @@ def value(connection, text):
 class Roads:
     """Node 1 has the primary, node 2 the standby, node 3 nothing that runs."""
 
-    def __init__(self, servers, wait_ms=1500, connections=60):
+    def __init__(self, servers, doors, wait_ms=1500, connections=60):
         ports = free_ports(9)
         self.ports = {node: ports[3 * node - 3:3 * node] for node in (1, 2, 3)}
         places = [":".join(["127.0.0.1", str(server), *map(str, self.ports[node])])
                   for node, server in zip((1, 2, 3), servers)]
         self.process = subprocess.Popen(
             [TOOL, *places], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "WAIT_MS": str(wait_ms), "CONNECTIONS": str(connections)})
+            env={**os.environ, "WAIT_MS": str(wait_ms), "CONNECTIONS": str(connections),
+                 "PASS": doors})
         assert self.process.stdout.readline() == "ready\n"
         self.usual()
 
@@ -141,7 +144,8 @@ class Roads:
         return {"opened": [int(word) for word in words[1:4]],
                 "refused": [int(word) for word in words[5:8]],
                 "cut": [int(word) for word in words[9:12]],
-                "open": [int(word) for word in words[13:16]], "in": int(words[17])}
+                "open": [int(word) for word in words[13:16]], "in": int(words[17]),
+                "passed": int(words[19]), "bytes": int(words[21])}
 
     def idle(self):
         gc.collect()  # an error's traceback keeps its connection open
@@ -158,6 +162,7 @@ class World:
         self.primary = Server(folder, "primary", self.ports[0])
         self.standby = Server(folder, "standby", self.ports[1])
         self.folder = folder
+        self.doors = f"{folder}/doors"
         self.roads = None
         subprocess.run([f"{STOCK}/initdb", "-D", self.primary.data, "-U", "postgres", "-N", "-E",
                         "UTF8", "--locale=C.UTF-8", "-A", "trust"], check=True,
@@ -169,7 +174,8 @@ class World:
         self.primary.configure(port=self.primary.port, listen_addresses="127.0.0.1", fsync="off",
                                unix_socket_directories="", ssl="on", max_connections=100,
                                shared_buffers="16MB", wal_receiver_status_interval="1s",
-                               wal_retrieve_retry_interval="100ms", max_standby_streaming_delay="1s")
+                               wal_retrieve_retry_interval="100ms", max_standby_streaming_delay="1s",
+                               shared_preload_libraries=EXTENSION if PASSES else "")
         self.primary.start()
         connection = connect(self.primary.port, user="postgres")
         cursor = connection.cursor()
@@ -182,7 +188,8 @@ class World:
                        "host replication postgres 127.0.0.1/32 trust\n"
                        "host all all 127.0.0.1/32 scram-sha-256\n")
         self.primary.process.send_signal(1)
-        self.roads = Roads(self.ports)
+        self.roads = Roads(self.ports, self.doors)
+        self.passing(True)
         door = self.roads.ports[2][FOLLOW]
         subprocess.run([f"{STOCK}/pg_basebackup", "-h", "127.0.0.1", "-p", str(door), "-U",
                         "postgres", "-D", self.standby.data, "-R", "-c", "fast"], check=True)
@@ -192,6 +199,18 @@ class World:
 
     def door(self, node, which):
         return self.roads.ports[node][which]
+
+    def passing(self, wanted):
+        """Whether the primary takes clients over from the doors of its node."""
+        if not PASSES:
+            return
+        path = self.doors if wanted else ""
+        self.primary.configure(**{"meridian.doors": path})
+        self.primary.process.send_signal(1)
+        wait_for(lambda: self.primary.one("SHOW meridian.doors") == path, "the setting")
+
+    def usual(self):
+        self.roads.usual()
 
     def stop(self):
         self.standby.stop()
@@ -243,6 +262,94 @@ def sessions_reach_the_writer_from_everywhere(world):
     assert "password authentication failed" in str(error), error
 
 
+def needs_passing(world):
+    if not PASSES:
+        return False
+    assert world.roads.counts(1)["passed"] == 0, "old sessions are still there"
+    return True
+
+
+@test
+def the_server_takes_clients_over(world):
+    if not needs_passing(world):
+        return
+    for mode in ("disable", "require"):
+        connection = connect(world.door(1, WRITE), sslmode=mode)
+        counts = world.roads.counts(1)
+        assert counts["passed"] == 1 and counts["open"][WRITE] == 1, counts
+        ours = socket.socket(fileno=os.dup(connection.fileno()))
+        cursor = connection.cursor()
+        cursor.execute("SELECT host(client_addr), client_port, inet_server_port() FROM "
+                       "pg_stat_activity WHERE pid = pg_backend_pid()")
+        assert cursor.fetchone() == (*ours.getsockname(), world.door(1, WRITE))
+        assert len(value(connection, "SELECT repeat('x', 1000000)")) == 1000000
+        assert world.roads.counts(1)["bytes"] >= counts["bytes"] + 1000000
+        ours.close()
+        connection.close()
+        wait_for(lambda: world.roads.counts(1)["open"][WRITE] == 0, "its end")
+    stranger = connect(world.primary.port)  # came by no door
+    assert value(stranger, "SELECT 1") == 1 and world.roads.counts(1)["passed"] == 0
+    stranger.close()
+
+
+@test
+def one_that_was_taken_over_ends_with_its_server_process(world):
+    if not needs_passing(world):
+        return
+    connection = connect(world.door(1, WRITE))
+    pid = value(connection, "SELECT pg_backend_pid()")
+    world.primary.one(f"SELECT pg_terminate_backend({pid})")
+    wait_for(lambda: has_ended(connection), "the session to end")
+    wait_for(lambda: world.roads.counts(1)["open"][WRITE] == 0, "the way to end")
+
+
+@test
+def a_client_that_says_more_than_was_asked_stays_on_its_way(world):
+    if not needs_passing(world):
+        return
+    query = b"SELECT 42\0"
+    client = socket.create_connection(("127.0.0.1", world.door(1, WRITE)), timeout=20)
+    client.sendall(startup("postgres") + b"Q" + struct.pack("!I", len(query) + 4) + query)
+    text = b""
+    while b"D\0" not in text or not text.endswith(b"I"):
+        text += client.recv(1000)
+    assert b"\x0242" in text
+    client.close()
+    wait_for(world.roads.idle, "its end")
+
+
+@test
+def the_road_that_dies_ends_what_it_passed(world):
+    if not PASSES:
+        return
+    roads = Roads((world.ports[0],) * 3, f"{world.folder}/other")
+    world.primary.configure(**{"meridian.doors": f"{world.folder}/other"})
+    world.primary.process.send_signal(1)
+    wait_for(lambda: world.primary.one("SHOW meridian.doors").endswith("other"), "the setting")
+    connection = connect(roads.ports[1][WRITE])
+    assert roads.counts(1)["passed"] == 1
+    roads.process.kill()
+    roads.process.wait()
+    assert is_cut(connection)
+    connect(world.primary.port).close()  # nobody answers at the socket that is left
+    world.passing(True)
+
+
+@test
+def strangers_at_the_socket_of_the_doors_get_nothing(world):
+    for text in (b"", b"x", b"\0" * 48, struct.pack("<QQQHH20s", 0x317373617064726d, 0, 0, 2, 1, b""),
+                 struct.pack("<QQQHH20s", 0x317373617064726d, 0, 0, 99, 1, b""), b"y" * 5000):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
+            stranger.settimeout(20)
+            stranger.connect(world.doors)
+            if text:
+                stranger.send(text)
+                answer = stranger.recv(100)
+                assert answer in (b"", struct.pack("<QQ", 0x317373617064726d, 0)), answer
+                assert not answer or len(text) == 48
+    connect(world.door(1, WRITE)).close()
+
+
 @test
 def readers_are_near_and_the_next_one_serves_when_the_first_is_gone(world):
     connection = connect(world.door(2, READ))
@@ -279,10 +386,15 @@ def the_standby_streams_by_the_follow_door_and_comes_back(world):
 @test
 def a_change_of_the_writer_cuts_at_both_ends(world):
     local, remote = connect(world.door(1, WRITE)), connect(world.door(2, WRITE))
-    for connection in (local, remote):
+    world.passing(False)
+    proxied = connect(world.door(1, WRITE))
+    world.passing(True)
+    for connection in (local, proxied, remote):
         value(connection, "SELECT 1")
+    before = world.roads.counts(1)["cut"][WRITE]
     world.roads.say("roles 1 2 11 0 0 1 1")  # the old writer hears of it first
-    assert is_cut(local) and is_cut(remote)
+    assert world.roads.counts(1)["cut"][WRITE] == before + 3
+    assert is_cut(local) and is_cut(proxied) and is_cut(remote)
     world.roads.usual(11)
     remote = connect(world.door(2, WRITE))
     world.roads.say("roles 2 3 12 0 0 1 2 1")  # the near end hears of it first
@@ -422,6 +534,7 @@ def memory_kib(process):
 @test
 def a_slow_reader_holds_up_nobody(world):
     before = memory_kib(world.roads.process)
+    world.passing(False)
     slow = [socket.create_connection(("127.0.0.1", world.door(node, WRITE))) for node in (1, 2)]
     for client in slow:
         client.sendall(startup("postgres"))
@@ -438,13 +551,15 @@ def a_slow_reader_holds_up_nobody(world):
     for client in slow:
         client.close()
     wait_for(lambda: world.roads.counts(1)["in"] <= 2, "the slow ones to end")
+    world.passing(True)
 
 
 @test
 def much_data_is_the_same_in_both_directions(world):
     lines = "".join(f"{i}\t{hashlib.sha256(str(i).encode()).hexdigest()}\n" for i in range(200000))
-    for node, delay in ((1, 0), (2, 0), (2, 5)):
+    for node, delay, passing in ((1, 0, True), (1, 0, False), (2, 0, False), (2, 5, False)):
         world.roads.say(f"delay {delay}")
+        world.passing(passing)
         connection = connect(world.door(node, WRITE), sslmode="disable")
         cursor = connection.cursor()
         cursor.execute("CREATE TEMP TABLE much (i int, v text)")
@@ -454,6 +569,7 @@ def much_data_is_the_same_in_both_directions(world):
         assert out.getvalue() == lines
         connection.close()
     world.roads.say("delay 0")
+    world.passing(True)
 
 
 @test
