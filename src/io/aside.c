@@ -4,8 +4,8 @@
  *                ^________ all that comes meanwhile ________|
  *
  * It has a work item of its own, so what goes to the journal in use does not wait for it. The swap
- * is the journal's work: it takes the file over from here. A failure ends the journal's part, as one
- * of its own does. */
+ * is the journal's work: it takes the file over from here. A failure ends the journal's part, as
+ * one of its own does. */
 #include "base/check.h"
 #include "io/io_priv.h"
 

@@ -466,6 +466,7 @@ static enum err journals_open(struct io_driver *driver, const struct io_config *
                 journal->fail = on_failed;
                 journal->user = driver;
                 start->start.journals[i] = bytes_of(data[i], len);
+                start->start.known[i] = journal->marked;
         }
         return err;
 }

@@ -8,6 +8,7 @@
  *   journal-global     } what WORLD_JOURNAL_APPEND wrote, byte for byte, and then zeros: space made
  *   journal-region     } ready, to a multiple of 1 MiB where the disk has room
  *   journal-*.new      a WORLD_JOURNAL_REPLACE under way; removed at a start
+ *   journal-*.begun    a mark: bytes of that journal were durable once, so an empty one is lost
  *   journal-*.next     a new journal in pieces (WORLD_JOURNAL_ASIDE); removed at a start
  *
  * Journals: all bytes appended while a write is under way go out together in the next one (pwrite,

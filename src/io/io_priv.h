@@ -49,6 +49,8 @@ struct journal {
         char dir[IO_PATH_MAX];
         char path[IO_PATH_MAX];
         char path_new[IO_PATH_MAX];
+        char path_mark[IO_PATH_MAX];
+        bool marked; /* the mark is there: bytes of this journal were durable once */
         int fd;
         bool failed;
         bool busy;

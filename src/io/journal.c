@@ -13,6 +13,10 @@
  * journal. (Space that is only reserved is converted at its first write, which does.) Where there
  * is no room for zeros, the bytes themselves go on to the very end of the disk.
  *
+ * Beside it lies a mark from the first time on that bytes of it are durable, made before they are
+ * told as such. Where the mark is there and the journal is empty, the journal is lost, not new.
+ * Without room for the mark it is tried again at the next write.
+ *
  * After an error the journal is dead until the next start: a failed sync may have dropped pages
  * that the kernel then calls clean, so trying again would lie. */
 #include "base/check.h"
@@ -46,6 +50,24 @@ static bool all_zero(struct bytes data)
                (data.ptr[0] == 0 && memcmp(data.ptr, data.ptr + 1, data.len - 1) == 0);
 }
 
+/* The mark says nothing but that it is there. */
+static bool mark_make(const struct journal *journal)
+{
+        static const struct bytes text = BYTES_INIT("this journal was begun\n");
+        int fd = open(journal->path_mark, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        if (fd < 0)
+                return false;
+        bool made = io_write_all(fd, text, 0) && fsync(fd) == 0;
+        close(fd);
+        return made && io_dir_sync(journal->dir);
+}
+
+static bool path_set(char path[IO_PATH_MAX], const char *dir, const char *name, const char *end)
+{
+        int len = snprintf(path, IO_PATH_MAX, "%s/%s%s", dir, name, end);
+        return len > 0 && len < IO_PATH_MAX;
+}
+
 enum err journal_open(struct journal *journal, uv_loop_t *loop, struct heap *heap, const char *dir,
                       enum world_group group, uint8_t **ret_data, size_t *ret_len,
                       struct io_error *error)
@@ -59,14 +81,12 @@ enum err journal_open(struct journal *journal, uv_loop_t *loop, struct heap *hea
         aside_init(&journal->aside, heap);
         journal->pending_fd = journal->writing_fd = -1;
         const char *name = journal_names[group];
-        int len = snprintf(journal->path_new, IO_PATH_MAX, "%s/%s.new", dir, name);
-        if (len < 0 || len >= IO_PATH_MAX)
+        if (!path_set(journal->path_new, dir, name, ".new") ||
+            !path_set(journal->aside.path, dir, name, ".next") ||
+            !path_set(journal->path_mark, dir, name, ".begun") ||
+            !path_set(journal->path, dir, name, ""))
                 return io_fail(error, ERR_INVALID, "the name of the folder %s is too long", dir);
         snprintf(journal->dir, IO_PATH_MAX, "%s", dir);
-        snprintf(journal->path, IO_PATH_MAX, "%s/%s", dir, name);
-        len = snprintf(journal->aside.path, IO_PATH_MAX, "%s/%s.next", dir, name);
-        if (len < 0 || len >= IO_PATH_MAX)
-                return io_fail(error, ERR_INVALID, "the name of the folder %s is too long", dir);
         /* A replacement that was not finished never happened. */
         unlink(journal->path_new);
         unlink(journal->aside.path);
@@ -82,6 +102,9 @@ enum err journal_open(struct journal *journal, uv_loop_t *loop, struct heap *hea
         journal->ready = *ret_len;
         if (all_zero(bytes_of(*ret_data, *ret_len)))
                 *ret_len = 0;
+        journal->marked = access(journal->path_mark, F_OK) == 0;
+        if (!journal->marked && *ret_len > 0)
+                journal->marked = mark_make(journal);
         return ERR_NONE;
 }
 
@@ -208,6 +231,8 @@ static void on_work(uv_work_t *work)
         struct journal *journal = work->data;
         bool done = journal->writing_replace ? replace_run(journal) : append_run(journal);
         journal->result = done ? 0 : (errno == 0 ? EIO : errno);
+        if (done && !journal->marked)
+                journal->marked = mark_make(journal);
 }
 
 /* ---- on the loop ---- */

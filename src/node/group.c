@@ -77,18 +77,17 @@ void group_fail(struct node *node, struct node_group *group, const char *why)
                   group->group == WORLD_GROUP_GLOBAL ? "global" : "regional", why);
 }
 
-/* The journal is damaged before its end: what this node promised is lost. Where there are others,
- * it begins empty, and without a vote until they have given it back. */
+/* The journal is gone, or damaged before its end: what this node promised is lost. Where there are
+ * others, it begins empty, and without a vote until they have given it back. */
 static enum err group_start_empty(struct node *node, struct node_group *group,
                                   struct consensus_config *config, struct bytes journal,
                                   uint64_t corrupt_at)
 {
         struct consensus_recovery recovery;
         bool others = config->voter_count > 1;
-        node_note(node, "journal-damaged",
-                  "The journal of the %s group is damaged at byte %llu. %s",
+        node_note(node, "journal-damaged", "The journal of the %s group is %s at byte %llu. %s",
                   group->group == WORLD_GROUP_GLOBAL ? "global" : "regional",
-                  (unsigned long long)corrupt_at,
+                  journal.len == 0 ? "lost" : "damaged", (unsigned long long)corrupt_at,
                   others ? "This node begins anew with what its peers hold, and votes again when "
                            "they agree."
                          : "There is nobody who holds a copy: restore it.");
@@ -106,7 +105,7 @@ static enum err group_start_empty(struct node *node, struct node_group *group,
 }
 
 static enum err group_make(struct node *node, struct node_group *group,
-                           struct consensus_config *config, struct bytes journal)
+                           struct consensus_config *config, struct bytes journal, bool known)
 {
         struct consensus_recovery recovery = {0};
         uint32_t voters[CONSENSUS_VOTERS_MAX];
@@ -117,7 +116,8 @@ static enum err group_make(struct node *node, struct node_group *group,
                 config->members = NULL; /* the library knows plain voters only */
         enum err err = consensus_new(node->heap, config, &group->consensus);
         if (err == ERR_NONE)
-                err = consensus_start(group->consensus, node->now_us / 1000, journal, 0, &recovery);
+                err = consensus_start(group->consensus, node->now_us / 1000, journal, known,
+                                      &recovery);
         if (err == ERR_CORRUPT)
                 err = group_start_empty(node, group, config, journal, recovery.corrupt_at);
         group->leaderless_us = node->now_us;
@@ -125,11 +125,11 @@ static enum err group_make(struct node *node, struct node_group *group,
         return err;
 }
 
-enum err group_start(struct node *node, struct node_group *group, struct bytes journal)
+enum err group_start(struct node *node, struct node_group *group, struct bytes journal, bool known)
 {
         struct consensus_member members[CONSENSUS_VOTERS_MAX];
         struct consensus_config config = {.members = members};
-        bool later = journal.len == 0 && members_later(node);
+        bool later = journal.len == 0 && !known && members_later(node);
         group->waits = later && group->group == WORLD_GROUP_REGION;
         if (group->waits)
                 return ERR_NONE;
@@ -141,7 +141,7 @@ enum err group_start(struct node *node, struct node_group *group, struct bytes j
                           "This node begins with epoch %llu of the topology: it waits to be taken "
                           "in. (A new cluster begins with epoch 1.)",
                           (unsigned long long)node->topology->epoch);
-        return group_make(node, group, &config, journal);
+        return group_make(node, group, &config, journal, known);
 }
 
 enum err group_begin(struct node *node, struct node_group *group, bool join)
@@ -150,7 +150,7 @@ enum err group_begin(struct node *node, struct node_group *group, bool join)
                 .node = node->config.self, .role = CONSENSUS_VOTER, .priority = SEATS_PRIORITY};
         struct consensus_config config = {.members = &self, .voter_count = 1, .join = join};
         group_config(node, group->group, node->seed, &config);
-        return group_make(node, group, &config, bytes_of(NULL, 0));
+        return group_make(node, group, &config, bytes_of(NULL, 0), false);
 }
 
 /* True where something more than a piece of a new journal was written. */

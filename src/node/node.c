@@ -151,7 +151,8 @@ static void node_start(struct node *node, const struct world_event *event)
         carrier_start(node);
         regions_sync(node);
         for (int i = 0; i < WORLD_GROUP_COUNT; i++) {
-                enum err err = group_start(node, &node->groups[i], event->start.journals[i]);
+                enum err err = group_start(node, &node->groups[i], event->start.journals[i],
+                                           event->start.known[i]);
                 if (err != ERR_NONE) {
                         node->failed = err;
                         return;

@@ -438,7 +438,9 @@ void group_config(const struct node *node, enum world_group group, uint64_t seed
                   struct consensus_config *ret);
 MUST_USE enum err group_open(struct node *node, enum world_group group);
 void group_close(struct node_group *group);
-MUST_USE enum err group_start(struct node *node, struct node_group *group, struct bytes journal);
+/* `known`: the journal held something once. */
+MUST_USE enum err group_start(struct node *node, struct node_group *group, struct bytes journal,
+                              bool known);
 /* With an empty journal, later: alone as the first, or to be taken in. */
 MUST_USE enum err group_begin(struct node *node, struct node_group *group, bool join);
 /* Carries out all that the group wants, until it wants nothing more. */

@@ -220,7 +220,7 @@ MUST_USE enum err consensus_new(struct heap *heap, const struct consensus_config
 void consensus_free(struct consensus *consensus);
 
 /* First call, once: all bytes that the journal held (empty: a first start), and how many of them
- * are known to have been synced (0 when not known; the world of a real disk passes 0). The journal
+ * are known to have been synced (0 when not known; 1: some, so an empty one is lost). The journal
  * is generation 0 now, whatever its past, and its offsets count from its first byte, recovered
  * bytes included. A torn end is cut by a replacement (generation 1) in the next take.
  * Errors, all final for this journal, with `ret` filled in: ERR_CORRUPT - damage before the

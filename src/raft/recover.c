@@ -229,9 +229,10 @@ static enum err torn_first_write(struct core *core, struct bytes journal, uint64
 }
 
 /* Only the first write, torn behind term and vote. */
-static enum err no_log(struct core *core, size_t at, struct consensus_recovery *ret)
+static enum err no_log(struct core *core, size_t at, uint64_t synced,
+                       struct consensus_recovery *ret)
 {
-        if (core->meta.term > 1 || core->meta.vote != 0)
+        if (synced != 0 || core->meta.term > 1 || core->meta.vote != 0)
                 return corrupt(ret, at);
         return write_fresh(core, true, ret);
 }
@@ -302,7 +303,7 @@ enum err recover_journal(struct core *core, struct bytes journal, uint64_t synce
         if (at < synced || (at < used.len && journal_damaged(used, at)))
                 return corrupt(ret, at);
         if (!replay.meta || (!replay.entries && core->snapshot == NULL && !core->meta.joined))
-                return no_log(core, at, ret);
+                return no_log(core, at, synced, ret);
         settle(core, at, &replay, ret);
         return core->failed ? ERR_NOMEM : ERR_NONE;
 }

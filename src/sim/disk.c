@@ -160,6 +160,7 @@ static void told(struct sim *sim, struct host *host, uint32_t group, uint64_t ge
                  uint64_t offset)
 {
         struct world_event event = {.kind = WORLD_JOURNAL_SYNCED};
+        host->journals[group].known = true;
         event.synced.group = (enum world_group)group;
         event.synced.generation = generation;
         event.synced.offset = offset;

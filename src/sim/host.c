@@ -88,6 +88,7 @@ void host_start(struct sim *sim, struct host *host)
         struct world_event event = {.kind = WORLD_START};
         for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++) {
                 event.start.journals[i] = buffer_view(&host->journals[i].bytes);
+                event.start.known[i] = host->journals[i].known;
                 host->group_applied[i] = 0;
         }
         event.start.seed = rng_next(&sim->rng[STREAM_SETUP]);

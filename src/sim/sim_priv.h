@@ -117,6 +117,7 @@ bool queue_pop(struct queue *queue, struct sim_event *ret);
 /* A journal: bytes written, and how many of them are durable. `next` is a replacement that
  * has not been confirmed. */
 struct sim_journal {
+        bool known; /* something of it was told as durable */
         struct buffer bytes;
         uint64_t generation;
         size_t synced;

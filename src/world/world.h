@@ -174,6 +174,8 @@ struct world_event {
         union {
                 struct {
                         struct bytes journals[WORLD_GROUP_COUNT]; /* all that was recovered */
+                        bool known[WORLD_GROUP_COUNT]; /* some of it was told as durable once: an
+                                                        * empty one is a lost one */
                         uint64_t seed;
                         uint64_t incarnation; /* larger at every start of this node */
                 } start;

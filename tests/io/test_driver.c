@@ -39,6 +39,7 @@ static struct {
         uint8_t journal_copies[WORLD_GROUP_COUNT][4096];
         size_t journal_sizes[WORLD_GROUP_COUNT]; /* with the zeros behind */
         uint64_t ends[WORLD_GROUP_COUNT];
+        bool known[WORLD_GROUP_COUNT];
         unsigned syncs, fails;
         uint64_t generation, offset;
         uint64_t durable[3];                      /* by generation */
@@ -51,6 +52,7 @@ static void start_seen(const struct world_event *event)
         for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++) {
                 struct bytes journal = event->start.journals[i];
                 node.journal_sizes[i] = journal.len;
+                node.known[i] = event->start.known[i];
                 while (journal.len > 0 && journal.ptr[journal.len - 1] == 0)
                         journal.len--;
                 node.ends[i] = journal.len;
@@ -473,6 +475,31 @@ static void test_pieces(void **state)
         assert_true(bytes_equal(node.journals[WORLD_GROUP_GLOBAL], BYTES("first last+more")));
 }
 
+/* An empty journal of which something was told as durable is lost, not new. */
+static void test_known(void **state)
+{
+        (void)state;
+        char path[128];
+        driver_open();
+        assert_false(node.known[WORLD_GROUP_GLOBAL]);
+        ask_append(WORLD_GROUP_GLOBAL, BYTES("something"));
+        message("go");
+        offset_wanted = 9;
+        assert_true(run_until(offset_reached));
+        driver_shut();
+        snprintf(path, sizeof path, "%s/journal-global.begun", root);
+        assert_int_equal(unlink(path), 0); /* as an earlier build left it */
+        driver_open();
+        assert_true(node.known[WORLD_GROUP_GLOBAL]);
+        assert_false(node.known[WORLD_GROUP_REGION]);
+        driver_shut();
+        snprintf(path, sizeof path, "%s/journal-global", root);
+        assert_int_equal(truncate(path, 0), 0);
+        driver_open();
+        assert_int_equal(node.journals[WORLD_GROUP_GLOBAL].len, 0);
+        assert_true(node.known[WORLD_GROUP_GLOBAL]);
+}
+
 /* A close in the same turn still writes what was asked. */
 static void test_close_writes(void **state)
 {
@@ -636,6 +663,7 @@ int main(void)
                 IO_TEST(test_group_commit),
                 IO_TEST(test_replace),
                 IO_TEST(test_pieces),
+                IO_TEST(test_known),
                 IO_TEST(test_replace_unfinished),
                 IO_TEST(test_close_writes),
                 IO_TEST(test_effects_before_events),

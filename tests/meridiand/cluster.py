@@ -257,6 +257,10 @@ def run_damage(node):
         file.write(bytes(8 * [255]))
     node.start()
     wait_for(lambda: "is damaged at byte" in node.log(), "a damaged journal is told")
+    node.stop()
+    os.remove(journal)
+    node.start()
+    wait_for(lambda: "is lost at byte 0" in node.log(), "so is one that is gone")
 
 
 def run(nodes):

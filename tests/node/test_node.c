@@ -25,6 +25,7 @@ struct alone {
         struct node *node;
         uint64_t now_us;
         struct buffer journals[WORLD_GROUP_COUNT];
+        bool known; /* that there was something in them */
         uint64_t synced[WORLD_GROUP_COUNT];
         struct reply reply;
         bool replied;
@@ -122,6 +123,7 @@ static void start(void)
         struct world_event event = {.kind = WORLD_START};
         for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++) {
                 event.start.journals[i] = buffer_view(&alone.journals[i]);
+                event.start.known[i] = alone.known;
                 alone.synced[i] = alone.journals[i].len;
         }
         event.start.seed = 1;
@@ -369,6 +371,18 @@ static void test_damaged_journal_stops(void **state)
         assert_int_equal(node_failed(alone.node), ERR_CORRUPT);
 }
 
+/* So does one that is gone: alone there is nobody who could fill it again. */
+static void test_lost_journal_stops(void **state)
+{
+        (void)state;
+        run_for(1000000);
+        node_free(alone.node);
+        buffer_reset(&alone.journals[WORLD_GROUP_REGION]);
+        alone.known = true;
+        start();
+        assert_int_equal(node_failed(alone.node), ERR_CORRUPT);
+}
+
 static void test_failed_journal_stops_the_group(void **state)
 {
         struct node_status *status = calloc(1, sizeof *status);
@@ -567,6 +581,7 @@ int main(void)
                 CASE(test_watched_locks),
                 CASE(test_restart_keeps_a_lock),
                 CASE(test_damaged_journal_stops),
+                CASE(test_lost_journal_stops),
                 CASE(test_failed_journal_stops_the_group),
                 CASE(test_noise_from_a_peer),
                 CASE(test_who_leaves_takes_its_heir_in),
