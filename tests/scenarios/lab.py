@@ -262,19 +262,6 @@ class Lab:
         os.kill(pid, signal.SIGKILL)
         eventually(f"{part} of {region} has ended", lambda: ended(pid))
 
-    def lead_by(self, region):
-        """The global group is led by this region: other leaders are killed until it is."""
-        for _ in range(30):
-            leader = eventually("somebody leads", lambda: self.status()["leader"])
-            if leader == region:
-                return
-            self.kill_part(leader, "meridiand")
-            eventually("another one leads", lambda old=leader: self.status()["leader"] not in
-                       (None, old))
-            self.start(leader)
-            self.wait_all_active()
-        raise Failure(f"{region} is never elected")
-
     # ---- what a node knows
 
     def status(self, node=None):

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Drives three regions with their real servers on this machine, one file of scenarios a theme.
 
-    tests/scenarios/run.py [--only WORD] [--keep] [--once] [--leader REGION]
+    tests/scenarios/run.py [--only WORD] [--keep] [--once]
 
 Functions called `scenario_...` are run in the order of the themes below and of their lines. Most of
 their time is waiting, so there are two lanes beside each other, each with a lab in a network namespace
@@ -134,8 +134,7 @@ def run_theme(lab, theme, found, last_turn):
     return passed, failed, False
 
 
-def run_lane(lab, lane, args):
-    only, again_max = args.only, 0 if args.once else AGAIN_MAX
+def run_lane(lab, lane, only, again_max):
     passed = failed = 0
     for theme in [FIRST, *LANES[lane]]:
         found = wanted(theme, only)
@@ -143,8 +142,6 @@ def run_lane(lab, lane, args):
             found = found[:1]
         elif found and theme != FIRST and theme not in OWN_LABS:
             settle(lab)
-            if args.leader:
-                lab.lead_by(args.leader)
         more = run_theme(lab, theme, found, again_max == 0)
         if more[2]:
             again_max -= 1
@@ -165,7 +162,7 @@ def run_here(args, lane):
     lab = Lab(folder)
     passed, failed = 0, 1
     try:
-        passed, failed = run_lane(lab, lane, args)
+        passed, failed = run_lane(lab, lane, args.only, 0 if args.once else AGAIN_MAX)
     finally:
         if not args.keep:
             subprocess.run([MERIDIAN, "lab", "down"], env=lab.environment, check=False,
@@ -214,15 +211,13 @@ def main():
     parser.add_argument("--only", default="", help="scenarios whose name holds this")
     parser.add_argument("--keep", action="store_true", help="leave the lab running at the end")
     parser.add_argument("--once", action="store_true", help="run no theme again")
-    parser.add_argument("--leader", choices=sorted(ADDRESSES), help="leads the global group when a "
-                        "theme begins")
     parser.add_argument("--lane", type=int, choices=range(len(LANES)), help="this one, here")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the labs end, too
     if args.lane is not None:
         passed, failed = run_here(args, args.lane)
     elif not args.only and not args.keep and own_network_allowed():
-        passed, failed = run_lanes(sys.argv[1:])
+        passed, failed = run_lanes(["--once"] if args.once else [])
     else:
         own_network("scenarios")
         passed = failed = 0
