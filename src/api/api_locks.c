@@ -9,8 +9,8 @@
  * Answers of one turn of the loop leave together, before the loop sleeps (uv_prepare): one write
  * for each client. What the socket does not take at once waits for it in `sending`.
  *
- * Bounds: a client that has API_PENDING_MAX slots, or slots whose answers may have API_EXPECTED_MAX
- * bytes, or API_OUTPUT_MAX bytes of output is not read from until it has less. A client that breaks the protocol gets its earlier answers, the error,
+ * Bounds: a client that has API_PENDING_MAX slots, or slots whose answers may have
+ * API_EXPECTED_MAX bytes, or API_OUTPUT_MAX bytes of output is not read from until it has less. A client that breaks the protocol gets its earlier answers, the error,
  * and is closed. One that leaves has its requests dropped. */
 #include "api/api_door.h"
 #include "base/check.h"
