@@ -10,9 +10,9 @@
  *
  * What can be alive at once: API_CLIENTS_MAX lock clients, each with at most API_PENDING_MAX
  * commands not yet answered, whose answers may have API_EXPECTED_MAX bytes, and API_OUTPUT_MAX
- * bytes not yet read by it; a client beyond its bounds is not read from until it catches up. Where all of
- * them together take API_HEAP_LARGE, what may have a large answer is refused; at API_HEAP_MAX
- * whoever wants more is closed. */
+ * bytes not yet read by it; a client beyond its bounds is not read from until it catches up. Where
+ * all of them together take API_HEAP_LARGE, what may have a large answer is refused; at
+ * API_HEAP_MAX whoever wants more is closed. */
 #ifndef MERIDIAN_API_API_H
 #define MERIDIAN_API_API_H
 

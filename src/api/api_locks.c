@@ -10,8 +10,9 @@
  * for each client. What the socket does not take at once waits for it in `sending`.
  *
  * Bounds: a client that has API_PENDING_MAX slots, or slots whose answers may have
- * API_EXPECTED_MAX bytes, or API_OUTPUT_MAX bytes of output is not read from until it has less. A client that breaks the protocol gets its earlier answers, the error,
- * and is closed. One that leaves has its requests dropped. */
+ * API_EXPECTED_MAX bytes, or API_OUTPUT_MAX bytes of output is not read from until it has less. A
+ * client that breaks the protocol gets its earlier answers, the error, and is closed. One that
+ * leaves has its requests dropped. */
 #include "api/api_door.h"
 #include "base/check.h"
 
