@@ -123,6 +123,7 @@ static void cluster_ticked(uv_timer_t *timer)
                 return;
         cluster_tail_timed(cluster);
         cluster_relay_timed(cluster);
+        cluster_scan_timed(cluster);
         cluster_merge_timed(cluster);
 }
 

@@ -111,15 +111,28 @@ struct merging {
         uint64_t ticket;
 };
 
+enum look {
+        LOOK_BEGIN,  /* positions, tables and layouts */
+        LOOK_RESUME, /* tables and layouts */
+        LOOK_END,    /* layouts again */
+};
+
 /* A scan for one peer. */
 struct scanning {
         struct scanning *next;
         node_id peer;
         bool pending;
         uint64_t cursor; /* the node's */
+        uint32_t bytes_max;
         uint64_t table_id;
+        uint64_t tables[SHARDS_MAX]; /* of each shard, at the begin; and its layout */
+        uint64_t layouts[SHARDS_MAX];
+        bool known;       /* these three hold */
+        bool moved;       /* slots have, since the begin */
+        uint64_t fail_ms; /* when it is told that this was in vain; 0: not */
+        enum look look;   /* under way */
         unsigned waiting;
-        bool failed, marking;
+        bool failed;
         uint64_t mark;
         bool seen_there;
         struct crdt_seen seen;
@@ -220,6 +233,7 @@ void cluster_merge_drop(struct cluster *cluster);
 void cluster_merge_fini(struct cluster *cluster);
 
 void cluster_scan(struct cluster *cluster, const struct world_effect *effect);
+void cluster_scan_timed(struct cluster *cluster);
 void cluster_scan_drop(struct cluster *cluster);
 void cluster_scan_fini(struct cluster *cluster);
 

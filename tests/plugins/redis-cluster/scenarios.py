@@ -3,8 +3,8 @@ import random
 import subprocess
 import threading
 
-from harness import (ADDRESS, Error, Failed, Region, Server, World, address, check, cluster, eventually,
-                     single)
+from harness import (ADDRESS, Error, Failed, Region, Server, Tool, World, address, check, cluster,
+                     eventually, single)
 
 KEYS = 60
 
@@ -108,6 +108,65 @@ def streams(program):
         world.close()
 
 
+class Scan:
+    """A node's engine that asks for the region's state, part by part."""
+
+    def __init__(self, region):
+        self.lines = []
+        self.tool = Tool(region.id, self.lines.append,
+                         *("cluster=" + address(server) for server in region.servers))
+        self.comes(0)
+
+    def comes(self, after):
+        """It sees the cluster, anew since that many lines."""
+        eventually(lambda: any(line.startswith("up ") for line in self.lines[after:]),
+                   lambda: f"not up: {[line[:200] for line in self.lines[-5:]]}")
+
+    def part(self, cursor):
+        """What comes behind the cursor: the next one, and the name of the table; (0, None): none."""
+        known = len(self.lines)
+        self.tool.say(f"scan 9 {cursor} 131072")
+
+        def answers():
+            return [line for line in self.lines[known:] if line.startswith("scanned 9 ")]
+        words = eventually(answers, "a scan is not answered")[0].split(" ")
+        return (int(words[2]), words[4][4:20]) if words[3] == "ok" else (0, None)
+
+    def rest(self, cursor):
+        """How many parts there are from there on, all of one table, whose name is given."""
+        tables = []
+        while cursor != 0 or not tables:
+            cursor, table = self.part(cursor)
+            tables.append(table)
+        check(len(set(tables)) == 1, f"one scan, several tables: {set(tables)}")
+        return len(tables), tables[0]
+
+
+def scan_goes_on(region):
+    """A scan goes on at another engine; not where a shard has begun anew, or slots have moved."""
+    one = Scan(region)
+    whole, table = one.rest(0)
+    cursor = 0
+    for _ in range(whole // 2):
+        cursor, _ = one.part(cursor)
+    one.tool.close(gently=True)
+    two = Scan(region)
+    left, found = two.rest(cursor)
+    check((left, found) == (whole - whole // 2, table), f"{left} of {whole} parts, {found}, {table}")
+    cursor, _ = two.part(0)
+    region.servers[0].run("CLUSTER", "SETSLOT", 0, "STABLE")  # as one ends a move
+    while cursor != 0:
+        cursor, found = two.part(cursor)
+    check(found is None, "slots have moved meanwhile, and the scan ends well")
+    cursor, table = two.part(0)
+    known = len(two.lines)
+    region.servers[0].kill()
+    region.servers[0].start()
+    two.comes(known)
+    check(two.part(cursor)[1] not in (None, table), "a shard that began anew has another table")
+    two.tool.close(gently=True)
+
+
 def catching_up(program):
     """A stream that a shard no longer holds is made up for by the state of all shards; a state goes
     to the right shards."""
@@ -126,6 +185,7 @@ def catching_up(program):
         same_values(clients)
         check(counted(clients[1]) == added, f"{counted(clients[1])} counted, {added} added")
         check(two.pipes_in[1].transfers > 0, "no state was transferred")
+        scan_goes_on(two)
         world.close(gently=True)
     finally:
         world.close()
