@@ -15,7 +15,7 @@
 
 #define EVENTS_MAX  6000
 #define EFFECTS_MAX 4000
-#define WAIT_MS     5000
+#define WAIT_MS     60000
 
 static char root[64];
 static struct heap heap;

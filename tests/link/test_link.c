@@ -15,7 +15,7 @@
 #include <cmocka.h>
 
 #define NODES    3
-#define WAIT_MS  8000
+#define WAIT_MS  60000
 #define PORT     7401
 #define LOG_SIZE 4096
 

@@ -607,7 +607,7 @@ static void test_killed(void **state)
         uint64_t last = 0;
         struct rng rng;
         rng_init(&rng, 4, 0);
-        for (unsigned round = 0; round < 40; round++) {
+        for (unsigned round = 0; round < 40 || (last == 0 && round < 4000); round++) {
                 pid_t child = fork();
                 assert_true(child >= 0);
                 if (child == 0)
@@ -615,7 +615,8 @@ static void test_killed(void **state)
                 (void)usleep((useconds_t)rng_between(&rng, 1000, 12000));
                 (void)kill(child, SIGKILL);
                 assert_int_equal(waitpid(child, NULL, 0), child);
-                if (view_reader_refresh(reader, why, sizeof why) != ERR_NONE && round > 0)
+                /* The first ones may be killed before there is a file. */
+                if (view_reader_refresh(reader, why, sizeof why) != ERR_NONE && last > 0)
                         fail_msg("%s", why);
                 const struct view *view = view_enter(reader, 0);
                 if (view == NULL)
@@ -682,8 +683,11 @@ static void test_threads(void **state)
                 lookers[i].shard = i / 2;
                 assert_int_equal(pthread_create(&threads[i], NULL, look, &lookers[i]), 0);
         }
-        for (uint32_t n = 1; n < 20000; n++)
+        for (uint32_t n = 1; n < 20000; n++) {
                 publish(writer, n);
+                if (n % 200 == 0) /* where the cores are busy, the others have a turn, too */
+                        (void)usleep(200);
+        }
         atomic_store(&stopping, true);
         uint64_t changes = 0;
         for (unsigned i = 0; i < 4; i++) {
