@@ -136,9 +136,10 @@ static json_t *json_why(const struct api *api, const struct node_status *status)
 static json_t *json_order(const struct api *api, const struct node_status_order *order)
 {
         const char *why = order->why[0] == 0 ? NULL : order->why;
-        return json_pack("{s:I, s:o, s:s, s:o}", "number", (json_int_t)order->number, "target",
+        return json_pack("{s:I, s:o, s:s, s:b, s:o}", "number", (json_int_t)order->number, "target",
                          text_or_null(node_name(api, order->target)), "state",
-                         order->state == NULL ? "none" : order->state, "why", text_or_null(why));
+                         order->state == NULL ? "none" : order->state, "recorded",
+                         (int)order->recorded, "why", text_or_null(why));
 }
 
 /* What no other region has of the writer's commits, beside the limit. */

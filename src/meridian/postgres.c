@@ -20,6 +20,7 @@
 
 enum {
         LOOK_EVERY_MS = 40,
+        RESUME_MS = 6000, /* for a node that is started anew to take up its order */
         LOOK_TIMEOUT_MS = 1000,
         WAIT_MS = 60000,
         STEP_WIDTH = 11,
@@ -279,6 +280,7 @@ struct follow {
         char actor[128];  /* the node that carries it out: the old primary, or who takes over */
         uint64_t held_ms; /* 0: not yet */
         uint64_t open_ms;
+        uint64_t none_ms; /* since when the node knows of no order; 0: it does */
         json_int_t epoch; /* before */
         bool handed;
         char trouble[256]; /* as it was told last */
@@ -327,9 +329,14 @@ static bool follow_look(struct follow *follow, const struct view *view, int *ret
                 *ret_status = CLI_FAILED;
                 return true;
         }
-        if (is_text(order, "state", "none")) {
+        /* A node that was started anew takes up what was recorded, once it knows the council's. */
+        if (!is_text(order, "state", "none"))
+                follow->none_ms = 0;
+        else if (follow->none_ms == 0)
+                follow->none_ms = now_ms();
+        if (follow->none_ms != 0 && now_ms() > follow->none_ms + RESUME_MS) {
                 STEP_BAD("return",
-                         "%s was started anew meanwhile and knows of nothing that was asked: see "
+                         "%s was started anew meanwhile, and what was asked is over: see "
                          "`meridian status`, and ask again",
                          follow->actor);
                 *ret_status = CLI_FAILED;

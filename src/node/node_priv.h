@@ -179,12 +179,13 @@ struct postgres_ask {
         uint64_t id; /* 0: free */
         enum request_kind kind;
         uint64_t sent_us;
-        uint64_t token;
-        bool order; /* it is about the order's lock, not the lease */
+        uint64_t token; /* of the lease; the number of the order */
+        bool order;     /* it is about the order's lock, not the lease */
 };
 
 #define POSTGRES_ASKS_MAX  16
 #define POSTGRES_OWNER_MAX 48
+#define POSTGRES_ORDER_MAX 96
 
 struct postgres {
         bool seen; /* the server was seen at all, */
@@ -236,10 +237,9 @@ struct postgres {
         uint64_t handed_epoch,
                 handed_written;         /* of the timeline that was handed over last: its end */
         struct node_status_order order; /* the wish, or what became of the last one */
-        char order_owner[POSTGRES_OWNER_MAX]; /* its lock's in the council; "": there is none */
+        char order_owner[POSTGRES_ORDER_MAX]; /* its lock's in the council; "": there is none */
         uint64_t order_token;                 /* 0: it is not known to be granted */
         uint64_t order_next_us;
-        bool order_looked; /* since the start: for one of an older start */
 
         const struct primary_row *row; /* that fits now, */
         uint64_t row_since_us;
@@ -627,6 +627,17 @@ void postgres_lease_renew(struct node *node);
 void postgres_lease_claim(struct node *node);
 void postgres_lease_release(struct node *node);
 void postgres_answered(struct node *node, uint64_t id, const struct reply *reply);
+
+/* Asks the council on behalf of this node: `what` says the kind, the token and whose lock it is;
+ * the rest is in the request. False: too many are under way. */
+bool postgres_ask(struct node *node, const struct postgres_ask *what,
+                  const struct request *request);
+
+/* postgres_order.c: a wish has begun; each turn; the council has answered. */
+void postgres_order_begin(struct node *node);
+void postgres_order_look(struct node *node);
+void postgres_order_answered(struct node *node, const struct postgres_ask *ask,
+                             const struct reply *reply);
 
 /* postgres_wish.c */
 void postgres_request(struct node *node, struct asker asker, const struct request *request,

@@ -14,6 +14,7 @@
 
 #define FRESH_BEATS     5
 #define SEEN_FRESH_US   3000000
+#define RENEW_SEEN_US   2000000
 #define LOOK_EVERY_US   100000
 #define TELL_APART_US   20000
 #define FAILED_PAUSE_US 1000000
@@ -414,11 +415,14 @@ static void news_own(struct node *node)
 }
 
 /* A lease that is not put to use ends by itself, so that another may try; so does that of a server
- * that is not seen any more. */
+ * that is being fenced, or is not seen any more. What is left of it lets a slow server answer. */
 static bool renews(const struct node *node)
 {
         const struct postgres *postgres = &node->postgres;
         uint64_t use_us = 2000ull * node->topology->postgres.lease_ms;
+        if (postgres->action == PRIMARY_DO_FENCE ||
+            node->now_us >= postgres->seen_us + RENEW_SEEN_US)
+                return false;
         return seen_fresh(node) && (postgres_writes((enum primary_server)postgres->server.server) ||
                                     postgres->action != PRIMARY_DO_NOTHING ||
                                     node->now_us < postgres->claimed_us + use_us);
@@ -447,6 +451,7 @@ void postgres_tick(struct node *node)
         postgres->dirty = false;
         uint64_t grant = postgres->grant;
         postgres_lease_look(node);
+        postgres_order_look(node);
         postgres_wish_look(node);
         news_own(node);
         if (renews(node))

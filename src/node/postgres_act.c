@@ -126,6 +126,14 @@ const struct primary_row *postgres_decide(struct node *node)
         return primary_decide(&input);
 }
 
+/* Writes are held, but who starts this node anew must not find a lease that was given back. */
+static void gate_close(struct node *node)
+{
+        struct world_effect effect = {.kind = WORLD_POSTGRES_GATE};
+        effect.gate.epoch = node->postgres.lease.token;
+        outbox_push(&node->outbox, &effect);
+}
+
 void postgres_carry_out(struct node *node, const struct primary_row *row)
 {
         struct postgres *postgres = &node->postgres;
@@ -140,6 +148,7 @@ void postgres_carry_out(struct node *node, const struct primary_row *row)
                 postgres_lease_claim(node);
         } else if (row->action == PRIMARY_DO_RELEASE) {
                 if (postgres->server.server == PRIMARY_HELD) {
+                        gate_close(node);
                         postgres->handed_epoch = postgres->server.epoch;
                         postgres->handed_written = postgres->server.written;
                 }

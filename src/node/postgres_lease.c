@@ -60,24 +60,30 @@ static uint64_t lease_us(const struct node *node)
         return 1000ull * node->topology->postgres.lease_ms;
 }
 
-/* False: too many are under way. */
-static bool ask(struct node *node, enum request_kind kind, uint64_t token, uint64_t wait_ms)
+bool postgres_ask(struct node *node, const struct postgres_ask *what, const struct request *request)
 {
         struct postgres *postgres = &node->postgres;
         struct postgres_ask *place = ask_of(postgres, 0);
-        char key[64];
         if (place == NULL)
                 return false;
-        *place = (struct postgres_ask){
-                .id = ++postgres->ask_last, .kind = kind, .sent_us = node->now_us, .token = token};
+        *place = *what;
+        place->id = ++postgres->ask_last;
+        place->sent_us = node->now_us;
+        request_lock_own(node, place->id, request);
+        return true;
+}
+
+static bool ask(struct node *node, enum request_kind kind, uint64_t token, uint64_t wait_ms)
+{
+        struct postgres *postgres = &node->postgres;
+        char key[64];
         struct request request = {.kind = kind};
         request.lock.key = lease_key(node, key);
         request.lock.owner = bytes_of_str(postgres->owner);
         request.lock.token = token;
         request.lock.ttl_ms = node->topology->postgres.lease_ms;
         request.lock.wait_ms = wait_ms;
-        request_lock_own(node, place->id, &request);
-        return true;
+        return postgres_ask(node, &(struct postgres_ask){.kind = kind, .token = token}, &request);
 }
 
 void postgres_lease_claim(struct node *node)
@@ -152,7 +158,9 @@ void postgres_answered(struct node *node, uint64_t id, const struct reply *reply
         struct postgres_ask ask = *place;
         *place = (struct postgres_ask){0};
         postgres->dirty = true;
-        if (ask.kind == REQUEST_LOCK_ACQUIRE) {
+        if (ask.order) {
+                postgres_order_answered(node, &ask, reply);
+        } else if (ask.kind == REQUEST_LOCK_ACQUIRE) {
                 postgres->claiming = postgres->queued = false;
                 if (reply->code == REPLY_OK)
                         granted(node, &ask, reply->lock.token);
@@ -164,7 +172,8 @@ void postgres_answered(struct node *node, uint64_t id, const struct reply *reply
         }
 }
 
-/* The server's gate is open by a lease of an older start of this node: it goes on. */
+/* The server's gate is open by a lease of an older start of this node: it goes on, also where writes
+ * were held. Who gives the lease back closes the gate before. */
 static void lease_adopt(struct node *node)
 {
         struct postgres *postgres = &node->postgres;
@@ -172,8 +181,9 @@ static void lease_adopt(struct node *node)
         if (postgres->adopted || !postgres->seen)
                 return;
         postgres->adopted = true;
-        if (server->server != PRIMARY_OPEN || server->gate_until_us <= node->now_us ||
-            postgres->lease.token != 0 || server->gate_until_us > node->now_us + lease_us(node))
+        if (!postgres_writes((enum primary_server)server->server) ||
+            server->gate_until_us <= node->now_us || postgres->lease.token != 0 ||
+            server->gate_until_us > node->now_us + lease_us(node))
                 return;
         postgres->lease.token = server->gate_epoch;
         postgres->lease.until_us = server->gate_until_us + postgres_margin_us(node);

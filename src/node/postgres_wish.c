@@ -81,7 +81,7 @@ static bool comes(const struct node *node, node_id target)
 bool postgres_ready(const struct node *node)
 {
         char text[REPLY_TEXT_MAX];
-        return node->postgres.wish == PRIMARY_WISH_AWAY &&
+        return node->postgres.wish == PRIMARY_WISH_AWAY && node->postgres.order.recorded &&
                !lacks(node, node->postgres.designated, text);
 }
 
@@ -154,6 +154,9 @@ void postgres_wish_look(struct node *node)
         bool lacking = away && writes(postgres) && lacks(node, postgres->designated, missing);
         if (lacking)
                 (void)snprintf(postgres->order.why, sizeof postgres->order.why, "%.300s", missing);
+        else if (away && !postgres->order.recorded)
+                (void)snprintf(postgres->order.why, sizeof postgres->order.why,
+                               "the council has not recorded it yet");
         if (away ? postgres->hold == PRIMARY_OTHER : postgres->server.server == PRIMARY_OPEN) {
                 wish_done(node);
         } else if (!away && postgres->hold == PRIMARY_OTHER) {
@@ -196,6 +199,7 @@ static void wish_begin(struct node *node, enum primary_wish wish, node_id design
         postgres->order = (struct node_status_order){
                 .number = postgres->order.number + 1, .target = designated, .state = "waits"};
         postgres->wish_until_us = node->now_us + (away ? SWITCHOVER_US : FAILOVER_US);
+        postgres_order_begin(node);
         postgres->dirty = true;
         postgres->tell_next_us = node->now_us;
         node_note(node, "postgres-wish", "PostgreSQL: %.*s asks for a %s to %s.",

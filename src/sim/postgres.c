@@ -88,7 +88,7 @@ void postgres_fill(struct sim *sim, struct host *host, struct world_postgres *re
         if (server->state == PRIMARY_STANDBY)
                 ret->upstream = server->upstream;
         ret->gate_epoch = server->gate_epoch;
-        ret->gate_until_us = server->state == PRIMARY_OPEN ? server->gate_until_us : 0;
+        ret->gate_until_us = runs_primary(server) ? server->gate_until_us : 0;
 }
 
 static void see(struct sim *sim, struct host *host)

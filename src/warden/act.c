@@ -189,7 +189,7 @@ static bool act_hold(struct warden *warden, struct fail *fail)
         uint64_t until_us = gate_now_us() + 1000ull * HOLD_MS;
         pthread_mutex_lock(&warden->lock);
         if (!atomic_load(&warden->cancel))
-                atomic_store(&gate->held, 1);
+                atomic_store(&gate->held, GATE_HELD);
         pthread_mutex_unlock(&warden->lock);
         while (atomic_load(&gate->begun) != atomic_load(&gate->ended)) {
                 bool goes_on = warden_pause(warden, 1);
@@ -242,6 +242,7 @@ static bool act_start(struct warden *warden, const struct command *command, stru
 bool act(struct warden *warden, const struct command *command, struct fail *fail)
 {
         bool follow = command->action == PRIMARY_DO_FOLLOW;
+        warden->fences = command->action == PRIMARY_DO_FENCE;
         warden->frozen = !follow && command->action != PRIMARY_DO_HOLD;
         warden->follows = warden->follows && follow;
         switch (command->action) {

@@ -8,7 +8,7 @@
  *     16     8  opened      written by the daemon: the boot that it lets write; no other may
  *     24     8  epoch       of the lease
  *     32     8  until_us    CLOCK_BOOTTIME, as the daemon counts; 0: closed
- *     40     8  held        1: commits wait
+ *     40     8  held        commits wait. 2: and the gate is closed before the lease is given back
  *     48     8  begun       by the server: commits that came past the gate,
  *     56     8  ended       and those of them that are over
  *     64     8  limited     1: commits wait until other regions have caught up, while the gate is
@@ -30,6 +30,7 @@
 
 #define GATE_MAGIC 0x316574616764726dull /* "mrdgate1" */
 #define GATE_SIZE  4096
+#define GATE_HELD  2 /* an older daemon's is 1 */
 
 struct gate {
         _Atomic uint64_t magic;

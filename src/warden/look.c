@@ -184,7 +184,8 @@ static bool look_primary(struct warden *warden, struct world_postgres *ret)
                 ret->server = PRIMARY_HELD;
         else if (opened && gate_now_us() < until_us)
                 ret->server = PRIMARY_OPEN;
-        if (ret->server == PRIMARY_OPEN) {
+        bool closes = ret->server == PRIMARY_HELD && atomic_load(&gate->held) == GATE_HELD;
+        if (ret->server == PRIMARY_OPEN || (closes && gate_now_us() < until_us)) {
                 ret->gate_epoch = atomic_load(&gate->epoch);
                 ret->gate_until_us = until_us;
         }
@@ -480,6 +481,8 @@ static bool is_well(const struct world_postgres *seen)
 void look_tell(struct warden *warden)
 {
         struct out out = {.kind = OUT_SEEN};
+        if (warden->frozen && warden->fences)
+                return;
         if (!warden->frozen) {
                 if (!look(warden, &out.seen)) {
                         if (warden->blind_since_us == 0)

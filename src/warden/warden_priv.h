@@ -191,7 +191,8 @@ struct warden {
         PGconn *replication; /* to a standby, for IDENTIFY_SYSTEM */
         uint64_t look_next_us;
         uint64_t slots_next_us;
-        bool frozen; /* an action changes the data: looks repeat what was seen before */
+        bool frozen; /* an action changes the data: looks repeat what was seen before, */
+        bool fences; /* but for a fence: what was seen before it is not so any more */
         bool seen_any;
         struct world_postgres seen;
         struct stopped stopped;

@@ -153,7 +153,7 @@ struct world_postgres {
         struct world_postgres_slot slots[WORLD_POSTGRES_SLOTS_MAX];
         bool lag_known;  /* of a standby: how long ago its last replayed commit was made, where */
         uint64_t lag_us; /* it has not replayed all that it received; 0: it has */
-        uint64_t gate_epoch;    /* of an open one: what the gate was told last; */
+        uint64_t gate_epoch;    /* of an open or held one: what the gate was told last; */
         uint64_t gate_until_us; /* 0: it is closed */
 };
 

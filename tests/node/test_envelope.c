@@ -103,11 +103,99 @@ static void test_gossip(void **state)
         buffer_fini(&buffer);
 }
 
+static void test_words(void **state)
+{
+        struct postgres_word word = {.report = {.node = 3,
+                                                .region = 2,
+                                                .server = PRIMARY_STANDBY,
+                                                .system = 9,
+                                                .epoch = 5,
+                                                .timeline = 2,
+                                                .written = 77,
+                                                .line_count = 1,
+                                                .lines = {{1, 4, 70}}},
+                                     .grant = 1u << 20,
+                                     .grant_node = 4,
+                                     .news = {5, 5, 80},
+                                     .designated = 3,
+                                     .lag_known = true,
+                                     .lag_us = 12345};
+        struct postgres_word back;
+        struct buffer buffer;
+        struct rng rng;
+        (void)state;
+        heap_init(&heap, 0);
+        buffer_init(&buffer, &heap);
+        postgres_word_encode(&word, &buffer);
+        assert_int_equal(postgres_word_decode(buffer_view(&buffer), &back), ERR_NONE);
+        assert_true(back.grant == word.grant && back.news.written == 80 && back.lag_us == 12345);
+        assert_true(back.report.lines[0].end == 70 && back.designated == 3);
+        for (size_t len = 0; len < buffer.len; len++)
+                assert_int_not_equal(postgres_word_decode(bytes_of(buffer.ptr, len), &back),
+                                     ERR_NONE);
+        rng_init(&rng, 11, 0);
+        for (int i = 0; i < 20000; i++) {
+                uint8_t bytes[80];
+                memcpy(bytes, buffer.ptr, buffer.len);
+                for (int k = 0; k < 3; k++)
+                        bytes[rng_below(&rng, buffer.len)] ^= (uint8_t)(1 << rng_below(&rng, 8));
+                if (postgres_word_decode(bytes_of(bytes, buffer.len), &back) == ERR_NONE)
+                        assert_true(back.report.line_count <= PRIMARY_LINES_MAX);
+        }
+        buffer_fini(&buffer);
+}
+
+static void test_details(void **state)
+{
+        struct postgres_detail detail = {
+                .paused = true,
+                .exposed_known = true,
+                .exposed_us = 1u << 22,
+                .exposed_bytes = 99,
+                .slot_max = 1u << 30,
+                .slot_count = 2,
+                .slots = {{"meridian_2", true, false, 5}, {"other_1", false, true, 77}}};
+        struct postgres_detail back;
+        struct buffer buffer;
+        struct rng rng;
+        (void)state;
+        heap_init(&heap, 0);
+        buffer_init(&buffer, &heap);
+        postgres_detail_encode(&detail, &buffer);
+        assert_int_equal(postgres_detail_decode(buffer_view(&buffer), &back), ERR_NONE);
+        assert_true(back.paused && back.exposed_known && !back.exposed_held);
+        assert_int_equal(back.exposed_us, 1u << 22);
+        assert_string_equal(back.slots[1].name, "other_1");
+        assert_true(back.slots[1].lost && back.slots[1].retained == 77 && back.slots[0].active);
+        for (size_t len = 0; len < buffer.len; len++)
+                assert_int_not_equal(postgres_detail_decode(bytes_of(buffer.ptr, len), &back),
+                                     ERR_NONE);
+        rng_init(&rng, 12, 0);
+        for (int i = 0; i < 20000; i++) {
+                uint8_t bytes[80];
+                assert_in_range(buffer.len, 1, sizeof bytes);
+                memcpy(bytes, buffer.ptr, buffer.len);
+                for (int k = 0; k < 3; k++)
+                        bytes[rng_below(&rng, buffer.len)] ^= (uint8_t)(1 << rng_below(&rng, 8));
+                if (postgres_detail_decode(bytes_of(bytes, buffer.len), &back) != ERR_NONE)
+                        continue;
+                assert_true(back.slot_count <= WORLD_POSTGRES_SLOTS_MAX);
+                for (uint32_t k = 0; k < back.slot_count; k++)
+                        assert_in_range(strnlen(back.slots[k].name, sizeof back.slots[k].name), 1,
+                                        sizeof back.slots[k].name - 1);
+        }
+        buffer_u8(&buffer, 9); /* what a later version adds */
+        assert_int_equal(postgres_detail_decode(buffer_view(&buffer), &back), ERR_NONE);
+        buffer_fini(&buffer);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_envelopes),
                 cmocka_unit_test(test_gossip),
+                cmocka_unit_test(test_words),
+                cmocka_unit_test(test_details),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,11 +1,9 @@
 /* PostgreSQL on a node that is alone and its own majority: it founds, renews, fences, answers
- * requests, and takes a lease over after a restart. The words between nodes as bytes. Clusters with
- * faults are the simulator's. */
+ * requests, and takes a lease over after a restart. Clusters with faults are the
+ * simulator's. */
 #include "council/request.h"
 #include "node/node.h"
 #include "node/node_priv.h"
-
-#include "base/rng.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,6 +16,8 @@
 #define NODE "region r1 { id = 1; node n1 { id = 1; link = \"127.0.0.1:7401\" } }\n"
 
 static const char with[] = HEAD NODE "postgres { nodes = [n1] }\n";
+static const char asked[] = HEAD NODE "postgres { nodes = [n1]; automatic = off }\n";
+static const char limited[] = HEAD NODE "postgres { nodes = [n1]; rpo = 1s }\n";
 static const char without[] = HEAD NODE;
 
 struct alone {
@@ -153,9 +153,9 @@ static void must_do(enum primary_action action)
                          primary_action_name(action));
 }
 
-static void found(void)
+static void found_in(const char *topology)
 {
-        start(with);
+        start(topology);
         run_for(4000000, false);
         must_do(PRIMARY_DO_INIT);
         assert_int_equal(alone.dones, 1);
@@ -165,8 +165,14 @@ static void found(void)
                                                .system = 77,
                                                .timeline = 1,
                                                .epoch = alone.gate_epoch,
-                                               .written = 1000};
+                                               .written = 1000,
+                                               .committed = 1000};
         finish("");
+}
+
+static void found(void)
+{
+        found_in(with);
 }
 
 static void ask(enum request_postgres wish, const char *target)
@@ -297,6 +303,150 @@ static void test_restart_late_fences(void **state)
         must_do(PRIMARY_DO_FENCE);
 }
 
+/* Writes that were held when the node went are held on, or let go: the lease is taken over. */
+static void test_restart_while_held(void **state)
+{
+        (void)state;
+        found();
+        run_for(1000000, false);
+        node_free(alone.node);
+        alone.server.server = PRIMARY_HELD;
+        start(with);
+        run_for(300000, false);
+        must_do(PRIMARY_DO_OPEN); /* nobody asks for a switchover any more */
+        alone.server.server = PRIMARY_OPEN;
+        finish("");
+        run_for(2000000, false);
+        assert_int_equal(alone.dones, 2);
+        assert_true(alone.gate_until_us > alone.now_us);
+}
+
+/* What was given back has left a closed gate. */
+static void test_restart_while_held_without_a_gate(void **state)
+{
+        (void)state;
+        found();
+        run_for(1000000, false);
+        node_free(alone.node);
+        alone.server.server = PRIMARY_HELD;
+        alone.gate_until_us = 0;
+        start(with);
+        run_for(300000, false);
+        must_do(PRIMARY_DO_FENCE);
+}
+
+/* Its server is a standby, and nobody holds the lease. */
+static void stand_by(void)
+{
+        found_in(asked);
+        run_for(8000000, true);
+        must_do(PRIMARY_DO_FENCE);
+        alone.server.server = PRIMARY_STANDBY;
+        alone.gate_until_us = 0;
+        finish("");
+        run_for(5000000, false);
+        must_do(PRIMARY_DO_FENCE); /* it waits for a person */
+}
+
+static void test_an_order_outlives_the_node(void **state)
+{
+        struct node_status_postgres *status = calloc(1, sizeof *status);
+        (void)state;
+        assert_non_null(status);
+        stand_by();
+        ask(REQUEST_FAILOVER, "");
+        assert_int_equal(alone.reply.code, REPLY_OK);
+        run_for(1000000, false);
+        must_do(PRIMARY_DO_PROMOTE);
+        node_postgres(alone.node, alone.now_us, status);
+        assert_true(status->order.recorded);
+        unsigned dones = alone.dones;
+        for (int i = 0; i < 2; i++) {
+                node_free(alone.node);
+                start(asked);
+                run_for(8000000, false);
+                must_do(PRIMARY_DO_PROMOTE);
+                assert_int_equal(alone.dones, ++dones);
+        }
+        memset(status, 0, sizeof *status);
+        node_postgres(alone.node, alone.now_us, status);
+        assert_true(status->order.recorded);
+        assert_int_equal(status->order.number, 1);
+        assert_string_equal(status->order.state, "waits");
+        alone.server.server = PRIMARY_OPEN;
+        alone.server.epoch = alone.done.postgres.epoch;
+        finish("");
+        run_for(1000000, false);
+        memset(status, 0, sizeof *status);
+        node_postgres(alone.node, alone.now_us, status);
+        assert_string_equal(status->order.state, "done");
+        free(status);
+}
+
+static void test_an_order_that_is_over_does_not_come_back(void **state)
+{
+        (void)state;
+        stand_by();
+        ask(REQUEST_FAILOVER, "");
+        run_for(1000000, false);
+        must_do(PRIMARY_DO_PROMOTE);
+        unsigned dones = alone.dones;
+        ask(REQUEST_POSTGRES_ABORT, "");
+        assert_int_equal(alone.reply.code, REPLY_OK);
+        run_for(1000000, false);
+        node_free(alone.node);
+        start(asked);
+        run_for(8000000, false);
+        assert_int_equal(alone.dones, dones);
+}
+
+/* In no other region is what is committed here: of that people are told, and of its end. */
+static void test_limit_is_told(void **state)
+{
+        struct node_status *status = calloc(1, sizeof *status);
+        (void)state;
+        assert_non_null(status);
+        found_in(limited);
+        run_for(3000000, false);
+        node_status(alone.node, alone.now_us, 0, status);
+        assert_true(status->postgres.exposed_known && !status->postgres.exposed_over);
+        assert_int_equal(notes_of(status, "postgres-alarm"), 0);
+        alone.server.committed = 1400;
+        run_for(900000, false);
+        node_status(alone.node, alone.now_us, 0, status);
+        assert_false(status->postgres.exposed_over);
+        assert_int_equal(status->postgres.exposed_bytes, 400);
+        run_for(400000, false);
+        node_status(alone.node, alone.now_us, 0, status);
+        assert_true(status->postgres.exposed_over && !status->postgres.exposed_held);
+        assert_in_range(status->postgres.exposed_us, 1000001, 1500000);
+        assert_int_equal(notes_of(status, "postgres-alarm"), 1);
+        free(status);
+}
+
+static void test_alarms(void **state)
+{
+        struct node_status *status = calloc(1, sizeof *status);
+        (void)state;
+        assert_non_null(status);
+        found();
+        alone.server.slot_max = 1000;
+        alone.server.slot_count = 1;
+        alone.server.slots[0] = (struct world_postgres_slot){.name = "meridian_9", .retained = 750};
+        run_for(1000000, false);
+        node_status(alone.node, alone.now_us, 0, status);
+        assert_int_equal(notes_of(status, "postgres-alarm"), 0);
+        assert_int_equal(status->postgres.slot_count, 1);
+        assert_int_equal(status->postgres.slots[0].retained, 750);
+        alone.server.slots[0].retained = 751;
+        run_for(1000000, false);
+        alone.server.slots[0].retained = 100;
+        run_for(1000000, false);
+        node_status(alone.node, alone.now_us, 0, status);
+        assert_int_equal(notes_of(status, "postgres-alarm"), 1);
+        free(status);
+}
+
 static void test_requests(void **state)
 {
         static const struct {
@@ -368,47 +518,6 @@ static void test_senseless_server(void **state)
         assert_int_equal(alone.dones, 0);
 }
 
-static void test_words(void **state)
-{
-        struct postgres_word word = {.report = {.node = 3,
-                                                .region = 2,
-                                                .server = PRIMARY_STANDBY,
-                                                .system = 9,
-                                                .epoch = 5,
-                                                .timeline = 2,
-                                                .written = 77,
-                                                .line_count = 1,
-                                                .lines = {{1, 4, 70}}},
-                                     .grant = 1u << 20,
-                                     .grant_node = 4,
-                                     .news = {5, 5, 80},
-                                     .designated = 3,
-                                     .lag_known = true,
-                                     .lag_us = 12345};
-        struct postgres_word back;
-        struct buffer buffer;
-        struct rng rng;
-        (void)state;
-        buffer_init(&buffer, &alone.heap);
-        postgres_word_encode(&word, &buffer);
-        assert_int_equal(postgres_word_decode(buffer_view(&buffer), &back), ERR_NONE);
-        assert_true(back.grant == word.grant && back.news.written == 80 && back.lag_us == 12345);
-        assert_true(back.report.lines[0].end == 70 && back.designated == 3);
-        for (size_t len = 0; len < buffer.len; len++)
-                assert_int_not_equal(postgres_word_decode(bytes_of(buffer.ptr, len), &back),
-                                     ERR_NONE);
-        rng_init(&rng, 11, 0);
-        for (int i = 0; i < 20000; i++) {
-                uint8_t bytes[80];
-                memcpy(bytes, buffer.ptr, buffer.len);
-                for (int k = 0; k < 3; k++)
-                        bytes[rng_below(&rng, buffer.len)] ^= (uint8_t)(1 << rng_below(&rng, 8));
-                if (postgres_word_decode(bytes_of(bytes, buffer.len), &back) == ERR_NONE)
-                        assert_true(back.report.line_count <= PRIMARY_LINES_MAX);
-        }
-        buffer_fini(&buffer);
-}
-
 int main(void)
 {
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -423,7 +532,12 @@ int main(void)
                 CASE(test_status),
                 CASE(test_inert_without_block),
                 CASE(test_senseless_server),
-                CASE(test_words),
+                CASE(test_restart_while_held),
+                CASE(test_restart_while_held_without_a_gate),
+                CASE(test_an_order_outlives_the_node),
+                CASE(test_an_order_that_is_over_does_not_come_back),
+                CASE(test_limit_is_told),
+                CASE(test_alarms),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
