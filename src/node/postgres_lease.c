@@ -172,8 +172,8 @@ void postgres_answered(struct node *node, uint64_t id, const struct reply *reply
         }
 }
 
-/* The server's gate is open by a lease of an older start of this node: it goes on, also where writes
- * were held. Who gives the lease back closes the gate before. */
+/* The server's gate is open by a lease of an older start of this node: it goes on, also where
+ * writes were held. Who gives the lease back closes the gate before. */
 static void lease_adopt(struct node *node)
 {
         struct postgres *postgres = &node->postgres;

@@ -112,7 +112,7 @@ static const struct planted planted[] = {
          NODE_BUG_CLAIM_ANY,
          0,
          0},
-        {{"lease-from-answer", "the writer counts its lease from the answer", 3000, 0},
+        {{"lease-from-answer", "the writer counts its lease from the answer", 3000, 420},
          {0},
          NODE_BUG_LEASE_FROM_ANSWER,
          0,
