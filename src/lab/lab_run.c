@@ -152,7 +152,10 @@ int lab_command_down(int argc, char **argv)
         lab_step("processes", "%u ended, none is left", alive);
         if (clean && !wipe(lab.dir))
                 return 1;
-        lab_step("data", clean ? "removed" : "stays in .lab (`lab down --wipe` removes it)");
+        if (clean)
+                lab_step("data", "removed");
+        else
+                lab_step("data", "stays in %s (`lab down --wipe` removes it)", lab.dir);
         return 0;
 }
 

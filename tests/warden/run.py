@@ -201,6 +201,34 @@ def test_a_diverged_one_is_rewound_and_what_only_it_had_is_kept(world):
     wait_for("the same in all", lambda: same(world.nodes))
 
 
+def test_a_rewind_that_broke_off_leaves_no_data_and_is_made_anew(world):
+    """Its keeper dies in the middle of it."""
+    _, second, third = world.nodes
+    programs = f"{world.folder}/programs"
+    os.mkdir(programs)
+    for name in os.listdir(BIN):
+        if name != "pg_rewind":
+            os.symlink(f"{BIN}/{name}", f"{programs}/{name}")
+    with open(f"{programs}/pg_rewind", "w", encoding="utf-8") as file:
+        file.write('#!/bin/sh\nrm -f "$2"/base/5/1*\ntouch began\nexec sleep 60\n')
+    os.chmod(f"{programs}/pg_rewind", 0o755)
+    second.process.stdin.close()
+    second.process.wait(20)
+    second.bin = programs
+    second.start()
+    second.begin("rewind", 3)
+    wait_for("it to be in the middle", lambda: os.path.exists(f"{second.home}/began"))
+    second.process.kill()
+    second.process.wait(20)
+    second.bin = BIN
+    second.start()
+    expect(second.seen["seen"], "absent", "what is half rewound is no data")
+    second.do("clone", 3)
+    second.follows(3)
+    expect(os.path.exists(f"{second.home}/rewinding"), False, "the mark")
+    wait_for("the same in both", lambda: same([second, third]))
+
+
 def test_one_of_another_history_is_rebuilt_and_its_data_kept(world):
     first, second, third = world.nodes
     first.process.stdin.close()
