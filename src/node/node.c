@@ -177,6 +177,13 @@ static bool life_take(const struct node *node, struct bytes *data)
         return same && !cursor_failed(&cursor);
 }
 
+static void peer_gone(struct node *node, node_id peer)
+{
+        for (int i = 0; i < WORLD_GROUP_COUNT; i++)
+                if (node->groups[i].consensus != NULL)
+                        consensus_peer_gone(node->groups[i].consensus, node->now_us / 1000, peer);
+}
+
 static void message_came(struct node *node, const struct world_event *event)
 {
         struct node_peer *peer = node_peer_of(node, event->message.peer);
@@ -315,6 +322,7 @@ static void dispatch(struct node *node, const struct world_event *event)
         case WORLD_PEER_UP:
         case WORLD_PEER_DOWN:
                 peer_changed(node, event);
+                peer_gone(node, event->peer.peer);
                 break;
         case WORLD_MESSAGE:
                 message_came(node, event);

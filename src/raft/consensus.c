@@ -154,6 +154,12 @@ enum err consensus_read(struct consensus *consensus, uint64_t now_ms, uint64_t i
         return consensus->engine->read(consensus->core, now_ms, id, lease);
 }
 
+void consensus_peer_gone(struct consensus *consensus, uint64_t now_ms, uint32_t peer)
+{
+        if (consensus->engine->peer_gone != NULL)
+                consensus->engine->peer_gone(consensus->core, now_ms, peer);
+}
+
 bool consensus_lease_held(const struct consensus *consensus, uint64_t now_ms)
 {
         return consensus->engine->lease_held != NULL &&

@@ -437,6 +437,14 @@ static enum err core_read(void *engine, uint64_t now_ms, uint64_t id, bool lease
         return active(core) ? reads_add(core, id, lease) : ERR_NOT_LEADER;
 }
 
+static void core_peer_gone(void *engine, uint64_t now_ms, uint32_t peer)
+{
+        struct core *core = engine;
+        begin(core, now_ms);
+        if (active(core))
+                election_leader_gone(core, peer);
+}
+
 static bool core_lease_held(const void *engine, uint64_t now_ms)
 {
         const struct core *core = engine;
@@ -631,6 +639,7 @@ const struct consensus_engine consensus_core = {
         .status = core_status,
         .has_majority = core_has_majority,
         .read = core_read,
+        .peer_gone = core_peer_gone,
         .lease_held = core_lease_held,
         .member_set = core_member_set,
         .member_remove = core_member_remove,

@@ -10,9 +10,17 @@
  * and a lease holds. After its start it acts as if it had just heard one: it may have promised so.
  * Only a candidate that the leader itself has sent (transfer) is heard at once.
  *
+ * A follower whose link to the leader broke waits the same election timeout, but for less chance on
+ * top, and asks again sooner when it is refused: no vote is given earlier for it, so what the pause
+ * protects does not depend on links.
+ *
  * A refusal carries the true term. One that lost its journal refuses always. */
 #include "base/check.h"
 #include "raft/core_priv.h"
+
+enum {
+        GONE_TIMEOUTS = 4, /* a broken link counts for so long */
+};
 
 static bool is_witness(const struct core *core)
 {
@@ -27,12 +35,36 @@ static uint64_t witness_patience(const struct core *core)
         return 2 * (uint64_t)core->config.election_timeout_ms;
 }
 
+/* Its leader's link broke, and nobody else has stood since. */
+static bool leader_gone(const struct core *core)
+{
+        uint64_t patience = GONE_TIMEOUTS * (uint64_t)core->config.election_timeout_ms;
+        return core->gone && core->now_ms < core->gone_ms + patience && !is_witness(core);
+}
+
 void election_timer(struct core *core)
 {
         uint64_t timeout = core->config.election_timeout_ms;
+        if (leader_gone(core)) {
+                core->election_ms =
+                        core->now_ms + timeout / 8 + rng_below(&core->rng, timeout / 4 + 1);
+                return;
+        }
         core->election_ms = core->now_ms + timeout + rng_below(&core->rng, timeout + 1);
         if (is_witness(core) && core->leader == 0)
                 core->election_ms += witness_patience(core);
+}
+
+void election_leader_gone(struct core *core, uint32_t peer)
+{
+        uint64_t timeout = core->config.election_timeout_ms;
+        if (core->role != CORE_FOLLOWER || core->leader != peer || is_witness(core))
+                return;
+        core->gone = true;
+        core->gone_ms = core->now_ms;
+        uint64_t at = core->heard_ms + timeout + rng_below(&core->rng, timeout / 8 + 1);
+        if (at < core->election_ms)
+                core->election_ms = at;
 }
 
 size_t election_quorum(const struct core *core, size_t voting)
@@ -214,6 +246,7 @@ void election_vote(struct core *core, const struct message *message)
                        (core->meta.vote == 0 || core->meta.vote == message->from);
         if (granted && core->meta.vote == 0) {
                 core->meta.vote = message->from;
+                core->gone = false; /* somebody stands, who may win */
                 log_meta(core);
                 election_timer(core);
         }

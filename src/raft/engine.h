@@ -26,6 +26,7 @@ struct consensus_engine {
         enum err (*snapshot_give)(void *core, struct buffer *state);
         void (*snapshot_drop)(void *core);
         enum err (*read)(void *core, uint64_t now_ms, uint64_t id, bool lease);
+        void (*peer_gone)(void *core, uint64_t now_ms, uint32_t peer);
         bool (*lease_held)(const void *core, uint64_t now_ms);
         enum err (*member_set)(void *core, uint64_t now_ms, const struct consensus_member *member);
         enum err (*member_remove)(void *core, uint64_t now_ms, uint32_t node);

@@ -112,6 +112,9 @@ void faults_step(struct world *w)
         struct node *node = &w->nodes[at];
         if (chance(w, w->crash) && node->consensus != NULL)
                 node_crash(w, at);
+        /* A link that breaks and stands again at once. */
+        if (!w->options.whole && !w->options.oracle && chance(w, w->crash))
+                node_links_break(w, at);
         if (chance(w, w->pause) && node->consensus != NULL)
                 node->paused_until = w->now + below(w, 600);
         if (chance(w, w->cuts)) {

@@ -227,6 +227,17 @@ void node_start(struct world *w, unsigned at)
         node_pump(w, at);
 }
 
+void node_links_break(struct world *w, unsigned at)
+{
+        for (unsigned i = 0; i < NODES && !w->options.whole; i++) {
+                struct node *node = &w->nodes[i];
+                if (i == at || node->consensus == NULL || !chance(w, 700))
+                        continue;
+                consensus_peer_gone(node->consensus, clock_of(w, node), at + 1);
+                node_pump(w, i);
+        }
+}
+
 void node_crash(struct world *w, unsigned at)
 {
         struct node *node = &w->nodes[at];
@@ -242,6 +253,7 @@ void node_crash(struct world *w, unsigned at)
                 messages_drop(w, at);
         w->result.crashes++;
         TRACE(w, "node %u crashes", at + 1);
+        node_links_break(w, at);
 }
 
 void node_synced(struct world *w, unsigned at)

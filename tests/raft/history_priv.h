@@ -174,6 +174,8 @@ void node_start(struct world *w, unsigned at);
 void node_pump(struct world *w, unsigned at);
 void node_crash(struct world *w, unsigned at);
 void node_synced(struct world *w, unsigned at);
+/* Most of the others hear that their links to it broke. */
+void node_links_break(struct world *w, unsigned at);
 void node_aside_synced(struct world *w, unsigned at);
 /* The next message arrives. */
 void node_deliver(struct world *w);

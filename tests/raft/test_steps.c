@@ -1,0 +1,240 @@
+/* A state in steps at its edges: what is refused when; a crash at each piece of the new journal, and
+ * behind its swap. And a follower whose link to the leader broke. What happens between nodes is
+ * tried in test_histories. */
+#include "raft/consensus.h"
+
+#include "base/buffer.h"
+#include "raft/message.h"
+
+#include "../cmocka_all.h"
+#include "../heap_group.h"
+
+static const uint32_t three[] = {7, 8, 9};
+
+/* A disk: the journal, and the one that is being made beside it. */
+struct disk {
+        struct buffer journal;
+        struct buffer aside;
+        uint64_t aside_generation;
+        size_t pieces;
+        size_t swaps;
+};
+
+static void disk_init(struct disk *disk)
+{
+        *disk = (struct disk){0};
+        buffer_init(&disk->journal, &heap);
+        buffer_init(&disk->aside, &heap);
+}
+
+static void disk_fini(struct disk *disk)
+{
+        buffer_fini(&disk->journal);
+        buffer_fini(&disk->aside);
+}
+
+static struct consensus *group_start(size_t voters, struct bytes journal,
+                                     struct consensus_recovery *ret)
+{
+        struct consensus *consensus = NULL;
+        struct consensus_config config = {
+                .engine = &consensus_core,
+                .cluster = 42,
+                .group = 1,
+                .self = 7,
+                .voters = three,
+                .voter_count = voters,
+                .election_timeout_ms = 800,
+                .heartbeat_ms = 100,
+                .pre_vote = true,
+                .trailing_entries = 2,
+                .piece_bytes = 64,
+        };
+        assert_int_equal(consensus_new(&heap, &config, &consensus), ERR_NONE);
+        assert_int_equal(consensus_start(consensus, 1000, journal, 0, ret), ERR_NONE);
+        return consensus;
+}
+
+static void write_out(struct disk *disk, const struct consensus_write *write)
+{
+        struct buffer *file = &disk->journal;
+        if (write->kind == CONSENSUS_ASIDE || write->kind == CONSENSUS_SWAP) {
+                file = &disk->aside;
+                disk->aside_generation = write->generation;
+                disk->pieces++;
+        }
+        if (write->offset == 0)
+                buffer_reset(file);
+        assert_true(write->offset <= file->len);
+        file->len = (size_t)write->offset;
+        buffer_bytes(file, write->data);
+        if (write->kind != CONSENSUS_SWAP)
+                return;
+        struct buffer old = disk->journal;
+        disk->journal = disk->aside;
+        disk->aside = old;
+        buffer_reset(&disk->aside);
+        disk->swaps++;
+}
+
+/* One take, whose writes are durable at once. Says how many commands came out. */
+static size_t turn(struct consensus *consensus, struct disk *disk)
+{
+        struct consensus_output output;
+        consensus_take(consensus, &output);
+        size_t commands = output.command_count;
+        for (size_t i = 0; i < output.write_count; i++)
+                write_out(disk, &output.writes[i]);
+        uint64_t generation = consensus_status(consensus).generation;
+        if (disk->aside.len > 0)
+                consensus_synced(consensus, 1000, disk->aside_generation, disk->aside.len);
+        consensus_synced(consensus, 1000, generation, disk->journal.len);
+        return commands;
+}
+
+static void turns(struct consensus *consensus, struct disk *disk, size_t count)
+{
+        while (count-- > 0)
+                (void)turn(consensus, disk);
+}
+
+static void commands(struct consensus *consensus, struct disk *disk, size_t count)
+{
+        while (count-- > 0) {
+                assert_int_equal(consensus_submit(consensus, 1000, BYTES("command")), ERR_NONE);
+                turns(consensus, disk, 2);
+        }
+}
+
+static void state_of(struct buffer *state)
+{
+        buffer_init(state, &heap);
+        for (uint32_t i = 0; i < 100; i++)
+                buffer_u32(state, i);
+}
+
+/* What a restart finds: entries up to `last`, and the state where there is one. */
+static void recovers(const struct disk *disk, uint64_t last, uint64_t snapshot)
+{
+        struct consensus_recovery recovery;
+        struct consensus_output output;
+        struct buffer state;
+        struct consensus *consensus = group_start(1, buffer_view(&disk->journal), &recovery);
+        assert_int_equal(recovery.last_index, last);
+        assert_int_equal(recovery.snapshot_index, snapshot);
+        assert_int_equal(recovery.dropped_bytes, 0);
+        consensus_take(consensus, &output);
+        assert_int_equal(output.restore, snapshot != 0);
+        state_of(&state);
+        if (output.restore)
+                assert_true(bytes_equal(output.restore_state, buffer_view(&state)));
+        buffer_fini(&state);
+        consensus_free(consensus);
+}
+
+static void test_pieces(void **state)
+{
+        (void)state;
+        struct consensus_recovery recovery;
+        struct buffer given;
+        struct disk disk;
+        disk_init(&disk);
+        struct consensus *consensus = group_start(1, (struct bytes){0}, &recovery);
+        turns(consensus, &disk, 3);
+        commands(consensus, &disk, 8);
+        uint64_t index = consensus_status(consensus).applied_index;
+        state_of(&given);
+        assert_int_equal(consensus_snapshot_give(consensus, &given), ERR_NOT_FOUND);
+        assert_int_equal(consensus_snapshot_begin(consensus), ERR_NONE);
+        assert_int_equal(consensus_snapshot_begin(consensus), ERR_BUSY);
+        assert_int_equal(consensus_snapshot(consensus, BYTES("another")), ERR_BUSY);
+        commands(consensus, &disk, 3);
+        assert_int_equal(consensus_snapshot_give(consensus, &given), ERR_NONE);
+        assert_int_equal(given.len, 0);
+        while (disk.swaps == 0) {
+                recovers(&disk, consensus_status(consensus).last_index, 0);
+                if (disk.pieces < 5)
+                        commands(consensus, &disk, 1);
+                else
+                        (void)turn(consensus, &disk);
+        }
+        assert_true(disk.pieces > 5);
+        turns(consensus, &disk, 3);
+        assert_int_equal(consensus_status(consensus).snapshot_index, index);
+        recovers(&disk, consensus_status(consensus).last_index, index);
+        commands(consensus, &disk, 3);
+        recovers(&disk, consensus_status(consensus).last_index, index);
+        consensus_free(consensus);
+        buffer_fini(&given);
+        disk_fini(&disk);
+}
+
+static void test_given_up(void **state)
+{
+        (void)state;
+        struct consensus_recovery recovery;
+        struct buffer given;
+        struct disk disk;
+        disk_init(&disk);
+        struct consensus *consensus = group_start(1, (struct bytes){0}, &recovery);
+        turns(consensus, &disk, 3);
+        commands(consensus, &disk, 4);
+        assert_int_equal(consensus_snapshot_begin(consensus), ERR_NONE);
+        consensus_snapshot_drop(consensus);
+        state_of(&given);
+        assert_int_equal(consensus_snapshot_give(consensus, &given), ERR_NOT_FOUND);
+        buffer_reset(&given);
+        assert_int_equal(consensus_snapshot_begin(consensus), ERR_NONE);
+        assert_int_equal(consensus_snapshot_give(consensus, &given), ERR_INVALID);
+        consensus_free(consensus); /* in the middle of it */
+        buffer_fini(&given);
+        disk_fini(&disk);
+}
+
+/* When a follower that heard its leader at 1000 stands, by its own clock. */
+static uint64_t stands_ms(bool told)
+{
+        struct consensus_recovery recovery;
+        struct consensus_output output;
+        struct entries none;
+        struct buffer out;
+        struct message word = {
+                .type = MESSAGE_APPEND, .group = 1, .cluster = 42, .from = 8, .to = 7, .term = 5};
+        struct consensus *consensus = group_start(3, (struct bytes){0}, &recovery);
+        entries_init(&none, &heap, 1);
+        buffer_init(&out, &heap);
+        word.append.previous_index = 1;
+        word.append.previous_term = 1;
+        message_encode(&word, &none, &out);
+        assert_int_equal(consensus_receive(consensus, 1000, 8, buffer_view(&out)), ERR_NONE);
+        consensus_peer_gone(consensus, 1100, 9); /* not the leader */
+        if (told)
+                consensus_peer_gone(consensus, 1100, 8);
+        uint64_t now = 1100;
+        for (; consensus_status(consensus).role == CONSENSUS_FOLLOWER && now < 4000; now++) {
+                consensus_tick(consensus, now);
+                consensus_take(consensus, &output);
+        }
+        consensus_free(consensus);
+        buffer_fini(&out);
+        entries_fini(&none);
+        return now - 1;
+}
+
+/* Never before the election timeout, and with a hint soon after it. */
+static void test_leader_gone(void **state)
+{
+        (void)state;
+        assert_in_range(stands_ms(false), 1800, 2600);
+        assert_in_range(stands_ms(true), 1800, 1900);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_pieces),
+                cmocka_unit_test(test_given_up),
+                cmocka_unit_test(test_leader_gone),
+        };
+        return cmocka_run_group_tests(tests, heap_group_setup, heap_group_teardown);
+}
