@@ -93,6 +93,9 @@ struct api_host {
 
         /* Appends more metrics in Prometheus' text format. May be NULL. */
         void (*metrics)(void *context, struct buffer *out);
+
+        /* Appends the connections by PostgreSQL's doors, as JSON. May be NULL. */
+        void (*doors)(void *context, struct buffer *out);
 };
 
 struct api_config {

@@ -151,6 +151,17 @@ static void get_metrics(struct ask *ask)
         ask_text(ask, "text/plain; version=0.0.4");
 }
 
+static void get_doors(struct ask *ask)
+{
+        const struct api_host *host = &ask->admin->api->host;
+        if (host->doors == NULL) {
+                ask_error(ask, MHD_HTTP_NOT_FOUND, "NOTFOUND", "there are no doors here");
+                return;
+        }
+        host->doors(host->context, &ask->out);
+        ask_text(ask, "application/json");
+}
+
 /* Merge functions that do not compile. What else is wrong with the document the node says. */
 static bool functions_refused(struct ask *ask)
 {
@@ -390,6 +401,7 @@ static const struct route routes[] = {
         {"/topology", true, post_topology, "?epoch=N: apply a document"},
         {"/region/", true, post_region, "NAME/drain, undrain, isolate, unisolate"},
         {"/postgres/", true, post_postgres, "switchover, failover, abort; ?to=NODE or REGION"},
+        {"/postgres-sessions", false, get_doors, "who is connected by PostgreSQL's doors"},
         {"/verify", true, post_verify, "digests of the region's keys: `meridian verify`"},
         {"/backup", false, get_backup, "what this node's groups hold: `meridian backup`"},
         {"/why-route", false, get_why_route, "?client=ADDRESS&name=NAME: which region, and why"},

@@ -86,6 +86,7 @@ int cli_switchover(struct cli *cli);
 int cli_failover(struct cli *cli);
 int cli_pki(struct cli *cli);
 int cli_doctor(struct cli *cli);
+int cli_doors(struct cli *cli);
 int cli_backup(struct cli *cli);
 int cli_restore(struct cli *cli);
 

@@ -44,6 +44,7 @@ static const struct command commands[] = {
          cli_switchover},
         {"failover", "[--to NODE|REGION] [--force]", "a new writer, where there is none", 0, 5,
          cli_failover},
+        {"doors", "[--json]", "who is connected by PostgreSQL's doors of a node", 0, 0, cli_doors},
         {"lock", "run KEY [--lease TIME] [--wait TIME] -- COMMAND...", "a command under a lock", 1,
          256, cli_lock},
         {"lock", "acquire KEY OWNER TTL [--wait TIME] [--shared | --slots N]", "acquire a lock", 1,

@@ -121,6 +121,7 @@ void wire_publish(struct daemon *daemon);
 /* Opens the doors to PostgreSQL. */
 bool roads_open(struct daemon *daemon);
 void roads_pass_open(struct daemon *daemon);
+void roads_sessions(void *context, struct buffer *out);
 
 /* Tells them what the node knows now. */
 void roads_look(struct daemon *daemon);

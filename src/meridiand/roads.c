@@ -211,6 +211,61 @@ void roads_metrics(void *context, struct buffer *out)
                       (unsigned long long)now.bytes);
 }
 
+/* ---- sessions ---- */
+
+struct listing {
+        const struct daemon *daemon;
+        struct buffer *out;
+        bool first;
+};
+
+/* Names of nodes hold letters, digits and the like only: nothing to escape. */
+static const char *name_of(const struct daemon *daemon, node_id id)
+{
+        const struct topology_node *node = topology_node_by_id(node_topology(daemon->node), id);
+        return node == NULL ? "" : node->name;
+}
+
+static void session_print(void *user, const struct road_session *session)
+{
+        static const char *const doors[ROAD_DOOR_COUNT] = {"write", "read", "follow"};
+        struct listing *listing = user;
+        struct buffer *out = listing->out;
+        bool v6 = strchr(session->client, ':') != NULL;
+        buffer_format(out, "%s{\"door\": \"%s\", \"state\": \"%s\", \"passed\": %s, ",
+                      listing->first ? "" : ",\n ", doors[session->door], session->state,
+                      strcmp(session->state, "passed") == 0 ? "true" : "false");
+        listing->first = false;
+        if (session->peer != 0)
+                buffer_format(out, "\"client\": \"by %s\", ",
+                              name_of(listing->daemon, session->peer));
+        else
+                buffer_format(out, "\"client\": \"%s%s%s:%u\", ", v6 ? "[" : "", session->client,
+                              v6 ? "]" : "", session->client_port);
+        if (session->server != 0)
+                buffer_format(out, "\"server\": \"%s\", ",
+                              name_of(listing->daemon, session->server));
+        else
+                buffer_format(out, "\"server\": null, ");
+        buffer_format(
+                out,
+                "\"epoch\": %llu, \"seconds\": %llu, \"bytes_from_client\": %llu, "
+                "\"bytes_to_client\": %llu}",
+                (unsigned long long)session->epoch, (unsigned long long)(session->age_us / 1000000),
+                (unsigned long long)session->from_client, (unsigned long long)session->to_client);
+}
+
+void roads_sessions(void *context, struct buffer *out)
+{
+        struct daemon *daemon = context;
+        struct listing listing = {daemon, out, true};
+        buffer_format(out, "{\"node\": \"%s\", \"sessions\": [",
+                      name_of(daemon, daemon->config.node));
+        if (daemon->road != NULL)
+                road_sessions(daemon->road, session_print, &listing);
+        buffer_format(out, "]}\n");
+}
+
 /* ---- opening ---- */
 
 static struct road_address address_of(const struct config_address *address)

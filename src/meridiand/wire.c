@@ -207,6 +207,7 @@ struct api_host wire_api(struct daemon *daemon)
                 .impair = api_impair,
                 .verify = api_verify,
                 .metrics = roads_metrics,
+                .doors = roads_sessions,
         };
 }
 

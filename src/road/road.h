@@ -101,6 +101,20 @@ struct road_counters {
         uint64_t bytes;                    /* both directions, all doors */
 };
 
+/* One connection, as it is now. */
+struct road_session {
+        enum road_door door;
+        const char *state; /* static: "waiting", "open", "passed" (taken over by its server), ... */
+        node_id peer;      /* the node whose door it came by; 0: by this one's */
+        char client[46];   /* address; empty: not known, as it came from another node */
+        uint16_t client_port;
+        node_id server; /* the node of the server that it leads to; 0: none yet */
+        uint64_t epoch; /* under which it was let in; of the write door */
+        uint64_t age_us;
+        uint64_t from_client; /* bytes */
+        uint64_t to_client;
+};
+
 struct road;
 
 /* Opens the doors. ERR_EXISTS (a port is in use), ERR_INVALID, ERR_IO, ERR_NOMEM: `why` says what,
@@ -128,6 +142,10 @@ MUST_USE enum err road_message(struct road *road, node_id peer, struct bytes dat
 void road_drained(struct road *road, node_id peer);
 
 struct road_counters road_counters(const struct road *road);
+
+/* Calls `each` for all connections, those from other nodes included; borrowed for the call. */
+void road_sessions(const struct road *road,
+                   void (*each)(void *user, const struct road_session *session), void *user);
 
 /* Closes everything; `closed` is called when the loop holds nothing of it; then road_free. */
 void road_close(struct road *road, void (*closed)(void *user), void *user);

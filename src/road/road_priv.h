@@ -6,6 +6,7 @@
  *   pass.c     a client that its server takes over (pass.h)
  *   tunnel.c   ways through the link: frames, credit, and the far end
  *   plug.c     a socket with what waits to be written to it
+ *   session.c  the list of connections, for people
  *   startup.c  what PostgreSQL's clients say first, and how they are refused
  *
  *   near, local server     client -- plugs[0] ===== plugs[1] -- server
@@ -124,7 +125,8 @@ struct way {
         bool refuse_many;
         node_id target;
         uint64_t epoch;
-        uint32_t tried;         /* READ: so many readers, in this round */
+        uint32_t tried; /* READ: so many readers, in this round */
+        uint64_t begun_us;
         uint64_t until_us;      /* of the state */
         uint64_t wait_until_us; /* WAITING, OPENING: then it is refused */
         uint64_t retry_us;

@@ -11,6 +11,7 @@ struct way *way_new(struct road *road, enum road_door door, bool near)
         way->road = road;
         way->door = door;
         way->near = near;
+        way->begun_us = road_now_us(road);
         plug_init(&way->plugs[0], way);
         plug_init(&way->plugs[1], way);
         buffer_init(&way->first, road->heap);

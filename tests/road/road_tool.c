@@ -12,6 +12,8 @@
  *     count NODE                  "opened w r f refused w r f cut w r f open w r f in N passed N
  *                                  bytes N"
  *
+ *     list NODE                   "DOOR STATE CLIENT PORT SERVER IN OUT, " for each connection
+ *
  * WAIT_MS and CONNECTIONS of the environment set the two limits. Where PASS is set, node 1's server
  * asks for its clients at that path. */
 #include "base/check.h"
@@ -199,6 +201,15 @@ static void count_print(char *text)
                c.passed[0] + c.passed[1] + c.passed[2], (unsigned long long)c.bytes);
 }
 
+static void session_print(void *user, const struct road_session *session)
+{
+        (void)user;
+        printf("%u %s %s %u %u %llu %llu, ", (unsigned)session->door, session->state,
+               session->client[0] == '\0' ? "-" : session->client, session->client_port,
+               session->server, (unsigned long long)session->from_client,
+               (unsigned long long)session->to_client);
+}
+
 static void command(char *line)
 {
         char *space = strchr(line, ' ');
@@ -206,6 +217,12 @@ static void command(char *line)
         size_t len = (size_t)(rest - line);
         if (len == 5 && memcmp(line, "count", 5) == 0) {
                 count_print(rest);
+                fflush(stdout);
+                return;
+        }
+        if (len == 4 && memcmp(line, "list", 4) == 0) {
+                road_sessions(road_next(&rest), session_print, NULL);
+                puts("end");
                 fflush(stdout);
                 return;
         }

@@ -147,6 +147,11 @@ class Roads:
                 "open": [int(word) for word in words[13:16]], "in": int(words[17]),
                 "passed": int(words[19]), "bytes": int(words[21])}
 
+    def sessions(self, node, door):
+        """[state, client, port, server, bytes in, bytes out] of each by that door."""
+        rows = [row.split() for row in self.say(f"list {node}", None).split(", ")[:-1]]
+        return [row[1:] for row in rows if row[0] == str(door)]
+
     def idle(self):
         gc.collect()  # an error's traceback keeps its connection open
         return all(sum(self.counts(node)["open"][:2]) == 0 for node in (1, 2, 3))
@@ -348,6 +353,28 @@ def strangers_at_the_socket_of_the_doors_get_nothing(world):
                 assert answer in (b"", struct.pack("<QQ", 0x317373617064726d, 0)), answer
                 assert not answer or len(text) == 48
     connect(world.door(1, WRITE)).close()
+
+
+@test
+def the_list_has_everybody(world):
+    wait_for(world.roads.idle, "old connections to end")
+    near, far = connect(world.door(1, WRITE)), connect(world.door(2, WRITE))
+    ports = []
+    for connection in (near, far):
+        value(connection, "SELECT repeat('x', 10000)")
+        ours = socket.socket(fileno=os.dup(connection.fileno()))
+        ports.append(str(ours.getsockname()[1]))
+        ours.close()
+    rows = sorted(world.roads.sessions(1, WRITE), reverse=True)
+    assert [row[:4] for row in rows] == [
+        ["passed" if PASSES else "open", "127.0.0.1", ports[0], "1"], ["open", "-", "0", "1"]], rows
+    other = world.roads.sessions(2, WRITE)
+    assert [row[:4] for row in other] == [["open", "127.0.0.1", ports[1], "1"]], other
+    for row in rows + other:
+        assert int(row[4]) > 100 and int(row[5]) > 10000, row
+    near.close()
+    far.close()
+    wait_for(lambda: not world.roads.sessions(1, WRITE), "the list to be empty")
 
 
 @test
