@@ -283,8 +283,8 @@ MUST_USE enum err consensus_transfer(struct consensus *consensus, uint64_t now_m
 MUST_USE enum err consensus_read(struct consensus *consensus, uint64_t now_ms, uint64_t id,
                                  bool lease);
 
-/* The link to a peer broke. A hint: where that is the leader, this node stands for election as soon
- * as the election timeout allows, with less chance on top. Nothing that is promised depends on it. */
+/* The link to a peer broke. A hint: where that is the leader, this node stands for election as
+ * soon as the election timeout allows, with less chance on top. No promise depends on it. */
 void consensus_peer_gone(struct consensus *consensus, uint64_t now_ms, uint32_t peer);
 
 /* True while no other node can have been elected, by the clocks' word. */

@@ -1,5 +1,5 @@
-/* A state in steps at its edges: what is refused when; a crash at each piece of the new journal, and
- * behind its swap. And a follower whose link to the leader broke. What happens between nodes is
+/* A state in steps at its edges: what is refused when; a crash at each piece of the new journal,
+ * and behind its swap. And a follower whose link to the leader broke. What happens between nodes is
  * tried in test_histories. */
 #include "raft/consensus.h"
 
