@@ -6,8 +6,11 @@ Two fresh servers with the same settings, one with the module, are driven by tur
 printed, with the raw rates and the server's own CPU time for each operation, which a busy machine
 disturbs less than the rate.
 
-    bench/redis/bench.py [--seconds 0.7] [--rounds 3] [--depths 1,16,64] [--tests set,get,...]
-                         [--fsync everysec,always] [--size 100] [--module FILE] [--json FILE]
+The whole takes no longer than --within: what is left of that is shared by the rows to come.
+
+    bench/redis/bench.py [--seconds 0.7] [--within 240] [--rounds 3] [--depths 1,16,64]
+                         [--tests set,get,...] [--fsync everysec,always] [--size 100]
+                         [--module FILE] [--json FILE]
 """
 import argparse
 import json
@@ -17,19 +20,21 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 from server import ADDRESS, MODULE, Server
 
 
 def options():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seconds", type=float, default=0.7, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=0.7, help="of each measurement at most")
+    parser.add_argument("--within", type=float, default=240, help="seconds for all of it")
     parser.add_argument("--rounds", type=int, default=3, help="pairs for each row")
     parser.add_argument("--depths", default="1,16,64")
     parser.add_argument("--tests", default="set,get,incr,hset,sadd,zadd,lpush")
     parser.add_argument("--size", type=int, default=100, help="bytes of a value")
     parser.add_argument("--keys", type=int, default=100000)
-    parser.add_argument("--fsync", default="everysec", help="appendfsync, one after the other")
+    parser.add_argument("--fsync", default="everysec,always", help="appendfsync, one after the other")
     parser.add_argument("--module", default=MODULE)
     parser.add_argument("--server", default=os.environ.get("REDIS_SERVER") or "redis-server")
     parser.add_argument("--client", default="redis-benchmark")
@@ -53,10 +58,32 @@ def run(arguments, server, test, depth, count):
     return rate, (server.cpu_seconds() - before) * 1e6 / count
 
 
-def measure(arguments, plain, module, test, depth):
-    rate, _ = run(arguments, plain, test, depth, 2000 * depth)  # warms up, and finds the length
-    run(arguments, module, test, depth, 2000 * depth)
-    count = max(int(rate * arguments.seconds), 1000)
+class Clock:
+    """Shares what is left of the time among the rows that are left."""
+
+    def __init__(self, arguments):
+        self.end = time.monotonic() + arguments.within
+        self.left = len(arguments.fsync.split(",")) * len(arguments.tests.split(",")) * \
+            len(arguments.depths.split(","))
+
+    def row(self):
+        share = (self.end - time.monotonic()) / self.left
+        self.left -= 1
+        return max(share, 0)
+
+
+def measure(arguments, plain, module, test, depth, share):
+    """`share`: seconds that the row may take. A server takes up to a fifth longer with the module, and
+    a client a while to begin."""
+    begun = time.monotonic()
+    warm = 100 * depth + 1000
+    run(arguments, plain, test, depth, warm)
+    rate, _ = run(arguments, plain, test, depth, 4 * warm)
+    run(arguments, module, test, depth, warm)
+    begin = (time.monotonic() - begun) / 6
+    runs = 2.2 * arguments.rounds
+    seconds = min(arguments.seconds, (share - (time.monotonic() - begun)) / runs - begin)
+    count = max(int(rate * seconds), warm)
     row = {"test": test, "depth": depth, "plain": [], "module": []}
     for _ in range(arguments.rounds):
         row["plain"].append(run(arguments, plain, test, depth, count))
@@ -78,7 +105,7 @@ def show(row):
           f"{cpu_plain:6.2f} {cpu_module:6.2f}  {row['cpu_ratio']:5.2f}", flush=True)
 
 
-def compare(arguments, fsync):
+def compare(arguments, fsync, clock):
     """The rows of one setting of the append-only file."""
     folder = tempfile.mkdtemp(prefix="meridian-bench-")
     servers = []
@@ -90,7 +117,7 @@ def compare(arguments, fsync):
         print("test  depth ratio  spread     goal    plain/s  module/s   cpu us/op     cpu ratio")
         for test in arguments.tests.split(","):
             for depth in arguments.depths.split(","):
-                rows.append(measure(arguments, *servers, test, int(depth)))
+                rows.append(measure(arguments, *servers, test, int(depth), clock.row()))
                 rows[-1]["fsync"] = fsync
                 show(rows[-1])
     finally:
@@ -108,8 +135,9 @@ def main():
     if not os.path.exists(arguments.module):
         sys.exit(f"bench/redis: {arguments.module} is not built; run make")
     rows = []
+    clock = Clock(arguments)
     for fsync in arguments.fsync.split(","):
-        rows += compare(arguments, fsync)
+        rows += compare(arguments, fsync, clock)
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump(rows, file, indent=1)

@@ -17,6 +17,9 @@ from server import ADDRESS, MODULE, Server
 # name, command for the i-th key (its name is 14 bytes, values 10), elements to a key
 KINDS = [
     ("string", lambda i: ["SET", f"key:{i:010d}", "0123456789"], 1),
+    ("string, EX", lambda i: ["SET", f"key:{i:010d}", "0123456789", "EX", "9000"], 1),
+    ("string, then EXPIRE", lambda i: (["SET", f"key:{i // 2:010d}", "0123456789"] if i % 2 == 0
+                                       else ["EXPIRE", f"key:{i // 2:010d}", "9000"]), 2),
     ("counter", lambda i: ["INCR", f"key:{i:010d}"], 1),
     ("hash, 1 field", lambda i: ["HSET", f"key:{i:010d}", "field", "0123456789"], 1),
     ("hash, 10 fields", lambda i: ["HSET", f"key:{i // 10:010d}", f"field{i % 10}", "01234"], 10),

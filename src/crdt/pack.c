@@ -319,6 +319,14 @@ static bool is_brief(const struct crdt *crdt, struct stamp last)
                brief_fits((int64_t)part->total.whole);
 }
 
+/* Most that are kept whole are that, and are asked at each change. */
+static bool is_large(const struct crdt *crdt)
+{
+        return (crdt->zset != NULL && crdt->zset->table.count > MAKE_ELEMENTS_MAX) ||
+               (crdt->fields != NULL && crdt->fields->table.count > MAKE_ELEMENTS_MAX) ||
+               (crdt->members != NULL && crdt->members->table.count > MAKE_ELEMENTS_MAX);
+}
+
 /* Nothing has been added to the last SET. */
 static bool is_string(const struct crdt *crdt, struct stamp last)
 {
@@ -334,7 +342,7 @@ struct crdt_pack *crdt_pack_make(const struct table_env *env, const struct crdt 
                 uint64_t aligned[MAKE_BYTES_MAX / sizeof(uint64_t) + 2];
         } room;
         enum pack_type type = PACK_COUNTER;
-        if (crdt->open || !only_type(crdt, &type) || !only_part(crdt, type) ||
+        if (is_large(crdt) || crdt->open || !only_type(crdt, &type) || !only_part(crdt, type) ||
             crdt_type(crdt) != types[type])
                 return NULL;
         struct stamp last = crdt->last[types[type]];

@@ -128,6 +128,24 @@ static enum err count_down(struct keyspace *keyspace, unsigned i)
         return keyspace_local_increment(keyspace, WALL_MS, key, -7, (int64_t)i * 7, &change);
 }
 
+/* A string whose expiry is told by itself. */
+static enum err string_put(struct keyspace *keyspace, unsigned i)
+{
+        enum err err = i % 3 != 0 ? ERR_NONE
+                                  : keyspace_local_set(keyspace, WALL_MS, key, BYTES("v"),
+                                                       i % 2 * WALL_MS, &change);
+        return err != ERR_NONE
+                       ? err
+                       : keyspace_local_expire(keyspace, WALL_MS, key, WALL_MS + 1000 + i, &change);
+}
+
+static enum err string_take(struct keyspace *keyspace, unsigned i)
+{
+        if (i % 3 == 0)
+                return keyspace_local_set(keyspace, WALL_MS, key, BYTES("w"), WALL_MS, &change);
+        return keyspace_local_expire(keyspace, WALL_MS, key, 0, &change);
+}
+
 static const struct {
         const char *what;
         enum err (*put)(struct keyspace *keyspace, unsigned i);
@@ -136,7 +154,7 @@ static const struct {
 } kinds[] = {
         {"hash", hash_put, hash_take, false},         {"set", set_put, set_take, false},
         {"list", list_put_end, list_take_end, false}, {"zset", zset_put, zset_take, false},
-        {"counter", count_up, count_down, true},
+        {"counter", count_up, count_down, true},      {"string", string_put, string_take, true},
 };
 
 static void test_all_sizes(void **state)
