@@ -237,7 +237,7 @@ static void widen(struct keyspace_op *op)
         plugin.many_dbs = true;
 }
 
-static void commit(int db)
+static inline __attribute__((always_inline)) void commit(int db)
 {
         struct keyspace_op *op = &batch.ops[batch.count];
         if (op->op == CRDT_OP_SREM || op->op == CRDT_OP_HDEL)
@@ -289,7 +289,8 @@ void batch_settle(void)
 }
 
 /* A SET that expires is told twice: as a SET, then as an expiry. */
-static bool commit_expiring(struct redis_context *ctx, const char *event, int db)
+static __attribute__((noinline)) bool commit_expiring(struct redis_context *ctx, const char *event,
+                                                      int db)
 {
         struct keyspace_op *op = &batch.ops[batch.count];
         if (op->op == CRDT_OP_SET && !plugin.open_half) {
