@@ -4,9 +4,10 @@ import re
 import signal
 import threading
 
+import psycopg2
 import requests
 
-from bank import all_stream, patiently, processes, signal_all
+from bank import all_stream, one, patiently, processes, signal_all
 from lab import ADDRESSES, LIMIT_S, REGIONS, eventually, expect, expect_true
 from locks import info
 
@@ -81,6 +82,62 @@ def scenario_a_switchover_that_cannot_finish_is_given_up(lab):
     expect(patiently(region, "SELECT count(*) FROM ordered"), 1, "rows")
     expect(settled(lab), region, "the writer's region")
     expect_true(written_down([region], "asks for a switchover"), "who asked stands in the events")
+
+
+def receivers(lab, regions):
+    """The processes that take the writer's log."""
+    found = []
+    for region in regions:
+        for pid in processes(lab, region, "postgres"):
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                if b"walreceiver" in file.read():
+                    found.append(pid)
+    return found
+
+
+class Writer(threading.Thread):
+    """Commits one row after the other until it is told to end."""
+
+    def __init__(self, region):
+        super().__init__(daemon=True)
+        self.region, self.ends = region, threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.ends.wait(0.02):
+            try:
+                one(self.region, "INSERT INTO ordered VALUES (3)")
+            except psycopg2.Error:
+                pass
+
+
+def limit(lab, lines):
+    """Sets, or takes out, the limit of what other regions may lack."""
+    def changed(document):
+        document = re.sub(r"(?m)^\s*rpo[a-z_]* = [^\n]*\n", "", document)
+        return re.sub(r"(?m)^postgres \{$", f"postgres {{\n{lines}", document)
+    lab.applied(changed)
+
+
+def scenario_commits_wait_while_no_other_region_keeps_up(lab):
+    region = settled(lab)
+    patiently(region, "CREATE TABLE IF NOT EXISTS ordered (id int)")
+    limit(lab, "        rpo = 1s\n        rpo_hold = on\n")
+    pids = receivers(lab, [name for name in REGIONS if name != region])
+    signal_all(pids, signal.SIGSTOP)
+    writes = Writer(region)
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Extension'"
+    try:
+        eventually("commits are held", lambda: postgres(lab, region)["exposed"]["held"])
+        eventually("one waits", lambda: one(region, waiting) == 1)
+        expect_true(written_down([region], "commits wait until one has caught up"), "an alarm")
+    finally:
+        signal_all(pids, signal.SIGCONT)
+        writes.ends.set()
+    writes.join(2 * LIMIT_S)
+    expect_true(not writes.is_alive(), "who waited goes on")
+    limit(lab, "")
+    settled(lab)
 
 
 def scenario_a_failover_waits_for_a_person(lab):
