@@ -307,7 +307,7 @@ static void apply_set(struct crdt_env *env, struct crdt *crdt, const struct crdt
         change_settle(env, crdt);
         string_sync(env, crdt, delta->value);
         if (env->string_new && base_alive(crdt))
-                crdt->evicted = false;
+                content_written(crdt, delta->stamp);
 }
 
 static void apply_count(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
@@ -335,8 +335,9 @@ static void apply_gone(struct crdt_env *env, struct crdt *crdt, const struct crd
         delta_bounds_join(env, crdt, delta);
         change_settle(env, crdt);
         string_sync(env, crdt, (struct bytes){0});
+        /* It takes away what is here; of what is not, more may be elsewhere. */
         if (del)
-                crdt->evicted = false;
+                content_shows(crdt);
 }
 
 static void apply_expire(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
@@ -438,7 +439,7 @@ static void apply_opaque(struct crdt_env *env, struct crdt *crdt, const struct c
         string_sync(env, crdt, (struct bytes){0});
         if (!newer || !opaque_alive(crdt))
                 return;
-        crdt->evicted = false;
+        content_written(crdt, delta->stamp);
         env->written = true;
         if (env->native != NULL)
                 env->native->opaque_set(env->native->context, env->name, delta->value,

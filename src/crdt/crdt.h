@@ -421,6 +421,8 @@ struct crdt {
         struct crdt_dot *bounds;     /* by rising origin */
         uint8_t bound_count;
         bool evicted;     /* the content here is not whole */
+        bool partial;     /* nor is it, as it came in a state of one where it was not: it shows, but
+                           * states do not tell it */
         bool opaque_lost; /* evicted here */
         uint8_t round;    /* of the merge that marks what it names; 0: there was none */
         bool open;        /* slices of a state are still to come: it is not packed */

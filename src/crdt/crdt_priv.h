@@ -62,6 +62,22 @@ bool env_seen(const struct crdt_env *env, struct stamp stamp);
 /* The same of all writes of that origin up to it. */
 bool env_seen_through(const struct crdt_env *env, struct stamp stamp);
 
+/* After a write beside which some of what was evicted may still count elsewhere. */
+static inline void content_shows(struct crdt *crdt)
+{
+        crdt->partial = crdt->partial || crdt->evicted;
+        crdt->evicted = false;
+}
+
+/* After a write that takes the place of all that was: of what is not known here, too, where it is
+ * later than that. Increments may stay. */
+static inline void content_written(struct crdt *crdt, struct stamp stamp)
+{
+        crdt->evicted = false;
+        crdt->partial =
+                crdt->partial && (stamp.hlc <= crdt->touched || crdt->counter.count_count > 0);
+}
+
 void change_begin(struct crdt_env *env, const struct crdt *crdt);
 void change_settle(struct crdt_env *env, struct crdt *crdt);
 void change_end(struct crdt_env *env, struct crdt *crdt);

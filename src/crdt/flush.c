@@ -18,7 +18,7 @@ bool crdt_flush_judges(const struct crdt *crdt)
         case CRDT_OPAQUE:
                 return !crdt_has_cuts(crdt) && !crdt_has_elements(crdt) && !crdt_has_scores(crdt);
         case CRDT_NONE:
-                return !crdt->evicted;
+                return !crdt->evicted && !crdt->partial;
         case CRDT_LIST:
         case CRDT_HLL:
         case CRDT_STREAM:

@@ -259,7 +259,7 @@ static bool only_part(const struct crdt *crdt, enum pack_type type)
         bool counter = type == PACK_COUNTER;
         bool base = stamp_is(crdt->base) || crdt->counter.count_count > 0 ||
                     crdt->counter.base_kind != CRDT_BASE_NATIVE;
-        return !crdt->evicted && !crdt->opaque_lost && crdt->bound_count == 0 &&
+        return !crdt->evicted && !crdt->partial && !crdt->opaque_lost && crdt->bound_count == 0 &&
                !stamp_is(crdt->born) && crdt->siblings == NULL && crdt->hll == NULL &&
                crdt->stream == NULL && (crdt->zset == NULL || type == PACK_ZSET) &&
                (counter || !base) && (crdt->fields == NULL || type == PACK_HASH) &&

@@ -63,9 +63,9 @@ uint64_t crdt_collect(struct crdt_env *env, struct crdt *crdt, uint64_t stable)
 bool crdt_forgettable(const struct crdt_env *env, const struct crdt *crdt, uint64_t stable)
 {
         (void)env;
-        if (crdt_type(crdt) != CRDT_NONE || crdt->evicted || crdt->bound_count > 0 ||
-            crdt->fields != NULL || crdt->members != NULL || crdt->list != NULL ||
-            crdt->stream != NULL || crdt->zset != NULL)
+        if (crdt_type(crdt) != CRDT_NONE || crdt->evicted || crdt->partial ||
+            crdt->bound_count > 0 || crdt->fields != NULL || crdt->members != NULL ||
+            crdt->list != NULL || crdt->stream != NULL || crdt->zset != NULL)
                 return false;
         /* Whoever forgets such a time makes the key anew without a word about it, and whoever has
          * not forgotten it yet lets it strike. */

@@ -201,10 +201,13 @@ void apply_sibling(struct crdt_env *env, struct crdt *crdt, const struct crdt_de
                       stamp_before(crdt_floor(crdt, CRDT_SIBLINGS), delta->stamp);
         if (counts && siblings->count == 1 && !vector_covers(&cuts, siblings->list[0].stamp))
                 value_fetch(env, siblings);
+        bool all = vector_includes(&cuts, &siblings->seen);
         siblings_cut(env, siblings, &cuts);
         vector_merge(&siblings->seen, &cuts);
         vector_advance(&siblings->seen, delta->stamp.origin, delta->stamp.hlc);
         if (counts) {
+                if (!all)
+                        content_shows(crdt);
                 crdt->evicted = false;
                 sibling_add(env, siblings, delta->stamp, delta->value);
                 env->siblings_dirty = true;

@@ -196,8 +196,8 @@ enum err crdt_slice_encode(const struct crdt_env *env, const struct crdt *crdt,
                            struct buffer *buffer, bool *ret_done)
 {
         struct slice_body body;
-        *ret_done = crdt->evicted;
-        if (crdt->evicted)
+        *ret_done = crdt->evicted || crdt->partial;
+        if (*ret_done)
                 return crdt_state_encode(env, crdt, CRDT_STATE_VALUES, buffer);
         slice_body_init(&body, env->table.heap);
         body.mark.first = !slice->begun;

@@ -34,7 +34,8 @@ enum {
         PART_STREAM = 2048,
         PART_ZSET = 4096,
         PART_SLICE = 8192,
-        PARTS_ALL = 16383,
+        PART_PARTIAL = 16384,
+        PARTS_ALL = 32767,
 };
 
 /* What a slice may still tell. */

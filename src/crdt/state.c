@@ -22,7 +22,9 @@
  *      STREAM   stamp of its last change, [SLICE: u8 1: some is told, the range of ids] the stream,
  *               as in crdt/stream_code.c
  *      ZSET     the members, as zset.h says
- *      EVICTED  nothing; the content of this key is not whole and says nothing (only alone)
+ *      EVICTED  nothing; the content of this key is not whole and says nothing. VALUES: alone, or
+ *               with BASE, whose clock no change of the key that the sender had seen is beyond
+ *      PARTIAL  SAVED: nothing; crdt.partial
  *
  * Merging rests on two vectors: what the sender had seen and does not show has died there;
  * what this side has seen and does not have has died here (Bieniusa, Zawirski, Preguiça,
@@ -139,8 +141,10 @@ bool crdt_state_decode(struct cursor *cursor, enum crdt_state_kind kind, uint64_
         state.name.key = name_read(cursor);
         uint64_t parts = cursor_varint_max(cursor, PARTS_ALL);
         state.head.evicted = (parts & PART_EVICTED) != 0;
+        state.head.partial = (parts & PART_PARTIAL) != 0;
         bool slice = (parts & PART_SLICE) != 0;
-        if (slice && kind != CRDT_STATE_VALUES)
+        if ((slice && kind != CRDT_STATE_VALUES) ||
+            (state.head.partial && kind != CRDT_STATE_SAVED))
                 cursor_fail(cursor, ERR_MALFORMED);
         if (slice)
                 state.mark = slice_mark_read(cursor);
@@ -301,6 +305,7 @@ static void merge_opaque(struct crdt_env *env, struct crdt *crdt, const struct c
         if (env_seen(env, told))
                 crdt->killed = stamp_max(crdt->killed, told);
         crdt->opaque_lost = false;
+        content_shows(crdt);
 }
 
 /* An empty stream is there by the stamp of its last change alone. */
@@ -326,12 +331,33 @@ static void merge_opaque_value(struct crdt_env *env, struct crdt *crdt,
                                         crdt_expire_at(crdt));
 }
 
+/* The sender's content is not whole and is not told, though its vector says that it had seen all of
+ * it. Where that is adopted, what is here is whole only if it has all that the sender had seen. */
+static void merge_evicted(const struct crdt_env *env, struct crdt *crdt,
+                          const struct crdt_state *state, const struct crdt_seen *sender)
+{
+        uint64_t most = stamp_is(state->head.base) ? state->head.base.hlc : UINT64_MAX;
+        bool whole = true;
+        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX && whole; i++) {
+                uint64_t told = sender->vector.hlc[i];
+                struct stamp last = {told < most ? told : most, (region_id)i};
+                whole = !stamp_is(last) || env_seen_through(env, last);
+        }
+        if (whole || crdt->evicted)
+                return;
+        uint64_t newest = vector_newest(&sender->vector);
+        crdt->partial = true;
+        crdt->touched = newest > crdt->touched ? newest : crdt->touched;
+}
+
 void crdt_merge(struct crdt_env *env, struct crdt *crdt, const struct crdt_state *state,
                 const struct crdt_seen *sender)
 {
         crdt->open = state->mark.there && !state->mark.last;
-        if (state->head.evicted && state->kind == CRDT_STATE_VALUES)
+        if (state->head.evicted && state->kind == CRDT_STATE_VALUES) {
+                merge_evicted(env, crdt, state, sender);
                 return;
+        }
         struct stamp opaque = crdt->last[CRDT_OPAQUE];
         if (!state->mark.there || state->mark.first || crdt->round == 0)
                 slice_round_begin(crdt);
@@ -340,6 +366,8 @@ void crdt_merge(struct crdt_env *env, struct crdt *crdt, const struct crdt_state
         crdt->killed = stamp_max(crdt->killed, state->head.killed);
         merge_ttl(env, crdt, state, sender);
         merge_opaque(env, crdt, state, opaque, sender);
+        if (state->head.evicted)
+                crdt->opaque_lost = true;
         merge_born(env, crdt, state->head.born, sender);
         merge_bounds(env, crdt, state);
         merge_base(env, crdt, state, sender);
@@ -369,6 +397,8 @@ void crdt_merge(struct crdt_env *env, struct crdt *crdt, const struct crdt_state
                 env->conflicts++;
         if (state->kind == CRDT_STATE_SAVED)
                 crdt->evicted = state->head.evicted;
+        if (state->kind == CRDT_STATE_SAVED)
+                crdt->partial = state->head.partial;
         uint64_t newest = vector_newest(&sender->vector);
         crdt->touched = newest > crdt->touched ? newest : crdt->touched;
         change_end(env, crdt);

@@ -110,7 +110,8 @@ static unsigned parts_of(const struct crdt *crdt, enum crdt_state_kind kind)
                (crdt->siblings != NULL ? PART_SIBLINGS : 0u) | (crdt->hll != NULL ? PART_HLL : 0u) |
                (crdt->list != NULL ? PART_LIST : 0u) |
                (crdt->stream != NULL || stamp_is(crdt->born) ? PART_STREAM : 0u) |
-               (crdt->zset != NULL ? PART_ZSET : 0u) | (crdt->evicted ? PART_EVICTED : 0u);
+               (crdt->zset != NULL ? PART_ZSET : 0u) | (crdt->evicted ? PART_EVICTED : 0u) |
+               (kind == CRDT_STATE_SAVED && crdt->partial ? PART_PARTIAL : 0u);
 }
 
 /* What comes before the items. */
@@ -133,12 +134,25 @@ static void head_write(const struct crdt_env *env, const struct crdt *crdt,
                 counter_write(&crdt->counter, buffer);
 }
 
+/* In the place of a base: the clock up to which there is anything to know of the key. */
+static enum err evicted_write(const struct crdt_env *env, const struct crdt *crdt,
+                              struct buffer *buffer)
+{
+        bool known = crdt->touched != 0 && env->seen != NULL;
+        buffer_varint(buffer, env->name.db);
+        buffer_slice(buffer, env->name.key);
+        buffer_varint(buffer, PART_EVICTED | (known ? PART_BASE : 0u));
+        if (known)
+                stamp_write(buffer, (struct stamp){crdt->touched, env->seen->self});
+        return buffer->err;
+}
+
 enum err crdt_state_encode(const struct crdt_env *env, const struct crdt *crdt,
                            enum crdt_state_kind kind, struct buffer *buffer)
 {
         unsigned parts = parts_of(crdt, kind);
-        if (crdt->evicted && kind == CRDT_STATE_VALUES)
-                parts = PART_EVICTED;
+        if ((crdt->evicted || crdt->partial) && kind == CRDT_STATE_VALUES)
+                return evicted_write(env, crdt, buffer);
         buffer_varint(buffer, env->name.db);
         buffer_slice(buffer, env->name.key);
         buffer_varint(buffer, parts);

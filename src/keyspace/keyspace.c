@@ -219,7 +219,8 @@ static bool crdt_is_plain(const struct crdt *crdt)
                crdt->hll == NULL && crdt->last[CRDT_HLL].hlc == 0 &&
                crdt->last[CRDT_STREAM].hlc == 0 && crdt->born.hlc == 0 && crdt->zset == NULL &&
                crdt->last[CRDT_ZSET].hlc == 0 && stamp_equal(crdt->last[CRDT_STRING], crdt->base) &&
-               crdt->counter.base_kind == CRDT_BASE_NATIVE && !crdt->evicted && !crdt->opaque_lost;
+               crdt->counter.base_kind == CRDT_BASE_NATIVE && !crdt->evicted && !crdt->partial &&
+               !crdt->opaque_lost;
 }
 
 static void entry_pack_elements(struct keyspace *keyspace, struct entry *entry)
@@ -459,6 +460,7 @@ enum err keyspace_key_gone(struct keyspace *keyspace, struct crdt_name name)
                 return ERR_NOMEM;
         enum crdt_type was = crdt_type(crdt);
         crdt_evict(&keyspace->env, crdt);
+        crdt->touched = keyspace->hlc.last;
         entry_count(keyspace, was, crdt_type(crdt));
         return ERR_NONE;
 }

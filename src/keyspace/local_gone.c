@@ -5,8 +5,9 @@
 
 bool entry_holds(const struct entry *entry)
 {
-        return entry != NULL && (entry_type(entry) != CRDT_NONE ||
-                                 (entry->node.kind == ENTRY_FULL && entry->crdt->evicted));
+        return entry != NULL &&
+               (entry_type(entry) != CRDT_NONE ||
+                (entry->node.kind == ENTRY_FULL && (entry->crdt->evicted || entry->crdt->partial)));
 }
 
 static uint8_t observed_flags(const struct crdt *crdt)

@@ -181,6 +181,21 @@ static void transfer(struct world *world, unsigned from, unsigned to, bool busy)
 
 /* ---- faults */
 
+/* A store that is short of memory. */
+static void evict(struct world *world, struct replica *replica)
+{
+        struct model_key *key = &replica->model.keys[rng_below(&world->rng, MODEL_KEYS)];
+        /* Of a list the store tells what is left as a whole, at its next change: not here. */
+        if (key->type == CRDT_NONE || key->type == CRDT_LIST)
+                return;
+        struct model_text text = key->name;
+        struct crdt_name name = {key->db, text_get(&text)};
+        TRACE(replica, "evicts %.*s of %u", BYTES_ARGS(name.key), (unsigned)name.db);
+        model_drop(key);
+        DEMAND(world, keyspace_key_gone(replica->keyspace, name) == ERR_NONE);
+        agree(world, replica);
+}
+
 static void members_heard(struct world *world, struct replica *replica);
 
 static void load(struct world *world, unsigned index, struct bytes saved)

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 enum {
-        PARTS_MAX = 4 * STEPS_OFTEN + 1,
+        PARTS_MAX = 5 * STEPS_OFTEN + 1,
 };
 
 struct parts {
@@ -120,7 +120,7 @@ static int shrink(uint64_t seed, unsigned faults)
         int line = line_of_failure(seed, faults, false);
         if (line == 0)
                 return 0;
-        parts->count = parts->at;
+        parts->count = parts->at - 1; /* the last one is the end, and stays */
         for (size_t size = (parts->count + 1) / 2; size > 1; size = (size + 1) / 2)
                 pieces_go(seed, faults, size, line);
         while (pieces_go(seed, faults, 1, line))

@@ -37,7 +37,7 @@ static void op_zset_increment(struct op *op)
 {
         struct bytes member = item_random(op);
         bool exact = op->name.key.ptr == (const uint8_t *)key_names[KEY_SCORE];
-        if (!zset_fits(op))
+        if (!zset_fits(op) || op_mixes(op, KEY_SCORE))
                 return;
         struct model_item *item = op->key == NULL ? NULL : model_item(op->key, member);
         double amount = exact ? (double)rng_below(&op->world->rng, 9) - 3 : score_random(op->world);

@@ -47,6 +47,7 @@ struct model_key {
 
 struct model {
         struct model_key keys[MODEL_KEYS];
+        bool evicts; /* a key may be missing though it is known */
 };
 
 static inline void text_set(struct model_text *text, struct bytes data)
@@ -182,8 +183,9 @@ static inline void model_key_delete(void *context, struct crdt_name name)
 static inline void model_expire_set(void *context, struct crdt_name name, uint64_t expire_at_ms)
 {
         struct model_key *key = model_find(context, name);
-        CHECK(key != NULL);
-        key->expire_at_ms = expire_at_ms;
+        CHECK(key != NULL || ((struct model *)context)->evicts);
+        if (key != NULL)
+                key->expire_at_ms = expire_at_ms;
 }
 
 static inline void model_hash_set(void *context, struct crdt_name name, struct bytes field,

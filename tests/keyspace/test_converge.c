@@ -33,6 +33,9 @@ static void step(struct world *world)
                 members_go_on(world);
         if ((world->faults & FAULT_TELL) != 0 && part_begins(world))
                 tell_often(world);
+        if ((world->faults & FAULT_EVICT) != 0 && part_begins(world) &&
+            rng_chance(&world->rng, 100))
+                evict(world, &world->replicas[0]);
         if (!part_begins(world))
                 return;
         unsigned a = (unsigned)rng_below(&world->rng, world->count);
@@ -184,8 +187,42 @@ static uint64_t digest_all(struct keyspace *keyspace)
         return sum;
 }
 
+static bool is_whole(const struct replica *replica, struct crdt_name name)
+{
+        const struct entry *entry = entry_find(replica->keyspace, name);
+        return entry == NULL || entry->node.kind != ENTRY_FULL ||
+               !(entry->crdt->partial || entry->crdt->evicted);
+}
+
+/* The same, but for what one replica dropped and those that got its state may lack: wherever a key
+ * is whole it is the same. */
+static void compare_whole(struct world *world)
+{
+        for (unsigned which = 0; which < 2 * COUNT_OF(key_names); which++) {
+                struct crdt_name name = {which % 2, bytes_of_str(key_names[which / 2])};
+                const struct replica *first = NULL;
+                for (unsigned i = 1; i < left(world); i++) {
+                        const struct replica *replica = &world->replicas[i];
+                        if (!is_whole(replica, name))
+                                continue;
+                        if (first != NULL && keyspace_key_digest(first->keyspace, name) !=
+                                                     keyspace_key_digest(replica->keyspace, name))
+                                printf("# %s of %u: replicas %u and %u\n", key_names[which / 2],
+                                       which % 2, first->keyspace->config.origin, i + 1u);
+                        DEMAND(world, first == NULL ||
+                                              keyspace_key_digest(first->keyspace, name) ==
+                                                      keyspace_key_digest(replica->keyspace, name));
+                        first = first == NULL ? replica : first;
+                }
+        }
+}
+
 static void compare(struct world *world)
 {
+        if ((world->faults & FAULT_EVICT) != 0) {
+                compare_whole(world);
+                return;
+        }
         struct replica *first = &world->replicas[0];
         bool same = true;
         for (unsigned i = 1; i < left(world); i++) {
@@ -234,6 +271,7 @@ static void history(uint64_t seed, unsigned faults)
                 replica->skew_ms = (int64_t)rng_below(&world.rng, far ? SKEW_FAR_MS : SKEW_MS);
                 replica->keyspace = keyspace_made(&world, i);
                 model_init(&replica->model);
+                replica->model.evicts = evicts(&world, replica);
                 replica->native = model_native(&replica->model);
                 buffer_init(&replica->saved, &world.heap);
                 replica->alone = (faults & FAULT_JOIN) != 0 && i + 1 < world.count;
@@ -309,6 +347,7 @@ static const unsigned profiles[] = {
                 FAULT_TRANSFER | FAULT_SMALL_RING,
         FAULT_REMOVE | FAULT_COLLECT | FAULT_CRASH | FAULT_TYPES | FAULT_RESTART | FAULT_TRANSFER |
                 FAULT_DRIFT,
+        FAULT_EVICT | FAULT_TRANSFER | FAULT_TYPES | FAULT_EXPIRY | FAULT_RESTART | FAULT_FLUSH,
         FAULT_RESUME | FAULT_TRANSFER,
         FAULT_RESUME | FAULT_TRANSFER | FAULT_TYPES | FAULT_EXPIRY | FAULT_COLLECT | FAULT_FLUSH |
                 FAULT_ROUND | FAULT_RESTART,

@@ -251,6 +251,41 @@ static void test_join_passed_by_state(void **unused)
         assert_true(has_tombstone(TWO));
 }
 
+/* What TWO has dropped for want of memory is told by nobody, also not as gone by GONE, which has
+ * its state from TWO. */
+static void test_evicted_in_state(void **unused)
+{
+        (void)unused;
+        struct keyspace_change change;
+        struct keyspace_key key;
+        assert_int_equal(keyspace_local_set(replicas[ONE], wall_ms, name, BYTES("v"), 0, &change),
+                         ERR_NONE);
+        assert_int_equal(ship(ONE, TWO), ERR_NONE);
+        assert_int_equal(keyspace_key_gone(replicas[TWO], name), ERR_NONE);
+        assert_int_equal(state(TWO, GONE), ERR_NONE);
+        assert_int_equal(state(GONE, ONE), ERR_NONE);
+        assert_int_equal(keyspace_stats(replicas[ONE]).keys, 1);
+        struct buffer saved;
+        buffer_init(&saved, &heap);
+        assert_int_equal(keyspace_save(replicas[GONE], true, &saved), ERR_NONE);
+        struct keyspace_config config = replicas[GONE]->config;
+        keyspace_free(replicas[GONE]);
+        replicas[GONE] = keyspace_new(&heap, &config);
+        assert_non_null(replicas[GONE]);
+        assert_int_equal(keyspace_load(replicas[GONE], buffer_view(&saved)), ERR_NONE);
+        buffer_fini(&saved);
+        assert_int_equal(state(GONE, ONE), ERR_NONE);
+        assert_int_equal(keyspace_stats(replicas[ONE]).keys, 1);
+        /* A later write is told again. */
+        wall_ms += 10;
+        assert_int_equal(keyspace_local_set(replicas[ONE], wall_ms, name, BYTES("w"), 0, &change),
+                         ERR_NONE);
+        assert_int_equal(ship(ONE, GONE), ERR_NONE);
+        assert_true(keyspace_find(replicas[GONE], name, &key));
+        assert_int_equal(key.type, CRDT_STRING);
+        assert_int_equal(state(GONE, TWO), ERR_NONE);
+}
+
 static void test_heard_no_more(void **unused)
 {
         (void)unused;
@@ -387,6 +422,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_join_heard_by_one, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_join_and_restart, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_join_passed_by_state, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_evicted_in_state, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_heard_no_more, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_shards, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_share_of_a_walk, setup, teardown),
