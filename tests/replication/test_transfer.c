@@ -296,6 +296,14 @@ static void parts_acked(uint64_t sub)
         said(2, &message);
 }
 
+static void subscribed(node_id peer, uint64_t sub)
+{
+        static struct replication_message message;
+        message.kind = REPLICATION_SUBSCRIBE;
+        message.sub = sub;
+        said(peer, &message);
+}
+
 /* We are the sender: from the cursor on, if it is of the table that we have; else from the begin.
  * */
 static void test_a_sender_goes_on(void **state)
@@ -305,10 +313,10 @@ static void test_a_sender_goes_on(void **state)
                 struct world_event gap = {.kind = WORLD_REDIS_TAILED};
                 link_of(2, false);
                 link_of(2, true);
-                said(3, &(struct replication_message){.kind = REPLICATION_SUBSCRIBE, .sub = 4});
+                subscribed(3, 4);
                 said(2, &(struct replication_message){
                                 .kind = REPLICATION_RESUME, .sub = table, .resume = {77, 33, 90}});
-                said(2, &(struct replication_message){.kind = REPLICATION_SUBSCRIBE, .sub = table});
+                subscribed(2, table);
                 gap.tailed.peer = 2;
                 gap.tailed.gap = true;
                 if (table == 78)
