@@ -89,6 +89,16 @@ def relays(nodes, far, third):
     cut(nodes, 1, 2, False)
 
 
+def memory(nodes, world, far):
+    """A server at its maxmemory takes nothing from others, says so, and takes it later."""
+    far.client.config_set("maxmemory", 1)
+    world.set("waits", "1")
+    wait_for(lambda: "redis-memory" in nodes[1].get("/events").decode(), "a full server is told of")
+    check(far.client.get("waits") is None, "what comes waits")
+    far.client.config_set("maxmemory", 0)
+    wait_for(lambda: far.client.get("waits") == "1", "and is taken when there is room")
+
+
 def conflicts(nodes, shards, world, far, meridian):
     """What every server's writes have won is told by the region's daemon."""
     ear = listen(shards[2], "meridian:conflicts")
@@ -184,6 +194,7 @@ def run(nodes, shards, far, third, meridian):
     waits(shards, world)
     feeds(shards, world, far)
     events(shards, far)
+    memory(nodes, world, far)
     relays(nodes, far, third)
     waits_round(nodes, shards, world)
     conflicts(nodes, shards, world, far, meridian)
