@@ -1,6 +1,6 @@
-/* What a road's connections are, for people: a list that is made when somebody asks. Bytes are those
- * that the kernel counted on the client's, or the server's, socket, so a client that its server has
- * taken over costs nothing until then. */
+/* What a road's connections are, for people: a list that is made when somebody asks. Bytes are
+ * those that the kernel counted on the client's, or the server's, socket, so a client that its
+ * server has taken over costs nothing until then. */
 #include "road/pass.h"
 #include "road/road_priv.h"
 
