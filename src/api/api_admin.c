@@ -161,6 +161,8 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
         if (ask == NULL)
                 return;
         visit_prolong(admin, connection);
+        if (ask->waits)
+                admin->wait_count--;
         if (ask->number != 0 && !admin->closing)
                 api_drop(admin->api, ask->number);
         if (ask->previous == NULL)

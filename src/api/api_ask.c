@@ -88,10 +88,29 @@ static void ask_answer(void *who, const struct reply *reply)
         ask_resume(ask);
 }
 
+/* For how long the node may wait before it answers, beyond what a decision takes. */
+static uint64_t wait_ms_of(const struct request *request)
+{
+        if (request->kind == REQUEST_KV_WATCH)
+                return request->kv.wait_ms;
+        bool lock = request->kind == REQUEST_LOCK_ACQUIRE || request->kind == REQUEST_LOCK_WATCH;
+        return lock ? request->lock.wait_ms : 0;
+}
+
 void ask_node(struct ask *ask, const struct request *request)
 {
         struct api_waiter waiter = {ask, ask_answer};
+        struct api_admin *admin = ask->admin;
         ask->kind = request->kind;
+        if (wait_ms_of(request) > 0 && admin->wait_count >= API_ASKS_WAIT_MAX) {
+                ask_error(ask, MHD_HTTP_TOO_MANY_REQUESTS, "LIMIT",
+                          "too many wait over HTTP: ask another node, or wait over RESP");
+                return;
+        }
+        if (wait_ms_of(request) > 0) {
+                ask->waits = true;
+                admin->wait_count++;
+        }
         if (api_ask(ask->admin->api, request, waiter, &ask->number) == 0)
                 ask_error(ask, MHD_HTTP_SERVICE_UNAVAILABLE, "LIMIT",
                           "too many requests wait: try again");

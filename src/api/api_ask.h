@@ -15,6 +15,7 @@ struct api_admin {
         struct ask *asks;
         struct visit *visits;
         size_t visit_count;
+        size_t wait_count;  /* asks that wait for something to happen */
         uint64_t tickets;   /* of verifications, ever */
         uint64_t looked_ms; /* when visits were last looked through */
         unsigned handles;
@@ -39,6 +40,7 @@ struct ask {
         bool post;
         bool too_long;
         bool suspended;
+        bool waits;      /* for something to happen, not for a decision alone */
         uint64_t number; /* of a request to the node; 0: none waits */
         uint64_t ticket; /* of a verification that waits; 0: none */
         enum request_kind kind;
@@ -56,7 +58,10 @@ void ask_error(struct ask *ask, unsigned status, const char *code, const char *t
 void ask_text(struct ask *ask, const char *type);
 /* A connection that waits goes on with its answer. */
 void ask_resume(struct ask *ask);
-/* Hands a request to the node, which answers later or at once. */
+/* Hands a request to the node, which answers later or at once. Of those that wait for something
+ * to happen API_ASKS_WAIT_MAX may be open: the other connections are left to those who
+ * administrate. */
+#define API_ASKS_WAIT_MAX 256
 void ask_node(struct ask *ask, const struct request *request);
 
 /* ---- api_routes.c ---- */

@@ -1,6 +1,7 @@
 /* The doors with a node that the test plays: what clients send becomes requests, answers come in
  * any order, clients leave, HTTP is asked. Real sockets on 127.98.0.1, one loop, no threads. */
 #include "api/api.h"
+#include "api/api_ask.h"
 #include "base/buffer.h"
 #include "council/request.h"
 #include "kv/kv.h"
@@ -617,6 +618,27 @@ static void crowds_leave(void **state)
         assert_holds(http("GET /status HTTP/1.1\r\nHost: x\r\n\r\n"), "200 OK");
 }
 
+/* Those who wait for something to happen leave room for who administrates. */
+static void waiting_leaves_room(void **state)
+{
+        static int fds[API_ASKS_WAIT_MAX];
+        static const char ask[] = "GET /lock-watch?key=k&wait_ms=20000 HTTP/1.1\r\nHost: x\r\n\r\n";
+        (void)state;
+        for (size_t i = 0; i < COUNT_OF(fds); i++) {
+                fds[i] = dial(api_admin_port(world.api));
+                assert_int_equal(write(fds[i], ask, sizeof ask - 1), (ssize_t)sizeof ask - 1);
+                if (i % 32 == 31)
+                        turn();
+        }
+        for (int i = 0; i < 100 && world.seen < COUNT_OF(fds); i++)
+                turn();
+        assert_int_equal(world.seen, COUNT_OF(fds));
+        assert_holds(http(ask), "429 ");
+        assert_holds(http("GET /status HTTP/1.1\r\nHost: x\r\n\r\n"), "200 OK");
+        for (size_t i = 0; i < COUNT_OF(fds); i++)
+                close(fds[i]);
+}
+
 static void ends_while_waiting(void **state)
 {
         int fd = dial(api_admin_port(world.api));
@@ -699,6 +721,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(tells_the_rest, setup, teardown),
                 cmocka_unit_test_setup_teardown(changes_wait_for_the_node, setup, teardown),
                 cmocka_unit_test_setup_teardown(crowds_leave, setup, teardown),
+                cmocka_unit_test_setup_teardown(waiting_leaves_room, setup, teardown),
                 cmocka_unit_test_setup_teardown(ends_while_waiting, setup, teardown),
                 cmocka_unit_test_setup_teardown(links_are_impaired, setup, teardown),
                 cmocka_unit_test_setup_teardown(verifies, setup, teardown),
