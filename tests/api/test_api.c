@@ -177,7 +177,7 @@ static int setup(void **state)
                 .locks_host = HOST,
                 .lab = true,
                 .host = {&world, host_request, host_gone, host_status, host_topology, host_impair,
-                         host_verify, NULL, NULL},
+                         host_verify, NULL, NULL, NULL},
         };
         enum err err = api_new(&world.loop, &config, &world.api, why, sizeof why);
         if (err != ERR_NONE)
