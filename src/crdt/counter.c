@@ -146,7 +146,9 @@ double count_value(const struct crdt_count *count)
         return (double)count_whole(count) + count_part(count);
 }
 
-bool counter_whole(const struct crdt_counter *counter, bool alive, struct stamp rival, int64_t *ret)
+/* The sum as it is. */
+static bool counter_wide(const struct crdt_counter *counter, bool alive, struct stamp rival,
+                         wide *ret)
 {
         if (alive && counter->base_kind != CRDT_BASE_INT)
                 return false;
@@ -163,8 +165,23 @@ bool counter_whole(const struct crdt_counter *counter, bool alive, struct stamp 
         }
         if (!any && !alive)
                 return false;
+        *ret = sum;
+        return true;
+}
+
+bool counter_whole(const struct crdt_counter *counter, bool alive, struct stamp rival, int64_t *ret)
+{
+        wide sum;
+        if (!counter_wide(counter, alive, rival, &sum))
+                return false;
         *ret = saturated(sum);
         return true;
+}
+
+bool counter_saturated(const struct crdt_counter *counter, bool alive, struct stamp rival)
+{
+        wide sum;
+        return counter_wide(counter, alive, rival, &sum) && sum != saturated(sum);
 }
 
 static double base_double(const struct crdt_counter *counter, bool alive)

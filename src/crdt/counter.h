@@ -41,6 +41,9 @@ bool counter_counts(const struct crdt_counter *counter, struct stamp rival);
 bool counter_whole(const struct crdt_counter *counter, bool alive, struct stamp rival,
                    int64_t *ret);
 
+/* Whether that sum lies beyond 64 bits. */
+bool counter_saturated(const struct crdt_counter *counter, bool alive, struct stamp rival);
+
 /* The text of it, appended; false where it is the native value itself, or nothing. */
 bool counter_text(const struct crdt_counter *counter, bool alive, struct stamp rival,
                   struct buffer *buffer);
@@ -63,5 +66,12 @@ struct bytes counter_base_read(struct cursor *cursor, struct crdt_counter *ret);
 
 uint64_t counter_digest(uint64_t hash, const struct crdt_counter *counter, struct stamp rival,
                         bool all);
+
+/* A base and the parts of 64 origins, all of which do so, add up within 64 bits: no sum of them has
+ * saturated. */
+static inline bool crdt_adds_up(int64_t part)
+{
+        return (uint64_t)part + ((uint64_t)1 << 56) < (uint64_t)1 << 57;
+}
 
 #endif

@@ -673,6 +673,9 @@ struct crdt_totals crdt_amount(double amount, double before);
 /* The same as crdt_text where it is an integer without a float part: the sum, saturated. */
 bool crdt_sum_whole(const struct crdt *crdt, int64_t *ret);
 
+/* Whether that sum lies beyond 64 bits: it stays where it is while parts of it go up or down. */
+bool crdt_sum_saturated(const struct crdt *crdt);
+
 /* ---- questions of a store on its hot path ---------------------------------------------------- */
 
 enum crdt_member {
@@ -685,7 +688,8 @@ enum crdt_member crdt_set_look(const struct table_env *env, const struct crdt *c
                                struct bytes member, region_id origin, uint64_t shipped);
 
 /* The part of `origin` where one more increment changes nothing but its total, its clock and
- * last[CRDT_STRING]: a live counter, no content of other types. NULL where it is not so plain. */
+ * last[CRDT_STRING]: a live counter of parts that add up, no content of other types. NULL where it
+ * is not so plain. */
 struct crdt_count *crdt_increment_plain(struct crdt *crdt, region_id origin);
 
 /* The table of a hash (set) to which fields (members) can be added by crdt_item_put and

@@ -2,6 +2,7 @@
  * increment of a counter that is known already, fields of a hash and members of a set that is
  * there. A plain change comes to what crdt_apply of its delta does: its stamp is later than all
  * that is known, and nothing of another type is left that could die by it. */
+#include "crdt/counter.h"
 #include "crdt/crdt_priv.h"
 #include "crdt/list.h"
 
@@ -25,6 +26,18 @@ enum crdt_member crdt_set_look(const struct table_env *env, const struct crdt *c
         return fresh ? CRDT_MEMBER_FRESH : CRDT_MEMBER_THERE;
 }
 
+/* A sum that has saturated stays where it is while a part goes up or down: who adds to such parts
+ * has to look at the sum. */
+static bool counter_adds_up(const struct crdt_counter *counter)
+{
+        bool good = counter->base_kind != CRDT_BASE_INT || crdt_adds_up(counter->base_int);
+        for (unsigned i = 0; i < counter->count_count; i++) {
+                const struct crdt_count *count = &counter->counts[i];
+                good = good && crdt_adds_up((int64_t)(count->total.whole - count->cut.whole));
+        }
+        return good;
+}
+
 struct crdt_count *crdt_increment_plain(struct crdt *crdt, region_id origin)
 {
         if (crdt->fields != NULL || crdt->members != NULL || crdt->list != NULL ||
@@ -34,7 +47,7 @@ struct crdt_count *crdt_increment_plain(struct crdt *crdt, region_id origin)
         for (unsigned i = 1; i < crdt->counter.count_count && own->origin != origin; i++)
                 own++;
         bool plain = own != NULL && own->origin == origin && crdt_counted(crdt, own) &&
-                     !crdt_base_open(crdt);
+                     !crdt_base_open(crdt) && counter_adds_up(&crdt->counter);
         return plain ? own : NULL;
 }
 

@@ -2,6 +2,7 @@
  * known of its element, and nothing else changes by it. All else is refused, and goes the long way.
  *
  * Elements lie one behind the other and are searched from the first; there are few. */
+#include "crdt/counter.h"
 #include "crdt/lists.h"
 #include "crdt/pack_priv.h"
 
@@ -270,34 +271,35 @@ bool crdt_pack_increment(struct crdt_pack *pack, region_id origin, struct stamp 
         if (pack_type(pack) != PACK_COUNTER || last.origin != origin)
                 return false;
         uint8_t *at = pack->bytes + pack_body_at(pack);
+        uint8_t *own = NULL;
         bool based = (pack->flags & PACK_BASED) != 0;
         bool whole = *at++ == CRDT_BASE_INT;
-        if (based && !whole)
+        at += based ? DOT_LEN : 0;
+        if ((based && !whole) || (whole && !crdt_adds_up((int64_t)u64_read(at))))
                 return false;
-        at += (based ? DOT_LEN : 0) + (whole ? 8 : 0);
+        at += whole ? 8 : 0;
         for (unsigned i = 0; i < pack->count; i++) {
                 uint8_t tag = *at++;
-                bool newest = (tag & PART_LAST) != 0;
                 bool cut = (tag & PART_CUT) != 0;
-                if (!newest) {
-                        at += 24 + (cut ? 8 : 0);
-                        continue;
-                }
-                *ret = (struct crdt_count){.hlc = stamp.hlc,
-                                           .total = {u64_read(at), 0},
-                                           .cut_hlc = u64_read(at + 8),
-                                           .cut = {cut ? u64_read(at + 16) : 0, 0},
-                                           .origin = origin};
-                int64_t sum;
-                if (last.hlc <= ret->cut_hlc ||
-                    __builtin_add_overflow((int64_t)(ret->total.whole - ret->cut.whole), amount,
-                                           &sum))
+                at += (tag & PART_LAST) != 0 ? 0 : 8;
+                struct crdt_count part = {.hlc = stamp.hlc,
+                                          .total = {u64_read(at), 0},
+                                          .cut_hlc = u64_read(at + 8),
+                                          .cut = {cut ? u64_read(at + 16) : 0, 0},
+                                          .origin = origin};
+                if (!crdt_adds_up((int64_t)(part.total.whole - part.cut.whole)))
                         return false;
-                ret->total.whole += (uint64_t)amount;
-                u64_write(at, ret->total.whole);
-                return true;
+                if ((tag & PART_LAST) != 0) {
+                        own = at;
+                        *ret = part;
+                }
+                at += 16 + (cut ? 8 : 0);
         }
-        return false;
+        if (own == NULL || last.hlc <= ret->cut_hlc)
+                return false;
+        ret->total.whole += (uint64_t)amount;
+        u64_write(own, ret->total.whole);
+        return true;
 }
 
 /* ---- lists */

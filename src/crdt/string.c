@@ -104,6 +104,11 @@ bool crdt_sum_whole(const struct crdt *crdt, int64_t *ret)
         return counter_whole(&crdt->counter, base_alive(crdt), crdt_rival(crdt, CRDT_STRING), ret);
 }
 
+bool crdt_sum_saturated(const struct crdt *crdt)
+{
+        return counter_saturated(&crdt->counter, base_alive(crdt), crdt_rival(crdt, CRDT_STRING));
+}
+
 bool crdt_number(struct bytes text, double *ret)
 {
         return number_float(text, ret);

@@ -255,7 +255,8 @@ struct crdt_delta count_next(const struct crdt_count *own, bool counted, struct 
 }
 
 /* An origin tells running totals, of which 64 bits are told: what it has added since the last SET
- * may be no more than that. */
+ * may be no more than that. What is added to a sum that has saturated does not show in it. Then the
+ * outcome is told as a SET. */
 bool count_fits(const struct crdt_count *own, int64_t amount)
 {
         int64_t sum;
@@ -273,7 +274,7 @@ enum err count_publish(struct keyspace *keyspace, struct stamp stamp, struct ent
                 return ERR_NOMEM;
         bool open = crdt_base_open(crdt);
         const struct crdt_count *own = crdt_count_of(crdt, keyspace->config.origin);
-        if (own != NULL && !count_fits(own, whole)) {
+        if ((own != NULL && !count_fits(own, whole)) || crdt_sum_saturated(crdt)) {
                 *ret = (struct keyspace_change){
                         .nothing = true, .whole = true, .name = entry_name(entry)};
                 return ERR_NONE;

@@ -155,4 +155,29 @@ def hash_counters_wrapped(place):
     same_everywhere([replica, b], "at the end")
 
 
-ALL = [hash_counters, hash_counters_survive, hash_counters_random, hash_counters_wrapped]
+def sums_beyond_64_bits(place):
+    """Where the sum of all regions lies beyond 64 bits it stays at the limit, and whoever adds to it there
+    says what it has become: by the short way and the long, alone and behind others of one turn."""
+    a, b = place.region(1), place.region(2)
+    limit = 2**63 - 1
+    for name, there, here in (("base", ("SET", "base", limit), ("INCRBY", "base", limit)),
+                              ("parts", ("INCRBY", "parts", limit), ("INCRBY", "parts", limit)),
+                              ("low", ("INCRBY", "low", -limit), ("INCRBY", "low", -limit)),
+                              ("exact", ("INCRBY", "exact", limit), ("INCRBY", "other", 1))):
+        b.run(*there)
+        a.run(*here)
+        both_ways(a, b)
+        step = 1 if name == "low" else -1
+        for region in (a, b, a):
+            value = int(region.run("GET", name))
+            pipe = region.client.pipeline(transaction=False)
+            for _ in range(3):
+                pipe.execute_command("INCRBY", name, step)
+            check_equal(pipe.execute(), [value + step * i for i in (1, 2, 3)], name)
+            both_ways(a, b)
+            both_ways(a, b)
+            same_everywhere([a, b], f"{name} after an increment")
+            check_equal(int(b.run("GET", name)), value + 3 * step, f"{name}: the outcome")
+
+
+ALL = [hash_counters, sums_beyond_64_bits, hash_counters_survive, hash_counters_random, hash_counters_wrapped]
