@@ -203,7 +203,6 @@ struct postgres {
         uint64_t ask_last;
         bool claiming;
         bool queued;         /* that claim waits for the holder to give it back */
-        bool wanted;         /* what was decided last is to claim it */
         uint64_t claimed_us; /* the present one was granted then */
         uint64_t claim_next_us, renew_next_us;
 

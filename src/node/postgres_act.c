@@ -138,7 +138,6 @@ void postgres_carry_out(struct node *node, const struct primary_row *row)
 {
         struct postgres *postgres = &node->postgres;
         bool fence = row->action == PRIMARY_DO_FENCE;
-        postgres->wanted = row->action == PRIMARY_DO_CLAIM;
         if (fence ? postgres->action == PRIMARY_DO_FENCE || (postgres->stale && postgres->fenced)
                   : postgres->action != PRIMARY_DO_NOTHING || postgres->stale)
                 return;

@@ -129,10 +129,8 @@ void postgres_lease_renew(struct node *node)
 static void granted(struct node *node, const struct postgres_ask *ask, uint64_t token)
 {
         struct postgres *postgres = &node->postgres;
-        bool waited = ask->kind == REQUEST_LOCK_ACQUIRE && postgres->queued;
-        if (token <= postgres->released || (waited && !postgres->wanted)) {
-                /* The word that gave it back is lost, or still on its way; or a claim has waited
-                 * until what it was made for was given up. */
+        if (token <= postgres->released) {
+                /* The word that gave it back is lost, or still on its way. */
                 give_back(node, token);
                 return;
         }
@@ -163,10 +161,9 @@ void postgres_answered(struct node *node, uint64_t id, const struct reply *reply
         if (ask.order) {
                 postgres_order_answered(node, &ask, reply);
         } else if (ask.kind == REQUEST_LOCK_ACQUIRE) {
-                postgres->claiming = false;
+                postgres->claiming = postgres->queued = false;
                 if (reply->code == REPLY_OK)
                         granted(node, &ask, reply->lock.token);
-                postgres->queued = false;
         } else if (ask.kind == REQUEST_LOCK_RENEW && ask.token == postgres->lease.token) {
                 if (reply->code == REPLY_OK)
                         granted(node, &ask, ask.token);
