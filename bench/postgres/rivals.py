@@ -188,8 +188,15 @@ class Patroni(Rival):
                            "candidate": next(name for name in self.HOSTS if name != leader)})
         request = urllib.request.Request(f"http://{self.HOSTS[leader]}:8008/switchover",
                                          data=body.encode())
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            answer.read()
+        until = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return answer.read()
+            except urllib.error.HTTPError as error:  # "no good candidates": it settles later than told
+                if error.code != 503 or time.monotonic() > until:
+                    raise
+            time.sleep(0.2)
 
     def kill(self):
         self.killed = self.leader()
