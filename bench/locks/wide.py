@@ -59,14 +59,14 @@ class Wide(bench.Meridian):
         return next((node["id"] for node in nodes if node["leader"]), 0) - 1
 
     def leader_settled(self):
-        """Where it stays: it goes to where the round trips are short."""
+        """Where it stays: it goes to where the round trips have been shorter for half a minute."""
         seen = []
 
         def stays():
             seen.append(self.leader_index())
             time.sleep(0.2)
-            return seen[-1] >= 0 and len(seen) > 50 and len(set(seen[-50:])) == 1
-        bench.wait_for(stays, "a leader that stays", 60)
+            return seen[-1] >= 0 and len(seen) > 200 and len(set(seen[-200:])) == 1
+        bench.wait_for(stays, "a leader that stays", 150)
         return seen[-1]
 
 
