@@ -113,7 +113,7 @@ static const struct field_row postgres_fields[] = {
         {"loss_max", FIELD_U64, false, OF(topology_postgres, loss_max),
          RANGE(0, INT64_MAX, 16 << 20)},
         {"rpo", FIELD_MILLIS, false, OF(topology_postgres, rpo_ms),
-         RANGE(0, 24 * 60 * 60 * SECOND_MS, 0), .quiet = true},
+         RANGE(0, 86400 * (int64_t)SECOND_MS, 0), .quiet = true},
         {"rpo_bytes", FIELD_U64, false, OF(topology_postgres, rpo_bytes), RANGE(0, INT64_MAX, 0),
          .quiet = true},
         {"rpo_hold", FIELD_SWITCH, false, OF(topology_postgres, rpo_hold), .quiet = true},
