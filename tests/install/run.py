@@ -8,6 +8,7 @@ import hashlib
 import http.server
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -116,7 +117,12 @@ class Machines:
         log = open(os.path.join(self.folder, f"{name}.log"), "a", encoding="utf-8")
         with log:
             self.running[name] = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder,
-                                                  stdin=subprocess.DEVNULL)
+                                                  stdin=subprocess.DEVNULL,
+                                                  start_new_session=True)
+
+    def kill(self, name):
+        """The program and its children, at once."""
+        os.killpg(self.running[name].pid, signal.SIGKILL)
 
     def start_backends(self):
         for host in ("127.61.0.11", "127.61.0.12", "127.62.0.11", "127.62.0.12"):
@@ -274,9 +280,8 @@ def page(node):
 
 
 def a_region_dies(machines):
-    machines.running["meridiand-1"].kill()
-    for name in ("redis-1", "nginx-1", "knotd-1"):
-        machines.running[name].kill()
+    for name in ("meridiand-1", "redis-1", "nginx-1", "knotd-1"):
+        machines.kill(name)
 
     def seen():
         status = requests.get("http://127.62.0.1:7400/status", timeout=5).json()
