@@ -18,6 +18,15 @@ static inline uint8_t *put_u64(uint8_t *at, uint64_t value)
         return at + sizeof value;
 }
 
+/* Bytes of `value` as a varint: 1 to PUT_VARINT_MAX. */
+static inline size_t put_varint_len(uint64_t value)
+{
+        size_t len = 1;
+        for (; value >= 0x80; value >>= 7)
+                len++;
+        return len;
+}
+
 static inline uint8_t *put_varint(uint8_t *at, uint64_t value)
 {
         for (; value >= 0x80; value >>= 7)

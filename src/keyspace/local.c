@@ -6,14 +6,6 @@
 #include "base/check.h"
 #include "base/put.h"
 
-static size_t varint_len(uint64_t value)
-{
-        size_t len = 1;
-        for (; value >= 0x80; value >>= 7)
-                len++;
-        return len;
-}
-
 /* Puts the delta that is in the scratch buffer into the ring. */
 void change_publish(struct keyspace *keyspace, struct stamp stamp, struct keyspace_change *ret)
 {
@@ -31,8 +23,8 @@ void change_publish(struct keyspace *keyspace, struct stamp stamp, struct keyspa
 static enum err set_publish(struct keyspace *keyspace, struct stamp stamp, struct crdt_name name,
                             struct bytes value, uint64_t expire_at_ms, struct keyspace_change *ret)
 {
-        size_t len = 8 + 1 + varint_len(name.db) + varint_len(name.key.len) + name.key.len +
-                     (expire_at_ms == 0 ? 0 : varint_len(expire_at_ms)) + value.len;
+        size_t len = 8 + 1 + put_varint_len(name.db) + put_varint_len(name.key.len) + name.key.len +
+                     (expire_at_ms == 0 ? 0 : put_varint_len(expire_at_ms)) + value.len;
         uint8_t *at = ring_append(&keyspace->ring, stamp.hlc, len);
         if (at == NULL) {
                 buffer_reset(&keyspace->delta);

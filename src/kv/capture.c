@@ -9,26 +9,19 @@
  *
  * Failure: without memory for a version that goes, the capture is lost, and the space is not. */
 #include "base/check.h"
+#include "base/put.h"
 #include "kv/kv_priv.h"
-
-static size_t varint_size(uint64_t value)
-{
-        size_t size = 1;
-        for (; value >= 128; value >>= 7)
-                size++;
-        return size;
-}
 
 static size_t slice_size(size_t len)
 {
-        return varint_size(len) + len;
+        return put_varint_len(len) + len;
 }
 
 size_t kv_version_size(const struct version *version)
 {
-        return 1 + varint_size(version->revision) + varint_size(version->created) +
-               varint_size(version->count) + varint_size(version->session) +
-               varint_size(version->wall_us) + slice_size(version->entry->key.len) +
+        return 1 + put_varint_len(version->revision) + put_varint_len(version->created) +
+               put_varint_len(version->count) + put_varint_len(version->session) +
+               put_varint_len(version->wall_us) + slice_size(version->entry->key.len) +
                slice_size(version->value.len) + slice_size(version->actor.len);
 }
 

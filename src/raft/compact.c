@@ -160,17 +160,6 @@ static void sum(struct core *core)
         compaction->stage = COMPACT_HEAD;
 }
 
-static void meta_write(struct core *core, struct buffer *out)
-{
-        struct journal_meta meta = core->meta;
-        meta.extended = true;
-        if (core->config.bugs.vote_volatile)
-                meta.vote = 0;
-        if (core->config.bugs.term_volatile)
-                meta.term = 1;
-        journal_write_meta(out, 0, &meta);
-}
-
 static struct bytes head(struct core *core)
 {
         struct compaction *compaction = &core->compaction;
@@ -180,7 +169,7 @@ static struct bytes head(struct core *core)
                 buffer_patch_u32(&record, 0, compaction->sum);
         buffer_init(&compaction->piece, core->heap);
         journal_write_header(&compaction->piece, &identity);
-        meta_write(core, &compaction->piece);
+        log_meta_write(core, 0, &compaction->piece);
         buffer_bytes(&compaction->piece, buffer_view(&record));
         if (record.err != ERR_NONE)
                 compaction->piece.err = record.err;
@@ -209,7 +198,7 @@ static struct bytes entries_piece(struct core *core)
         struct buffer *out = &compaction->piece;
         uint64_t last = log_last(core);
         buffer_reset(out);
-        meta_write(core, out);
+        log_meta_write(core, 0, out);
         for (; compaction->next <= last && out->len < core->config.piece_bytes;
              compaction->next++) {
                 const struct entry *entry = entries_at(&core->entries, compaction->next);

@@ -264,6 +264,8 @@ uint64_t log_last(const struct core *core);
 /* 0: not known any more, or not yet. */
 uint64_t log_term(const struct core *core, uint64_t index);
 void log_meta(struct core *core);
+/* The record of term and vote, in a journal of which `durable` bytes are. */
+void log_meta_write(const struct core *core, uint64_t durable, struct buffer *out);
 /* Appends one entry, whose index is log_last + 1. */
 void log_append(struct core *core, uint64_t term, enum entry_type type, struct bytes data);
 /* Drops entries from `index` on: they conflict with the leader's. */

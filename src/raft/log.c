@@ -46,16 +46,21 @@ static void pending_count(struct core *core, size_t before)
                 core->written += core->pending.len - before;
 }
 
-void log_meta(struct core *core)
+void log_meta_write(const struct core *core, uint64_t durable, struct buffer *out)
 {
         struct journal_meta meta = core->meta;
-        size_t before = core->pending.len;
         meta.extended = true;
         if (core->config.bugs.vote_volatile)
                 meta.vote = 0;
         if (core->config.bugs.term_volatile)
                 meta.term = 1;
-        journal_write_meta(&core->pending, core->durable, &meta);
+        journal_write_meta(out, durable, &meta);
+}
+
+void log_meta(struct core *core)
+{
+        size_t before = core->pending.len;
+        log_meta_write(core, core->durable, &core->pending);
         pending_count(core, before);
         core->meta_need = core->written;
 }
@@ -209,10 +214,6 @@ void log_rewrite(struct core *core)
 {
         struct journal_identity identity = log_identity(core);
         uint64_t durable_before = core->durable;
-        struct journal_meta meta = core->meta;
-        meta.extended = true;
-        if (core->config.bugs.vote_volatile)
-                meta.vote = 0;
         compact_drop(core);
         buffer_reset(&core->pending);
         core->pending_replace = true;
@@ -220,7 +221,7 @@ void log_rewrite(struct core *core)
         core->generation = ++core->generation_last;
         core->written = 0;
         journal_write_header(&core->pending, &identity);
-        journal_write_meta(&core->pending, 0, &meta);
+        log_meta_write(core, 0, &core->pending);
         if (core->snapshot != NULL)
                 write_snapshot(core);
         write_entries(core);

@@ -9,12 +9,13 @@
 
 #include <cmocka.h>
 
+#include "said.h"
+
 enum {
         START_US = 1000000,
         PEERS = 3, /* 2, 3 and 4; 1 is here */
 };
 
-static struct heap heap;
 static struct outbox outbox;
 static struct replication *replication;
 static uint64_t now_us;
@@ -33,19 +34,6 @@ static void link(node_id peer, bool up)
         struct world_event event = {.kind = up ? WORLD_PEER_UP : WORLD_PEER_DOWN};
         event.peer.peer = peer;
         step(&event);
-}
-
-static void said(node_id peer, const struct replication_message *message)
-{
-        struct buffer buffer;
-        buffer_init(&buffer, &heap);
-        replication_message_encode(message, &buffer);
-        struct world_event event = {.kind = WORLD_MESSAGE};
-        event.message.peer = peer;
-        event.message.class = WORLD_CLASS_DATA;
-        event.message.data = buffer_view(&buffer);
-        step(&event);
-        buffer_fini(&buffer);
 }
 
 static void asked(node_id by, uint64_t after)

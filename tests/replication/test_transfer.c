@@ -10,13 +10,14 @@
 
 #include <cmocka.h>
 
+#include "said.h"
+
 /* Regions 1 (here), 2 and 3, on nodes of the same numbers. */
 enum {
         WINDOW = 1000,
         START_US = 1000000,
 };
 
-static struct heap heap;
 static struct outbox outbox;
 static struct replication *replication;
 static uint64_t now_us;
@@ -45,19 +46,6 @@ static void step(struct world_event *event)
                 if (message.kind == REPLICATION_FETCH)
                         fetch_sub = message.sub;
         }
-}
-
-static void said(node_id peer, const struct replication_message *message)
-{
-        struct buffer buffer;
-        buffer_init(&buffer, &heap);
-        replication_message_encode(message, &buffer);
-        struct world_event event = {.kind = WORLD_MESSAGE};
-        event.message.peer = peer;
-        event.message.class = WORLD_CLASS_DATA;
-        event.message.data = buffer_view(&buffer);
-        step(&event);
-        buffer_fini(&buffer);
 }
 
 static int setup(void **state)
