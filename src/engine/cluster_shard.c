@@ -24,8 +24,7 @@ static void shard_refused(struct shard *shard, const redisReply *reply)
                                "configuration and restart it",
                                host);
         else
-                (void)snprintf(text, sizeof text, "Redis at %s refuses: %.*s", host,
-                               (int)(reply->len < 120 ? reply->len : 120), reply->str);
+                reply_refusal(&shard->endpoint, reply, text);
         cluster_refused(shard->cluster, text);
         connection_retry(&shard->control, ASK_AGAIN_MS);
 }

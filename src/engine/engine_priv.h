@@ -122,6 +122,10 @@ enum err reply_err(const redisReply *reply);
 
 bool reply_is_unknown_command(const redisReply *reply);
 
+/* Which server refuses, and with which words, for a person. */
+void reply_refusal(const struct topology_endpoint *endpoint, const redisReply *reply,
+                   char text[ENGINE_TEXT_SIZE]);
+
 /* ---- dns.c ---- */
 
 /* Writes a query for the SOA of `name` (text). Returns its length, 0: the name does not fit. */

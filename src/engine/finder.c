@@ -51,8 +51,7 @@ static void finder_refused(struct finder *finder, const redisReply *reply)
                 return;
         topology_endpoint_text(&finder->asker.endpoint, host);
         if (reply->type == REDIS_REPLY_ERROR)
-                (void)snprintf(text, sizeof text, "Redis at %s refuses: %.*s", host,
-                               (int)(reply->len < 120 ? reply->len : 120), reply->str);
+                reply_refusal(&finder->asker.endpoint, reply, text);
         else if (engine->config.redis_master[0] != 0)
                 (void)snprintf(text, sizeof text,
                                "the sentinel at %s knows no primary of the name '%s': correct "

@@ -108,8 +108,7 @@ static void control_refused(struct engine *engine, const redisReply *reply)
                                "it",
                                host);
         else
-                (void)snprintf(text, sizeof text, "Redis at %s refuses: %.*s", host,
-                               (int)(reply->len < 120 ? reply->len : 120), reply->str);
+                reply_refusal(&engine->config.redis, reply, text);
         redis_refused(engine, engine->module_missing ? "redis-no-module" : "redis-refused", text);
 }
 

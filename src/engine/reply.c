@@ -4,6 +4,8 @@
 #include "engine/engine_priv.h"
 #include "keyspace/keyspace.h"
 
+#include <stdio.h>
+
 static bool is_integer(const redisReply *reply)
 {
         return reply->type == REDIS_REPLY_INTEGER && reply->integer >= 0;
@@ -213,4 +215,13 @@ enum err reply_err(const redisReply *reply)
 bool reply_is_unknown_command(const redisReply *reply)
 {
         return error_starts(reply, "ERR unknown command");
+}
+
+void reply_refusal(const struct topology_endpoint *endpoint, const redisReply *reply,
+                   char text[ENGINE_TEXT_SIZE])
+{
+        char host[TOPOLOGY_ENDPOINT_TEXT];
+        topology_endpoint_text(endpoint, host);
+        (void)snprintf(text, ENGINE_TEXT_SIZE, "Redis at %s refuses: %.*s", host,
+                       (int)(reply->len < 120 ? reply->len : 120), reply->str);
 }

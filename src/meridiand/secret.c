@@ -8,29 +8,32 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The file's text; negative where it cannot be read. */
-static ssize_t text_read(const char *path, char *text, size_t size)
+/* The file's text and mode; negative where it cannot be read. */
+static ssize_t text_read(const char *path, char *text, size_t size, mode_t *ret_mode)
 {
+        struct stat info;
         int fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0)
                 return -1;
-        ssize_t len = read(fd, text, size);
+        ssize_t len = fstat(fd, &info) == 0 ? read(fd, text, size) : -1;
         int number = errno;
         close(fd);
         errno = number;
+        if (len >= 0)
+                *ret_mode = info.st_mode;
         return len;
 }
 
 bool secret_read(const char *path, char *ret, size_t size)
 {
-        struct stat info;
-        ssize_t len = stat(path, &info) == 0 ? text_read(path, ret, size) : -1;
+        mode_t mode = 0;
+        ssize_t len = text_read(path, ret, size, &mode);
         if (len < 0) {
                 LOG_ERROR("password", "%s cannot be read: %s; write the password there", path,
                           strerrordesc_np(errno));
                 return false;
         }
-        if ((info.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
+        if ((mode & (S_IRWXG | S_IRWXO)) != 0) {
                 LOG_ERROR("password", "%s can be read or written by others: chmod 600 it", path);
                 return false;
         }
