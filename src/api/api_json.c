@@ -100,15 +100,16 @@ static json_t *json_region(const struct api *api, const struct node_status *stat
         uint64_t healthy = (uint64_t)__builtin_popcountll(region->backends_healthy);
         json_t *heard = milliseconds(region->heard_ever, region->heard_age_us);
         return json_pack(
-                "{s:i, s:s, s:s, s:o, s:b, s:b, s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:{s:I, "
+                "{s:i, s:s, s:s, s:o, s:b, s:b, s:b, s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:{s:I, "
                 "s:I}}",
                 "id", (int)region->id, "name", region->name, "state", region->state, "why",
-                text_or_null(region->why), "routable", (int)region->routable, "self",
-                (int)region->self, "leader", (int)region->leader, "heard", (int)region->heard,
-                "heard_age_ms", heard, "rtt_ms", json_rtt(status, region), "redis",
-                json_redis(api, status, region), "parts", json_parts(region), "postgres",
-                api_json_postgres_region(status, region->id), "backends", "count",
-                (json_int_t)region->backend_count, "healthy", (json_int_t)healthy);
+                text_or_null(region->why), "routable", (int)region->routable, "witness",
+                (int)region->witness, "self", (int)region->self, "leader", (int)region->leader,
+                "heard", (int)region->heard, "heard_age_ms", heard, "rtt_ms",
+                json_rtt(status, region), "redis", json_redis(api, status, region), "parts",
+                json_parts(region), "postgres", api_json_postgres_region(status, region->id),
+                "backends", "count", (json_int_t)region->backend_count, "healthy",
+                (json_int_t)healthy);
 }
 
 static json_t *json_nodes(const struct node_status *status)

@@ -1,5 +1,5 @@
-/* client.c - HTTP by libcurl. An answer that is too long, slow or missing gives status 0 and a
- * sentence that names the node. */
+/* client.c - HTTP by libcurl. An answer that is too long, slow or missing gives status 0 and
+ * what is wrong with it. */
 #include "client/client.h"
 
 #include <curl/curl.h>
@@ -22,10 +22,10 @@ static size_t body_take(char *data, size_t size, size_t count, void *context)
         return len;
 }
 
-static void answer_fail(struct client_answer *answer, const char *node, const char *why)
+static void answer_fail(struct client_answer *answer, const char *why)
 {
         answer->status = 0;
-        snprintf(answer->error, sizeof answer->error, "http://%s: %s", node, why);
+        snprintf(answer->error, sizeof answer->error, "%s", why);
 }
 
 static bool ask(const char *node, const char *host, const char *path, const struct bytes *post,
@@ -35,13 +35,13 @@ static bool ask(const char *node, const char *host, const char *path, const stru
         char url[1024];
         char header[300];
         if (snprintf(url, sizeof url, "http://%s%s", node, path) >= (int)sizeof url) {
-                answer_fail(answer, node, "the path is too long");
+                answer_fail(answer, "the path is too long");
                 return false;
         }
         CURL *curl = curl_easy_init();
         if (curl == NULL || answer->body == NULL) {
                 curl_easy_cleanup(curl);
-                answer_fail(answer, node, "out of memory");
+                answer_fail(answer, "out of memory");
                 return false;
         }
         struct curl_slist *headers = curl_slist_append(NULL, "Expect:");
@@ -66,7 +66,7 @@ static bool ask(const char *node, const char *host, const char *path, const stru
         if (code == CURLE_OK)
                 curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &answer->status);
         else
-                answer_fail(answer, node, curl_easy_strerror(code));
+                answer_fail(answer, curl_easy_strerror(code));
         curl_slist_free_all(headers);
         curl_easy_cleanup(curl);
         return code == CURLE_OK;

@@ -45,6 +45,7 @@ struct failover_row {
         enum region_state to;                   /* the next state, unless it refuses */
         enum region_actor actor;                /* on whose authority */
         const char *sentence; /* with {region}, {evidence}, {parts} to be filled in */
+        const char *witness;  /* the same of a witness, which never gets traffic; NULL: no other */
 };
 
 /* The row for an input, or NULL: nothing to do. `wish` other than NONE always gives a row: a move
@@ -57,9 +58,15 @@ const struct failover_row *failover_row_by_id(struct bytes id);
 /* All rows, static. */
 const struct failover_row *failover_rows(size_t *ret_count);
 
+/* The region of a sentence. */
+struct failover_region {
+        const char *name;
+        bool witness;
+};
+
 /* The sentence of a row with its placeholders filled in, cut to fit. `evidence` and `parts` may be
  * NULL ("unknown"). Returns `text`. */
-const char *failover_sentence(const struct failover_row *row, const char *region,
+const char *failover_sentence(const struct failover_row *row, struct failover_region region,
                               const char *evidence, const char *parts,
                               char text[static FAILOVER_SENTENCE_SIZE]);
 

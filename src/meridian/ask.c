@@ -7,15 +7,17 @@
 
 #define ASK_TIMEOUT_MS 4000
 
-static void nodes_none(const struct cli *cli)
+int cli_nodes_unnamed(void)
+{
+        return cli_error("no node is known: name one with --node HOST:PORT or MERIDIAN_NODE, or "
+                         "start the lab (make lab)");
+}
+
+int cli_nodes_silent(const struct cli *cli)
 {
         if (cli->node_count == 0)
-                cli_error("no node is known: name one with --node HOST:PORT or MERIDIAN_NODE, or "
-                          "start the lab (make lab)");
-        else
-                cli_error("none of the %zu nodes of %s answers: is it running? (`meridian lab "
-                          "status`, `make lab`)",
-                          cli->node_count, cli->from);
+                return cli_nodes_unnamed();
+        return cli_error("no node answers; asked: %s. %s", cli->from, cli->advice);
 }
 
 static void node_dead(const struct cli *cli, size_t index, const char *error)
@@ -38,7 +40,7 @@ bool cli_get(const struct cli *cli, const char *path, struct client_answer *ret_
                 node_dead(cli, i, ret_answer->error);
                 client_answer_fini(ret_answer);
         }
-        nodes_none(cli);
+        (void)cli_nodes_silent(cli);
         return false;
 }
 
@@ -59,7 +61,7 @@ bool cli_post(const struct cli *cli, const char *path, struct bytes body,
                 }
                 client_answer_fini(ret_answer);
         }
-        nodes_none(cli);
+        (void)cli_nodes_silent(cli);
         return false;
 }
 
@@ -80,11 +82,70 @@ json_t *cli_json(struct client_answer *answer)
         return json;
 }
 
+/* Is the word of `len` bytes the name of one of `regions`? */
+static bool is_region(json_t *regions, const char *word, size_t len)
+{
+        size_t index = 0;
+        json_t *region = NULL;
+        json_array_foreach(regions, index, region)
+        {
+                const char *name = json_string_value(json_object_get(region, "name"));
+                if (name != NULL && strlen(name) == len && strncmp(name, word, len) == 0)
+                        return true;
+        }
+        return false;
+}
+
+static void regions_say(json_t *regions, const char *word, size_t len)
+{
+        char names[512] = "";
+        size_t index = 0;
+        size_t at = 0;
+        json_t *region = NULL;
+        json_array_foreach(regions, index, region)
+        {
+                const char *name = json_string_value(json_object_get(region, "name"));
+                if (name != NULL && at < sizeof names)
+                        at += (size_t)snprintf(names + at, sizeof names - at, "%s%s",
+                                               at == 0 ? "" : ", ", name);
+        }
+        cli_error("there is no region \"%.*s\"; there are: %s", (int)len, word, names);
+}
+
+bool cli_regions_check(const struct cli *cli, const char *list)
+{
+        struct client_answer answer;
+        bool good = true;
+        if (!cli_get(cli, "/status", &answer, NULL))
+                return false;
+        json_t *json = cli_json(&answer);
+        json_t *regions = json_object_get(json, "regions");
+        for (const char *at = list; json != NULL && good; at++) {
+                size_t len = strcspn(at, ",");
+                good = is_region(regions, at, len);
+                if (!good)
+                        regions_say(regions, at, len);
+                at += len;
+                if (*at == '\0')
+                        break;
+        }
+        good = good && json != NULL;
+        json_decref(json);
+        return good;
+}
+
 void cli_print_json(json_t *json)
 {
         char *text = json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
         if (text != NULL)
                 puts(text);
+        free(text);
+}
+
+void cli_print_json_line(json_t *json)
+{
+        char *text = json_dumps(json, JSON_COMPACT);
+        puts(text == NULL ? "{}" : text);
         free(text);
 }
 

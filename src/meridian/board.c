@@ -54,7 +54,10 @@ static int write_text(const struct cli *cli, const char *key, const char *text, 
         json_t *json = kv_post(cli, (struct kv_path){"/kv/", key, kv_actor("/put")}, body);
         if (json == NULL)
                 return CLI_FAILED;
-        printf("%s has revision %" JSON_INTEGER_FORMAT "\n", key, revision_of(json));
+        if (cli->json)
+                cli_print_json(json);
+        else
+                printf("%s has revision %" JSON_INTEGER_FORMAT "\n", key, revision_of(json));
         json_decref(json);
         return CLI_DONE;
 }
@@ -142,6 +145,11 @@ static int history(const struct cli *cli, const struct board_kind_row *row)
         json_t *json = kv_get(cli, (struct kv_path){"/kv-history?key=", key, ""});
         if (json == NULL)
                 return CLI_FAILED;
+        if (cli->json) {
+                cli_print_json(json);
+                json_decref(json);
+                return CLI_DONE;
+        }
         json_array_foreach(json_object_get(json, "items"), i, item)
         {
                 bool deleted = json_is_true(json_object_get(item, "deleted"));
@@ -200,9 +208,13 @@ static int del(const struct cli *cli, const struct board_kind_row *row)
         if (json == NULL)
                 return CLI_FAILED;
         json_int_t deleted = json_integer_value(json_object_get(json, "deleted"));
+        if (cli->json)
+                cli_print_json(json);
         json_decref(json);
         if (deleted == 0)
                 return cli_error("there is no %s %s", row->word, cli->argv[1]);
+        if (cli->json)
+                return CLI_DONE;
         printf("deleted %s; `meridian %s revert %s` brings it back\n", key, row->word,
                cli->argv[1]);
         return CLI_DONE;
@@ -286,7 +298,7 @@ static const struct action {
         int args_max;
         bool flags_only;
 } actions[] = {
-        {"set", "NAME TEXT", set, 3, 3, false},
+        {"set", "NAME RULES (a flag) or VALUE", set, 3, 3, false},
         {"get", "NAME", get, 2, 2, false},
         {"list", "", list, 1, 1, false},
         {"history", "NAME", history, 2, 2, false},

@@ -16,14 +16,16 @@ enum {
 
 struct cli_node {
         char admin[96]; /* "127.10.0.1:7400" */
-        char host[80];
+        char host[80];  /* of its door for locks */
+        uint16_t lock_port;
 };
 
 /* Where the nodes are, and what the options say. */
 struct cli {
         struct cli_node nodes[CLI_NODES_MAX];
         size_t node_count;
-        char from[256]; /* where the list of nodes comes from, for people */
+        char from[256];     /* where the list of nodes comes from, for people */
+        const char *advice; /* what to do where none of them answers */
         bool json;
         bool follow;
         const char *region; /* NULL: all */
@@ -33,6 +35,17 @@ struct cli {
 
 /* Says on stderr what is wrong, where, what to do; returns CLI_FAILED. */
 int cli_error(const char *format, ...) PRINTF_LIKE(1, 2);
+
+/* Where no node was named: the environment, then the lab, then this machine's own node. False, said
+ * on stderr, where what names them cannot be read. */
+MUST_USE bool cli_nodes_find(struct cli *cli);
+
+/* Say on stderr that no node is named, or none answers, and what to do; return CLI_FAILED. */
+int cli_nodes_unnamed(void);
+int cli_nodes_silent(const struct cli *cli);
+
+/* Are all of these regions, "a,b", in the topology? False: said on stderr. */
+MUST_USE bool cli_regions_check(const struct cli *cli, const char *list);
 
 /* Asks the nodes in turn until one answers; those that do not are told on stderr. False, said on
  * stderr, where none does. `ret_node` (may be NULL) is who answered. */
@@ -45,8 +58,9 @@ MUST_USE bool cli_post(const struct cli *cli, const char *path, struct bytes bod
  * answer in either case. */
 MUST_USE json_t *cli_json(struct client_answer *answer);
 
-/* Prints JSON for programs. */
+/* Prints JSON for programs; in one line where there are many. */
 void cli_print_json(json_t *json);
+void cli_print_json_line(json_t *json);
 
 /* "30s", "500ms", "2m" or "1500" (milliseconds). */
 MUST_USE bool cli_duration(const char *text, uint64_t *ret_ms);
@@ -66,6 +80,7 @@ json_t *cli_topology_get(const struct cli *cli);
 
 /* ---- commands ---- */
 int cli_status(struct cli *cli);
+int cli_top(struct cli *cli);
 int cli_topology(struct cli *cli);
 int cli_plan(struct cli *cli);
 int cli_apply(struct cli *cli);

@@ -125,13 +125,10 @@ static void show(struct follow *follow, json_t *conflict)
         server->shown = id;
         if (cli->region != NULL && strcmp(cli->region, text_of(conflict, "region_name")) != 0)
                 return;
-        if (cli->json) {
-                char *text = json_dumps(conflict, JSON_COMPACT);
-                puts(text == NULL ? "{}" : text);
-                free(text);
-        } else {
+        if (cli->json)
+                cli_print_json_line(conflict);
+        else
                 print_conflict(conflict);
-        }
 }
 
 /* The prefix is compared here: it may hold what a path cannot. */
@@ -187,8 +184,7 @@ static int follow_all(struct follow *follow)
                         any = ask(follow, i) || any;
                 fflush(stdout);
                 if (!any && !cli->follow)
-                        return cli_error("no node answers: name one with --node HOST:PORT, or "
-                                         "start the lab (make lab)");
+                        return cli_nodes_silent(cli);
                 if (!cli->follow)
                         return CLI_DONE;
                 struct timespec pause = {.tv_nsec = PAUSE_NS};
@@ -199,6 +195,8 @@ static int follow_all(struct follow *follow)
 int cli_conflicts(struct cli *cli)
 {
         struct follow follow = {.cli = cli};
+        if (cli->region != NULL && !cli_regions_check(cli, cli->region))
+                return CLI_FAILED;
         int status = follow_all(&follow);
         free(follow.servers);
         return status;

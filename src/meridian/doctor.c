@@ -43,7 +43,7 @@ static void finding(struct doctor *doctor, bool good, const char *what, const ch
         printf("  %s%s%s ", term_style(good ? TERM_GOOD : TERM_BAD),
                term_symbol(good ? TERM_OK : TERM_FAIL), term_style(TERM_PLAIN));
         term_cell(TERM_PLAIN, what, 26);
-        puts(found);
+        term_sentence(TERM_PLAIN, found, 30);
 }
 
 /* ---- programs ---- */
@@ -266,7 +266,9 @@ int cli_doctor(struct cli *cli)
         }
         if (found)
                 look_certificates(&doctor, lab);
-        for (size_t i = 0; i < cli->node_count; i++)
+        /* What is wrong with the configuration was a finding above. */
+        bool named = cli_nodes_find(cli);
+        for (size_t i = 0; named && i < cli->node_count; i++)
                 look_node(&doctor, &cli->nodes[i]);
         for (size_t i = 0; found && i < LAB_REGIONS; i++)
                 look_redis(&doctor, &lab_regions[i]);

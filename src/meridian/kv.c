@@ -1,6 +1,7 @@
 /* kv.c - `meridian kv ...`: values over HTTP. A watch asks again and again from the last revision
  * that it was told of, so nothing is missed; what a node has forgotten is said. */
 #include "meridian/kv.h"
+#include "base/digits.h"
 #include "meridian/cli.h"
 #include "term/term.h"
 
@@ -105,14 +106,24 @@ static int put(struct cli *cli)
                 json_decref(body);
                 return CLI_USAGE;
         }
+        uint64_t revision = 0;
+        if (only && !digits_parse(bytes_of_str(cli->argv[4]), INT64_MAX, &revision)) {
+                json_decref(body);
+                cli_error("\"%s\" is no revision: write it in digits, 0 where the key must not be "
+                          "there",
+                          cli->argv[4]);
+                return CLI_USAGE;
+        }
         if (only)
-                json_object_set_new(body, "revision",
-                                    json_integer((json_int_t)strtoll(cli->argv[4], NULL, 10)));
+                json_object_set_new(body, "revision", json_integer((json_int_t)revision));
         json_t *json = kv_post(cli, (struct kv_path){"/kv/", cli->argv[1], kv_actor("/put")}, body);
         if (json == NULL)
                 return CLI_FAILED;
-        printf("%s has revision %" JSON_INTEGER_FORMAT "\n", cli->argv[1],
-               json_integer_value(json_object_get(json, "revision")));
+        if (cli->json)
+                cli_print_json(json);
+        else
+                printf("%s has revision %" JSON_INTEGER_FORMAT "\n", cli->argv[1],
+                       json_integer_value(json_object_get(json, "revision")));
         json_decref(json);
         return CLI_DONE;
 }
@@ -124,10 +135,13 @@ static int del(struct cli *cli)
         if (json == NULL)
                 return CLI_FAILED;
         json_int_t deleted = json_integer_value(json_object_get(json, "deleted"));
+        if (cli->json)
+                cli_print_json(json);
         json_decref(json);
         if (deleted == 0)
                 return cli_error("there is no %s", cli->argv[1]);
-        printf("deleted %s\n", cli->argv[1]);
+        if (!cli->json)
+                printf("deleted %s\n", cli->argv[1]);
         return CLI_DONE;
 }
 
@@ -191,9 +205,12 @@ static bool watch_round(const struct cli *cli, json_int_t *after)
         json_array_foreach(json_object_get(json, "items"), i, item)
         {
                 bool deleted = json_is_true(json_object_get(item, "deleted"));
-                printf("%s %s %s\n", deleted ? "del" : "put",
-                       json_string_value(json_object_get(item, "key")),
-                       deleted ? "" : value_text(item));
+                if (cli->json)
+                        cli_print_json_line(item);
+                else
+                        printf("%s %s %s\n", deleted ? "del" : "put",
+                               json_string_value(json_object_get(item, "key")),
+                               deleted ? "" : value_text(item));
         }
         (void)fflush(stdout);
         *after = json_integer_value(json_object_get(json, "revision"));

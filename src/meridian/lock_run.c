@@ -122,12 +122,12 @@ int cli_lock_run(const struct cli *cli, int argc, char **argv)
                 return CLI_USAGE;
         }
         for (size_t i = 0; i < cli->node_count; i++) {
-                snprintf(doors[i], sizeof doors[i], "%s:%d", cli->nodes[i].host, LOCK_DOOR_PORT);
+                snprintf(doors[i], sizeof doors[i], "%s:%u", cli->nodes[i].host,
+                         cli->nodes[i].lock_port);
                 nodes[i] = doors[i];
         }
         if (cli->node_count == 0)
-                return cli_error("no node is known: name one with --node HOST:PORT or "
-                                 "MERIDIAN_NODE, or start the lab (make lab)");
+                return cli_nodes_unnamed();
         struct meridian_lock_options options = {.nodes = nodes,
                                                 .node_count = cli->node_count,
                                                 .owner = wishes.owner,

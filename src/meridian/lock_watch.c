@@ -36,10 +36,7 @@ static void change_print(const struct watch *watch, const redisReply *change)
                 json_t *json = json_pack("{s:s, s:s, s:s, s:I, s:I}", "change", what, "key", key,
                                          "owner", owner, "token", (json_int_t)token, "revision",
                                          (json_int_t)change->element[4]->integer);
-                char *line = json == NULL ? NULL : json_dumps(json, JSON_COMPACT);
-                if (line != NULL)
-                        puts(line);
-                free(line);
+                cli_print_json_line(json);
                 json_decref(json);
         } else if (token != 0) {
                 printf("%s %s %s token %lld\n", what, key, owner, token);

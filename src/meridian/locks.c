@@ -243,22 +243,18 @@ redisContext *resp_connect(const struct cli *cli)
 {
         struct timeval timeout = {.tv_sec = 2};
         for (size_t i = 0; i < cli->node_count; i++) {
-                redisContext *context =
-                        redisConnectWithTimeout(cli->nodes[i].host, LOCK_DOOR_PORT, timeout);
+                redisContext *context = redisConnectWithTimeout(cli->nodes[i].host,
+                                                                cli->nodes[i].lock_port, timeout);
                 if (context != NULL && context->err == 0)
                         return context;
-                fprintf(stderr, "%s%s:%d does not answer (%s)%s\n", term_style(TERM_DIM),
-                        cli->nodes[i].host, LOCK_DOOR_PORT,
+                fprintf(stderr, "%s%s:%u does not answer (%s)%s\n", term_style(TERM_DIM),
+                        cli->nodes[i].host, cli->nodes[i].lock_port,
                         context == NULL ? "out of memory" : context->errstr,
                         term_style(TERM_PLAIN));
                 if (context != NULL)
                         redisFree(context);
         }
-        if (cli->node_count == 0)
-                cli_error("no node is known: name one with --node HOST:PORT or MERIDIAN_NODE, or "
-                          "start the lab (make lab)");
-        else
-                cli_error("no node of %s answers on port %d", cli->from, LOCK_DOOR_PORT);
+        (void)cli_nodes_silent(cli);
         return NULL;
 }
 

@@ -65,7 +65,10 @@ static int region_act(struct cli *cli, const char *action)
         if (json == NULL)
                 return CLI_FAILED;
         const char *state = json_string_value(json_object_get(json, "state"));
-        printf("%s is %s\n", cli->argv[0], state == NULL ? "changed" : state);
+        if (cli->json)
+                cli_print_json(json);
+        else
+                printf("%s is %s\n", cli->argv[0], state == NULL ? "changed" : state);
         json_decref(json);
         return CLI_DONE;
 }
@@ -158,9 +161,7 @@ static void events_print(const struct cli *cli, json_t *events)
                 double time = json_number_value(json_object_get(event, "time"));
                 time_t seconds = (time_t)time;
                 if (cli->json) {
-                        char *text = json_dumps(event, JSON_COMPACT);
-                        puts(text == NULL ? "{}" : text);
-                        free(text);
+                        cli_print_json_line(event);
                         continue;
                 }
                 if (gmtime_r(&seconds, &utc) != NULL)

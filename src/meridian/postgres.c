@@ -188,6 +188,26 @@ static json_t *candidate_best(const struct view *view, const struct order *order
         return best;
 }
 
+/* Nobody fits: names those that there are, in case of a slip of the pen. */
+static void nobody_say(const struct view *view, const struct order *order, const char *what)
+{
+        char names[512] = "";
+        size_t index = 0;
+        size_t at = 0;
+        json_t *server = NULL;
+        json_array_foreach(json_object_get(view->postgres, "servers"), index, server)
+        {
+                if (at < sizeof names)
+                        at += (size_t)snprintf(names + at, sizeof names - at, "%s%s",
+                                               at == 0 ? "" : ", ",
+                                               or_else(text_of(server, "node"), "?"));
+        }
+        if (order->to != NULL)
+                STEP_BAD("check", "\"%s\" has no %s; there are: %s", order->to, what, names);
+        else
+                STEP_BAD("check", "there is no %s; there are: %s", what, names);
+}
+
 static void behind_text(json_t *server, char *text, size_t size)
 {
         json_t *behind = json_object_get(server, "lag_bytes");
@@ -216,7 +236,7 @@ static bool plan_switchover(const struct view *view, const struct order *order, 
         STEP_DONE("check", "%s takes writes, epoch %lld", writer,
                   (long long)epoch_of(view->postgres));
         if (target == NULL) {
-                STEP_BAD("check", "%s has no other server", or_else(order->to, "the cluster"));
+                nobody_say(view, order, "other server of the cluster");
                 return false;
         }
         behind_text(target, behind, sizeof behind);
@@ -252,8 +272,7 @@ static bool plan_failover(const struct view *view, const struct order *order, js
         STEP_DONE("check", "no lease stands, the last epoch was %lld",
                   (long long)epoch_of(view->postgres));
         if (target == NULL) {
-                STEP_BAD("check", "%s has no server that may take over",
-                         or_else(order->to, "the cluster"));
+                nobody_say(view, order, "server that may take over");
                 return false;
         }
         behind_text(target, behind, sizeof behind);
@@ -476,9 +495,7 @@ static int run(const struct cli *cli, bool failover, const struct order *order)
         json_t *target = NULL;
         const char *action = failover ? "failover" : "switchover";
         if (!look(cli, NULL, &view))
-                return cli_error("no node of %s answers: is it running? (`meridian lab status`, "
-                                 "`make lab`)",
-                                 cli->from);
+                return cli_nodes_silent(cli);
         if (!json_is_object(view.postgres)) {
                 view_fini(&view);
                 return cli_error("the topology has no PostgreSQL cluster (section postgres)");

@@ -2,13 +2,9 @@
  * other's changes, transfers under way, and what each region's servers keep, merge and lack. What
  * a node does not tell, as it is older or does not answer, shows as `?`. */
 #include "meridian/cli.h"
-#include "term/term.h"
+#include "term/table.h"
 
 #include <stdio.h>
-
-#define NAME_WIDTH           24
-#define CELL_WIDTH           14
-#define BEHIND_WIDTH         26
 
 #define MEMORY_WARN_PERMILLE 950
 #define AHEAD_WARN_MS        500
@@ -63,25 +59,28 @@ static void bytes_text(double bytes, char *text, size_t size)
         size_t unit = 0;
         for (; bytes >= 1000 && unit + 1 < COUNT_OF(units); unit++)
                 bytes /= 1000;
-        snprintf(text, size, unit == 0 ? "%.0f %s" : "%.1f %s", bytes, units[unit]);
+        snprintf(text, size, unit == 0 || bytes >= 10 ? "%.0f %s" : "%.1f %s", bytes, units[unit]);
 }
 
-static void print_behind(json_t *row, json_t *column)
+static void cell_behind(struct term_table *table, json_t *row, json_t *column)
 {
         char bytes[24];
-        char cell[64];
         struct behind behind = behind_of(row, text_of(column, "name", ""));
         bytes_text(behind.bytes, bytes, sizeof bytes);
         if (row == column || !behind.known)
-                snprintf(cell, sizeof cell, "%s", row == column ? "-" : "?");
+                term_table_cell(table, TERM_DIM, row == column ? "-" : "?");
         else if (behind.state)
-                snprintf(cell, sizeof cell, "needs the state");
+                term_table_cell(table, TERM_WARN, "needs the state");
         else if (behind.deltas > 0)
-                snprintf(cell, sizeof cell, "%.0f, %s, %.1f s", behind.deltas, bytes,
-                         behind.ms / 1000);
+                term_table_cell(table, TERM_PLAIN, "%.0f (%s), %.1f s", behind.deltas, bytes,
+                                behind.ms / 1000);
         else
-                snprintf(cell, sizeof cell, "0");
-        term_cell(behind.known && behind.deltas > 0 ? TERM_PLAIN : TERM_DIM, cell, BEHIND_WIDTH);
+                term_table_cell(table, TERM_DIM, "0");
+}
+
+static bool is_witness(json_t *region)
+{
+        return json_is_true(json_object_get(region, "witness"));
 }
 
 /* Each region's own node knows what the others have not acknowledged of its changes. */
@@ -89,27 +88,34 @@ static void print_backlogs(json_t *regions)
 {
         size_t row_index = 0;
         size_t column_index = 0;
+        size_t columns = 1;
         json_t *row = NULL;
         json_t *column = NULL;
-        printf("\n  ");
-        term_cell(TERM_DIM, "Redis: not acknowledged", NAME_WIDTH + 2);
+        struct term_table table;
         json_array_foreach(regions, column_index, column)
         {
-                char title[96];
-                snprintf(title, sizeof title, "by %s", text_of(column, "name", "?"));
-                term_cell(TERM_DIM, title, BEHIND_WIDTH);
+                columns += !is_witness(column);
         }
-        putchar('\n');
+        term_table_init(&table, columns);
+        term_table_cell(&table, TERM_DIM, "Redis: changes not acknowledged");
+        json_array_foreach(regions, column_index, column)
+        {
+                if (!is_witness(column))
+                        term_table_cell(&table, TERM_DIM, "by %s", text_of(column, "name", "?"));
+        }
         json_array_foreach(regions, row_index, row)
         {
-                printf("  ");
-                term_cell(TERM_PLAIN, text_of(row, "name", "?"), NAME_WIDTH + 2);
+                if (is_witness(row))
+                        continue;
+                term_table_cell(&table, TERM_PLAIN, "%s", text_of(row, "name", "?"));
                 json_array_foreach(regions, column_index, column)
                 {
-                        print_behind(row, column);
+                        if (!is_witness(column))
+                                cell_behind(&table, row, column);
                 }
-                putchar('\n');
         }
+        putchar('\n');
+        term_table_print(&table);
 }
 
 static void print_transfers(json_t *regions)
@@ -134,7 +140,7 @@ static void print_transfers(json_t *regions)
 /* Of one region's servers together. */
 struct kept {
         bool known;
-        double keys, tombstones, backlog, backlog_max, merge_rate, ahead_ms, conflicts, evicted;
+        double keys, tombstones, backlog, backlog_max, merge_rate, ahead_ms, conflicts;
 };
 
 static struct kept kept_of(json_t *region)
@@ -153,7 +159,6 @@ static struct kept kept_of(json_t *region)
                 sum.backlog_max += number_of(server, "backlog_bytes_max");
                 sum.merge_rate += number_of(server, "merge_rate");
                 sum.conflicts += number_of(server, "conflicts");
-                sum.evicted += number_of(server, "evicted");
                 json_array_foreach(json_object_get(server, "peers"), k, peer)
                 {
                         double ahead_ms = number_of(peer, "clock_ahead_ms");
@@ -163,36 +168,34 @@ static struct kept kept_of(json_t *region)
         return sum;
 }
 
-static void print_number(double value, const char *unit, bool warn)
+static void cell_number(struct term_table *table, double value, const char *unit, bool warn)
 {
-        char cell[48];
-        snprintf(cell, sizeof cell, "%.0f%s", value, unit);
-        term_cell(warn ? TERM_WARN : value > 0 ? TERM_PLAIN : TERM_DIM, cell, CELL_WIDTH);
+        term_table_cell(table,
+                        warn        ? TERM_WARN
+                        : value > 0 ? TERM_PLAIN
+                                    : TERM_DIM,
+                        "%.0f%s", value, unit);
 }
 
-static void print_kept(json_t *region)
+static void cell_kept(struct term_table *table, json_t *region)
 {
         char used[24];
         char max[24];
-        char cell[64];
         struct kept kept = kept_of(region);
-        printf("  ");
-        term_cell(TERM_PLAIN, text_of(region, "name", "?"), NAME_WIDTH + 2);
+        term_table_cell(table, TERM_PLAIN, "%s", text_of(region, "name", "?"));
         if (!kept.known) {
-                printf("%s?%s\n", term_style(TERM_DIM), term_style(TERM_PLAIN));
+                for (size_t i = 1; i < table->columns; i++)
+                        term_table_cell(table, TERM_DIM, "?");
                 return;
         }
         bytes_text(kept.backlog, used, sizeof used);
         bytes_text(kept.backlog_max, max, sizeof max);
-        snprintf(cell, sizeof cell, "%s of %s", used, max);
-        print_number(kept.keys, "", false);
-        print_number(kept.tombstones, "", false);
-        term_cell(TERM_PLAIN, cell, BEHIND_WIDTH - 4);
-        print_number(kept.merge_rate, "/s", false);
-        print_number(kept.ahead_ms, " ms", kept.ahead_ms > AHEAD_WARN_MS);
-        print_number(kept.conflicts, "", false);
-        print_number(kept.evicted, "", kept.evicted > 0);
-        putchar('\n');
+        cell_number(table, kept.keys, "", false);
+        cell_number(table, kept.tombstones, "", false);
+        term_table_cell(table, TERM_PLAIN, "%s of %s", used, max);
+        cell_number(table, kept.merge_rate, "/s", false);
+        cell_number(table, kept.ahead_ms, " ms", kept.ahead_ms > AHEAD_WARN_MS);
+        cell_number(table, kept.conflicts, "", false);
 }
 
 /* What of a server needs somebody's attention. */
@@ -222,22 +225,22 @@ static void print_memory(json_t *region)
 
 static void print_servers(json_t *regions)
 {
-        static const char *const titles[] = {"keys", "tombstones"};
-        static const char *const others[] = {"merged", "clocks ahead", "conflicts", "evicted"};
+        static const char *const titles[] = {"Redis: keeps", "keys",   "tombstones",
+                                             "backlog",      "merged", "clocks ahead",
+                                             "conflicts"};
         size_t i = 0;
         json_t *region = NULL;
-        printf("\n  ");
-        term_cell(TERM_DIM, "Redis: keeps", NAME_WIDTH + 2);
+        struct term_table table;
+        term_table_init(&table, COUNT_OF(titles));
         for (size_t k = 0; k < COUNT_OF(titles); k++)
-                term_cell(TERM_DIM, titles[k], CELL_WIDTH);
-        term_cell(TERM_DIM, "backlog", BEHIND_WIDTH - 4);
-        for (size_t k = 0; k < COUNT_OF(others); k++)
-                term_cell(TERM_DIM, others[k], CELL_WIDTH);
-        putchar('\n');
+                term_table_cell(&table, TERM_DIM, "%s", titles[k]);
         json_array_foreach(regions, i, region)
         {
-                print_kept(region);
+                if (!is_witness(region))
+                        cell_kept(&table, region);
         }
+        putchar('\n');
+        term_table_print(&table);
         json_array_foreach(regions, i, region)
         {
                 print_memory(region);

@@ -594,7 +594,7 @@ int cli_verify(struct cli *cli)
         int status = EXIT_UNKNOWN;
         if (strlen(run->prefix) > 200)
                 cli_error("the prefix is longer than 200 bytes");
-        else if (regions_find(run))
+        else if ((cli->region == NULL || cli_regions_check(cli, cli->region)) && regions_find(run))
                 status = compare(run);
         free(run);
         return status;

@@ -139,6 +139,9 @@ static void propose_state(struct node *node, struct node_region *region,
         char sentence[FAILOVER_SENTENCE_SIZE];
         char parts[128];
         struct health_evidence evidence;
+        const struct topology_region *told = topology_region_by_id(node->topology, region->id);
+        const struct failover_region named = {node_region_name(node, region->id),
+                                              told != NULL && told->role == TOPOLOGY_ROLE_WITNESS};
         if (health_evidence(node->health, region->id, node->now_us, &evidence))
                 (void)health_evidence_text(&evidence, node->topology, evidence_text);
         size_t count;
@@ -149,9 +152,8 @@ static void propose_state(struct node *node, struct node_region *region,
         command.region.from = region->state;
         command.region.to = (uint8_t)row->to;
         command.region.row = (uint16_t)(row - failover_rows(&count) + 1);
-        struct bytes text = bytes_of_str(
-                failover_sentence(row, node_region_name(node, region->id), evidence_text,
-                                  parts_text(node, region->id, parts), sentence));
+        struct bytes text = bytes_of_str(failover_sentence(
+                row, named, evidence_text, parts_text(node, region->id, parts), sentence));
         if (text.len > COUNCIL_TEXT_BYTES_MAX)
                 text.len = COUNCIL_TEXT_BYTES_MAX;
         command.region.evidence = text;

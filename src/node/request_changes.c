@@ -101,16 +101,16 @@ void request_region_came(struct node *node, struct asker asker, const struct req
                                "There is no such region.");
                 return;
         }
+        const struct failover_region named = {region->name, region->role == TOPOLOGY_ROLE_WITNESS};
         struct failover_input input;
         char sentence[FAILOVER_SENTENCE_SIZE];
         regions_input(node, known, &input);
         input.wish = wishes[request->region.action];
         const struct failover_row *row = failover_decide(&input);
         if (row == NULL || row->refuses) {
-                request_refuse(
-                        node, asker, request->kind, REPLY_CONFLICT,
-                        row == NULL ? "Nothing is to be done."
-                                    : failover_sentence(row, region->name, NULL, NULL, sentence));
+                request_refuse(node, asker, request->kind, REPLY_CONFLICT,
+                               row == NULL ? "Nothing is to be done."
+                                           : failover_sentence(row, named, NULL, NULL, sentence));
                 return;
         }
         if (request_no_majority(node, asker, request->kind, &node->groups[WORLD_GROUP_GLOBAL]))
@@ -127,7 +127,7 @@ void request_region_came(struct node *node, struct asker asker, const struct req
         command.region.row = row_number(row);
         struct bytes evidence = request->region.why;
         if (evidence.len == 0)
-                evidence = bytes_of_str(failover_sentence(row, region->name, NULL, NULL, sentence));
+                evidence = bytes_of_str(failover_sentence(row, named, NULL, NULL, sentence));
         if (evidence.len > COUNCIL_TEXT_BYTES_MAX)
                 evidence.len = COUNCIL_TEXT_BYTES_MAX;
         command.region.evidence = evidence;

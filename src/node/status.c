@@ -76,8 +76,8 @@ static void status_why(const struct node *node, const struct node_region *region
         struct council_region council =
                 council_region(node->groups[WORLD_GROUP_GLOBAL].council, region->id);
         bool serves = region_state_serves((enum region_state)region->state);
-        if (serves && (!ret->routable || verdict != HEALTH_UP) &&
-            health_evidence(node->health, region->id, now_us, &evidence)) {
+        bool doubtful = verdict != HEALTH_UP || (!ret->routable && !ret->witness);
+        if (serves && doubtful && health_evidence(node->health, region->id, now_us, &evidence)) {
                 const char *sentence = health_evidence_text(&evidence, node->topology, text);
                 copy_text(ret->why, sizeof ret->why, bytes_of_str(sentence));
         } else {
@@ -98,6 +98,7 @@ static void status_region(const struct node *node, size_t index, uint64_t now_us
         ret->leader = status->leader_known && status->leader_region == region->id;
         ret->routable = region_routable(node, region, now_us);
         if (known != NULL) {
+                ret->witness = known->role == TOPOLOGY_ROLE_WITNESS;
                 copy_text(ret->name, sizeof ret->name, bytes_of_str(known->name));
                 ret->backend_count = known->backend_count;
         }

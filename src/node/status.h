@@ -37,6 +37,7 @@ struct node_status_region {
         bool routable;                   /* may get traffic now, by what this node knows */
         char why[NODE_STATUS_WHY_MAX];   /* one sentence: why in this state, or why not routable */
         bool self;
+        bool witness;          /* votes, and never gets traffic */
         bool leader;           /* the global group's leader lives there */
         bool heard;            /* some node of it was heard within the time allowed */
         uint64_t heard_age_us; /* valid when `heard_ever` */

@@ -148,7 +148,7 @@ enum err pki_certificate_load(const char *path, X509 **ret_certificate, struct p
         FILE *file = fopen(path, "re");
         if (file == NULL)
                 return pki_fail(error, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO,
-                                "cannot read the certificate %s: %s; make it with `meridian cert` "
+                                "cannot read the certificate %s: %s; make it with `meridian pki` "
                                 "or correct the path",
                                 path, strerrordesc_np(errno));
         X509 *certificate = PEM_read_X509(file, NULL, NULL, NULL);

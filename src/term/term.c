@@ -5,11 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
+
+#define SENTENCE_WIDTH_MIN 24 /* with less room, lines are not broken */
 
 static bool term_tty;
 static bool term_colour;
 static bool term_utf8;
+static size_t columns;
+static size_t rows;
 
 static const char *const styles[TERM_STYLE_COUNT] = {
         [TERM_PLAIN] = "\033[0m", [TERM_BOLD] = "\033[1m",  [TERM_DIM] = "\033[2m",
@@ -42,6 +47,25 @@ void term_start(void)
         term_tty = isatty(STDOUT_FILENO) != 0 && !dumb;
         term_colour = term_tty && (no_colour == NULL || no_colour[0] == '\0');
         term_utf8 = locale_is_utf8();
+        term_measure();
+}
+
+void term_measure(void)
+{
+        struct winsize size = {0};
+        bool known = term_tty && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0;
+        columns = known ? size.ws_col : 0;
+        rows = known ? size.ws_row : 0;
+}
+
+size_t term_columns(void)
+{
+        return columns;
+}
+
+size_t term_rows(void)
+{
+        return rows;
 }
 
 bool term_is_tty(void)
@@ -80,4 +104,35 @@ void term_cell(enum term_style style, const char *text, size_t width)
         printf("%s%s%s", term_style(style), text, term_style(TERM_PLAIN));
         for (size_t used = term_width(text); used < width; used++)
                 putchar(' ');
+}
+
+/* The bytes of the words that fit into `room` columns; at least one word. */
+static size_t words_fit(const char *text, size_t room)
+{
+        size_t fits = 0;
+        size_t width = 0;
+        size_t at = 0;
+        for (; text[at] != '\0'; at++) {
+                if (text[at] == ' ') {
+                        if (width > room && fits > 0)
+                                return fits;
+                        fits = at;
+                }
+                if (((uint8_t)text[at] & 0xc0) != 0x80)
+                        width++;
+        }
+        return width <= room || fits == 0 ? at : fits;
+}
+
+void term_sentence(enum term_style style, const char *text, size_t indent)
+{
+        bool broken = columns >= indent + SENTENCE_WIDTH_MIN;
+        size_t len = broken ? words_fit(text, columns - indent) : strlen(text);
+        printf("%s%.*s", term_style(style), (int)len, text);
+        for (text += len; *text != '\0'; text += len) {
+                text += strspn(text, " ");
+                len = words_fit(text, columns - indent);
+                printf("\n%*s%.*s", (int)indent, "", (int)len, text);
+        }
+        printf("%s\n", term_style(TERM_PLAIN));
 }

@@ -33,6 +33,13 @@ void term_start(void);
 /* True where stdout is a terminal on which a line may be drawn again. */
 bool term_is_tty(void);
 
+/* Looks at how large the terminal is; term_start() has done so. */
+void term_measure(void);
+
+/* Columns and rows of the terminal at the last look; 0: stdout is none. */
+size_t term_columns(void);
+size_t term_rows(void);
+
 /* The sequence that begins a style; "" where colours are off. term_style(TERM_PLAIN) ends it. */
 const char *term_style(enum term_style style);
 
@@ -44,5 +51,9 @@ size_t term_width(const char *text);
 
 /* Prints `text` in a style, then spaces up to `width` columns. */
 void term_cell(enum term_style style, const char *text, size_t width);
+
+/* Prints a sentence and a new line. The cursor stands at column `indent`; lines that the terminal
+ * has no room for are broken between words, and begin there. */
+void term_sentence(enum term_style style, const char *text, size_t indent);
 
 #endif

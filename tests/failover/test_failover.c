@@ -200,18 +200,40 @@ static void test_sentence(void **state)
         (void)state;
         char text[FAILOVER_SENTENCE_SIZE];
         char longest[2000];
+        const struct failover_region east = {"us-east", false};
         const struct failover_row *row = failover_row_by_id(BYTES("region-silent"));
-        assert_string_equal(failover_sentence(row, "us-east", "2 of 2", NULL, text),
+        assert_string_equal(failover_sentence(row, east, "2 of 2", NULL, text),
                             "us-east is down (2 of 2): it gets no traffic");
-        assert_string_equal(failover_sentence(row, "us-east", NULL, "", text),
+        assert_string_equal(failover_sentence(row, east, NULL, "", text),
                             "us-east is down (unknown): it gets no traffic");
         row = failover_row_by_id(BYTES("region-failed"));
-        assert_string_equal(failover_sentence(row, "{parts}", NULL, "edge", text),
+        assert_string_equal(failover_sentence(row, (struct failover_region){"{parts}", false}, NULL,
+                                              "edge", text),
                             "{parts} says that it cannot serve (edge down): it gets no traffic");
         memset(longest, 'x', sizeof longest);
         longest[sizeof longest - 1] = 0;
-        failover_sentence(row, longest, longest, longest, text);
+        failover_sentence(row, (struct failover_region){longest, false}, longest, longest, text);
         assert_int_equal(strlen(text), FAILOVER_SENTENCE_SIZE - 1);
+}
+
+/* No sentence of a witness promises traffic, and the cause stays in it. */
+static void test_sentence_of_a_witness(void **state)
+{
+        (void)state;
+        size_t count;
+        char text[FAILOVER_SENTENCE_SIZE];
+        const struct failover_row *rows = failover_rows(&count);
+        const struct failover_region witness = {"far", true};
+        for (size_t i = 0; i < count; i++) {
+                (void)failover_sentence(&rows[i], witness, "2 of 2", "edge", text);
+                if (strstr(text, "traffic") != NULL && strstr(text, "no traffic") == NULL)
+                        fail_msg("%s: %s", rows[i].id, text);
+                if (strstr(rows[i].sentence, "{evidence}") != NULL)
+                        assert_non_null(strstr(text, "2 of 2"));
+        }
+        assert_string_equal(failover_sentence(failover_row_by_id(BYTES("region-silent")), witness,
+                                              "2 of 2", NULL, text),
+                            "far is down (2 of 2): its vote is missing");
 }
 
 static void test_page(void **state)
@@ -246,6 +268,7 @@ int main(int argc, char **argv)
                 cmocka_unit_test(test_routable),
                 cmocka_unit_test(test_ids),
                 cmocka_unit_test(test_sentence),
+                cmocka_unit_test(test_sentence_of_a_witness),
                 cmocka_unit_test(test_page),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
