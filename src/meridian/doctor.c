@@ -42,8 +42,8 @@ static void finding(struct doctor *doctor, bool good, const char *what, const ch
         }
         printf("  %s%s%s ", term_style(good ? TERM_GOOD : TERM_BAD),
                term_symbol(good ? TERM_OK : TERM_FAIL), term_style(TERM_PLAIN));
-        term_cell(TERM_PLAIN, what, 26);
-        term_sentence(TERM_PLAIN, found, 30);
+        term_cell(TERM_PLAIN, what, 28);
+        term_sentence(TERM_PLAIN, found, 32);
 }
 
 /* ---- programs ---- */
