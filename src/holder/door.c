@@ -1,39 +1,34 @@
-/* door.c - RESP over a socket that never blocks: each step waits with poll for no longer than the
- * question has. Whatever goes wrong closes the connection, so that an answer that comes late is
- * never taken for that of the next question. */
+/* door.c - RESP over a socket that never blocks: each step waits for no longer than the question
+ * has. Whatever goes wrong closes the connection, and so does a byte that nobody asked for: an
+ * answer that comes late, or twice, is never taken for that of the next question. */
 #include "holder/door.h"
 
+#include "holder/wait.h"
+
 #include <errno.h>
-#include <netdb.h>
-#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
-uint64_t door_now_us(void)
-{
-        struct timespec at;
-        if (clock_gettime(CLOCK_BOOTTIME, &at) != 0)
-                return UINT64_MAX; /* no clock: nothing is sure */
-        return (uint64_t)at.tv_sec * 1000000 + (uint64_t)at.tv_nsec / 1000;
-}
+enum {
+        QUESTION_BYTES_MAX = 4096,
+};
 
-bool door_open(struct door *door, const char *const *nodes, size_t count)
+enum meridian_lock_status door_open(struct door *door, const char *const *nodes, size_t count)
 {
-        *door = (struct door){.fd = -1};
-        if (count == 0 || count > DOOR_NODES_MAX)
-                return false;
+        memset(door, 0, sizeof *door);
+        door->fd = -1;
+        door->wake_fd = -1;
         for (; door->node_count < count; door->node_count++) {
-                door->nodes[door->node_count] = strdup(nodes[door->node_count]);
-                if (door->nodes[door->node_count] == NULL)
-                        return false;
+                enum meridian_lock_status status =
+                        name_open(&door->nodes[door->node_count], nodes[door->node_count]);
+                if (status != MERIDIAN_LOCK_OK)
+                        return status;
         }
-        return true;
+        return MERIDIAN_LOCK_OK;
 }
 
 static void hang_up(struct door *door)
@@ -41,85 +36,111 @@ static void hang_up(struct door *door)
         if (door->fd >= 0)
                 close(door->fd);
         door->fd = -1;
-}
-
-void door_next(struct door *door)
-{
-        hang_up(door);
-        door->at = (door->at + 1) % door->node_count;
+        door->asked = false;
+        door->came_len = 0;
 }
 
 void door_close(struct door *door)
 {
         hang_up(door);
         for (size_t i = 0; i < door->node_count; i++)
-                free(door->nodes[i]);
+                name_close(&door->nodes[i]);
         door->node_count = 0;
 }
 
-/* Waits until the socket can be read or written. */
-static bool wait_for(int fd, short events, uint64_t until_us)
+/* There is no answer of this node: `reason`. The next one's turn comes. */
+static void give_up(struct door *door, const char *reason, struct answer *ret)
 {
-        for (;;) {
-                uint64_t now_us = door_now_us();
-                if (now_us >= until_us)
-                        return false;
-                struct pollfd pollfd = {.fd = fd, .events = events};
-                int found = poll(&pollfd, 1, (int)((until_us - now_us) / 1000 + 1));
-                if (found > 0)
-                        return true;
-                if (found < 0 && errno != EINTR)
-                        return false;
-        }
+        *ret = (struct answer){.kind = ANSWER_NONE};
+        snprintf(ret->text, sizeof ret->text, "%.200s %.150s", door->nodes[door->at].text, reason);
+        hang_up(door);
+        door->at = (door->at + 1) % door->node_count;
 }
 
-static int connect_to(const struct addrinfo *info, uint64_t until_us)
+static void give_up_errno(struct door *door, int number, struct answer *ret)
+{
+        char reason[160], text[96] = "";
+        const char *said = strerror_r(number, text, sizeof text);
+        snprintf(reason, sizeof reason, "does not answer: %.96s", said);
+        give_up(door, reason, ret);
+}
+
+void door_next(struct door *door, struct answer *ret)
+{
+        struct answer given_up;
+        give_up(door, "does not answer in time", &given_up);
+        if (ret->kind == ANSWER_WAITING)
+                *ret = given_up;
+}
+
+/* ---- connections ---- */
+
+/* A descriptor, or an errno below 0. */
+static int connect_to(const struct address *address, int wake_fd, uint64_t until_us)
 {
         int one = 1, error = 0;
         socklen_t len = sizeof error;
-        int fd = socket(info->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        int fd = socket(address->any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         if (fd < 0)
-                return -1;
-        bool made = connect(fd, info->ai_addr, info->ai_addrlen) == 0;
-        if (!made && errno == EINPROGRESS && wait_for(fd, POLLOUT, until_us))
-                made = getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 && error == 0;
-        if (!made) {
+                return -errno;
+        if (connect(fd, &address->any, address->len) != 0)
+                error = errno;
+        if (error == EINPROGRESS || error == EINTR) {
+                error = ETIMEDOUT;
+                if (wait_for(fd, POLLOUT, wake_fd, until_us) &&
+                    getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0)
+                        error = errno;
+        }
+        if (error != 0) {
                 close(fd);
-                return -1;
+                return -error;
         }
         (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         return fd;
 }
 
-/* "host:port", "[::1]:port". */
-static bool dial(struct door *door, uint64_t until_us)
+/* Each address of the name has its share of the time. False: `ret` says why. */
+static bool dial(struct door *door, uint64_t until_us, struct answer *ret)
 {
-        char host[256];
-        const char *name = door->nodes[door->at];
-        const char *colon = strrchr(name, ':');
-        if (colon == NULL || (size_t)(colon - name) >= sizeof host)
-                return false;
-        size_t skip = name[0] == '[', len = (size_t)(colon - name) - 2 * skip;
-        memcpy(host, name + skip, len);
-        host[len] = '\0';
-        struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
-        if (getaddrinfo(host, colon + 1, &hints, &found) != 0)
-                return false;
-        for (const struct addrinfo *info = found; info != NULL && door->fd < 0;
-             info = info->ai_next)
-                door->fd = connect_to(info, until_us);
-        freeaddrinfo(found);
-        return door->fd >= 0;
+        struct name *name = &door->nodes[door->at];
+        uint64_t now_us = wait_now_us(), left_us = until_us > now_us ? until_us - now_us : 0;
+        const struct addresses *found = name_find(name, door->wake_fd, now_us + left_us / 2);
+        int fd = -EHOSTUNREACH;
+        for (size_t i = 0; i < found->count && fd < 0; i++) {
+                now_us = wait_now_us();
+                left_us = until_us > now_us ? until_us - now_us : 0;
+                fd = connect_to(&found->items[i], door->wake_fd,
+                                now_us + left_us / (found->count - i));
+        }
+        if (found->count == 0)
+                give_up(door, "has no known address", ret);
+        else if (fd < 0)
+                give_up_errno(door, -fd, ret);
+        else
+                door->fd = fd;
+        return fd >= 0;
 }
 
-static bool send_all(int fd, const char *text, size_t len, uint64_t until_us)
+/* Nothing is left of what came before, and the other end has not hung up. */
+static bool is_quiet(const struct door *door)
+{
+        char byte;
+        return !door->asked && recv(door->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
+               (errno == EAGAIN || errno == EINTR);
+}
+
+/* ---- questions ---- */
+
+static bool send_all(const struct door *door, const char *text, size_t len, uint64_t until_us)
 {
         while (len > 0) {
-                ssize_t sent = send(fd, text, len, MSG_NOSIGNAL);
+                ssize_t sent = send(door->fd, text, len, MSG_NOSIGNAL);
                 if (sent < 0 && errno != EAGAIN && errno != EINTR)
                         return false;
-                if (sent < 0 && !wait_for(fd, POLLOUT, until_us))
+                if (sent < 0 && !wait_for(door->fd, POLLOUT, door->wake_fd, until_us)) {
+                        errno = ETIMEDOUT;
                         return false;
+                }
                 if (sent > 0) {
                         text += sent;
                         len -= (size_t)sent;
@@ -128,96 +149,96 @@ static bool send_all(int fd, const char *text, size_t len, uint64_t until_us)
         return true;
 }
 
-static bool question_send(struct door *door, const char *const *words, size_t count,
+static bool question_send(const struct door *door, const char *const *words, size_t count,
                           uint64_t until_us)
 {
-        char head[32];
-        int len = snprintf(head, sizeof head, "*%zu\r\n", count);
-        char text[4096];
+        char text[QUESTION_BYTES_MAX];
+        int len = snprintf(text, sizeof text, "*%zu\r\n", count);
         size_t at = (size_t)len;
-        memcpy(text, head, at);
         for (size_t i = 0; i < count; i++) {
                 size_t left = sizeof text - at;
                 len = snprintf(text + at, left, "$%zu\r\n%s\r\n", strlen(words[i]), words[i]);
-                if (len < 0 || (size_t)len >= left)
+                if (len < 0 || (size_t)len >= left) {
+                        errno = EMSGSIZE;
                         return false;
+                }
                 at += (size_t)len;
         }
-        return send_all(door->fd, text, at, until_us);
+        return send_all(door, text, at, until_us);
 }
 
-/* The next line without its end, of what came so far; NULL: it is not complete. */
-static const char *line_next(char *text, size_t *at)
+bool door_send(struct door *door, const char *const *words, size_t count, uint64_t until_us,
+               struct answer *ret)
 {
-        char *end = strstr(text + *at, "\r\n");
-        if (end == NULL)
-                return NULL;
-        const char *line = text + *at;
-        *end = '\0';
-        *at = (size_t)(end - text) + 2;
-        return line;
-}
-
-/* What came as an answer; DOOR_NONE: it is not complete. `text` is a copy. */
-static void answer_read(char *text, struct door_answer *ret)
-{
-        size_t at = 0;
-        const char *line = line_next(text, &at);
-        ret->kind = DOOR_NONE;
-        ret->count = 0;
-        if (line == NULL)
-                return;
-        if (line[0] == '-' || line[0] == '+') {
-                ret->kind = DOOR_ERROR;
-                snprintf(ret->text, sizeof ret->text, "%.200s", line + 1);
-        } else if (line[0] == '_' || strcmp(line + 1, "-1") == 0) {
-                ret->kind = DOOR_NIL;
-        } else if (line[0] == ':') {
-                ret->kind = DOOR_NUMBERS;
-                ret->numbers[ret->count++] = strtoull(line + 1, NULL, 10);
-        } else if (line[0] == '*') {
-                size_t count = strtoul(line + 1, NULL, 10);
-                while (ret->count < count && ret->count < 2 &&
-                       (line = line_next(text, &at)) != NULL)
-                        ret->numbers[ret->count++] = strtoull(line + 1, NULL, 10);
-                if (line != NULL)
-                        ret->kind = DOOR_NUMBERS;
-        } else {
-                ret->kind = DOOR_ERROR;
-                snprintf(ret->text, sizeof ret->text, "this is no lock door");
+        if (door->fd >= 0 && !is_quiet(door))
+                hang_up(door);
+        if (door->fd < 0 && !dial(door, until_us, ret))
+                return false;
+        if (!question_send(door, words, count, until_us)) {
+                give_up_errno(door, errno, ret);
+                return false;
         }
+        door->asked = true;
+        door->came_len = 0;
+        return true;
 }
 
-static bool answer_wait(struct door *door, uint64_t until_us, struct door_answer *ret)
+/* Takes what has come; false: nothing more now, or `ret` is given up. */
+static bool take(struct door *door, struct answer *ret)
 {
-        char came[DOOR_TEXT_MAX], copy[DOOR_TEXT_MAX];
-        size_t len = 0;
-        while (len < sizeof came - 1) {
-                ssize_t more = recv(door->fd, came + len, sizeof came - 1 - len, 0);
-                if (more == 0 || (more < 0 && errno != EAGAIN && errno != EINTR))
-                        return false;
-                if (more < 0 && !wait_for(door->fd, POLLIN, until_us))
-                        return false;
-                if (more < 0)
-                        continue;
-                len += (size_t)more;
-                came[len] = '\0';
-                memcpy(copy, came, len + 1);
-                answer_read(copy, ret);
-                if (ret->kind != DOOR_NONE)
-                        return true;
+        ssize_t more =
+                recv(door->fd, door->came + door->came_len, sizeof door->came - door->came_len, 0);
+        if (more < 0 && errno == EINTR)
+                return true;
+        if (more < 0 && errno == EAGAIN)
+                return false;
+        if (more < 0) {
+                give_up_errno(door, errno, ret);
+                return false;
         }
-        return false;
+        if (more == 0) {
+                give_up(door, "hung up before it answered", ret);
+                return false;
+        }
+        door->came_len += (size_t)more;
+        return true;
+}
+
+void door_wait(struct door *door, uint64_t until_us, struct answer *ret)
+{
+        *ret = (struct answer){.kind = ANSWER_WAITING};
+        do {
+                while (take(door, ret)) {
+                        enum answer_state state = answer_read(door->came, door->came_len, ret);
+                        if (state == ANSWER_WHOLE)
+                                door->asked = false;
+                        if (state == ANSWER_BAD)
+                                give_up(door, "is no lock door, by what it answers", ret);
+                        if (state != ANSWER_MORE)
+                                return;
+                }
+        } while (ret->kind == ANSWER_WAITING &&
+                 wait_for(door->fd, POLLIN, door->wake_fd, until_us));
 }
 
 void door_ask(struct door *door, const char *const *words, size_t count, uint64_t until_us,
-              struct door_answer *ret)
+              struct answer *ret)
 {
-        *ret = (struct door_answer){.kind = DOOR_NONE};
-        if ((door->fd >= 0 || dial(door, until_us)) &&
-            question_send(door, words, count, until_us) && answer_wait(door, until_us, ret))
+        if (!door_send(door, words, count, until_us, ret))
                 return;
-        *ret = (struct door_answer){.kind = DOOR_NONE};
-        snprintf(ret->text, sizeof ret->text, "%.200s does not answer", door->nodes[door->at]);
-        door_next(door);
+        door_wait(door, until_us, ret);
+        if (ret->kind == ANSWER_WAITING)
+                door_next(door, ret);
+}
+
+bool door_alive(const struct door *door, uint64_t until_us)
+{
+        static const char *const words[] = {"PING"};
+        const char *node = door->nodes[door->at].text;
+        struct door other;
+        struct answer answer = {.kind = ANSWER_NONE};
+        if (door_open(&other, &node, 1) == MERIDIAN_LOCK_OK)
+                door_ask(&other, words, 1, until_us, &answer);
+        door_close(&other);
+        return answer.kind != ANSWER_NONE;
 }

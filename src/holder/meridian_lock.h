@@ -9,9 +9,14 @@
  *
  * What takes time after that look is another matter: a program that was sure and then writes to a
  * resource may be stopped in between. So send the token with whatever is written, and let the
- * resource refuse a smaller one than the largest that it has seen.
+ * resource refuse a smaller one than the largest that it has seen. The same goes for a machine
+ * that is stopped as a whole with its clock (a snapshot, a migration): it cannot notice.
  *
- * Link with -lmeridian_lock. A lock may be used by several threads at once, but for its release. */
+ * A lock belongs to the process that acquired it: in a child of fork it is never sure, and its
+ * release there gives back memory only. A program that becomes a daemon acquires after that.
+ *
+ * Link with -lmeridian_lock. A lock may be used by several threads at once, but for its release. It
+ * costs a thread, which takes no signals, and two descriptors. */
 #ifndef MERIDIAN_LOCK_H
 #define MERIDIAN_LOCK_H
 
@@ -37,7 +42,8 @@ struct meridian_lock_options {
         const char *const *nodes; /* "HOST:PORT" of the lock doors (7402), asked in turn; a host is
                                    * an address of IPv4 or IPv6, or a name */
         size_t node_count;
-        const char *owner;  /* NULL: one that nobody else has */
+        const char *owner;  /* NULL: one that nobody else has. Two locks of one owner and key would
+                             * be one: the release of the first ends the second */
         unsigned ttl_ms;    /* 0: 10 s; at least MERIDIAN_LOCK_TTL_MS_MIN */
         unsigned wait_ms;   /* 0: do not wait */
         unsigned margin_ms; /* DOUBTFUL comes so long before the end; 0: a quarter of the lease */
@@ -54,12 +60,13 @@ enum meridian_lock_status {
         MERIDIAN_LOCK_HELD,        /* by somebody else, to the end of the wait */
         MERIDIAN_LOCK_UNREACHABLE, /* no node answered, or none has a majority: see why */
         MERIDIAN_LOCK_REFUSED,     /* the request was wrong: see why */
-        MERIDIAN_LOCK_NOMEM,
+        MERIDIAN_LOCK_NOMEM,       /* out of memory, descriptors or threads */
 };
 
-/* Waits for the lock up to wait_ms, and some seconds more where nodes do not answer. `why` (NULL,
- * or of `why_size` bytes) gets a sentence where it is not OK. The lock must be released in any
- * case, also when it is lost. */
+/* Waits for the lock up to wait_ms, and at most ten seconds more where nodes do not answer. One
+ * that is silent for long is passed over, which may cost the place in the queue. `why` (NULL, or
+ * of `why_size` bytes) gets a sentence where it is not OK. The lock must be released in any case,
+ * also when it is lost. */
 enum meridian_lock_status meridian_lock_acquire(const struct meridian_lock_options *options,
                                                 const char *key, struct meridian_lock **ret_lock,
                                                 char *why, size_t why_size);
@@ -74,7 +81,8 @@ unsigned meridian_lock_left_ms(struct meridian_lock *lock);
 uint64_t meridian_lock_token(const struct meridian_lock *lock);
 
 /* Gives the lock back and frees it: true when a node has said so; else it ends by itself. Takes at
- * most two seconds, and no longer than the lease. NULL is fine. */
+ * most two seconds, and no longer than the lease. After it there is no news. NULL is fine; called
+ * from news() it does nothing. */
 bool meridian_lock_release(struct meridian_lock *lock);
 
 #ifdef __cplusplus

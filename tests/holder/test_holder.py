@@ -71,14 +71,14 @@ def held(node, key):
 
 
 def test_keeps(tool, node):
-    program = Program(tool, node, "us-east:keeps", hold_ms=3 * TTL_MS)
+    program = Program(tool, node, "us-east:keeps", hold_ms=2 * TTL_MS)
     wait_for(lambda: program.said("got"), "the lock is got")
     while program.process.poll() is None:
         if acquire(node, "us-east:keeps") is not None and not program.said("released"):
             check(False, "nobody else gets it")
         time.sleep(0.1)
     lines = program.lines()
-    check(all(line[2] == "1" for line in program.said("sure")), "it is sure for three leases")
+    check(all(line[2] == "1" for line in program.said("sure")), "it is sure for two leases")
     check(not [line for line in lines if line[1] in ("doubtful", "lost")], "and never in doubt")
     check(lines[-1][1:] == ["released", "1"], "it is released", str(lines[-1]))
     check(cluster.token_of(node.command("LOCK.ACQUIRE", "us-east:keeps", "other", "600000")) >
@@ -110,7 +110,7 @@ def test_daemon_killed(tool, node):
     node.stop(signal.SIGKILL)
     node.start()
     killed = now_us()
-    wait_for(lambda: program.sure() > killed + TTL_MS * 2000 or program.said("lost"),
+    wait_for(lambda: program.sure() > killed + TTL_MS * 1500 or program.said("lost"),
              "the daemon is killed and started: the lock is kept")
     check(not program.said("lost"), "it was not lost")
     check(acquire(node, "us-east:daemon-killed") is None, "nobody else gets it")
@@ -145,7 +145,7 @@ def test_waits(tool, node):
     key = "us-east:waits"
     check(acquire(node, key) is not None, "somebody has the lock")
     program = Program(tool, node, key, wait_ms=40000)
-    time.sleep(2.5 * TTL_MS / 1000)
+    time.sleep(1.5 * TTL_MS / 1000)
     token = cluster.resp(node.host, 7402, "LOCK.INFO", key).split("\r\n")
     node.command("LOCK.RELEASE", key, "other",
                  token[token.index("token") + 1].lstrip(":"))
