@@ -247,9 +247,10 @@ static bool switch_set(bool *field, struct bytes text)
         return index >= 0;
 }
 
-static const char *kind_help(enum key_kind kind)
+/* What would be a value; `text` is room for it. */
+static const char *value_help(const struct key_row *row, char text[64])
 {
-        switch (kind) {
+        switch (row->kind) {
         case KEY_NAME:
                 return "use 1 to 63 letters, digits, '-' or '_'";
         case KEY_NODE:
@@ -264,7 +265,8 @@ static const char *kind_help(enum key_kind kind)
         case KEY_SWITCH:
                 return "use on or off";
         case KEY_NUMBER:
-                return "use a whole number, 1 or more, in the range that its key allows";
+                snprintf(text, 64, "use a whole number, 1 to %u", row->max);
+                return text;
         }
         UNREACHABLE("a kind that the table does not know");
 }
@@ -339,7 +341,7 @@ static enum err fail_key(struct parser *parser, struct token key)
 /* A value and its end: ';', a new line, '}' or the end of the file. */
 static enum err value_parse(struct parser *parser, struct token key)
 {
-        char prefix[32];
+        char prefix[32], help[64];
         const struct key_row *row = key_find(parser->section->name, key.text);
         if (row == NULL)
                 return fail_key(parser, key);
@@ -354,11 +356,11 @@ static enum err value_parse(struct parser *parser, struct token key)
                 return fail_token(parser, value);
         if (value.kind != TOKEN_WORD)
                 return fail(parser, key.line, "the key '%s%s' has no value; %s", prefix, row->key,
-                            kind_help(row->kind));
+                            value_help(row, help));
         if (!value_set(parser, row, value.text))
                 return fail(parser, value.line, "'%.*s' is no value for '%s%s'; %s",
                             value.text.len > 200 ? 200 : (int)value.text.len,
-                            (const char *)value.text.ptr, prefix, row->key, kind_help(row->kind));
+                            (const char *)value.text.ptr, prefix, row->key, value_help(row, help));
         token_next(parser);
         bool ended = parser->token.fresh_line || parser->token.kind == TOKEN_END ||
                      parser->token.kind == TOKEN_CLOSE || parser->token.kind == TOKEN_SEPARATOR;
@@ -421,13 +423,13 @@ static enum err entry_parse(struct parser *parser)
 
 static enum err missing_check(struct parser *parser)
 {
-        char prefix[32];
+        char prefix[32], help[64];
         for (size_t i = 0; i < COUNT_OF(key_rows); i++) {
                 const struct key_row *row = &key_rows[i];
                 if (row->required && (parser->seen & (uint64_t)1 << i) == 0)
                         return fail(parser, parser->token.line, "the key '%s%s' is missing; %s",
                                     section_prefix(row->section, prefix), row->key,
-                                    kind_help(row->kind));
+                                    value_help(row, help));
         }
         return ERR_NONE;
 }
@@ -441,6 +443,7 @@ static bool key_given(const struct parser *parser, const struct key_row *row)
 static enum err warden_check(struct parser *parser)
 {
         static const char *const needed[] = {"home", "bin", "server", "password"};
+        char help[64];
         bool any = false;
         for (size_t i = 0; i < COUNT_OF(key_rows); i++) {
                 size_t at = key_rows[i].offset;
@@ -453,7 +456,7 @@ static enum err warden_check(struct parser *parser)
                 if (!key_given(parser, row))
                         return fail(parser, parser->token.line,
                                     "the key 'postgres %s' is missing; %s", row->key,
-                                    kind_help(row->kind));
+                                    value_help(row, help));
         }
         return ERR_NONE;
 }

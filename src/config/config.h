@@ -49,6 +49,8 @@
  *       init     /path/init.sql;      optional: run once in a new cluster
  *       settings /path/more.conf;     optional: settings for the server
  *       archive  /path/archive;       optional: where finished WAL is kept
+ *       adopt    /etc/postgresql/15/main;  optional: the configuration of a server to take over
+ *       keep     3;                   former data folders that are kept aside, 1 to 100
  *   }
  *   dns         127.10.0.1:5353;
  *   edge        127.10.0.1:8080;
@@ -60,6 +62,8 @@
  *       impairments on;               allow delay, loss and cuts by the admin door; optional, off
  *       hasty on;                     new data of PostgreSQL is not synced to disk; optional, off
  *   }
+ *
+ * docs/man/meridiand.conf.5 says it for users; a test compares.
  *
  * An unknown key, a key given twice, a missing one or a bad value is an error that names the file,
  * the line, the key and what to do. Addresses are IP addresses: 127.0.0.1:7401 or [::1]:7401. */

@@ -31,16 +31,14 @@ static int run_lab(struct cli *cli);
 
 static const struct command commands[] = {
         HEADING("Look"),
-        ASKS("status", NULL, "", "[--json]", "regions, round trips, lag, recent events", 0, 0,
-             cli_status),
+        ASKS("status", NULL, "", "[--json]", "regions, servers, lag, events", 0, 0, cli_status),
         ASKS("top", NULL, "", "", "the same, drawn again each second", 0, 0, cli_top),
         ASKS("events", NULL, "", "[-f] [--json]", "what happened; -f goes on", 0, 0, cli_events),
-        LOCAL("doctor", NULL, "", "[--json]", "what is missing or wrong on this machine", 0, 0,
-              cli_doctor),
+        LOCAL("doctor", NULL, "", "[--json]", "what is wrong on this machine", 0, 0, cli_doctor),
         ASKS("why-route", NULL, "CLIENT NAME", "[--json]", "where a client is sent to, and why", 2,
              2, cli_why_route),
         ASKS("conflicts", NULL, "[PREFIX]", "[-f] [--region R] [--json]",
-             "what concurrent writes to keys lost", 0, 1, cli_conflicts),
+             "what concurrent writes lost", 0, 1, cli_conflicts),
         ASKS("verify", NULL, "[PREFIX]", "[--region R,...] [--json]",
              "do all regions hold the same keys?", 0, 1, cli_verify),
 

@@ -225,9 +225,8 @@ static void print_memory(json_t *region)
 
 static void print_servers(json_t *regions)
 {
-        static const char *const titles[] = {"Redis: keeps", "keys",   "tombstones",
-                                             "backlog",      "merged", "clocks ahead",
-                                             "conflicts"};
+        static const char *const titles[] = {"Redis: keeps", "keys",  "tombstones", "backlog",
+                                             "merged",       "drift", "conflicts"};
         size_t i = 0;
         json_t *region = NULL;
         struct term_table table;

@@ -148,7 +148,9 @@ def all_is_installed(machines):
     for path in ("bin/meridian", "sbin/meridiand", "lib/meridian/meridian.so",
                  "lib/meridian/mod-meridian.so", "lib/meridian/ngx_http_meridian_module.so",
                  "lib/systemd/system/meridiand.service", "lib/sysusers.d/meridian.conf",
-                 "include/meridian_lock.h", "include/meridian_flags.h"):
+                 "include/meridian_lock.h", "include/meridian_flags.h", "share/man/man1/meridian.1",
+                 "share/man/man8/meridiand.8", "share/man/man5/meridiand.conf.5",
+                 "share/bash-completion/completions/meridian"):
         expect_true(os.path.exists(os.path.join(machines.prefix, path)), f"{path} is installed")
     found = {name for _, _, names in os.walk(machines.root) for name in names}
     expect({"meridian.control", "meridian--1.0.sql"} - found, set(), "PostgreSQL's extension")
