@@ -102,8 +102,8 @@ static json_t *json_server(const struct api *api, const struct node_status *stat
                            const struct node_status_server *server)
 {
         return json_pack(
-                "{s:o, s:o, s:o, s:s, s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "node",
-                text_or_null(node_name(api, server->node)), "region",
+                "{s:o, s:o, s:o, s:s, s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+                "node", text_or_null(node_name(api, server->node)), "region",
                 text_or_null(region_name(status, server->region)), "role",
                 text_or_null(role_of(server)), "server", server->server, "eligible",
                 (int)server->eligible, "following", (int)server->following, "timeline",
@@ -113,7 +113,10 @@ static json_t *json_server(const struct api *api, const struct node_status *stat
                 json_lsn(is_standby(server), server->replayed), "lag_ms",
                 milliseconds(lag_known(server), server->lag_us), "lag_bytes",
                 number_or_null(is_standby(server) && server->behind_known, server->behind_bytes),
-                "replay_paused", is_standby(server) ? json_boolean(server->paused) : json_null());
+                "replay_paused", is_standby(server) ? json_boolean(server->paused) : json_null(),
+                "heard_ms", milliseconds(server->heard, server->heard_us), "commit_age_ms",
+                milliseconds(server->known && server->commit_known, server->commit_us),
+                "loss_bytes", number_or_null(server->loss_known, server->loss_bytes));
 }
 
 /* The sentence of the row that holds at this node now, as in docs/primary-rows.md. */
@@ -186,13 +189,15 @@ json_t *api_json_postgres(const struct api *api, const struct node_status *statu
                 if (is_writer(server) && server->node == postgres->grantee)
                         writer = server;
         }
-        json_t *lease = json_pack("{s:s, s:o, s:o, s:b, s:o}", "hold", postgres->hold, "holder",
-                                  text_or_null(node_name(api, postgres->holder)), "epoch",
-                                  number_or_null(postgres->grant != 0, postgres->grant),
+        json_t *lease = json_pack("{s:s, s:o, s:o, s:o, s:b, s:o, s:I}", "hold", postgres->hold,
+                                  "holder", text_or_null(node_name(api, postgres->holder)),
+                                  "grantee", text_or_null(node_name(api, postgres->grantee)),
+                                  "epoch", number_or_null(postgres->grant != 0, postgres->grant),
                                   "may_write", (int)postgres->may_write, "left_ms",
-                                  milliseconds(postgres->left_known, postgres->left_us));
+                                  milliseconds(postgres->left_known, postgres->left_us), "ttl_ms",
+                                  (json_int_t)rules->lease_ms);
         return json_pack(
-                "{s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o}",
+                "{s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o}",
                 "self", text_or_null(node_name(api, status->node)), "writer",
                 text_or_null(writer == NULL ? NULL : node_name(api, writer->node)), "writer_region",
                 text_or_null(writer == NULL ? NULL : region_name(status, writer->region)), "lease",
@@ -201,9 +206,9 @@ json_t *api_json_postgres(const struct api *api, const struct node_status *statu
                 json_order(api, &postgres->order), "row", text_or_null(postgres->row), "why",
                 json_why(api, status), "failed",
                 text_or_null(postgres->failed[0] == '\0' ? NULL : postgres->failed), "loss_bytes",
-                number_or_null(postgres->loss_known, postgres->loss_bytes), "sync",
-                (json_int_t)rules->sync, "exposed", json_exposed(postgres), "slots",
-                json_slots(postgres), "servers", servers);
+                number_or_null(postgres->loss_known, postgres->loss_bytes), "rank",
+                text_or_null(postgres->rank), "sync", (json_int_t)rules->sync, "exposed",
+                json_exposed(postgres), "slots", json_slots(postgres), "servers", servers);
 }
 
 /* ---- metrics ---- */

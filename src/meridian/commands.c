@@ -60,8 +60,8 @@ static const struct command commands[] = {
         HEADING("PostgreSQL"),
         ASKS("switchover", NULL, "", ORDER_OPTIONS, "move the writer; nothing is lost", 0, 4,
              cli_switchover),
-        ASKS("failover", NULL, "", ORDER_OPTIONS " [--force]", "a new writer, where there is none",
-             0, 5, cli_failover),
+        ASKS("failover", NULL, "", ORDER_OPTIONS " [--force [--yes]]",
+             "a new writer, where there is none", 0, 6, cli_failover),
         ASKS("doors", NULL, "", "[--json]", "who is connected by a node's doors", 0, 0, cli_doors),
 
         HEADING("Locks; keys begin with global: or a region's name and a colon"),

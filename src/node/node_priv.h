@@ -150,6 +150,8 @@ MUST_USE enum err postgres_word_decode(struct bytes data, struct postgres_word *
 /* What it tells beside it, for people: no decision rests on it. */
 struct postgres_detail {
         bool paused; /* its server's replay */
+        bool commit_known;
+        uint64_t commit_us; /* age of the newest commit that a standby shows */
         bool exposed_known, exposed_over, exposed_held;
         uint64_t exposed_us, exposed_bytes;
         uint64_t slot_max;
@@ -592,10 +594,19 @@ bool postgres_writes(enum primary_server server);
 bool postgres_listed(const struct node *node, node_id id);
 bool postgres_eligible(const struct node *node, node_id id);
 /* What was heard of that node lately, or NULL. */
+/* This node's server was looked at lately. */
+bool postgres_seen_fresh(const struct node *node);
+
+/* This node's region is isolated: its server may not write, and its lease is not renewed. */
+bool postgres_barred(const struct node *node);
+
 const struct postgres_word *postgres_word_of(const struct node *node, node_id id);
 const char *postgres_name(const struct node *node, node_id id);
 
 void postgres_report(const struct node *node, struct primary_report *ret);
+
+/* By what servers are ranked, as far as this node knows. */
+void postgres_rules(const struct node *node, struct primary_rules *ret);
 
 /* postgres_act.c */
 const struct primary_row *postgres_decide(struct node *node);

@@ -41,6 +41,15 @@ bool postgres_listed(const struct node *node, node_id id)
         return place_of(rules->nodes, rules->node_count, id) < rules->node_count;
 }
 
+/* REGION_STATE_COUNT: not known. */
+static enum region_state region_state_of(const struct node *node, region_id id)
+{
+        for (size_t i = 0; i < node->region_count; i++)
+                if (node->regions[i].id == id)
+                        return (enum region_state)node->regions[i].state;
+        return REGION_STATE_COUNT;
+}
+
 bool postgres_eligible(const struct node *node, node_id id)
 {
         const struct topology_postgres *rules = &node->topology->postgres;
@@ -48,10 +57,13 @@ bool postgres_eligible(const struct node *node, node_id id)
         if (region == NULL || !postgres_listed(node, id) ||
             place_of(rules->never, rules->never_count, id) < rules->never_count)
                 return false;
-        for (size_t i = 0; i < node->region_count; i++)
-                if (node->regions[i].id == region->id)
-                        return region_state_serves((enum region_state)node->regions[i].state);
-        return false;
+        return region_state_serves(region_state_of(node, region->id));
+}
+
+bool postgres_barred(const struct node *node)
+{
+        enum region_state state = region_state_of(node, node->region_id);
+        return state != REGION_STATE_COUNT && !region_state_replicates(state);
 }
 
 const char *postgres_name(const struct node *node, node_id id)
@@ -116,7 +128,7 @@ enum err postgres_came(struct node *node, node_id from, struct bytes data)
         return ERR_NONE;
 }
 
-static bool seen_fresh(const struct node *node)
+bool postgres_seen_fresh(const struct node *node)
 {
         const struct postgres *postgres = &node->postgres;
         return postgres->seen && node->now_us < postgres->seen_us + SEEN_FRESH_US;
@@ -164,7 +176,8 @@ void postgres_report(const struct node *node, struct primary_report *ret)
 void postgres_tell(struct node *node)
 {
         struct postgres *postgres = &node->postgres;
-        if (!enabled(node) || !seen_fresh(node) || !postgres_listed(node, node->config.self))
+        if (!enabled(node) || !postgres_seen_fresh(node) ||
+            !postgres_listed(node, node->config.self))
                 return;
         struct postgres_word word = {.grant = postgres->grant,
                                      .grant_node = postgres->grant_node,
@@ -312,7 +325,7 @@ static size_t candidates_fill(const struct node *node, struct primary_candidate 
                 *candidate = (struct primary_candidate){.priority = i};
                 candidate->report.node = id;
                 if (id == node->config.self) {
-                        candidate->fresh = seen_fresh(node);
+                        candidate->fresh = postgres_seen_fresh(node);
                         postgres_report(node, &candidate->report);
                         candidate->report.eligible = postgres_eligible(node, id);
                         continue;
@@ -370,6 +383,12 @@ static void rules_fill(const struct node *node, const struct primary_candidate *
                 ret->epoch = postgres->grant;
 }
 
+void postgres_rules(const struct node *node, struct primary_rules *ret)
+{
+        struct primary_candidate candidates[PRIMARY_NODES_MAX];
+        rules_fill(node, candidates, candidates_fill(node, candidates), ret);
+}
+
 /* A commit was acknowledged by one that may not become primary, and none of the others has it. */
 static bool more_elsewhere(const struct primary_candidate *candidates, size_t count, node_id self)
 {
@@ -420,12 +439,13 @@ static bool renews(const struct node *node)
 {
         const struct postgres *postgres = &node->postgres;
         uint64_t use_us = 2000ull * node->topology->postgres.lease_ms;
-        if (postgres->action == PRIMARY_DO_FENCE ||
+        if (postgres->action == PRIMARY_DO_FENCE || postgres_barred(node) ||
             node->now_us >= postgres->seen_us + RENEW_SEEN_US)
                 return false;
-        return seen_fresh(node) && (postgres_writes((enum primary_server)postgres->server.server) ||
-                                    postgres->action != PRIMARY_DO_NOTHING ||
-                                    node->now_us < postgres->claimed_us + use_us);
+        return postgres_seen_fresh(node) &&
+               (postgres_writes((enum primary_server)postgres->server.server) ||
+                postgres->action != PRIMARY_DO_NOTHING ||
+                node->now_us < postgres->claimed_us + use_us);
 }
 
 /* In a while, or when the lease begins to end. */
@@ -459,7 +479,7 @@ void postgres_tick(struct node *node)
         standing_look(node);
         const struct primary_row *row = postgres_decide(node);
         postgres_limit_look(node);
-        if (row != NULL && (seen_fresh(node) || row->action == PRIMARY_DO_FENCE))
+        if (row != NULL && (postgres_seen_fresh(node) || row->action == PRIMARY_DO_FENCE))
                 postgres_carry_out(node, row);
         else
                 postgres_row_tell(node, NULL);

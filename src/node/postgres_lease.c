@@ -220,6 +220,8 @@ void postgres_lease_look(struct node *node)
                                BYTES_ARGS(info.owner));
         enum primary_hold own =
                 primary_lease_hold(&postgres->lease, node->now_us, postgres_margin_us(node));
+        if (own == PRIMARY_MINE && postgres_barred(node))
+                own = PRIMARY_ENDING;
         postgres->holder = 0;
         enum primary_hold told = held ? hold_of_table(node, &info) : PRIMARY_FREE;
         bool blind = group->failed || group->consensus == NULL || group->status.leader == 0 ||

@@ -95,7 +95,8 @@ static bool owner_read(struct bytes text, struct order *ret)
         return text.len == 0;
 }
 
-static void ask(struct node *node, enum request_kind kind)
+/* `number` is that of the order which the answer is for; 0: for none. */
+static void ask(struct node *node, enum request_kind kind, uint64_t number)
 {
         struct postgres *postgres = &node->postgres;
         char key[80];
@@ -109,8 +110,7 @@ static void ask(struct node *node, enum request_kind kind)
                                               : 1;
         postgres->order_next_us = node->now_us + AGAIN_US;
         (void)postgres_ask(node,
-                           &(struct postgres_ask){
-                                   .kind = kind, .token = postgres->order.number, .order = true},
+                           &(struct postgres_ask){.kind = kind, .token = number, .order = true},
                            &request);
 }
 
@@ -122,6 +122,9 @@ void postgres_order_begin(struct node *node)
                               .target = postgres->order.target,
                               .number = postgres->order.number,
                               .incarnation = node->incarnation};
+        /* What an older order holds would keep this one from being recorded. */
+        if (postgres->order_token != 0)
+                ask(node, REQUEST_LOCK_RELEASE, 0);
         owner_write(&order, postgres->order_owner);
         postgres->order_token = 0;
         postgres->order_next_us = 0;
@@ -202,9 +205,9 @@ void postgres_order_look(struct node *node)
         if (node->now_us < postgres->order_next_us)
                 return;
         if (wished && postgres->order_token == 0)
-                ask(node, REQUEST_LOCK_ACQUIRE);
+                ask(node, REQUEST_LOCK_ACQUIRE, postgres->order.number);
         else if (!wished && postgres->order_token != 0)
-                ask(node, REQUEST_LOCK_RELEASE);
+                ask(node, REQUEST_LOCK_RELEASE, postgres->order.number);
         else if (!wished)
                 order_forget(postgres); /* it was not granted; if it still is, its time ends it */
 }

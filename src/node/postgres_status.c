@@ -14,6 +14,7 @@ enum {
         FLAG_EXPOSED = 2,
         FLAG_OVER = 4,
         FLAG_HELD = 8,
+        FLAG_COMMIT = 16,
         SLOT_ACTIVE = 1,
         SLOT_LOST = 2,
 };
@@ -21,7 +22,8 @@ enum {
 /* ---- between nodes ----
  *
  *      u8 version, u8 flags, varint exposed_us, varint exposed_bytes, varint slot_max, u8 slots,
- *      (u8 name length, name, u8 flags, varint retained) each, and what later versions add */
+ *      (u8 name length, name, u8 flags, varint retained) each, with FLAG_COMMIT varint commit_us,
+ *      and what later versions add */
 
 void postgres_detail_encode(const struct postgres_detail *detail, struct buffer *out)
 {
@@ -29,7 +31,8 @@ void postgres_detail_encode(const struct postgres_detail *detail, struct buffer 
         buffer_u8(out, (uint8_t)((detail->paused ? FLAG_PAUSED : 0) |
                                  (detail->exposed_known ? FLAG_EXPOSED : 0) |
                                  (detail->exposed_over ? FLAG_OVER : 0) |
-                                 (detail->exposed_held ? FLAG_HELD : 0)));
+                                 (detail->exposed_held ? FLAG_HELD : 0) |
+                                 (detail->commit_known ? FLAG_COMMIT : 0)));
         buffer_varint(out, detail->exposed_us);
         buffer_varint(out, detail->exposed_bytes);
         buffer_varint(out, detail->slot_max);
@@ -43,6 +46,8 @@ void postgres_detail_encode(const struct postgres_detail *detail, struct buffer 
                                          (slot->lost ? SLOT_LOST : 0)));
                 buffer_varint(out, slot->retained);
         }
+        if (detail->commit_known)
+                buffer_varint(out, detail->commit_us);
 }
 
 static void slot_decode(struct cursor *cursor, struct world_postgres_slot *ret)
@@ -76,6 +81,7 @@ enum err postgres_detail_decode(struct bytes data, struct postgres_detail *ret)
         detail.exposed_known = (flags & FLAG_EXPOSED) != 0;
         detail.exposed_over = (flags & FLAG_OVER) != 0;
         detail.exposed_held = (flags & FLAG_HELD) != 0;
+        detail.commit_known = (flags & FLAG_COMMIT) != 0;
         detail.exposed_us = cursor_varint(&cursor);
         detail.exposed_bytes = cursor_varint(&cursor);
         detail.slot_max = cursor_varint(&cursor);
@@ -84,6 +90,8 @@ enum err postgres_detail_decode(struct bytes data, struct postgres_detail *ret)
                 cursor_fail(&cursor, ERR_MALFORMED);
         for (uint32_t i = 0; i < detail.slot_count && !cursor_failed(&cursor); i++)
                 slot_decode(&cursor, &detail.slots[i]);
+        if (detail.commit_known)
+                detail.commit_us = cursor_varint(&cursor);
         if (cursor_failed(&cursor))
                 return cursor.err;
         *ret = detail;
@@ -95,7 +103,9 @@ static void detail_own(const struct node *node, struct postgres_detail *ret)
         const struct postgres *postgres = &node->postgres;
         const struct world_postgres *server = &postgres->server;
         const struct primary_exposure *exposure = &postgres->exposure;
-        *ret = (struct postgres_detail){.paused = server->paused};
+        *ret = (struct postgres_detail){.paused = server->paused,
+                                        .commit_known = server->commit_known,
+                                        .commit_us = server->commit_us};
         if (exposure->count > 0) {
                 ret->exposed_known = true;
                 ret->exposed_over = exposure->over;
@@ -166,7 +176,36 @@ static bool detail_of(const struct node *node, node_id id, struct postgres_detai
 
 /* ---- at this node ---- */
 
-static void status_server(const struct node *node, node_id id, const struct primary_report *primary,
+/* How long ago a node told of its server. */
+static void status_heard(const struct node *node, node_id id, uint64_t now_us,
+                         struct node_status_server *ret)
+{
+        uint64_t at_us = node->postgres.seen_us;
+        ret->heard = id == node->config.self && node->postgres.seen;
+        for (size_t i = 0; i < PRIMARY_NODES_MAX && !ret->heard; i++) {
+                const struct postgres_heard *heard = &node->postgres.heard[i];
+                ret->heard = heard->node == id && id != 0;
+                at_us = heard->at_us;
+        }
+        ret->heard_us = ret->heard && now_us > at_us ? now_us - at_us : 0;
+}
+
+/* What a takeover by that one would cost. */
+static void status_cost(const struct node *node, const struct primary_report *report,
+                        const struct primary_rules *rules, struct node_status_server *ret)
+{
+        struct postgres_detail detail;
+        uint64_t loss = rules != NULL ? primary_loss(report, rules) : UINT64_MAX;
+        ret->loss_known = report->server != PRIMARY_ABSENT && loss != UINT64_MAX;
+        ret->loss_bytes = ret->loss_known ? loss : 0;
+        if (report->server != PRIMARY_STANDBY || !detail_of(node, report->node, &detail))
+                return;
+        ret->commit_known = detail.commit_known;
+        ret->commit_us = detail.commit_us;
+}
+
+static void status_server(const struct node *node, node_id id, uint64_t now_us,
+                          const struct primary_report *primary, const struct primary_rules *rules,
                           struct node_status_server *ret)
 {
         const struct postgres *postgres = &node->postgres;
@@ -176,6 +215,7 @@ static void status_server(const struct node *node, node_id id, const struct prim
         struct postgres_detail detail;
         *ret = (struct node_status_server){.node = id, .server = "unknown"};
         ret->region = region != NULL ? region->id : 0;
+        status_heard(node, id, now_us, ret);
         if (id == node->config.self && postgres->seen) {
                 postgres_report(node, &report);
                 ret->lag_known = postgres->server.lag_known;
@@ -202,6 +242,7 @@ static void status_server(const struct node *node, node_id id, const struct prim
                             primary->epoch == report.epoch;
         if (ret->behind_known && primary->written > report.written)
                 ret->behind_bytes = primary->written - report.written;
+        status_cost(node, &report, rules, ret);
 }
 
 /* Of the server that takes writes. */
@@ -229,6 +270,8 @@ void postgres_status(const struct node *node, uint64_t now_us, struct node_statu
         const struct topology_postgres *rules = &node->topology->postgres;
         const struct postgres_word *word = postgres_word_of(node, postgres->holder);
         struct primary_report primary = {0};
+        struct primary_rules ranks;
+        bool vacant = rules->node_count > 0 && postgres->holder == 0;
         ret->present = rules->node_count > 0;
         ret->hold = primary_hold_name(postgres->hold);
         ret->holder = postgres->holder;
@@ -249,15 +292,18 @@ void postgres_status(const struct node *node, uint64_t now_us, struct node_statu
         uint64_t end_us = now_us + postgres_margin_us(node);
         ret->left_known = postgres->lease.token != 0;
         ret->left_us = ret->left_known && until_us > end_us ? until_us - end_us : 0;
+        ret->rank = primary_rank_name(postgres->standing.rank);
         ret->loss_known = postgres->standing.rank != PRIMARY_RANK_UNSURE &&
                           postgres->standing.loss != UINT64_MAX;
         ret->loss_bytes = ret->loss_known ? postgres->standing.loss : 0;
         status_writer(node, postgres->holder, ret);
+        if (vacant)
+                postgres_rules(node, &ranks);
         if (postgres->holder == node->config.self)
                 postgres_report(node, &primary);
         else if (word != NULL)
                 primary = word->report;
         for (uint32_t i = 0; i < rules->node_count && i < NODE_STATUS_REGIONS_MAX; i++)
-                status_server(node, rules->nodes[i], primary.system != 0 ? &primary : NULL,
-                              &ret->servers[ret->server_count++]);
+                status_server(node, rules->nodes[i], now_us, primary.system != 0 ? &primary : NULL,
+                              vacant ? &ranks : NULL, &ret->servers[ret->server_count++]);
 }

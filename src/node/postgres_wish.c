@@ -211,7 +211,8 @@ static void wish_begin(struct node *node, enum primary_wish wish, node_id design
                   postgres_name(node, designated));
 }
 
-/* The node that is meant by its name or its region's: the best of these. 0: there is none. */
+/* The node that is meant by its name or its region's: the best of these; of an empty name the best
+ * of all. 0: there is none. */
 static node_id target_of(const struct node *node, struct bytes name)
 {
         const struct topology_postgres *rules = &node->topology->postgres;
@@ -226,7 +227,8 @@ static node_id target_of(const struct node *node, struct bytes name)
                 const struct topology_region *home = topology_region_of_node(node->topology, id);
                 const struct postgres_word *word = postgres_word_of(node, id);
                 uint64_t written = word != NULL ? word->report.written : 0;
-                if (home == NULL || home != region || !postgres_eligible(node, id))
+                if (home == NULL || (home != region && name.len > 0) ||
+                    !postgres_eligible(node, id) || (word == NULL && name.len == 0))
                         continue;
                 if (best == 0 || written > best_written) {
                         best = id;
@@ -306,9 +308,9 @@ static void failover(struct node *node, struct asker asker, const struct request
         bool force = request->postgres.wish == REQUEST_FAILOVER_FORCE;
         char text[REPLY_TEXT_MAX];
         char loss[64];
-        node_id target = request->postgres.target.len > 0
-                                 ? target_of(node, request->postgres.target)
-                                 : standing->best;
+        bool named = request->postgres.target.len > 0;
+        node_id target = !named && standing->best != 0 ? standing->best
+                                                       : target_of(node, request->postgres.target);
         if (target == 0) {
                 refuse(node, asker, "Nothing there may become primary, as far as is known.");
                 return;
@@ -323,8 +325,12 @@ static void failover(struct node *node, struct asker asker, const struct request
                 why = "No majority can be reached, so nobody can take over.";
         else if (postgres->server.server == PRIMARY_OPEN)
                 why = "It is the primary already.";
+        else if (!postgres_seen_fresh(node))
+                why = "What its server has is not known: see `meridian events` of that node.";
         else if (!postgres_eligible(node, node->config.self))
                 why = "It may not become primary.";
+        else if (postgres->server.server == PRIMARY_ABSENT)
+                why = "It has no data.";
         else if (!force && standing->rank != PRIMARY_RANK_BEST)
                 why = "It has not most, or too few have told what they have; --force takes over "
                       "nevertheless.";
@@ -338,10 +344,15 @@ static void failover(struct node *node, struct asker asker, const struct request
                 refuse(node, asker, text);
                 return;
         }
-        wish_begin(node, force ? PRIMARY_WISH_FORCE : PRIMARY_WISH_HERE, node->config.self,
-                   request->postgres.actor);
-        (void)snprintf(text, sizeof text, "%s takes over; %s.",
-                       postgres_name(node, node->config.self), loss);
+        /* Asked for twice, it is one; force may be added to it. */
+        bool begun = postgres->wish == PRIMARY_WISH_FORCE ||
+                     (postgres->wish == PRIMARY_WISH_HERE && !force);
+        if (!begun)
+                wish_begin(node, force ? PRIMARY_WISH_FORCE : PRIMARY_WISH_HERE, node->config.self,
+                           request->postgres.actor);
+        (void)snprintf(text, sizeof text, "%s takes over%s; %s.",
+                       postgres_name(node, node->config.self),
+                       begun ? ", as it was asked to before" : "", loss);
         say(node, asker, REPLY_OK, node->config.self, text);
 }
 

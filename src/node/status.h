@@ -59,6 +59,8 @@ struct node_status_region {
 struct node_status_server {
         node_id node;
         region_id region;
+        bool heard;         /* its node has told of it once, the last time */
+        uint64_t heard_us;  /* so long ago */
         bool known;         /* false: nothing below counts */
         const char *server; /* "open", "standby", ...: primary/primary.h; static */
         int server_value;   /* enum primary_server */
@@ -70,8 +72,12 @@ struct node_status_server {
         bool behind_known;
         uint64_t behind_bytes; /* what the primary has written and this one has not */
         bool lag_known;
-        uint64_t lag_us; /* age of what it shows */
-        bool paused;     /* somebody has paused its replay */
+        uint64_t lag_us;     /* age of what it shows */
+        bool paused;         /* somebody has paused its replay */
+        bool loss_known;     /* nobody holds the lease, and */
+        uint64_t loss_bytes; /* a takeover by it would lose so much of what is known */
+        bool commit_known;
+        uint64_t commit_us; /* a standby's: age of the newest commit that it shows */
 };
 
 /* What was asked of a node's server last: of the holder a switchover, of a standby a failover. */
@@ -107,6 +113,7 @@ struct node_status_postgres {
                                          * or without limit */
         struct world_postgres_slot slots[WORLD_POSTGRES_SLOTS_MAX];
         size_t slot_count;
+        const char *rank; /* of this node's server among all: "best", "behind", ...; static */
         bool loss_known;
         uint64_t loss_bytes; /* that a takeover by this node would lose, as far as is known */
         struct node_status_server servers[NODE_STATUS_REGIONS_MAX];

@@ -171,6 +171,10 @@ struct primary_standing {
 struct primary_standing primary_rank(const struct primary_candidate *candidates, size_t count,
                                      node_id self, const struct primary_rules *rules);
 
+/* Bytes that are known to have been written and that `own` has not; UINT64_MAX: it has nothing of
+ * the newest epoch, so nobody knows. */
+uint64_t primary_loss(const struct primary_report *own, const struct primary_rules *rules);
+
 /* ---- what other regions have ------------------------------------------------------------------
  *
  * A primary's commits that no other region knows: how many bytes of log, and how old the oldest

@@ -106,7 +106,7 @@ static bool somebody_has(const struct primary_candidate *candidates, size_t coun
         return false;
 }
 
-static uint64_t loss_of(const struct primary_report *own, const struct primary_rules *rules)
+uint64_t primary_loss(const struct primary_report *own, const struct primary_rules *rules)
 {
         if (own->epoch < rules->epoch)
                 return UINT64_MAX;
@@ -140,7 +140,7 @@ struct primary_standing primary_rank(const struct primary_candidate *candidates,
                 best_of(candidates, count, own->report.system, rules);
         ret.best = best == NULL ? 0 : best->report.node;
         ret.latest = own->report.epoch >= rules->epoch;
-        ret.loss = loss_of(&own->report, rules);
+        ret.loss = primary_loss(&own->report, rules);
         ret.loss_over = ret.loss == UINT64_MAX || (rules->sync == 0 && ret.loss > rules->loss_max);
         if (best != own)
                 ret.rank = PRIMARY_RANK_BEHIND;

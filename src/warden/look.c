@@ -310,6 +310,8 @@ static bool look_standby(struct warden *warden, struct world_postgres *ret)
         ret->gap = warden->gap && ret->upstream == 0;
         whole_look(warden, ret);
         ret->lag_known = value_u64(result, 4, 10, &ret->lag_us);
+        ret->commit_known = ret->lag_known;
+        ret->commit_us = ret->lag_us;
         if (value_lsn(result, 0, &received) && ret->replayed >= received) {
                 ret->lag_known = true;
                 ret->lag_us = 0;

@@ -151,8 +151,10 @@ struct world_postgres {
         uint64_t slot_max; /* bytes of log that a slot may retain; 0: not known, or without limit */
         uint8_t slot_count; /* of an open or held one */
         struct world_postgres_slot slots[WORLD_POSTGRES_SLOTS_MAX];
-        bool lag_known;  /* of a standby: how long ago its last replayed commit was made, where */
-        uint64_t lag_us; /* it has not replayed all that it received; 0: it has */
+        bool lag_known;    /* of a standby: how long ago its last replayed commit was made, where */
+        uint64_t lag_us;   /* it has not replayed all that it received; 0: it has */
+        bool commit_known; /* of a standby: the age of the newest commit that it shows, by the */
+        uint64_t commit_us;     /* clocks of both servers */
         uint64_t gate_epoch;    /* of an open or held one: what the gate was told last; */
         uint64_t gate_until_us; /* 0: it is closed */
 };

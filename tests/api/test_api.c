@@ -487,6 +487,9 @@ static void postgres_fill(struct node_status_postgres *postgres)
         postgres->servers[1].behind_known = postgres->servers[1].lag_known = true;
         postgres->servers[1].behind_bytes = 32;
         postgres->servers[1].lag_us = 1250;
+        postgres->servers[1].heard = postgres->servers[1].loss_known = true;
+        postgres->servers[1].heard_us = 20000;
+        postgres->servers[1].loss_bytes = 33;
 }
 
 static void tells_postgres(void **state)
@@ -499,6 +502,8 @@ static void tells_postgres(void **state)
         assert_holds(text, "\"writer\": \"a-1\", \"writer_region\": \"a\"");
         assert_holds(text, "\"epoch\": 5, \"may_write\": true, \"left_ms\": 2500.0");
         assert_holds(text, "\"written\": \"1/20\"");
+        assert_holds(text, "\"heard_ms\": 20.0, \"commit_age_ms\": null, \"loss_bytes\": 33");
+        assert_holds(text, "\"holder\": \"a-1\", \"grantee\": \"a-1\"");
         text = http("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
         assert_holds(text, "meridian_postgres_primary{node=\"a-1\",region=\"a\"} 1\n");
         assert_holds(text, "meridian_postgres_lag_bytes{node=\"b-1\",region=\"b\"} 32\n");

@@ -149,6 +149,8 @@ static void test_details(void **state)
 {
         struct postgres_detail detail = {
                 .paused = true,
+                .commit_known = true,
+                .commit_us = 1u << 30,
                 .exposed_known = true,
                 .exposed_us = 1u << 22,
                 .exposed_bytes = 99,
@@ -165,6 +167,7 @@ static void test_details(void **state)
         assert_int_equal(postgres_detail_decode(buffer_view(&buffer), &back), ERR_NONE);
         assert_true(back.paused && back.exposed_known && !back.exposed_held);
         assert_int_equal(back.exposed_us, 1u << 22);
+        assert_true(back.commit_known && back.commit_us == 1u << 30);
         assert_string_equal(back.slots[1].name, "other_1");
         assert_true(back.slots[1].lost && back.slots[1].retained == 77 && back.slots[0].active);
         for (size_t len = 0; len < buffer.len; len++)

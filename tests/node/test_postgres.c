@@ -400,6 +400,45 @@ static void test_an_order_that_is_over_does_not_come_back(void **state)
         assert_int_equal(alone.dones, dones);
 }
 
+/* Asked for twice it is one order; one by force takes its place, and is recorded at once. */
+static void test_a_failover_is_asked_for_again(void **state)
+{
+        struct node_status_postgres *status = calloc(1, sizeof *status);
+        (void)state;
+        assert_non_null(status);
+        stand_by();
+        node_postgres(alone.node, alone.now_us, status);
+        assert_true(status->servers[0].heard && status->servers[0].loss_known);
+        assert_int_equal(status->servers[0].loss_bytes, 0);
+        for (int i = 0; i < 2; i++) {
+                ask(REQUEST_FAILOVER, "");
+                assert_int_equal(alone.reply.code, REPLY_OK);
+                run_for(300000, false);
+        }
+        memset(status, 0, sizeof *status);
+        node_postgres(alone.node, alone.now_us, status);
+        assert_int_equal(status->order.number, 1);
+        assert_true(status->order.recorded);
+        ask(REQUEST_FAILOVER_FORCE, "r1");
+        run_for(1000000, false);
+        memset(status, 0, sizeof *status);
+        node_postgres(alone.node, alone.now_us, status);
+        assert_int_equal(status->order.number, 2);
+        assert_true(status->order.recorded);
+        assert_string_equal(status->wish, "force");
+        must_do(PRIMARY_DO_PROMOTE);
+        free(status);
+}
+
+static void test_what_is_not_seen_takes_over_by_no_force(void **state)
+{
+        (void)state;
+        stand_by();
+        run_for(4000000, true);
+        ask(REQUEST_FAILOVER_FORCE, "n1");
+        assert_int_equal(alone.reply.code, REPLY_CONFLICT);
+}
+
 /* In no other region is what is committed here: of that people are told, and of its end. */
 static void test_limit_is_told(void **state)
 {
@@ -536,6 +575,8 @@ int main(void)
                 CASE(test_restart_while_held_without_a_gate),
                 CASE(test_an_order_outlives_the_node),
                 CASE(test_an_order_that_is_over_does_not_come_back),
+                CASE(test_a_failover_is_asked_for_again),
+                CASE(test_what_is_not_seen_takes_over_by_no_force),
                 CASE(test_limit_is_told),
                 CASE(test_alarms),
         };

@@ -9,18 +9,7 @@ import requests
 
 from bank import all_stream, one, patiently, processes, signal_all
 from lab import ADDRESSES, LIMIT_S, REGIONS, eventually, expect, expect_true
-from locks import info
-
-
-def rules(lab, setting, value):
-    """Sets a line of the topology's postgres section."""
-    def changed(document):
-        document = re.sub(rf"(?m)^\s*{setting} = [^\n]*\n", "", document)
-        return re.sub(r"(?m)^postgres \{$", f"postgres {{\n        {setting} = {value}", document)
-    lab.applied(changed)
-    for name in REGIONS:
-        eventually(f"{name} has it", lambda n=name: f"{setting} = {value}" in lab.meridian(
-            "topology", "--node", f"{ADDRESSES[n]}:7400"))
+from postgres import kept_aside
 
 
 def settled(lab):
@@ -142,28 +131,55 @@ def scenario_commits_wait_while_no_other_region_keeps_up(lab):
     settled(lab)
 
 
-def scenario_a_failover_waits_for_a_person(lab):
-    """Where takeovers are not automatic a standby waits; its takeover loses nothing, and is shown."""
-    region = settled(lab)
-    rules(lab, "automatic", "off")
-    others = [name for name in REGIONS if name != region]
-    # A switchover that was given up leaves a claim in the queue of the lease for some seconds.
-    eventually("nobody waits for the lease",
-               lambda: info(lab, region, "global:postgres/lab")["waiters"] == 0)
+def takeovers(lab, lines):
+    """When a standby takes over; commits wait for nobody."""
+    def changed(document):
+        document = re.sub(r"(?m)^\s*(sync|automatic|loss_max) = [^\n]*\n", "", document)
+        return re.sub(r"(?m)^postgres \{$", "postgres {\n" + lines, document)
+    lab.applied(changed)
+
+
+def cut_short(lab, region, others):
+    """Writes rows that no other region gets: who takes the writer's log stands still, and is killed
+    when `region` is isolated, so it stops taking writes."""
+    pids = receivers(lab, others)
+    signal_all(pids, signal.SIGSTOP)
     try:
-        lab.kill_part(region, "meridiand")
-        eventually("no lease stands", lambda: postgres(lab, others[0])["lease"]["holder"] is None
-                   and postgres(lab, others[0])["row"] in ("wait-person", None)
-                   and postgres(lab, others[0])["lease"]["hold"] == "free")
-        out = eventually("it may take over", lambda: lab.meridian("failover", "--dry-run"))
-        expect_true("no lease stands" in out and "lost" in out and "nothing is done" in out, out)
-        out = eventually("it takes over", lambda: lab.meridian("failover"))
-        expect_true("take over" in out, out)
-        patiently(others[0], "SELECT 1")
-        eventually("who asked stands in the events",
-                   lambda: written_down(others, "asks for a failover"))
+        patiently(region, "SET LOCAL synchronous_commit = local; INSERT INTO ordered VALUES (7)")
+        lab.meridian("isolate", region, "trial")
+        eventually("no lease stands", lambda: postgres(lab, others[0])["lease"]["hold"] == "free"
+                   and postgres(lab, others[1])["lease"]["hold"] == "free")
     finally:
-        lab.start(region)
-        eventually("its daemon answers", lambda: lab.status(region))
-        rules(lab, "automatic", "on")
+        signal_all(pids, signal.SIGKILL)
+    eventually("both standbys are back", lambda: all(
+        server["role"] == "standby" for other in others for server in postgres(lab, other)["servers"]
+        if server["node"] == f"{other}-1"))
+
+
+def scenario_a_loss_waits_for_a_person_who_takes_it_by_force(lab):
+    """Where takeovers are not automatic a standby waits; what it would cost is shown before; the writer
+    of an isolated region has stopped by then, and what only it had is kept aside when it is back."""
+    region = settled(lab)
+    patiently(region, "CREATE TABLE IF NOT EXISTS ordered (id int)")
+    takeovers(lab, "        automatic = off\n        loss_max = 0\n")
+    others = [name for name in REGIONS if name != region]
+    before = kept_aside(lab, region)
+    try:
+        eventually("commits wait for nobody", lambda: one(
+            region, "SHOW synchronous_standby_names") == "")
+        cut_short(lab, region, others)
+        out = eventually("it may take over", lambda: lab.meridian("failover", "--dry-run"))
+        expect_true("no lease stands" in out and "bytes that are known" in out and
+                    "nothing is done" in out, out)
+        status, _, err = lab.patiently("failover")
+        expect_true(status == 1 and "--force takes" in err, f"the loss is refused: {err}")
+        out = eventually("it takes over", lambda: lab.meridian("failover", "--force"))
+        expect_true("take over" in out and "kept aside" in out, out)
+        eventually("who asked stands in the events",
+                   lambda: written_down(others, "asks for a failover by force"))
+        expect(patiently(others[0], "SELECT count(*) FROM ordered WHERE id = 7"), 0, "rows")
+    finally:
+        lab.meridian("unisolate", region)
+        takeovers(lab, "")
+    eventually("what only it had is kept aside", lambda: kept_aside(lab, region) - before)
     settled(lab)
