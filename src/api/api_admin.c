@@ -263,7 +263,9 @@ static int socket_listen(const char *host, uint16_t port, char *why, size_t why_
                 return fd;
         snprintf(why, why_size, "admin: cannot listen on %s port %u: %s%s", host, port,
                  uv_strerror(uv_translate_sys_error(errno)),
-                 errno == EADDRINUSE ? "; end what uses it, or set another one" : "");
+                 errno == EADDRINUSE      ? "; end what uses it, or set another one"
+                 : errno == EADDRNOTAVAIL ? "; set an address that this machine has"
+                                          : "");
         if (fd >= 0)
                 close(fd);
         return -1;

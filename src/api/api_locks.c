@@ -388,7 +388,9 @@ static enum err locks_listen(struct api_locks *locks, const char *host, uint16_t
                 return ERR_NONE;
         snprintf(why, why_size, "locks: cannot listen on %s port %u: %s%s", host, port,
                  uv_strerror(err),
-                 err == UV_EADDRINUSE ? "; end what uses it, or set another one" : "");
+                 err == UV_EADDRINUSE      ? "; end what uses it, or set another one"
+                 : err == UV_EADDRNOTAVAIL ? "; set an address that this machine has"
+                                           : "");
         return err == UV_EADDRINUSE ? ERR_EXISTS : ERR_IO;
 }
 

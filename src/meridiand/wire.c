@@ -530,13 +530,25 @@ void wire_publish(struct daemon *daemon)
         daemon->publish_due = false;
 }
 
+/* What to do where the node cannot go on. */
+static const char *failed_cure(enum err err)
+{
+        if (err == ERR_CORRUPT)
+                return "see its journals in the data folder";
+        if (err == ERR_REFUSED)
+                return "the data folder is another node's: give each node one of its own";
+        if (err == ERR_VERSION)
+                return "the data folder is of a newer meridiand: go on with that";
+        return "see its memory";
+}
+
 static void port_turned(void *user)
 {
         struct daemon *daemon = user;
         enum err err = node_failed(daemon->node);
         if (err != ERR_NONE && !daemon->stopping) {
-                LOG_ERROR("failed", "this node cannot go on: %s; see %s", err_text(err),
-                          err == ERR_CORRUPT ? "its journals in the data folder" : "its memory");
+                LOG_ERROR("failed", "this node cannot go on: %s; %s", err_text(err),
+                          failed_cure(err));
                 daemon_stop(daemon, 1);
         }
         if (daemon->stopping || daemon->driver == NULL)

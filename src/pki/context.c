@@ -28,12 +28,17 @@ static void loaded_fini(struct loaded *loaded)
         X509_CRL_free(loaded->crl);
 }
 
-/* A list that is not there revokes nothing; one that cannot be read is an error. */
+/* A list that is named has to be there: without it, who was revoked would be let in. */
 static enum err crl_load(const char *path, X509_CRL **ret_crl, struct pki_error *error)
 {
-        FILE *file = path == NULL ? NULL : fopen(path, "re");
-        if (file == NULL)
+        if (path == NULL)
                 return ERR_NONE;
+        FILE *file = fopen(path, "re");
+        if (file == NULL)
+                return pki_fail(error, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO,
+                                "cannot read the revocation list %s: %s; put it there, or name "
+                                "none",
+                                path, strerrordesc_np(errno));
         *ret_crl = PEM_read_X509_CRL(file, NULL, NULL, NULL);
         fclose(file);
         if (*ret_crl == NULL)

@@ -148,9 +148,10 @@ enum err pki_certificate_load(const char *path, X509 **ret_certificate, struct p
         FILE *file = fopen(path, "re");
         if (file == NULL)
                 return pki_fail(error, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO,
-                                "cannot read the certificate %s: %s; make it with `meridian pki` "
-                                "or correct the path",
-                                path, strerrordesc_np(errno));
+                                "cannot read the certificate %s: %s; %s", path,
+                                strerrordesc_np(errno),
+                                errno == ENOENT ? "make it with `meridian pki` or correct the path"
+                                                : "let the user of this program read it");
         X509 *certificate = PEM_read_X509(file, NULL, NULL, NULL);
         fclose(file);
         if (certificate == NULL)

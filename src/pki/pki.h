@@ -10,7 +10,7 @@
  * A folder of the authority holds ca.crt, ca.key (0600) and ca.issued, one line a certificate
  * (serial, identity, end of validity). A node's folder holds node.crt, node.key (0600) and a copy
  * of ca.crt. Every file is written aside, synced and renamed, so a reader never sees half of one. A
- * revocation list is a file beside ca.crt, ca.crl, in PEM; where it exists it is used.
+ * revocation list is a file in PEM; one that is named has to be there.
  *
  * Every function that fails fills a pki_error: which file, what is wrong and what to do. */
 #ifndef MERIDIAN_PKI_PKI_H

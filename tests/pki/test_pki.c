@@ -274,6 +274,9 @@ static void test_context(void **state)
         assert_int_equal(SSL_CTX_get_min_proto_version(context), TLS1_3_VERSION);
         assert_true(SSL_CTX_get_verify_mode(context) & SSL_VERIFY_FAIL_IF_NO_PEER_CERT);
         SSL_CTX_free(context);
+        files.crl = in_root("ca/nothing.crl");
+        assert_int_equal(pki_context_new(&files, &east, &context, &error), ERR_NOT_FOUND);
+        assert_non_null(strstr(error.text, "nothing.crl"));
         files.crl = in_root("ca/ca.crt");
         assert_int_equal(pki_context_new(&files, &east, &context, &error), ERR_MALFORMED);
 }
