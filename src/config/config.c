@@ -464,10 +464,8 @@ static enum err warden_check(struct parser *parser)
 static enum err postgres_check(struct parser *parser)
 {
         const struct config *config = parser->config;
-        bool doors = config->postgres_write.host[0] != '\0' ||
-                     config->postgres_read.host[0] != '\0' ||
-                     config->postgres_follow.host[0] != '\0';
-        if (doors && config->postgres.host[0] == '\0')
+        /* A node without a server has doors, too; but nothing there follows anybody. */
+        if (config->postgres_follow.host[0] != '\0' && config->postgres.host[0] == '\0')
                 return fail(parser, parser->token.line,
                             "the key 'postgres server' is missing; say where this node's server "
                             "listens");

@@ -191,9 +191,14 @@ void lab_postgres_conf(const struct lab *lab, const struct lab_region *region, u
 {
         const char *user = server_user();
         char own[LAB_ADDRESS_SIZE], name[16];
+        lab_node_address(region, node, own);
+        if (lab_postgres_used(lab) && !has_server(lab, region, node))
+                buffer_format(text,
+                              "postgres {\n        write     \"%s:%d\";\n"
+                              "        read      \"%s:%d\";\n}\n",
+                              own, LAB_PORT_POSTGRES_WRITE, own, LAB_PORT_POSTGRES_READ);
         if (!has_server(lab, region, node))
                 return;
-        lab_node_address(region, node, own);
         server_name(node, name);
         buffer_format(text,
                       "postgres {\n"

@@ -168,7 +168,10 @@ void roads_metrics(void *context, struct buffer *out)
 {
         static const char *const doors[ROAD_DOOR_COUNT] = {"write", "read", "follow"};
         struct daemon *daemon = context;
-        if (daemon->road == NULL || daemon->config.postgres.host[0] == '\0')
+        const struct config *config = &daemon->config;
+        bool open = config->postgres_write.host[0] != '\0' ||
+                    config->postgres_read.host[0] != '\0' || config->postgres.host[0] != '\0';
+        if (daemon->road == NULL || !open)
                 return;
         struct road_counters now = road_counters(daemon->road);
         const struct road_metric metrics[] = {

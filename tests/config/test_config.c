@@ -133,6 +133,7 @@ static const struct {
         {"redis { node 1.2.3.4:1; user ann }",
          "the key 'redis password' is missing; name the file"},
         {"postgres { bin /b; home /h; password /p }", "the key 'postgres server' is missing"},
+        {"postgres { follow 1.2.3.4:5; write 1.2.3.4:6 }", "the key 'postgres server' is missing"},
         {"postgres { data /d }", "the key 'postgres home' is missing"},
         {"postgres { user 'a b' }", "'a b' is no value for 'postgres user'"},
         {"redis { master m; master m; node 1.2.3.4:1 }", "'redis master' is given twice"},
