@@ -89,6 +89,10 @@ static const struct key_row key_rows[] = {
         ROW("redis", "master", KEY_NAME, false, redis_master),
         ROW("redis", "password", KEY_PATH, false, redis_password),
         ROW("redis", "user", KEY_NAME, false, redis_user),
+        ROW("redis", "tls", KEY_SWITCH, false, redis_tls),
+        ROW("redis", "ca", KEY_PATH, false, redis_ca),
+        ROW("redis", "cert", KEY_PATH, false, redis_cert),
+        ROW("redis", "key", KEY_PATH, false, redis_key),
         ROW("postgres", "server", KEY_ADDRESS, false, postgres),
         ROW("postgres", "write", KEY_ADDRESS, false, postgres_write),
         ROW("postgres", "read", KEY_ADDRESS, false, postgres_read),
@@ -472,6 +476,26 @@ static enum err postgres_check(struct parser *parser)
         return warden_check(parser);
 }
 
+static enum err redis_tls_check(struct parser *parser)
+{
+        const struct config *config = parser->config;
+        bool ca = config->redis_ca[0] != '\0';
+        bool cert = config->redis_cert[0] != '\0';
+        bool key = config->redis_key[0] != '\0';
+        if (!config->redis_tls && (ca || cert || key))
+                return fail(parser, parser->token.line,
+                            "'redis ca', 'redis cert' and 'redis key' are for TLS; add 'tls on' "
+                            "beside them");
+        if (config->redis_tls && !ca)
+                return fail(parser, parser->token.line,
+                            "the key 'redis ca' is missing; name the file with the authority of "
+                            "the servers' certificates");
+        if (cert != key)
+                return fail(parser, parser->token.line,
+                            "'redis cert' and 'redis key' belong together; give both or none");
+        return ERR_NONE;
+}
+
 static enum err redis_check(struct parser *parser)
 {
         const struct config *config = parser->config;
@@ -480,7 +504,8 @@ static enum err redis_check(struct parser *parser)
                 return fail(parser, parser->token.line,
                             "'redis' is given as one address and as a section; remove one");
         if (!nodes && (config->redis_cluster || config->redis_master[0] != '\0' ||
-                       config->redis_password[0] != '\0' || config->redis_user[0] != '\0'))
+                       config->redis_password[0] != '\0' || config->redis_user[0] != '\0' ||
+                       config->redis_tls))
                 return fail(parser, parser->token.line,
                             "the key 'redis node' is missing; name at least one server");
         if (config->redis_cluster && config->redis_master[0] != '\0')
@@ -492,7 +517,7 @@ static enum err redis_check(struct parser *parser)
                             "the key 'redis password' is missing; name the file with the password "
                             "of the user '%s'",
                             config->redis_user);
-        return ERR_NONE;
+        return redis_tls_check(parser);
 }
 
 static enum err document_parse(struct parser *parser, struct bytes text)

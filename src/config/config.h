@@ -29,6 +29,10 @@
  *       password /path/file;          where the servers want one (not the sentinels); only the
  *                                     daemon's user may read the file
  *       user meridian;                with password: of the servers' access list; else `default`
+ *       tls on;                       to all of them, sentinels included, with these files in PEM:
+ *       ca /path/ca.crt;              the authority of the servers' certificates
+ *       cert /path/client.crt;        both or none: ours, where the servers want one, and its key,
+ *       key /path/client.key;         which only the daemon's user may read
  *   }
  *   postgres {                        optional: this node's server of the PostgreSQL cluster
  *       server  127.10.0.1:5434;      where it listens
@@ -124,6 +128,10 @@ struct config {
         char redis_user[64];                  /* empty: `default` */
         char redis_password[CONFIG_TEXT_MAX]; /* a file; empty: none */
         bool redis_cluster;
+        bool redis_tls;
+        char redis_ca[CONFIG_TEXT_MAX]; /* with redis_tls; the other two may be empty */
+        char redis_cert[CONFIG_TEXT_MAX];
+        char redis_key[CONFIG_TEXT_MAX];
         struct config_address postgres; /* empty: none */
         struct config_address postgres_write;
         struct config_address postgres_read;

@@ -33,15 +33,9 @@ void cluster_refused(struct cluster *cluster, const char *text)
 
 /* ---- what the node wants ---- */
 
-static void done_nothing(struct call *call, const redisReply *reply)
-{
-        (void)call;
-        (void)reply;
-}
-
 static void cluster_tell(struct cluster *cluster, size_t argc, const struct bytes *argv)
 {
-        struct call call = {.done = done_nothing};
+        struct call call = {.done = keeper_told};
         for (unsigned i = 0; i < cluster->count; i++)
                 (void)connection_send(&cluster->shards[i]->control, &call, argc, argv);
 }

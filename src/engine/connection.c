@@ -1,11 +1,12 @@
-/* One connection to Redis by hiredis on libuv.
+/* One connection to Redis: commands out, answers in, in the same order. channel.c moves the bytes,
+ * hiredis writes commands and reads answers.
  *
  *      idle --open--> connecting --connected--> ready --broke--> waiting --timer--> connecting
  *                          \------ refused ------------------------^
  *
- * hiredis owns its context and frees it when the connection ends, whatever the cause; the `cleanup`
- * hook is the one door through which all endings come, so that is where the context is forgotten.
- * Commands without an answer have got a NULL reply before. */
+ * connection_end is the one door through which all endings come. A connection that is to end while
+ * its owner hears an answer ends behind that answer. Commands that have no answer get NULL first,
+ * then the owner is told. */
 #include "engine/engine_priv.h"
 
 #include <stdio.h>
@@ -16,125 +17,92 @@ enum {
         BYTES_A_MS = 10 << 10, /* that a slow server takes in, and works through */
 };
 
-/* What lets libuv wait for hiredis. It outlives the context until libuv has closed it. */
-struct poller {
-        uv_poll_t handle;
-        struct engine *engine;
-        struct connection *connection;
-        redisAsyncContext *context; /* NULL: gone */
-        int events;
-};
-
 static uint64_t now_ms(const struct connection *connection)
 {
         return uv_now(connection->engine->config.loop);
 }
 
-static void poller_ready(uv_poll_t *handle, int status, int events)
-{
-        struct poller *poller = handle->data;
-        /* A long answer, or command, moves before it has come to its end. */
-        if (status == 0 && poller->context != NULL)
-                poller->connection->moved_ms = now_ms(poller->connection);
-        /* On an error hiredis finds it by reading. */
-        if (poller->context != NULL && (status < 0 || (events & UV_READABLE) != 0))
-                redisAsyncHandleRead(poller->context);
-        if (poller->context != NULL && (events & UV_WRITABLE) != 0)
-                redisAsyncHandleWrite(poller->context);
-}
-
-static void poller_want(struct poller *poller, int add, int drop)
-{
-        int events = (poller->events | add) & ~drop;
-        if (events == poller->events)
-                return;
-        poller->events = events;
-        if (events != 0)
-                (void)uv_poll_start(&poller->handle, events, poller_ready);
-        else
-                (void)uv_poll_stop(&poller->handle);
-}
-
-static void poller_add_read(void *user)
-{
-        poller_want(user, UV_READABLE, 0);
-}
-
-static void poller_del_read(void *user)
-{
-        poller_want(user, 0, UV_READABLE);
-}
-
-static void poller_add_write(void *user)
-{
-        poller_want(user, UV_WRITABLE, 0);
-}
-
-static void poller_del_write(void *user)
-{
-        poller_want(user, 0, UV_WRITABLE);
-}
-
-static void poller_closed(uv_handle_t *handle)
-{
-        struct poller *poller = handle->data;
-        struct engine *engine = poller->engine;
-        heap_free(engine->config.heap, poller);
-        engine_handle_closed(engine);
-}
-
 static void connection_wait(struct connection *connection);
 
-static void poller_cleanup(void *user)
+/* The first command that waits for its answer has got it; NULL: there will be none. */
+static void call_done(struct connection *connection, const redisReply *reply)
 {
-        struct poller *poller = user;
-        struct connection *connection = poller->connection;
+        struct call *call = connection->calls;
+        connection->calls = call->next;
+        if (connection->calls == NULL)
+                connection->calls_end = &connection->calls;
+        connection->moved_ms = now_ms(connection);
+        connection->pending--;
+        connection->sent_bytes -= call->bytes;
+        if (!connection->engine->closing)
+                call->done(call, reply);
+        heap_free(connection->engine->config.heap, call);
+}
+
+static void connection_end(struct connection *connection)
+{
         bool was_ready = connection->ready;
-        if (connection->why[0] == 0)
-                (void)snprintf(connection->why, sizeof connection->why, "%s",
-                               poller->context->errstr != NULL && poller->context->errstr[0] != 0
-                                       ? poller->context->errstr
-                                       : "the connection ended");
         memcpy(connection->why_last, connection->why, sizeof connection->why);
-        poller->context = NULL;
-        uv_close((uv_handle_t *)&poller->handle, poller_closed);
-        connection->poller = NULL;
-        connection->context = NULL;
+        while (connection->calls != NULL)
+                call_done(connection, NULL);
+        channel_free(connection->channel);
+        redisReaderFree(connection->reader);
+        connection->channel = NULL;
+        connection->reader = NULL;
         connection->ready = false;
-        connection->pending = 0;
-        connection->sent_bytes = 0;
+        connection->ending = false;
         connection->shown_asked = false;
+        connection->lack_told = false;
         if (was_ready && connection->down != NULL)
                 connection->down(connection);
-        if (connection->wanted && connection->context == NULL)
+        if (connection->wanted && connection->channel == NULL)
                 connection_wait(connection);
 }
 
-static bool poller_attach(struct connection *connection, redisAsyncContext *context)
+void connection_kick(struct connection *connection, const char *why)
 {
-        struct engine *engine = connection->engine;
-        struct poller *poller = heap_alloc(engine->config.heap, sizeof *poller);
-        if (poller == NULL)
-                return false;
-        if (uv_poll_init(engine->config.loop, &poller->handle, context->c.fd) != 0) {
-                heap_free(engine->config.heap, poller);
-                return false;
+        if (connection->channel == NULL || connection->ending)
+                return;
+        if (connection->why[0] == 0)
+                (void)snprintf(connection->why, sizeof connection->why, "%s", why);
+        connection->ending = true;
+        if (!connection->hearing)
+                connection_end(connection);
+}
+
+void connection_broke(struct connection *connection, const char *why)
+{
+        connection_kick(connection, why);
+}
+
+static void connection_answered(struct connection *connection, redisReply *reply)
+{
+        if (connection->calls != NULL)
+                call_done(connection, reply);
+        else /* Redis says by itself only why it does not want us */
+                connection_kick(connection, reply->type == REDIS_REPLY_ERROR
+                                                    ? reply->str
+                                                    : "Redis answers what was not asked");
+        freeReplyObject(reply);
+}
+
+void connection_heard(struct connection *connection, struct bytes data)
+{
+        void *reply = NULL;
+        redisReader *reader = connection->reader;
+        connection->hearing = true;
+        bool good = redisReaderFeed(reader, (const char *)data.ptr, data.len) == REDIS_OK;
+        while (good && !connection->ending) {
+                good = redisReaderGetReply(reader, &reply) == REDIS_OK;
+                if (!good || reply == NULL)
+                        break;
+                connection_answered(connection, reply);
         }
-        engine_handle_opened(engine);
-        poller->handle.data = poller;
-        poller->engine = engine;
-        poller->connection = connection;
-        poller->context = context;
-        connection->poller = poller;
-        connection->context = context;
-        context->data = connection;
-        context->ev.data = poller;
-        context->ev.addRead = poller_add_read;
-        context->ev.delRead = poller_del_read;
-        context->ev.addWrite = poller_add_write;
-        context->ev.delWrite = poller_del_write;
-        context->ev.cleanup = poller_cleanup;
-        return true;
+        if (!good)
+                connection_kick(connection, reader->errstr);
+        connection->hearing = false;
+        if (connection->ending)
+                connection_end(connection);
 }
 
 static void connection_ready(struct connection *connection)
@@ -158,13 +126,10 @@ static void connection_authenticated(struct call *call, const redisReply *reply)
         connection_ready(connection);
 }
 
-static void connection_connected(const redisAsyncContext *context, int status)
+void connection_stands(struct connection *connection)
 {
-        struct connection *connection = context->data;
         struct engine *engine = connection->engine;
         connection->moved_ms = now_ms(connection);
-        if (status != REDIS_OK)
-                return; /* cleanup follows */
         if (engine->password[0] == 0 || connection->bare) {
                 connection_ready(connection);
                 return;
@@ -180,31 +145,28 @@ static void connection_connected(const redisAsyncContext *context, int status)
 
 static void connection_try(struct connection *connection)
 {
-        char host[TOPOLOGY_ADDRESS_TEXT];
-        const struct topology_endpoint *endpoint = &connection->endpoint;
-        CHECK(connection->context == NULL);
+        const char *why = "out of memory";
+        CHECK(connection->channel == NULL);
         if (connection->choose != NULL)
                 connection->choose(connection);
         connection->moved_ms = now_ms(connection);
         connection->why[0] = 0;
-        redisAsyncContext *context =
-                redisAsyncConnect(topology_address_text(&endpoint->address, host), endpoint->port);
-        if (context == NULL || context->err != 0 || !poller_attach(connection, context)) {
-                (void)snprintf(connection->why_last, sizeof connection->why_last, "%s",
-                               context != NULL && context->err != 0 ? context->errstr
-                                                                    : "out of memory");
-                if (context != NULL)
-                        redisAsyncFree(context);
-                connection_wait(connection);
+        connection->reader = redisReaderCreate();
+        if (connection->reader != NULL)
+                connection->channel = channel_new(connection, &why);
+        if (connection->channel != NULL)
                 return;
-        }
-        (void)redisAsyncSetConnectCallback(context, connection_connected);
+        if (connection->reader != NULL)
+                redisReaderFree(connection->reader);
+        connection->reader = NULL;
+        (void)snprintf(connection->why_last, sizeof connection->why_last, "%s", why);
+        connection_wait(connection);
 }
 
 static void connection_timed(uv_timer_t *timer)
 {
         struct connection *connection = timer->data;
-        if (connection->context == NULL && connection->wanted)
+        if (connection->channel == NULL && connection->wanted)
                 connection_try(connection);
         else if (connection->ready && connection->retry != NULL)
                 connection->retry(connection);
@@ -228,6 +190,7 @@ void connection_init(struct connection *connection, struct engine *engine, uint3
                                           .endpoint = engine->config.redis,
                                           .wait_ms = WAIT_MS_MIN,
                                           .wait_ms_max = wait_ms_max};
+        connection->calls_end = &connection->calls;
 }
 
 void connection_open(struct connection *connection)
@@ -241,17 +204,8 @@ void connection_open(struct connection *connection)
         if (connection->wanted)
                 return;
         connection->wanted = true;
-        if (connection->context == NULL)
+        if (connection->channel == NULL)
                 (void)uv_timer_start(&connection->timer, connection_timed, 0, 0);
-}
-
-void connection_kick(struct connection *connection, const char *why)
-{
-        if (connection->context == NULL)
-                return;
-        if (connection->why[0] == 0)
-                (void)snprintf(connection->why, sizeof connection->why, "%s", why);
-        redisAsyncFree(connection->context); /* within a callback hiredis defers it */
 }
 
 static void connection_timer_closed(uv_handle_t *handle)
@@ -274,8 +228,7 @@ void connection_close(struct connection *connection)
         connection->up = NULL;
         connection->down = NULL;
         connection->retry = NULL;
-        if (connection->context != NULL)
-                redisAsyncFree(connection->context);
+        connection_kick(connection, "it is not wanted any more");
         if (connection->timer_open)
                 uv_close((uv_handle_t *)&connection->timer, connection_timer_closed);
         connection->timer_open = false;
@@ -284,24 +237,10 @@ void connection_close(struct connection *connection)
 void connection_watch(struct connection *connection)
 {
         bool busy = connection->pending > 0 || !connection->ready;
-        if (connection->context != NULL && busy &&
+        if (connection->channel != NULL && busy &&
             now_ms(connection) - connection->moved_ms >
                     STALL_MS + connection->slack_ms + connection->sent_bytes / BYTES_A_MS)
                 connection_kick(connection, "Redis does not answer");
-}
-
-static void call_done(redisAsyncContext *context, void *reply, void *user)
-{
-        struct call *call = user;
-        struct connection *connection = call->connection;
-        (void)context;
-        connection->moved_ms = now_ms(connection);
-        if (connection->pending > 0)
-                connection->pending--;
-        connection->sent_bytes -= call->bytes;
-        if (!connection->engine->closing)
-                call->done(call, reply);
-        heap_free(connection->engine->config.heap, call);
 }
 
 bool connection_send(struct connection *connection, const struct call *call, size_t argc,
@@ -309,8 +248,9 @@ bool connection_send(struct connection *connection, const struct call *call, siz
 {
         const char *texts[2 * SCAN_PARTS_MAX + 8];
         size_t lens[COUNT_OF(texts)];
+        char *text = NULL;
         CHECK(argc <= COUNT_OF(texts));
-        if (connection->context == NULL)
+        if (connection->channel == NULL || connection->ending)
                 return false;
         struct call *copy = heap_alloc(connection->engine->config.heap, sizeof *copy);
         if (copy == NULL)
@@ -318,18 +258,23 @@ bool connection_send(struct connection *connection, const struct call *call, siz
         *copy = *call;
         copy->connection = connection;
         copy->bytes = 0;
+        copy->next = NULL;
         for (size_t i = 0; i < argc; i++) {
                 texts[i] = argv[i].len > 0 ? (const char *)argv[i].ptr : "";
                 lens[i] = argv[i].len;
                 copy->bytes += argv[i].len;
         }
-        if (connection->pending == 0)
-                connection->moved_ms = now_ms(connection);
-        if (redisAsyncCommandArgv(connection->context, call_done, copy, (int)argc, texts, lens) !=
-            REDIS_OK) {
+        long long len = redisFormatCommandArgv(&text, (int)argc, texts, lens);
+        if (len < 0 || !channel_send(connection->channel, text, (size_t)len)) {
+                if (len >= 0)
+                        redisFreeCommand(text);
                 heap_free(connection->engine->config.heap, copy);
                 return false;
         }
+        if (connection->pending == 0)
+                connection->moved_ms = now_ms(connection);
+        *connection->calls_end = copy;
+        connection->calls_end = &copy->next;
         connection->pending++;
         connection->sent_bytes += copy->bytes;
         return true;

@@ -115,6 +115,22 @@ bool engine_endpoint_same(const struct topology_endpoint *a, const struct topolo
                memcmp(a->address.bytes, b->address.bytes, sizeof a->address.bytes) == 0;
 }
 
+void engine_address(const struct topology_endpoint *endpoint, struct sockaddr_storage *ret)
+{
+        char host[TOPOLOGY_ADDRESS_TEXT];
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+        topology_address_text(&endpoint->address, host);
+        memset(ret, 0, sizeof *ret);
+        if (endpoint->address.family == 4) {
+                CHECK(uv_ip4_addr(host, endpoint->port, &in) == 0);
+                memcpy(ret, &in, sizeof in);
+        } else {
+                CHECK(uv_ip6_addr(host, endpoint->port, &in6) == 0);
+                memcpy(ret, &in6, sizeof in6);
+        }
+}
+
 static void backends_take(struct engine *engine, const struct topology_region *region)
 {
         uint32_t count = region != NULL ? region->backend_count : 0;

@@ -67,8 +67,9 @@ struct engine_config {
         struct topology_endpoint redis;
         struct topology_endpoint dns;
         struct topology_endpoint edge;
-        const char *redis_password; /* NULL: none; copied */
-        const char *redis_user;     /* with a password; NULL or empty: `default`; copied */
+        const char *redis_password;   /* NULL: none; copied */
+        const char *redis_user;       /* with a password; NULL or empty: `default`; copied */
+        struct ssl_ctx_st *redis_tls; /* of engine_tls_new; NULL: no TLS; kept */
 
         /* Instead of `redis`: some servers of a Redis Cluster, any of which tells the others; or
          * the sentinels that know a primary by its name; or a primary and its replicas. */
@@ -87,7 +88,7 @@ struct engine_config {
         void (*event)(void *user, const struct world_event *event);
 
         /* Something for the log has changed: "redis-up", "redis-down", "redis-no-module",
-         * "redis-refused", with a sentence. May be NULL. */
+         * "redis-refused", "redis-denied" and others, with a sentence. May be NULL. */
         void (*note)(void *user, const char *name, const char *text);
 
         /* A conflict that one of the region's servers tells of, once each, as JSON
@@ -104,6 +105,25 @@ struct engine_config {
         /* The answer to an engine_verify. */
         void (*verified)(void *user, uint64_t ticket, const struct engine_verified *verified);
 };
+
+/* Files in PEM. `cert` and `key` are ours, for servers that want a certificate of their clients;
+ * empty: none. */
+struct engine_tls {
+        const char *ca;
+        const char *cert;
+        const char *key;
+};
+
+struct engine_tls_error {
+        char text[1400];
+};
+
+/* What all connections to Redis share, for TLS 1.2 or later: a server is accepted whose certificate
+ * is of the authority `ca`, whatever name it bears (as Redis's own replicas do). It is read once.
+ * NULL: the error says which file, what is wrong and what to do. The caller frees it. */
+MUST_USE struct ssl_ctx_st *engine_tls_new(const struct engine_tls *files,
+                                           struct engine_tls_error *error);
+void engine_tls_free(struct ssl_ctx_st *tls); /* NULL is fine */
 
 struct engine;
 

@@ -6,10 +6,9 @@
 #include "base/rng.h"
 #include "engine/engine.h"
 
-/* <hiredis/async.h> leaves struct dict and timeval to others. */
+/* <hiredis/hiredis.h> leaves timeval to others. */
 #include <sys/time.h>
 
-#include <hiredis/async.h>
 #include <hiredis/hiredis.h>
 
 enum {
@@ -25,6 +24,7 @@ struct connection;
 
 /* One command under way. */
 struct call {
+        struct call *next; /* by connection_send, as connection and bytes */
         struct connection *connection;
         size_t bytes; /* of the command, set by connection_send */
         void (*done)(struct call *call, const redisReply *reply); /* reply NULL: it broke */
@@ -33,17 +33,22 @@ struct call {
         region_id origin; /* MERGE */
 };
 
-struct poller;
+struct channel;
 
 struct connection {
         struct engine *engine;
         struct topology_endpoint endpoint; /* the configured Redis, unless set otherwise */
-        struct poller *poller;
-        redisAsyncContext *context; /* NULL: none */
-        uv_timer_t timer;           /* until the next attempt; while it stands, the owner's */
+        struct channel *channel;           /* NULL: none */
+        redisReader *reader;               /* with a channel */
+        struct call *calls;                /* without an answer, as they were sent */
+        struct call **calls_end;
+        bool hearing;     /* an answer is being told */
+        bool ending;      /* as soon as that is over */
+        uv_timer_t timer; /* until the next attempt; while it stands, the owner's */
         bool timer_open;
         bool wanted;
         bool bare;              /* no password is told */
+        bool lack_told;         /* that our user lacks a right */
         bool shown_asked;       /* a MERIDIAN.STATUS is under way */
         bool memory_full;       /* a merge was refused for maxmemory, and none was taken since */
         bool conflicts_asked;   /* a MERIDIAN.CONFLICTS is */
@@ -88,6 +93,21 @@ void connection_watch(struct connection *connection);
 bool connection_send(struct connection *connection, const struct call *call, size_t argc,
                      const struct bytes *argv);
 
+/* For the channel: bytes may go out from now on; some have come; it is of no use any more. Each may
+ * free it. */
+void connection_stands(struct connection *connection);
+void connection_heard(struct connection *connection, struct bytes data);
+void connection_broke(struct connection *connection, const char *why);
+
+/* ---- channel.c: a socket to one server, plain or by TLS ---- */
+
+/* Connects to the owner's endpoint. NULL: *ret_why, static, says why not. */
+struct channel *channel_new(struct connection *owner, const char **ret_why);
+void channel_free(struct channel *channel);
+
+/* Takes a text of redisFormatCommandArgv, unless it is false: no memory. */
+MUST_USE bool channel_send(struct channel *channel, char *text, size_t len);
+
 /* ---- reply.c: what the module answers ---- */
 
 enum reply_kind {
@@ -121,6 +141,7 @@ enum reply_kind reply_scan(const redisReply *reply, struct world_event *ret_even
 enum err reply_err(const redisReply *reply);
 
 bool reply_is_unknown_command(const redisReply *reply);
+bool reply_is_denied(const redisReply *reply); /* by the access list */
 
 /* Which server refuses, and with which words, for a person. */
 void reply_refusal(const struct topology_endpoint *endpoint, const redisReply *reply,
@@ -160,6 +181,9 @@ void keeper_init(struct engine *engine);
 void keeper_start(struct engine *engine);
 void keeper_close(struct engine *engine);
 void keeper_members(struct engine *engine);
+
+/* What becomes of a command whose answer nobody waits for. */
+void keeper_told(struct call *call, const redisReply *reply);
 
 /* With a finder: opens the connections to config.redis, and makes them anew when it is another. */
 void keeper_open(struct engine *engine);
@@ -283,6 +307,8 @@ void engine_note(struct engine *engine, const char *name, const char *format, ..
         PRINTF_LIKE(3, 4);
 
 bool engine_endpoint_same(const struct topology_endpoint *a, const struct topology_endpoint *b);
+
+void engine_address(const struct topology_endpoint *endpoint, struct sockaddr_storage *ret);
 
 uint64_t engine_now_us(const struct engine *engine);
 

@@ -55,16 +55,24 @@ const char *keeper_refusal(const struct engine *engine)
         return engine->refusal[0] != 0 ? engine->refusal : NULL;
 }
 
-static void control_done_nothing(struct call *call, const redisReply *reply)
+/* Nothing waits for these answers; but a right that our user lacks would be missed much later. */
+void keeper_told(struct call *call, const redisReply *reply)
 {
-        (void)call;
-        (void)reply;
+        struct connection *connection = call->connection;
+        char text[ENGINE_TEXT_SIZE];
+        if (reply == NULL || connection->lack_told || !reply_is_denied(reply))
+                return;
+        connection->lack_told = true;
+        reply_refusal(&connection->endpoint, reply, text);
+        engine_note(connection->engine, "redis-denied",
+                    "%s; give the daemon's user all rights that stand in examples/redis.conf",
+                    text);
 }
 
 void keeper_members(struct engine *engine)
 {
         struct bytes argv[TOPOLOGY_REGIONS_MAX + 1] = {BYTES("MERIDIAN.MEMBERS")};
-        struct call call = {.done = control_done_nothing};
+        struct call call = {.done = keeper_told};
         policies_tell(engine);
         if (!engine->redis_up || engine->member_count == 0)
                 return;
@@ -317,7 +325,7 @@ static void redis_merge_state(struct engine *engine, const struct world_effect *
 static void redis_acked(struct engine *engine, const struct world_effect *effect)
 {
         char region[NUMBER_SIZE], position[NUMBER_SIZE];
-        struct call call = {.done = control_done_nothing};
+        struct call call = {.done = keeper_told};
         struct bytes argv[] = {BYTES("MERIDIAN.ACKED"), number(effect->acked.peer, region),
                                number(effect->acked.position, position)};
         (void)connection_send(&engine->control, &call, COUNT_OF(argv), argv);
@@ -326,7 +334,7 @@ static void redis_acked(struct engine *engine, const struct world_effect *effect
 static void redis_close(struct engine *engine, const struct world_effect *effect)
 {
         char low[NUMBER_SIZE], high[NUMBER_SIZE];
-        struct call call = {.done = control_done_nothing};
+        struct call call = {.done = keeper_told};
         struct bytes argv[] = {BYTES("MERIDIAN.CLOSE"), number(effect->close.low, low),
                                number(effect->close.high, high)};
         (void)connection_send(&engine->control, &call, COUNT_OF(argv), argv);

@@ -136,22 +136,6 @@ static void attempt_failed_to_open(struct probe *probe)
         probe_result(probe, false, "no socket could be opened");
 }
 
-static void address_of(const struct topology_endpoint *endpoint, struct sockaddr_storage *ret)
-{
-        char host[TOPOLOGY_ADDRESS_TEXT];
-        struct sockaddr_in in;
-        struct sockaddr_in6 in6;
-        topology_address_text(&endpoint->address, host);
-        memset(ret, 0, sizeof *ret);
-        if (endpoint->address.family == 4) {
-                CHECK(uv_ip4_addr(host, endpoint->port, &in) == 0);
-                memcpy(ret, &in, sizeof in);
-        } else {
-                CHECK(uv_ip6_addr(host, endpoint->port, &in6) == 0);
-                memcpy(ret, &in6, sizeof in6);
-        }
-}
-
 /* ---- HTTP ---- */
 
 static void http_answered(struct probe *probe, int status)
@@ -229,7 +213,7 @@ static void http_begin(struct probe *probe)
 {
         struct sockaddr_storage address;
         struct attempt *attempt = attempt_new(probe);
-        address_of(&probe->endpoint, &address);
+        engine_address(&probe->endpoint, &address);
         if (attempt == NULL || uv_tcp_init(probe->engine->config.loop, &attempt->socket.tcp) < 0) {
                 attempt_failed_to_open(probe);
                 return;
@@ -274,7 +258,7 @@ static void dns_begin(struct probe *probe)
         struct engine *engine = probe->engine;
         struct sockaddr_storage address;
         struct attempt *attempt = attempt_new(probe);
-        address_of(&probe->endpoint, &address);
+        engine_address(&probe->endpoint, &address);
         if (attempt == NULL || uv_udp_init(engine->config.loop, &attempt->socket.udp) < 0) {
                 attempt_failed_to_open(probe);
                 return;

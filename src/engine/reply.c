@@ -212,6 +212,11 @@ enum err reply_err(const redisReply *reply)
         return ERR_INVALID;
 }
 
+bool reply_is_denied(const redisReply *reply)
+{
+        return error_starts(reply, "NOPERM");
+}
+
 bool reply_is_unknown_command(const redisReply *reply)
 {
         return error_starts(reply, "ERR unknown command");

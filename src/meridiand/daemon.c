@@ -104,6 +104,25 @@ static bool identity_check(const struct daemon *daemon)
         return true;
 }
 
+/* The password and the certificates by which Redis is reached. */
+static bool redis_check(struct daemon *daemon)
+{
+        const struct config *config = &daemon->config;
+        struct engine_tls files = {
+                .ca = config->redis_ca, .cert = config->redis_cert, .key = config->redis_key};
+        struct engine_tls_error error;
+        if (config->redis_password[0] != '\0' &&
+            !secret_read(config->redis_password, daemon->redis_password,
+                         sizeof daemon->redis_password))
+                return false;
+        if (!config->redis_tls)
+                return true;
+        daemon->redis_tls = engine_tls_new(&files, &error);
+        if (daemon->redis_tls == NULL)
+                LOG_ERROR("redis-tls", "%s", error.text);
+        return daemon->redis_tls != NULL;
+}
+
 bool daemon_check(struct daemon *daemon, int64_t *ret_days_left)
 {
         const struct config *config = &daemon->config;
@@ -115,9 +134,7 @@ bool daemon_check(struct daemon *daemon, int64_t *ret_days_left)
         topology_kept(daemon);
         if (!identity_check(daemon))
                 return false;
-        if (config->redis_password[0] != '\0' &&
-            !secret_read(config->redis_password, daemon->redis_password,
-                         sizeof daemon->redis_password))
+        if (!redis_check(daemon))
                 return false;
         enum err err = pki_identity_set(&self, config->cluster, config->region, config->node);
         CHECK(err == ERR_NONE); /* the configuration and the topology allow no other names */
@@ -254,6 +271,7 @@ static bool engine_open(struct daemon *daemon)
                 .redis_node_count = daemon->config.redis_nodes.count,
                 .redis_password = daemon->redis_password,
                 .redis_user = daemon->config.redis_user,
+                .redis_tls = daemon->redis_tls,
                 .dns = endpoint_of(&daemon->config.dns),
                 .edge = endpoint_of(&daemon->config.edge),
                 .user = daemon,
@@ -516,6 +534,7 @@ static void daemon_close(struct daemon *daemon)
         road_free(daemon->road);
         link_free(daemon->link);
         engine_free(daemon->engine);
+        engine_tls_free(daemon->redis_tls);
         warden_free(daemon->warden);
         geo_free(daemon->geo);
         view_writer_close(daemon->view);

@@ -31,6 +31,7 @@
 struct daemon {
         struct config config;
         char redis_password[ENGINE_PASSWORD_SIZE]; /* empty: none */
+        struct ssl_ctx_st *redis_tls;              /* NULL: none */
         struct heap heap;
         uv_loop_t loop;
         bool loop_open;

@@ -93,6 +93,16 @@ static void test_several_redis(void **state)
         (void)snprintf(text, sizeof text, "%sredis { master m; node 127.0.0.1:26379 }", least);
         assert_int_equal(parse(text), ERR_NONE);
         assert_string_equal(config.redis_master, "m");
+        assert_false(config.redis_tls);
+
+        (void)snprintf(text, sizeof text,
+                       "%sredis { node 1.2.3.4:1; tls on; ca /ca; cert c.crt; key /k }", least);
+        assert_int_equal(config_parse(bytes_of_str(text), "/etc/m/x.conf", &config, &error),
+                         ERR_NONE);
+        assert_true(config.redis_tls);
+        assert_string_equal(config.redis_ca, "/ca");
+        assert_string_equal(config.redis_cert, "/etc/m/c.crt");
+        assert_string_equal(config.redis_key, "/k");
 }
 
 /* What is added to the least, and what the error must say. */
@@ -130,6 +140,11 @@ static const struct {
         {"redis 1.2.3.4:1; redis { node 1.2.3.4:1 }", "as one address and as a section"},
         {"redis { cluster on }", "the key 'redis node' is missing"},
         {"redis { password /p }", "the key 'redis node' is missing"},
+        {"redis { tls on; ca /c }", "the key 'redis node' is missing"},
+        {"redis { node 1.2.3.4:1; tls on }", "the key 'redis ca' is missing"},
+        {"redis { node 1.2.3.4:1; ca /c }", "add 'tls on'"},
+        {"redis { node 1.2.3.4:1; tls off; cert /c; key /k }", "add 'tls on'"},
+        {"redis { node 1.2.3.4:1; tls on; ca /c; key /k }", "give both or none"},
         {"redis { node 1.2.3.4:1; user ann }",
          "the key 'redis password' is missing; name the file"},
         {"postgres { bin /b; home /h; password /p }", "the key 'postgres server' is missing"},

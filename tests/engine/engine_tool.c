@@ -1,12 +1,14 @@
 /* engine-tool - an engine by itself, for test_engine.py and the tests of Redis Cluster. The first
  * argument is a topology file, the second the region's id, the rest redis=ADDRESS, cluster=ADDRESS
  * (some of a Redis Cluster), replica=ADDRESS (some of several, or sentinels with master=NAME),
- * dns=ADDRESS, edge=ADDRESS. Prints each event as a line; reads commands: tail PEER AFTER MAX
- * BLOCK, merge ORIGIN AFTER LAST HEX, state ORIGIN HEX, stateend ORIGIN HEX, scan PEER CURSOR MAX,
- * acked REGION POSITION, topology FILE, status, close. */
+ * dns=ADDRESS, edge=ADDRESS, user=NAME, password=WORD, ca=FILE, cert=FILE, key=FILE. Prints each
+ * event as a line; reads commands: tail PEER AFTER MAX BLOCK, merge ORIGIN AFTER LAST HEX, state
+ * ORIGIN HEX, stateend ORIGIN HEX, scan PEER CURSOR MAX, acked REGION POSITION, topology FILE,
+ * status, close. */
 #include "engine/engine.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -109,17 +111,21 @@ static uint64_t field_number(char **at)
         return strtoull(*at, at, 10);
 }
 
-static struct bytes field_hex(char *at)
+static unsigned nibble(char letter)
+{
+        static const char digits[] = "0123456789abcdef";
+        const char *at = letter != 0 ? strchr(digits, letter) : NULL;
+        return at != NULL ? (unsigned)(at - digits) : 16;
+}
+
+static struct bytes field_hex(const char *at)
 {
         static uint8_t data[1 << 19];
         size_t len = 0;
-        unsigned byte;
         while (*at == ' ')
                 at++;
-        while (sscanf(at, "%2x", &byte) == 1) {
-                data[len++] = (uint8_t)byte;
-                at += 2;
-        }
+        for (; nibble(at[0]) < 16 && nibble(at[1]) < 16 && len < sizeof data; at += 2)
+                data[len++] = (uint8_t)(nibble(at[0]) << 4 | nibble(at[1]));
         return bytes_of(data, len);
 }
 
@@ -213,6 +219,8 @@ int main(int argc, char **argv)
         if (argc < 3 || uv_loop_init(&loop) != 0)
                 return 2;
         heap_init(&heap, 0);
+        (void)signal(SIGPIPE, SIG_IGN);
+        struct engine_tls files = {.ca = "", .cert = "", .key = ""};
         struct engine_config config = {.loop = &loop,
                                        .heap = &heap,
                                        .seed = 1,
@@ -246,6 +254,19 @@ int main(int argc, char **argv)
                         config.redis_password = argv[i] + 9;
                 if (strncmp(argv[i], "user=", 5) == 0)
                         config.redis_user = argv[i] + 5;
+                if (strncmp(argv[i], "ca=", 3) == 0)
+                        files.ca = argv[i] + 3;
+                if (strncmp(argv[i], "cert=", 5) == 0)
+                        files.cert = argv[i] + 5;
+                if (strncmp(argv[i], "key=", 4) == 0)
+                        files.key = argv[i] + 4;
+        }
+        struct engine_tls_error error;
+        if (files.ca[0] != 0)
+                config.redis_tls = engine_tls_new(&files, &error);
+        if (files.ca[0] != 0 && config.redis_tls == NULL) {
+                printf("refused %s\n", error.text);
+                return uv_loop_close(&loop);
         }
         if (engine_new(&config, &engine) != ERR_NONE)
                 return 2;
@@ -256,6 +277,7 @@ int main(int argc, char **argv)
             uv_read_start((uv_stream_t *)&input, on_room, on_read) != 0)
                 return 2;
         (void)uv_run(&loop, UV_RUN_DEFAULT);
+        engine_tls_free(config.redis_tls);
         if (uv_loop_close(&loop) != 0 || heap.used_bytes != 0) {
                 (void)fprintf(stderr, "handles or %zu bytes are left\n", heap.used_bytes);
                 return 3;

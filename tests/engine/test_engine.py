@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -139,11 +140,48 @@ class Dns:
         self.socket.close()
 
 
+class Certificates:
+    """An authority, and a certificate of its own for whoever asks."""
+
+    def __init__(self, folder):
+        self.folder = os.path.join(folder, "pki")
+        os.mkdir(self.folder)
+        self.serial = 0
+        self.openssl("req", "-x509", *self.fresh("ca"), "-out", self.path("ca.crt"), "-subj", "/CN=ca")
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def openssl(self, *words):
+        subprocess.run(["openssl", *words], check=True, capture_output=True, timeout=LIMIT)
+
+    def fresh(self, name):
+        return ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                "-keyout", self.path(name + ".key"))
+
+    def issue(self, name):
+        """Paths of authority, certificate and key."""
+        self.serial += 1
+        self.openssl("req", *self.fresh(name), "-out", self.path(name + ".csr"), "-subj", "/CN=" + name)
+        self.openssl("x509", "-req", "-in", self.path(name + ".csr"), "-CA", self.path("ca.crt"),
+                     "-CAkey", self.path("ca.key"), "-set_serial", str(self.serial), "-days", "2",
+                     "-out", self.path(name + ".crt"))
+        return [self.path(end) for end in ("ca.crt", name + ".crt", name + ".key")]
+
+
 class Redis:
-    def __init__(self, folder, module=None, origin=1, *more):
+    def __init__(self, folder, module=None, origin=1, *more, tls=None):
         self.port = free_port()
         self.address = "%s:%d" % (HOST, self.port)
-        self.arguments = ["redis-server", "--bind", HOST, "--port", str(self.port), "--dir", folder,
+        self.tls = None
+        port = ["--port", str(self.port)]
+        if tls:
+            port = ["--port", "0", "--tls-port", str(self.port), "--tls-ca-cert-file", tls[0],
+                    "--tls-cert-file", tls[1], "--tls-key-file", tls[2]]
+            self.tls = ssl.create_default_context(cafile=tls[0])
+            self.tls.check_hostname = False
+            self.tls.load_cert_chain(tls[1], tls[2])
+        self.arguments = ["redis-server", "--bind", HOST, *port, "--dir", folder,
                           "--save", "", "--appendonly", "no", "--daemonize", "no", *more]
         if module:
             self.arguments += ["--loadmodule", module, "origin", str(origin)]
@@ -163,14 +201,18 @@ class Redis:
         self.kill()
         raise AssertionError("redis-server does not answer")
 
+    def connect(self):
+        plain = socket.create_connection((HOST, self.port), timeout=LIMIT)
+        return self.tls.wrap_socket(plain) if self.tls else plain
+
     def ask(self, *words):
         return self.ask_all(*words).split(b"\r\n")[0]
 
     def ask_all(self, *words):
-        with socket.create_connection((HOST, self.port), timeout=LIMIT) as connection:
+        with self.connect() as connection:
             text = b"*%d\r\n" % len(words)
             for word in words:
-                text += b"$%d\r\n%s\r\n" % (len(word), word.encode())
+                text += b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode())
             connection.sendall(text)
             return connection.recv(65536)
 
@@ -327,14 +369,80 @@ def test_redis_password(tool_path, folder):
         redis.kill()
 
 
-def test_redis_module(tool_path, folder, module):
+def tls_words(files):
+    """For the tool."""
+    return ["%s=%s" % pair for pair in zip(("ca", "cert", "key"), files)]
+
+
+def test_redis_tls(tool_path, folder):
+    """Who accepts whom: a server that wants certificates, one that wants none, one without TLS."""
+    pki, other = Certificates(folder), Certificates(tempfile.mkdtemp(dir=folder))
+    server, mine, strange = pki.issue("server"), pki.issue("mine"), other.issue("mine")
+    strict = Redis(folder, tls=server).start()
+    lax = Redis(folder, None, 1, "--tls-auth-clients", "no", "--requirepass", "secret", tls=server).start()
+    plain = Redis(folder).start()
+    no_module = r"note redis-no-module .*"
+    unwanted = r"probed redis 0 bad cannot connect to Redis: (TLS: .*certificate.*|TLS: .*alert.*|" \
+               r"Server closed the connection|Connection reset by peer|Broken pipe)"
+    rows = [
+        (strict, tls_words(mine), no_module),
+        (strict, tls_words(mine[:1]), unwanted),
+        (strict, tls_words([mine[0]] + strange[1:]), unwanted),
+        (strict, tls_words(strange), r"probed redis 0 bad cannot connect to Redis: TLS: the server's "
+                                     r"certificate is not accepted: .*"),
+        (strict, [], r"probed redis 0 bad cannot connect to Redis: .*"),
+        (lax, tls_words(mine[:1]) + ["password=secret"], no_module),
+        (lax, tls_words(mine) + ["password=other"],
+         r"probed redis 0 bad cannot connect to Redis: Redis refuses user or password"),
+        (plain, tls_words(mine), r"probed redis 0 bad cannot connect to Redis: .*"),
+    ]
+    tools = [Tool(tool_path, folder, topology(), 1, "redis=" + server.address, *words)
+             for server, words, _ in rows]
+    try:
+        for tool, (_, _, line) in zip(tools, rows):
+            tool.wait(line)
+            tool.end()
+    finally:
+        for tool in tools:
+            tool.process.kill()
+        for server in (strict, lax, plain):
+            server.kill()
+
+
+def test_redis_tls_files(tool_path, folder):
+    """Files that are of no use are named before anything runs."""
+    pki = Certificates(folder)
+    ca, cert, key = pki.issue("mine")
+    empty, missing, open_key = (pki.path(name) for name in ("empty", "missing", "open.key"))
+    open(empty, "w").close()
+    shutil.copy(key, open_key)
+    os.chmod(open_key, 0o640)
+    for files, line in (((missing, cert, key), r".*/missing cannot be read: No such file.*"),
+                        ((empty,), r".*/empty holds no certificate of an authority.*"),
+                        ((ca, empty, key), r".*/empty holds no certificate .*"),
+                        ((ca, cert, missing), r".*/missing cannot be read: No such file.*"),
+                        ((ca, cert, open_key), r".*/open.key can be read or written by others.*"),
+                        ((ca, cert, pki.path("ca.key")), r".*/ca.key is no key .* for .*")):
+        os.chmod(key, 0o600)
+        tool = Tool(tool_path, folder, topology(), 1, *tls_words(files))
+        tool.wait("refused " + line)
+        tool.process.wait(LIMIT)
+
+
+def test_redis_module_tls(tool_path, folder, module):
+    files = Certificates(folder).issue("server")
+    test_redis_module(tool_path, folder, module, files)
+
+
+def test_redis_module(tool_path, folder, module, tls=None):
     one, two = (os.path.join(folder, name) for name in ("one", "two"))
     for each in (one, two):
         os.mkdir(each)
-    left = Redis(one, module, 1).start()
-    right = Redis(two, module, 2).start()
-    a = Tool(tool_path, one, topology(), 1, "redis=" + left.address)
-    b = Tool(tool_path, two, topology(), 2, "redis=" + right.address)
+    words = tls_words(tls) if tls else []
+    left = Redis(one, module, 1, tls=tls).start()
+    right = Redis(two, module, 2, tls=tls).start()
+    a = Tool(tool_path, one, topology(), 1, "redis=" + left.address, *words)
+    b = Tool(tool_path, two, topology(), 2, "redis=" + right.address, *words)
     try:
         up = a.wait(r"up (\d+) (\d+) (\d+)(.*)")
         b.wait(r"up .*")
@@ -357,6 +465,27 @@ def test_redis_module(tool_path, folder, module):
         b.say("merge 1 %d %d ffffffff" % (last, last + 9))
         b.wait(r"merged 1 0 \d+ ERR_\w+")
         a.say("acked 2 %d" % last)
+
+        # More than the system takes at once, for a server that does not read for a while.
+        left.ask("SET", "large", "x" * 200000)
+        a.say("tail 2 %d 65536 5000" % last)
+        tailed = a.wait(r"tailed 2 0 %s (\d+) ([0-9a-f]+)" % last)
+        assert b"x".hex() * 200000 in tailed[2]
+        done = 0
+        while done < 40:
+            right.process.send_signal(signal.SIGSTOP)
+            for _ in range(40):
+                b.say("merge 1 %d %s %s" % (last, tailed[1], tailed[2]))
+            b.say("status")
+            b.wait(r"status .*")
+            right.process.send_signal(signal.SIGCONT)
+            done = 0
+            while done < 40 and b.wait(r"merged 1 0 %s ok|(down)" % tailed[1])[1] is None:
+                done += 1
+            if done < 40:  # it was given up meanwhile
+                b.wait(r"up .*")
+        last = int(tailed[1])
+        assert right.ask("STRLEN", "large") == b":200000"
 
         # Nothing to tell, but for who is a member: an answer after the time, from where it was or
         # beyond.
@@ -425,6 +554,40 @@ def test_redis_module(tool_path, folder, module):
         right.kill()
 
 
+def test_redis_user(tool_path, folder, module):
+    """The user of the example has each right that it needs; one that lacks a right is told of."""
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    with open(os.path.join(root, "deploy/examples/redis.conf")) as file:
+        rules = re.search(r"^user meridian (.*)$", file.read(), re.MULTILINE)[1]
+    for name in sorted(os.listdir(os.path.join(root, "src/engine"))):
+        with open(os.path.join(root, "src/engine", name)) as file:
+            for command in re.findall(r'BYTES\("(MERIDIAN\.[A-Z]+)"\)', file.read()):
+                assert "+" + command.lower() in rules.split(), "%s says %s" % (name, command)
+    redis = Redis(folder, module, 1).start()
+    rules = rules.replace("#@sha256@", ">secret").split()
+    assert redis.ask("ACL", "SETUSER", "meridian", *rules) == b"+OK"
+    words = ["redis=" + redis.address, "user=meridian", "password=secret"]
+    tool = Tool(tool_path, folder, topology(), 1, *words)
+    try:
+        tool.wait(r"up .*")
+        tool.say("tail 2 0 65536 50")
+        tool.wait(r"tailed .*")
+        tool.say("scan 2 0 65536")
+        tool.wait(r"scanned .*")
+        tool.say("acked 2 5")
+        tool.say("merge 2 0 0 ")
+        tool.wait(r"merged .*")
+        tool.wait(r"probed redis 0 good answers")
+        assert redis.ask("ACL", "LOG") == b"*0", redis.ask_all("ACL", "LOG")
+        assert redis.ask("ACL", "SETUSER", "meridian", "-meridian.members") == b"+OK"
+        assert redis.ask("CLIENT", "KILL", "USER", "meridian").startswith(b":")
+        tool.wait(r"note redis-denied Redis at .* refuses: NOPERM .*; give the daemon's user .*")
+        tool.end()
+    finally:
+        tool.process.kill()
+        redis.kill()
+
+
 def test_redis_wrong_region(tool_path, folder, module):
     redis = Redis(folder, module, 2).start()
     tool = Tool(tool_path, folder, topology(), 1, "redis=" + redis.address)
@@ -482,11 +645,15 @@ def main():
     if redis_there:
         run("redis-plain", test_redis_plain, tool)
         run("redis-password", test_redis_password, tool)
+        run("redis-tls", test_redis_tls, tool)
+        run("redis-tls-files", test_redis_tls_files, tool)
     else:
         print("# left out: redis-server is not installed")
     if redis_there and module:
         run("redis-wrong-region", test_redis_wrong_region, tool, module)
+        run("redis-user", test_redis_user, tool, module)
         run("redis-module", test_redis_module, tool, module)
+        run("redis-module-tls", test_redis_module_tls, tool, module)
     else:
         print("# left out: tests with the Meridian module, which is not built")
     return 1 if failures else 0

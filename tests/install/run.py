@@ -177,6 +177,13 @@ def certificates_are_made(machines):
     expect([region in listed for region, _ in NODES.values()], [True] * 3, listed)
 
 
+def by_tls(machines, node):
+    """What the second region's Redis and daemon say of TLS: the node's own certificate serves both."""
+    ca, cert, key = (machines.at(node, "etc/pki", name) for name in ("ca.crt", "node.crt", "node.key"))
+    return (f"tls-port 6380\ntls-ca-cert-file {ca}\ntls-cert-file {cert}\ntls-key-file {key}\n",
+            f":6380; tls on; ca {ca}; cert {cert}; key {key};")
+
+
 def a_password_that_others_read_is_refused(machines):
     for node in NODES:
         region, text = machines.example("topology.conf", node)
@@ -184,6 +191,8 @@ def a_password_that_others_read_is_refused(machines):
         region, text = machines.example("meridiand.conf", node)
         if region == "witness":
             text = text[:text.index("redis {")]
+        if node == 2:
+            text = text.replace(":6379;", by_tls(machines, node)[1])
         machines.write(node, "etc/meridiand.conf", text)
         machines.write(node, "etc/redis.password", PASSWORD + "\n", 0o600)
         expect(machines.check(node)[0], 0, machines.check(node)[1])
@@ -202,6 +211,7 @@ def a_wrong_password_is_told(machines):
         os.makedirs(machines.at(node, "redis"))
         address = f"127.6{node}.0.1"
         own = f"bind {address}\nport 6379\ndir {machines.at(node, 'redis')}\n"
+        own += by_tls(machines, node)[0] if node == 2 else ""
         machines.write(node, "redis.conf", own + machines.example("redis.conf", node)[1])
         machines.start(f"redis-{node}", "redis-server", machines.at(node, "redis.conf"))
     machines.write(1, "etc/redis.password", "battery staple\n", 0o600)
@@ -263,6 +273,8 @@ def two_regions_and_a_witness(machines):
     clients[1].incrby("visits", 3)
     for client in clients:
         eventually("they add up", lambda c=client: c.get("visits") == "5", 30)
+        denied = [row for row in client.acl_log() if row["reason"] != "auth"]
+        expect(denied, [], "the daemon's user has the rights that it needs")
     locks = redis.Redis("127.63.0.1", 7402, decode_responses=True)
     granted = eventually("a lock from the witness",
                          lambda: locks.execute_command("LOCK.ACQUIRE", "global:install", "ann", 1000), 20)
