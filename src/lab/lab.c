@@ -17,7 +17,7 @@ static int command_status(int argc, char **argv)
         static struct lab lab;
         (void)argc;
         (void)argv;
-        if (!lab_open(&lab))
+        if (!lab_open_made(&lab))
                 return 1;
         printf("lab in %s\n\n", lab.dir);
         for (size_t i = 0; i < LAB_REGIONS; i++) {
@@ -45,8 +45,9 @@ static int command_certificate(int argc, char **argv)
         static struct lab lab;
         if (argc != 3)
                 return lab_usage("certificate REGION ID");
-        return lab_open(&lab) && lab_owner_check(&lab) ? lab_certificate(&lab, argv[1], argv[2])
-                                                       : 1;
+        return lab_open_made(&lab) && lab_owner_check(&lab)
+                       ? lab_certificate(&lab, argv[1], argv[2])
+                       : 1;
 }
 
 /* ---- the table ---- */

@@ -61,11 +61,13 @@ void lab_waiting(const char *format, ...)
         if (strcmp(text, waiting_for) == 0)
                 return;
         memcpy(waiting_for, text, sizeof text);
+        /* A line that is drawn again must not be broken. */
+        int room = term_columns() > 40 ? (int)term_columns() - 19 : 60;
         if (term_is_tty())
-                printf("\r\033[K  %s%s%s waiting        %.100s", term_style(TERM_WARN),
-                       term_symbol(TERM_WAIT), term_style(TERM_PLAIN), text);
+                printf("\r\033[K  %s%s%s waiting       %.*s", term_style(TERM_WARN),
+                       term_symbol(TERM_WAIT), term_style(TERM_PLAIN), room, text);
         else
-                printf("  %s waiting        %s\n", term_symbol(TERM_WAIT), text);
+                printf("  %s waiting       %s\n", term_symbol(TERM_WAIT), text);
         fflush(stdout);
 }
 
@@ -201,6 +203,15 @@ bool lab_open(struct lab *lab)
         if (named[0] != '/')
                 return lab_error("MERIDIAN_LAB is \"%s\": write a whole path", named);
         return lab_path(lab->dir, "%s", named) && lab_nodes_load(lab);
+}
+
+bool lab_open_made(struct lab *lab)
+{
+        char path[LAB_PATH_MAX];
+        if (!lab_open(lab) || !lab_path(path, "%s/topology.conf", lab->dir))
+                return false;
+        return access(path, F_OK) == 0 ||
+               lab_error("there is no lab in %s: `make lab` starts one", lab->dir);
 }
 
 /* Ordinary users' PATH often lacks the folders of system programs. */

@@ -80,7 +80,7 @@ static bool pair_open(struct lab *lab, char **argv, const struct lab_region **re
                 return false;
         if (*ret_a == *ret_b)
                 return lab_error("%s twice: name two regions", argv[1]);
-        return lab_open(lab) && lab_lock_take(lab);
+        return lab_open_made(lab) && lab_lock_take(lab);
 }
 
 int lab_command_partition(int argc, char **argv)
@@ -106,8 +106,8 @@ int lab_command_heal(int argc, char **argv)
         struct lab_wan_pair pair = {0};
         if (argc != 1 && argc != 3)
                 return lab_usage("heal [REGION REGION]");
-        bool open =
-                argc == 3 ? pair_open(&lab, argv, &a, &b) : lab_open(&lab) && lab_lock_take(&lab);
+        bool open = argc == 3 ? pair_open(&lab, argv, &a, &b)
+                              : lab_open_made(&lab) && lab_lock_take(&lab);
         if (!open || wan_change(&lab, a, b, &pair, true) != 0)
                 return 1;
         if (a == NULL)

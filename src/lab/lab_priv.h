@@ -95,6 +95,7 @@ size_t lab_region_index(const struct lab_region *region);
 
 /* All say on stderr what is wrong. */
 MUST_USE bool lab_open(struct lab *lab);
+MUST_USE bool lab_open_made(struct lab *lab); /* one that `lab up` has made */
 MUST_USE bool lab_programs_find(struct lab *lab);
 MUST_USE bool lab_disk_check(const struct lab *lab);
 MUST_USE bool lab_owner_check(const struct lab *lab);

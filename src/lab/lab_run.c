@@ -141,7 +141,7 @@ int lab_command_down(int argc, char **argv)
         if (!lab_open(&lab))
                 return 1;
         if (access(lab.dir, F_OK) != 0) {
-                printf("no lab has been started in %s\n", lab.root);
+                printf("no lab has been started in %s\n", lab.dir);
                 return 0;
         }
         if (!lab_lock_take(&lab))
@@ -182,7 +182,7 @@ int lab_command_kill(int argc, char **argv)
         unsigned node = 0;
         if (argc != 2)
                 return lab_usage("kill REGION[/NODE]");
-        if (!lab_open(&lab) || !lab_node_find(&lab, argv[1], &region, &node) ||
+        if (!lab_open_made(&lab) || !lab_node_find(&lab, argv[1], &region, &node) ||
             !lab_lock_take(&lab))
                 return 1;
         if (node != 0)
@@ -225,7 +225,7 @@ int lab_command_start(int argc, char **argv)
         unsigned node = 0;
         if (argc != 2)
                 return lab_usage("start REGION[/NODE]");
-        if (!lab_open(&lab) || !lab_node_find(&lab, argv[1], &region, &node) ||
+        if (!lab_open_made(&lab) || !lab_node_find(&lab, argv[1], &region, &node) ||
             !lab_owner_check(&lab) || !lab_programs_find(&lab) ||
             (lab_postgres_used(&lab) && !lab_postgres_check(&lab)) || !lab_lock_take(&lab))
                 return 1;

@@ -20,6 +20,7 @@
 
 enum {
         LOOK_EVERY_MS = 40,
+        TROUBLE_MS = 1500,
         RESUME_MS = 6000, /* for a node that is started anew to take up its order */
         LOOK_TIMEOUT_MS = 1000,
         WAIT_MS = 60000,
@@ -109,7 +110,8 @@ struct follow {
         uint64_t none_ms; /* since when the node knows of no order; 0: it does */
         json_int_t epoch; /* before */
         bool handed;
-        char trouble[256]; /* as it was told last */
+        char trouble[256];   /* as it was told last */
+        uint64_t trouble_ms; /* since when there is another one; 0: there is none */
 };
 
 static void pause_tell(const struct follow *follow, const char *node, json_int_t epoch)
@@ -169,8 +171,14 @@ static bool follow_look(struct follow *follow, const struct view *view, int *ret
                 *ret_status = CLI_FAILED;
                 return true;
         }
-        if (postgres_is_text(order, "state", "waits") && why != NULL &&
-            strcmp(why, follow->trouble) != 0) {
+        bool waits = postgres_is_text(order, "state", "waits") && why != NULL &&
+                     strcmp(why, follow->trouble) != 0;
+        if (!waits)
+                follow->trouble_ms = 0;
+        else if (follow->trouble_ms == 0)
+                follow->trouble_ms = now_ms();
+        /* A step that takes its time is no trouble. */
+        if (waits && now_ms() > follow->trouble_ms + TROUBLE_MS) {
                 (void)snprintf(follow->trouble, sizeof follow->trouble, "%s", why);
                 STEP_WARN("wait", "%s", why);
         }

@@ -120,9 +120,13 @@ void cli_print_postgres(json_t *postgres)
         const char *writer = text_of(postgres, "writer", NULL);
         printf("\n  %sPostgreSQL%s  writer ", term_style(TERM_HEAD), term_style(TERM_PLAIN));
         term_cell(writer != NULL ? TERM_GOOD : TERM_BAD, writer != NULL ? writer : "none", 0);
-        printf("  epoch %lld  sync %lld\n",
-               (long long)json_integer_value(json_object_get(lease, "epoch")),
-               (long long)json_integer_value(json_object_get(postgres, "sync")));
+        long long sync = (long long)json_integer_value(json_object_get(postgres, "sync"));
+        printf("  epoch %lld  commits wait for ",
+               (long long)json_integer_value(json_object_get(lease, "epoch")));
+        if (sync == 0)
+                printf("nobody\n");
+        else
+                printf("%lld elsewhere\n", sync);
         print_exposed(json_object_get(postgres, "exposed"));
         static const char *const sentences[] = {"why", "failed"};
         for (size_t i = 0; i < COUNT_OF(sentences); i++)

@@ -486,6 +486,11 @@ static void print_key(json_t *key)
         putchar('\n');
 }
 
+static void print_keys(uint64_t keys)
+{
+        printf(" %llu key%s\n", (unsigned long long)keys, keys == 1 ? "" : "s");
+}
+
 static void print(const struct run *run, bool equal)
 {
         for (size_t i = 0; i < run->region_count; i++) {
@@ -494,8 +499,7 @@ static void print(const struct run *run, bool equal)
                 printf("  ");
                 term_cell(TERM_BOLD, region->name, 20);
                 if (good)
-                        printf(" %llu keys\n",
-                               (unsigned long long)verify_keys(run->verify, region->index));
+                        print_keys(verify_keys(run->verify, region->index));
                 else
                         printf(" %sleft out: %s%s\n", term_style(TERM_WARN), region->problem,
                                term_style(TERM_PLAIN));

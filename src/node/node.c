@@ -287,8 +287,14 @@ static void probed(struct node *node, const struct world_event *event)
                 uint64_t bit = 1ull << index;
                 node->backends_up = up ? node->backends_up | bit : node->backends_up & ~bit;
         }
-        node_note(node, up ? "part-up" : "part-down", "%s %u is %s. %.*s", health_part_name(part),
-                  index, up ? "up" : "down", BYTES_ARGS(event->probed.why));
+        bool backend = event->probed.part == WORLD_PART_BACKEND;
+        bool why = event->probed.why.len > 0;
+        char number[16] = "";
+        if (backend) /* of several, in the order of the topology */
+                (void)snprintf(number, sizeof number, " %u", index + 1);
+        node_note(node, up ? "part-up" : "part-down", "%s%s: %s%s%.*s",
+                  backend ? "backend" : health_part_name(part), number, up ? "up" : "down",
+                  why ? ", " : "", BYTES_ARGS(event->probed.why));
 }
 
 static void redis_changed(struct node *node, bool up)

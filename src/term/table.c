@@ -39,13 +39,18 @@ void term_table_print(struct term_table *table)
                 size_t *widest = &widths[i % table->columns];
                 *widest = width > *widest ? width : *widest;
         }
+        size_t gap = 0; /* before the next text: nothing stands behind the last */
         for (size_t i = 0; i < table->count; i++) {
                 size_t column = i % table->columns;
-                bool last = column + 1 == table->columns || i + 1 == table->count;
-                printf("%s", column == 0 ? "  " : "");
-                term_cell(table->cells[i].style, table->cells[i].text,
-                          last ? 0 : widths[column] + 2);
-                if (last)
+                const char *text = table->cells[i].text;
+                gap = column == 0 ? 2 : gap;
+                if (text[0] != '\0') {
+                        printf("%*s", (int)gap, "");
+                        term_cell(table->cells[i].style, text, 0);
+                        gap = 0;
+                }
+                gap += widths[column] + 2 - term_width(text);
+                if (column + 1 == table->columns || i + 1 == table->count)
                         putchar('\n');
         }
         free(table->cells);
