@@ -74,9 +74,11 @@ struct council_command {
  * cannot take part any more: council_apply and council_restore say ERR_VERSION there.
  *
  *   2  values (COUNCIL_KV)
- *   3  several locks at once (LOCK_ACQUIRE_ALL) */
-#define COUNCIL_LEVEL      3
-#define COUNCIL_LEVEL_SETS 3
+ *   3  several locks at once (LOCK_ACQUIRE_ALL)
+ *   4  deadlocks through semaphores (LOCK_DETECT_SLOTS) */
+#define COUNCIL_LEVEL       4
+#define COUNCIL_LEVEL_SETS  3
+#define COUNCIL_LEVEL_SLOTS 4
 
 unsigned council_command_level(const struct council_command *command);
 

@@ -11,6 +11,8 @@ unsigned council_command_level(const struct council_command *command)
                 [COUNCIL_NOOP] = 1, [COUNCIL_SET_TOPOLOGY] = 1, [COUNCIL_SET_REGION_STATE] = 1,
                 [COUNCIL_LOCK] = 1, [COUNCIL_KV] = 2,           [COUNCIL_SET_LEVEL] = 2,
         };
+        if (command->kind == COUNCIL_LOCK && (command->lock.flags & LOCK_DETECT_SLOTS) != 0)
+                return COUNCIL_LEVEL_SLOTS;
         if (command->kind == COUNCIL_LOCK && command->lock.op == LOCK_ACQUIRE_ALL)
                 return COUNCIL_LEVEL_SETS;
         return levels[command->kind];

@@ -1,5 +1,5 @@
-/* wait.c - poll by the clock of leases. The kernel's time-outs stand still while the machine sleeps,
- * so one wait is a second at most, and then the clock is read again. */
+/* wait.c - poll by the clock of leases. The kernel's time-outs stand still while the machine
+ * sleeps, so one wait is a second at most, and then the clock is read again. */
 #include "holder/wait.h"
 
 #include <errno.h>

@@ -88,6 +88,15 @@ static void acquire_held(struct lock_table *table, const struct wish *wish, stru
         lock_touch(table, lock);
 }
 
+static bool is_deadlock(struct lock_table *table, const struct wish *wish, struct lock *lock)
+{
+        const struct lock_command *command = wish->command;
+        if ((command->flags & LOCK_DETECT_SLOTS) != 0)
+                return lock_stuck(table, &lock, 1, command->owner, wish->slots);
+        return (command->flags & LOCK_DETECT) != 0 &&
+               lock_deadlock(table, lock, command->owner, wish->slots);
+}
+
 static void acquire_wait(struct lock_table *table, const struct wish *wish, struct lock *lock)
 {
         const struct lock_command *command = wish->command;
@@ -96,8 +105,7 @@ static void acquire_wait(struct lock_table *table, const struct wish *wish, stru
                 lock_answer(table, command, LOCK_LIMIT);
                 return;
         }
-        if ((command->flags & LOCK_DETECT) != 0 &&
-            lock_deadlock(table, lock, command->owner, wish->slots)) {
+        if (is_deadlock(table, wish, lock)) {
                 lock_answer(table, command, LOCK_DEADLOCK);
                 return;
         }

@@ -1,7 +1,8 @@
 /* Would it be a deadlock to wait? A search among owners: who is waited for, and for whom do those
  * wait? A waiter waits for all that are before it and cannot share with it; one in the queue of a
  * semaphore waits for any of its holders, so nothing is concluded from it: what is told is always a
- * deadlock, but one through a semaphore is not found and ends by its time-outs.
+ * deadlock, but one through a semaphore is not found: stuck.c finds that, in groups whose nodes all
+ * know it.
  *
  * Each waiter is looked at once. Who stands behind a waiter for exclusive use waits for no more
  * than that one and what it waits for, so the walk ends there. */

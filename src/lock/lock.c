@@ -41,6 +41,7 @@ void lock_table_free(struct lock_table *table)
                 return;
         table_clear(table);
         lock_events_free(table);
+        lock_stuck_free(table);
         garbage_free(table);
         heap_free(table->heap, table->garbage);
         heap_free(table->heap, table->results);

@@ -39,7 +39,7 @@
  * (or its session) has expired, so that what its holder had sent may arrive or time out. There is
  * none after a release, a closed session or a forced release.
  *
- * Memory: about 250 bytes, the key and the owner for each held lock; some 80 more while one waits.
+ * Memory: about 250 bytes, the key and the owner for each held lock; some 110 more while one waits.
  * Costs: O(log n) for each grant and end of a lease, O(h) to find a holder, O(1) otherwise; n the
  * number of held locks, h of holders of the lock. */
 #ifndef MERIDIAN_LOCK_LOCK_H
@@ -105,11 +105,12 @@ enum lock_op {
 };
 
 enum {
-        LOCK_FRESH = 1,    /* ACQUIRE: refused where the owner holds it already */
-        LOCK_BY_OWNER = 2, /* RENEW, RELEASE: by the owner alone, whatever its token */
-        LOCK_ADD_TTL = 4,  /* RENEW: ttl_ms more than what is left */
-        LOCK_DETECT = 8,   /* ACQUIRE: refuse to wait where that would be a deadlock */
-        LOCK_FLAGS = 15,
+        LOCK_FRESH = 1,         /* ACQUIRE: refused where the owner holds it already */
+        LOCK_BY_OWNER = 2,      /* RENEW, RELEASE: by the owner alone, whatever its token */
+        LOCK_ADD_TTL = 4,       /* RENEW: ttl_ms more than what is left */
+        LOCK_DETECT = 8,        /* ACQUIRE: refuse to wait where that would be a deadlock */
+        LOCK_DETECT_SLOTS = 16, /* the same, also through semaphores */
+        LOCK_FLAGS = 31,
 };
 
 struct lock_command {

@@ -184,6 +184,14 @@ static bool set_fits(const struct lock_table *table, const struct set *set, cons
 
 static bool set_deadlock(struct lock_table *table, const struct set *set, const struct wish *wish)
 {
+        struct lock *locks[LOCK_SET_MAX];
+        if ((wish->command->flags & (LOCK_DETECT | LOCK_DETECT_SLOTS)) == 0)
+                return false;
+        if ((wish->command->flags & LOCK_DETECT_SLOTS) != 0) {
+                for (size_t i = 0; i < set->count; i++)
+                        locks[i] = lock_slots_find(table, set->keys[i]);
+                return lock_stuck(table, locks, set->count, wish->command->owner, wish->slots);
+        }
         for (size_t i = 0; i < set->count; i++) {
                 struct lock *lock = lock_slots_find(table, set->keys[i]);
                 if (lock != NULL && lock_deadlock(table, lock, wish->command->owner, wish->slots))
@@ -238,8 +246,7 @@ static void set_new(struct lock_table *table, const struct set *set, const struc
                 lock_answer_lock(table, command, LOCK_HELD, blocked);
         else if (!set_fits(table, set, wish, blocked != NULL))
                 lock_answer(table, command, LOCK_LIMIT);
-        else if (blocked != NULL && (command->flags & LOCK_DETECT) != 0 &&
-                 set_deadlock(table, set, wish))
+        else if (blocked != NULL && set_deadlock(table, set, wish))
                 lock_answer(table, command, LOCK_DEADLOCK);
         else if (blocked != NULL)
                 set_wait(table, set, wish);

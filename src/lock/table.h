@@ -56,6 +56,11 @@ struct waiting {
         uint64_t mark;
         struct lock_origin origin;
         struct claim *set_next; /* waits together with these, a ring; NULL: alone */
+        /* Of stuck.c: its owner's number, and, of the first in a queue, the queue's. */
+        uint64_t queue_mark;
+        uint32_t queue;
+        uint32_t stuck;
+        bool granted;
 };
 
 /* Of a holder the timer's number is its token, and it is in no heap where it has a session. The
@@ -107,6 +112,13 @@ struct session {
         uint8_t owner[];
 };
 
+/* A list that is made anew by each search; its memory stays. */
+struct lock_scratch {
+        void *items;
+        size_t count;
+        size_t size;
+};
+
 /* Memory that was taken from the heap. */
 struct lock_block {
         void *ptr;
@@ -149,6 +161,11 @@ struct lock_table {
         struct timers leases;
         struct timers waits;
         uint64_t mark; /* of the last search */
+        struct {
+                struct lock_scratch owners;
+                struct lock_scratch places;
+                struct lock_scratch queues;
+        } stuck;
         struct lock_result *results;
         size_t result_count;
         size_t result_size;
@@ -310,6 +327,13 @@ static inline void lock_changes(struct lock_table *table, struct lock *lock)
 
 /* ---- deadlock.c ---- */
 bool lock_deadlock(struct lock_table *table, struct lock *lock, struct bytes owner, uint32_t slots);
+
+/* ---- stuck.c ---- */
+/* The same for locks that are asked for together (NULL: nobody knows it), also through semaphores.
+ */
+bool lock_stuck(struct lock_table *table, struct lock *const *locks, size_t count,
+                struct bytes owner, uint32_t slots);
+void lock_stuck_free(struct lock_table *table);
 
 /* ---- events.c ---- */
 void lock_event_add(struct lock_table *table, enum lock_result_kind kind, struct bytes key,

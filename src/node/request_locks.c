@@ -99,6 +99,9 @@ void request_lock_came(struct node *node, struct asker asker, const struct reque
         if (request->kind == REQUEST_LOCK_BREAK || request->kind == REQUEST_LOCK_SEIZE)
                 command.actor = request->lock.actor;
         lock_command_of(request, &command.lock);
+        if ((command.lock.flags & LOCK_DETECT) != 0 &&
+            council_level(group->council) >= COUNCIL_LEVEL_SLOTS)
+                command.lock.flags |= LOCK_DETECT_SLOTS;
         if ((node->config.bugs & NODE_BUG_SET_FIRST) != 0 && command.lock.op == LOCK_ACQUIRE_ALL)
                 command.lock.op = LOCK_ACQUIRE;
         if (answered_early(node, request->kind)) {

@@ -9,6 +9,7 @@
  * tokens grow; a bound key is there while its session is believed to live, and gone once somebody
  * was told that it has ended. The history of each lock is judged at the end (linear/linear.h). */
 #include "kv/kv.h"
+#include "lock/lock.h"
 #include "sim/sets_priv.h"
 
 #include <stdio.h>
@@ -165,6 +166,8 @@ static void fill_keys(const struct set_user *user, struct request *request, stru
         request->lock.also = buffer_view(also);
         request->lock.wait_ms = user->wait_ms;
         request->lock.ttl_ms = user->ttl_ms;
+        /* Who forgot that it holds others may be told of a deadlock. */
+        request->lock.flags = user->index % 2 == 0 ? LOCK_DETECT : 0;
 }
 
 static void fill_values(struct sim *sim, const struct set_user *user, struct request *request,
@@ -450,7 +453,7 @@ static void heard(struct sim *sim, struct set_user *user, const struct reply *re
                 sim_violation(sim, "sets: refused: %.*s", BYTES_ARGS(reply->text));
         if (reply->code == REPLY_NO_SESSION) {
                 session_over(sim, user);
-        } else if (reply->code == REPLY_HELD) {
+        } else if (reply->code == REPLY_HELD || reply->code == REPLY_DEADLOCK) {
                 idle(sim, user);
         } else {
                 note_lost(sim, user);

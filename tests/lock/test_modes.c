@@ -498,7 +498,7 @@ static struct lock_command choose(struct rng *rng, struct model *model, unsigned
                 .ttl_ms = 1 + rng_below(rng, 60),
                 .token.value = claim == NULL ? rng_below(rng, 3) : claim->number,
                 .slots = slots[rng_below(rng, 8)],
-                .flags = (uint32_t)rng_below(rng, LOCK_FLAGS + 1) | LOCK_DETECT,
+                .flags = (uint32_t)rng_below(rng, LOCK_DETECT_SLOTS) | LOCK_DETECT,
         };
         if (rng_chance(rng, 700))
                 command.flags &= ~(uint32_t)LOCK_FRESH;

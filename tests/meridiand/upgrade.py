@@ -44,7 +44,7 @@ def run(nodes):
     nodes[2].stop()
     keep_old(nodes[2], False)
     nodes[2].start()
-    wait_for(lambda: levels(nodes) == [3, 3, 3], "with the newer build everywhere it rises")
+    wait_for(lambda: levels(nodes) == [4, 4, 4], "with the newer build everywhere it rises")
     wait_for(lambda: not nodes[0].command("KV.PUT", "global:word", "hello").startswith("-"),
              "now a value is taken")
     wait_for(lambda: cluster.token_of(nodes[2].command("LOCK.ACQUIRE", "global:c", "me", "900", "ALSO",
@@ -60,7 +60,7 @@ def run(nodes):
     nodes[1].stop()
     keep_old(nodes[1], False)
     nodes[1].start()
-    wait_for(lambda: levels(nodes) == [3, 3, 3] and not nodes[1].status()["stopped"],
+    wait_for(lambda: levels(nodes) == [4, 4, 4] and not nodes[1].status()["stopped"],
              "with the newer build it is back")
 
 
