@@ -54,8 +54,7 @@ static int command_certificate(int argc, char **argv)
 
 const struct lab_command lab_commands[] = {
         {"up", "[--nodes N] [--servers N] [--witness] [--without postgres]",
-         "start three regions, of one to three nodes and servers of PostgreSQL (--witness: the "
-         "third only votes), and wait until all is well"},
+         "start three regions (of N nodes and servers; the third a witness)"},
         {"down", "[--wipe]", "end everything; --wipe removes the data too"},
         {"status", "", "what runs, and how the links are; exit 1 unless all runs"},
         {"kill", "REGION[/NODE]", "kill -9 everything of a region, or one node of it"},
@@ -64,7 +63,7 @@ const struct lab_command lab_commands[] = {
         {"heal", "[REGION REGION]", "undo partition, slow and lose"},
         {"slow", "REGION REGION TIME", "make round trips longer, e.g. by 300ms"},
         {"lose", "REGION REGION SHARE", "lose packets, e.g. 5%"},
-        {"certificate", "REGION ID", "make a certificate for a node that you add yourself"},
+        {"certificate", "REGION ID", "a certificate for a node that you add yourself"},
         {"backend", "--listen HOST:PORT --region NAME", "run one sample backend"},
         {NULL, NULL, NULL},
 };
@@ -82,11 +81,13 @@ int lab_main(int argc, char **argv)
                 if (strcmp(argv[0], lab_commands[i].name) == 0)
                         return handlers[i](argc, argv);
         }
-        FILE *out = argc == 0 || strcmp(argv[0], "help") == 0 ? stdout : stderr;
-        if (out == stderr)
+        bool help = argc == 0 || strcmp(argv[0], "help") == 0 || strcmp(argv[0], "--help") == 0 ||
+                    strcmp(argv[0], "-h") == 0;
+        if (!help)
                 lab_error("no command \"lab %s\"; there are:", argv[0]);
         for (size_t i = 0; lab_commands[i].name != NULL; i++)
-                fprintf(out, "  meridian lab %-10s %-34s %s\n", lab_commands[i].name,
+                fprintf(help ? stdout : stderr, "  meridian lab %s%s%s\n        %s\n",
+                        lab_commands[i].name, lab_commands[i].arguments[0] == '\0' ? "" : " ",
                         lab_commands[i].arguments, lab_commands[i].help);
-        return out == stdout ? 0 : 2;
+        return help ? 0 : 2;
 }

@@ -1,13 +1,12 @@
 /* lab_up.c - `meridian lab up`: uses what runs where it fits, ends what does not, starts all, waits
  * until it is well, and says what can be tried. */
 #include "lab/lab_priv.h"
-#include "term/term.h"
+#include "term/table.h"
 
 #include <sys/stat.h>
 #include <time.h>
 
 #define UP_TIMEOUT_MS 60000
-#define LABEL_WIDTH   20
 
 static time_t newest_of(const struct lab *lab)
 {
@@ -32,46 +31,44 @@ static bool build_is_newer(const struct lab *lab)
                (stat(path, &file) != 0 || file.st_mtime < newest_of(lab));
 }
 
-static void print_row(const struct lab *lab, const char *what, int port, const char *scheme)
+static void cell_row(struct term_table *table, const struct lab *lab, const char *what, int port)
 {
-        char cell[64];
         bool node = port == LAB_PORT_LOCKS || port == LAB_PORT_ADMIN;
-        term_cell(TERM_DIM, what, LABEL_WIDTH);
+        term_table_cell(table, TERM_DIM, "%s", what);
         for (size_t i = 0; i < LAB_REGIONS; i++) {
-                snprintf(cell, sizeof cell, "%s%s:%d", scheme, lab_regions[i].address, port);
                 if (!node && lab_is_witness(lab, &lab_regions[i]))
-                        snprintf(cell, sizeof cell, "- (a witness)");
-                term_cell(TERM_PLAIN, cell, 26);
+                        term_table_cell(table, TERM_DIM, "- (a witness)");
+                else
+                        term_table_cell(table, TERM_PLAIN, "%s:%d", lab_regions[i].address, port);
         }
-        putchar('\n');
 }
 
 static void print_table(const struct lab *lab)
 {
-        putchar('\n');
-        term_cell(TERM_PLAIN, "", LABEL_WIDTH);
+        struct term_table table;
+        term_table_init(&table, 1 + LAB_REGIONS);
+        term_table_cell(&table, TERM_PLAIN, "%s", "");
         for (size_t i = 0; i < LAB_REGIONS; i++)
-                term_cell(TERM_HEAD, lab_regions[i].name, 26);
-        putchar('\n');
-        term_cell(TERM_DIM, "stands in for", LABEL_WIDTH);
+                term_table_cell(&table, TERM_HEAD, "%s", lab_regions[i].name);
+        term_table_cell(&table, TERM_DIM, "stands in for");
         for (size_t i = 0; i < LAB_REGIONS; i++)
-                term_cell(TERM_PLAIN, lab_regions[i].place, 26);
-        putchar('\n');
-        print_row(lab, "Redis", LAB_PORT_REDIS, "");
+                term_table_cell(&table, TERM_PLAIN, "%s", lab_regions[i].place);
+        cell_row(&table, lab, "Redis", LAB_PORT_REDIS);
         if (lab_postgres_used(lab)) {
-                print_row(lab, "PostgreSQL, writes", LAB_PORT_POSTGRES_WRITE, "");
-                print_row(lab, "PostgreSQL, reads", LAB_PORT_POSTGRES_READ, "");
+                cell_row(&table, lab, "PostgreSQL, writes", LAB_PORT_POSTGRES_WRITE);
+                cell_row(&table, lab, "PostgreSQL, reads", LAB_PORT_POSTGRES_READ);
         }
-        print_row(lab, "DNS example.test", LAB_PORT_DNS, "");
-        print_row(lab, "edge", LAB_PORT_EDGE, "http://");
-        print_row(lab, "locks (RESP)", LAB_PORT_LOCKS, "");
-        print_row(lab, "administration", LAB_PORT_ADMIN, "http://");
+        cell_row(&table, lab, "DNS example.test", LAB_PORT_DNS);
+        cell_row(&table, lab, "edge, HTTP", LAB_PORT_EDGE);
+        cell_row(&table, lab, "locks, RESP", LAB_PORT_LOCKS);
+        cell_row(&table, lab, "admin, HTTP", LAB_PORT_ADMIN);
+        putchar('\n');
+        term_table_print(&table);
 }
 
 static void print_try(const struct lab *lab)
 {
         static const char *const lines[] = {
-                "psql postgresql://app:app@127.20.0.1/app -c 'SELECT inet_server_addr()'",
                 "kdig @127.20.0.1 -p 5353 www.example.test +subnet=81.2.69.160/27 +short",
                 "curl -i http://127.20.0.1:8080/",
                 "build/meridian lock acquire global:config me 30s",
@@ -81,6 +78,9 @@ static void print_try(const struct lab *lab)
         /* What one region has reaches another after the delay of the wide area. */
         printf("  redis-cli -h 127.10.0.1 set word hello; sleep 1; redis-cli -h %s get word\n",
                lab_regions[lab->witness ? 1 : 2].address);
+        if (lab_postgres_used(lab))
+                printf("  psql postgresql://app:app@127.20.0.1/app -c 'SELECT "
+                       "inet_server_addr()'\n");
         for (size_t i = 0; i < COUNT_OF(lines); i++)
                 printf("  %s\n", lines[i]);
         printf("\n`build/meridian status` shows all of it; `build/meridian lab down` ends it.\n");

@@ -68,6 +68,9 @@ MUST_USE bool cli_duration(const char *text, uint64_t *ret_ms);
 /* Where this machine's node has its configuration; there may be none. */
 const char *cli_config_path(void);
 
+/* "12 kB", "1.2 MB": in at most 8 columns. */
+void cli_bytes_text(double bytes, char *text, size_t size);
+
 /* Who runs this, for the audit. Borrowed from the environment. */
 const char *cli_user(void);
 

@@ -18,8 +18,9 @@
 #include <unistd.h>
 
 struct doctor {
-        json_t *checks; /* with --json; else NULL */
-        bool lab;       /* this machine has one */
+        json_t *checks;            /* with --json; else NULL */
+        bool lab;                  /* this machine has one */
+        bool witness[LAB_REGIONS]; /* of the lab's regions: as its node says */
         unsigned bad;
 };
 
@@ -161,6 +162,21 @@ static double wall_now(void)
         return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
+/* A witness has no servers to look for. */
+static void witnesses_mark(struct doctor *doctor, json_t *regions)
+{
+        size_t index;
+        json_t *region;
+        json_array_foreach(regions, index, region)
+        {
+                const char *name = json_string_value(json_object_get(region, "name"));
+                for (size_t i = 0; name != NULL && i < LAB_REGIONS; i++)
+                        if (strcmp(lab_regions[i].name, name) == 0 &&
+                            json_is_true(json_object_get(region, "witness")))
+                                doctor->witness[i] = true;
+        }
+}
+
 /* The node's own server, where it has one: what it is, and whether it keeps up. */
 static void look_postgres(struct doctor *doctor, json_t *postgres)
 {
@@ -214,6 +230,7 @@ static void look_node(struct doctor *doctor, const struct cli_node *node)
                         off < 1 && off > -1 ? "" : ": set it by NTP (chrony)");
         }
         look_postgres(doctor, json_object_get(json, "postgres"));
+        witnesses_mark(doctor, json_object_get(json, "regions"));
         json_decref(json);
         client_answer_fini(&answer);
 }
@@ -271,7 +288,8 @@ int cli_doctor(struct cli *cli)
         for (size_t i = 0; named && i < cli->node_count; i++)
                 look_node(&doctor, &cli->nodes[i]);
         for (size_t i = 0; found && i < LAB_REGIONS; i++)
-                look_redis(&doctor, &lab_regions[i]);
+                if (!doctor.witness[i])
+                        look_redis(&doctor, &lab_regions[i]);
         if (doctor.checks != NULL)
                 cli_print_json(doctor.checks);
         else if (doctor.bad == 0)

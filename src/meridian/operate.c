@@ -150,6 +150,8 @@ int cli_why_route(struct cli *cli)
 
 /* ---- events ---- */
 
+#define EVENT_COLUMN 45 /* where the text begins */
+
 static void events_print(const struct cli *cli, json_t *events)
 {
         size_t index = 0;
@@ -169,7 +171,9 @@ static void events_print(const struct cli *cli, json_t *events)
                 printf("%s%s.%03dZ%s  ", term_style(TERM_DIM), clock,
                        (int)((time - (double)seconds) * 1000), term_style(TERM_PLAIN));
                 term_cell(TERM_BOLD, json_string_value(json_object_get(event, "name")), 18);
-                printf(" %s\n", json_string_value(json_object_get(event, "text")));
+                putchar(' ');
+                const char *text = json_string_value(json_object_get(event, "text"));
+                term_sentence(TERM_PLAIN, text == NULL ? "" : text, EVENT_COLUMN);
         }
         fflush(stdout);
 }

@@ -28,13 +28,14 @@ const char *postgres_or_else(const char *text, const char *otherwise)
 void postgres_step(enum term_style style, enum term_symbol symbol, const char *name,
                    const char *format, ...)
 {
+        char text[1024];
         va_list args;
+        va_start(args, format);
+        (void)vsnprintf(text, sizeof text, format, args);
+        va_end(args);
         printf("  %s%s%s ", term_style(style), term_symbol(symbol), term_style(TERM_PLAIN));
         term_cell(TERM_BOLD, name, STEP_WIDTH);
-        va_start(args, format);
-        vprintf(format, args);
-        va_end(args);
-        putchar('\n');
+        term_sentence(TERM_PLAIN, text, STEP_WIDTH + 4);
         fflush(stdout);
 }
 

@@ -48,6 +48,11 @@ static void cell_parts(struct term_table *table, json_t *region)
         static const char *const keys[] = {"redis", "dns", "edge"};
         json_t *parts = json_object_get(region, "parts");
         json_t *backends = json_object_get(region, "backends");
+        if (is_witness(region)) {
+                for (size_t i = 0; i <= COUNT_OF(keys); i++)
+                        term_table_cell(table, TERM_PLAIN, "%s", "");
+                return;
+        }
         for (size_t i = 0; i < COUNT_OF(keys); i++) {
                 const char *part = text_of(parts, keys[i], "unknown");
                 bool good = strcmp(part, "healthy") == 0;

@@ -53,7 +53,7 @@ static struct behind behind_of(json_t *region, const char *other)
         return sum;
 }
 
-static void bytes_text(double bytes, char *text, size_t size)
+void cli_bytes_text(double bytes, char *text, size_t size)
 {
         static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
         size_t unit = 0;
@@ -66,7 +66,7 @@ static void cell_behind(struct term_table *table, json_t *row, json_t *column)
 {
         char bytes[24];
         struct behind behind = behind_of(row, text_of(column, "name", ""));
-        bytes_text(behind.bytes, bytes, sizeof bytes);
+        cli_bytes_text(behind.bytes, bytes, sizeof bytes);
         if (row == column || !behind.known)
                 term_table_cell(table, TERM_DIM, row == column ? "-" : "?");
         else if (behind.state)
@@ -188,8 +188,8 @@ static void cell_kept(struct term_table *table, json_t *region)
                         term_table_cell(table, TERM_DIM, "?");
                 return;
         }
-        bytes_text(kept.backlog, used, sizeof used);
-        bytes_text(kept.backlog_max, max, sizeof max);
+        cli_bytes_text(kept.backlog, used, sizeof used);
+        cli_bytes_text(kept.backlog_max, max, sizeof max);
         cell_number(table, kept.keys, "", false);
         cell_number(table, kept.tombstones, "", false);
         term_table_cell(table, TERM_PLAIN, "%s of %s", used, max);
