@@ -42,12 +42,13 @@ enum err counter_learn(const struct table_env *env, struct crdt_counter *counter
 }
 
 struct crdt_count *counter_slot(const struct table_env *env, struct crdt_counter *counter,
-                                region_id origin)
+                                region_id origin, uint8_t life)
 {
+        const struct crdt_count made = {.origin = origin, .life = life};
         unsigned at = 0;
-        while (at < counter->count_count && counter->counts[at].origin < origin)
+        while (at < counter->count_count && count_part(&counter->counts[at]) < count_part(&made))
                 at++;
-        if (at < counter->count_count && counter->counts[at].origin == origin)
+        if (at < counter->count_count && count_part(&counter->counts[at]) == count_part(&made))
                 return &counter->counts[at];
         struct crdt_count *counts = heap_resize(env->heap, counter->counts,
                                                 (counter->count_count + 1u) * sizeof *counts);
@@ -55,16 +56,17 @@ struct crdt_count *counter_slot(const struct table_env *env, struct crdt_counter
                 return NULL;
         for (unsigned i = counter->count_count; i > at; i--)
                 counts[i] = counts[i - 1];
-        counts[at] = (struct crdt_count){.origin = origin};
+        counts[at] = made;
         counter->counts = counts;
         counter->count_count++;
         return &counts[at];
 }
 
-const struct crdt_count *counter_find(const struct crdt_counter *counter, region_id origin)
+const struct crdt_count *counter_find(const struct crdt_counter *counter, region_id origin,
+                                      uint8_t life)
 {
         for (unsigned i = 0; i < counter->count_count; i++) {
-                if (counter->counts[i].origin == origin)
+                if (counter->counts[i].origin == origin && counter->counts[i].life == life)
                         return &counter->counts[i];
         }
         return NULL;
@@ -88,14 +90,20 @@ bool count_cut(struct crdt_count *count, uint64_t hlc, struct crdt_totals cut)
         return true;
 }
 
-bool counter_absent(struct crdt_counter *counter, const struct vector *told,
-                    const struct crdt_seen *sender)
+bool counter_absent(struct crdt_counter *counter, struct bytes told, const struct crdt_seen *sender)
 {
         bool any = false;
+        unsigned part_last = 0;
+        struct crdt_count next = {0};
+        struct cursor cursor = cursor_of(told);
+        uint64_t left = told.len == 0 ? 0 : cursor_varint(&cursor);
         for (unsigned i = 0; i < counter->count_count; i++) {
                 struct crdt_count *own = &counter->counts[i];
                 struct stamp stamp = {own->hlc, own->origin};
-                if (own->hlc != 0 && !vector_covers(told, stamp) && crdt_seen_covers(sender, stamp))
+                for (; left > 0 && count_part(&next) < count_part(own); left--)
+                        next = count_read_one(&cursor, UINT64_MAX, &part_last);
+                uint64_t known = count_part(&next) == count_part(own) ? next.hlc : 0;
+                if (own->hlc > known && crdt_seen_covers(sender, stamp))
                         any = count_cut(own, own->hlc, own->total) || any;
         }
         return any;
@@ -130,20 +138,20 @@ static int64_t count_whole(const struct crdt_count *count)
         return (int64_t)(count->total.whole - count->cut.whole);
 }
 
-static double count_part(const struct crdt_count *count)
+static double count_rest(const struct crdt_count *count)
 {
         return count->total.part - count->cut.part;
 }
 
 static bool count_has_part(const struct crdt_count *count)
 {
-        double part = count_part(count);
+        double part = count_rest(count);
         return part < 0 || part > 0;
 }
 
 double count_value(const struct crdt_count *count)
 {
-        return (double)count_whole(count) + count_part(count);
+        return (double)count_whole(count) + count_rest(count);
 }
 
 /* The sum as it is. */
@@ -247,7 +255,7 @@ void counter_cuts_encode(const struct crdt_counter *counter, struct buffer *buff
                 const struct crdt_count *cut = &counter->counts[i];
                 if (cut->hlc <= cut->cut_hlc)
                         continue;
-                buffer_u8(buffer, cut->origin);
+                part_write(buffer, cut);
                 buffer_u64(buffer, cut->hlc);
                 crdt_totals_encode(buffer, cut->total);
         }
@@ -269,7 +277,7 @@ void counter_write(const struct crdt_counter *counter, struct buffer *buffer)
         buffer_varint(buffer, counter->count_count);
         for (unsigned i = 0; i < counter->count_count; i++) {
                 const struct crdt_count *count = &counter->counts[i];
-                buffer_u8(buffer, count->origin);
+                part_write(buffer, count);
                 buffer_u64(buffer, count->hlc);
                 crdt_totals_encode(buffer, count->total);
                 buffer_u64(buffer, count->cut_hlc);
@@ -285,16 +293,13 @@ static uint64_t clock_or_zero(struct cursor *cursor, uint64_t hlc_max)
         return hlc;
 }
 
-struct crdt_count count_read_one(struct cursor *cursor, uint64_t hlc_max, region_id *origin_last)
+struct crdt_count count_read_one(struct cursor *cursor, uint64_t hlc_max, unsigned *part_last)
 {
-        struct crdt_count count = {.origin = cursor_u8(cursor)};
+        struct crdt_count count = part_read(cursor, part_last);
         count.hlc = clock_or_zero(cursor, hlc_max);
         count.total = totals_read(cursor);
         count.cut_hlc = clock_or_zero(cursor, hlc_max);
         count.cut = totals_read(cursor);
-        if (!region_valid(count.origin) || count.origin <= *origin_last)
-                cursor_fail(cursor, ERR_MALFORMED);
-        *origin_last = count.origin;
         return count;
 }
 
@@ -304,10 +309,10 @@ struct bytes counter_check(struct cursor *cursor, uint64_t hlc_max)
                 LEN_MIN = 21,
         };
         const uint8_t *from = cursor->at;
-        region_id origin_last = 0;
+        unsigned part_last = 0;
         uint64_t count = count_read(cursor, LEN_MIN);
         for (uint64_t i = 0; i < count && !cursor_failed(cursor); i++)
-                count_read_one(cursor, hlc_max, &origin_last);
+                count_read_one(cursor, hlc_max, &part_last);
         return cursor_since(cursor, from);
 }
 
@@ -338,11 +343,15 @@ static uint64_t digest_double(uint64_t hash, double value)
         return hash_fnv_u64(hash, bits);
 }
 
-static uint64_t digest_totals(uint64_t hash, uint64_t hlc, region_id origin, uint64_t whole,
-                              double part)
+static uint64_t digest_totals(uint64_t hash, uint64_t hlc, unsigned of, uint64_t whole, double part)
 {
-        hash = hash_fnv_u64(hash_fnv_u64(hash, hlc), origin);
+        hash = hash_fnv_u64(hash_fnv_u64(hash, hlc), of);
         return digest_double(hash_fnv_u64(hash, whole), part);
+}
+
+static unsigned digest_part(const struct crdt_count *count)
+{
+        return count->origin | (unsigned)count->life << 8;
 }
 
 uint64_t counter_digest(uint64_t hash, const struct crdt_counter *counter, struct stamp rival,
@@ -351,12 +360,12 @@ uint64_t counter_digest(uint64_t hash, const struct crdt_counter *counter, struc
         for (unsigned i = 0; i < counter->count_count; i++) {
                 const struct crdt_count *count = &counter->counts[i];
                 if (all)
-                        hash = digest_totals(hash, count->cut_hlc, count->origin, count->cut.whole,
-                                             count->cut.part);
+                        hash = digest_totals(hash, count->cut_hlc, digest_part(count),
+                                             count->cut.whole, count->cut.part);
                 if (all || count_counts(count, rival))
-                        hash = digest_totals(hash, count->hlc, count->origin,
+                        hash = digest_totals(hash, count->hlc, digest_part(count),
                                              count->total.whole - count->cut.whole,
-                                             count_part(count));
+                                             count_rest(count));
         }
         return hash;
 }

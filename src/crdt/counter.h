@@ -1,10 +1,10 @@
 /* counter.h - what is added up to one number: a base, and of each origin the running total of what
  * it has added. Private to crdt/, but for what crdt.h names. Its value is
  *
- *      base (where alive) + sum over origins of (total - cut)
+ *      base (where alive) + sum over parts of (total - cut)
  *
- * of the origins whose last increment is later than the cut and than `rival`, the last write of
- * another type. `alive`: the base counts. */
+ * of the parts, of origins and lives, whose last increment is later than the cut and than `rival`,
+ * the last write of another type. `alive`: the base counts. */
 #ifndef MERIDIAN_CRDT_COUNTER_H
 #define MERIDIAN_CRDT_COUNTER_H
 
@@ -17,17 +17,19 @@ void counter_forget(const struct table_env *env, struct crdt_counter *counter);
 MUST_USE enum err counter_learn(const struct table_env *env, struct crdt_counter *counter,
                                 struct bytes value);
 
-/* The part of that origin, made where there is none; NULL: out of memory. */
+/* The part of that origin and life, made where there is none; NULL: out of memory. */
 struct crdt_count *counter_slot(const struct table_env *env, struct crdt_counter *counter,
-                                region_id origin);
-const struct crdt_count *counter_find(const struct crdt_counter *counter, region_id origin);
+                                region_id origin, uint8_t life);
+const struct crdt_count *counter_find(const struct crdt_counter *counter, region_id origin,
+                                      uint8_t life);
 
 /* Takes a newer total, or cut, of a part; true where it is one. */
 bool count_raise(struct crdt_count *count, uint64_t hlc, struct crdt_totals total);
 bool count_cut(struct crdt_count *count, uint64_t hlc, struct crdt_totals cut);
 
-/* Of what the sender of a state had seen and did not tell (`told`), nothing is left. */
-bool counter_absent(struct crdt_counter *counter, const struct vector *told,
+/* Of what the sender of a state had seen and did not tell, nothing is left. `told`: its parts, as
+ * counter_check has passed them; len 0: none. */
+bool counter_absent(struct crdt_counter *counter, struct bytes told,
                     const struct crdt_seen *sender);
 
 /* What one part comes to. */
@@ -58,7 +60,7 @@ uint64_t counter_newest(const struct crdt_counter *counter);
 /* varint count, (u8 origin rising, u64 clock, totals, u64 cut clock, totals) each. */
 void counter_write(const struct crdt_counter *counter, struct buffer *buffer);
 struct bytes counter_check(struct cursor *cursor, uint64_t hlc_max);
-struct crdt_count count_read_one(struct cursor *cursor, uint64_t hlc_max, region_id *origin_last);
+struct crdt_count count_read_one(struct cursor *cursor, uint64_t hlc_max, unsigned *part_last);
 
 /* The base as this region's storage keeps it: u8 kind, signed varint for INT, slice for FLOAT. */
 void counter_base_save(const struct crdt_counter *counter, struct buffer *buffer);

@@ -278,11 +278,11 @@ void ttl_join(struct crdt *crdt, struct stamp stamp, uint64_t expire_at_ms)
 static void cuts_join(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta *delta)
 {
         struct cursor cursor = cursor_of(delta->cuts);
-        region_id origin_last = 0;
+        unsigned part_last = 0;
         uint64_t count = delta->cuts.len == 0 ? 0 : cursor_varint(&cursor);
         for (uint64_t i = 0; i < count; i++) {
-                struct crdt_count cut = cut_read(&cursor, UINT64_MAX, &origin_last);
-                cut_join(env, crdt, cut.origin, cut.cut_hlc, cut.cut);
+                struct crdt_count cut = cut_read(&cursor, UINT64_MAX, &part_last);
+                cut_join(env, crdt, &cut);
         }
 }
 
@@ -315,9 +315,13 @@ static void apply_count(struct crdt_env *env, struct crdt *crdt, const struct cr
         last_raise(env, crdt, CRDT_STRING, delta->stamp, false);
         if ((delta->flags & CRDT_FLAG_CREATED) != 0)
                 ttl_join(crdt, delta->stamp, 0);
-        count_join(env, crdt, delta->stamp, delta->total);
+        struct crdt_count cut = {.origin = delta->stamp.origin,
+                                 .life = delta->part,
+                                 .cut_hlc = delta->cut_hlc,
+                                 .cut = delta->cut};
+        count_join(env, crdt, delta->stamp, delta->part, delta->total);
         if ((delta->flags & CRDT_FLAG_CUTS) != 0)
-                cut_join(env, crdt, delta->stamp.origin, delta->cut_hlc, delta->cut);
+                cut_join(env, crdt, &cut);
         change_settle(env, crdt);
         string_sync(env, crdt, (struct bytes){0});
 }

@@ -194,11 +194,11 @@ struct crdt_native {
  * DEL      [CUTS: cuts] [BOUNDS: dots] [SCORES: slice of elements] [ELEMENTS: elements]
  * EXPIRED  stamp killed, stamp ttl, then as DEL
  * EXPIRE   varint time, 0: persist
- * COUNT    totals [CUTS: u64 clock, totals of the own cut]
+ * COUNT    totals [CUTS: u64 clock, totals of the own cut] [LIFE: u8 1 .. CRDT_LIVES_MAX]
  * HSET     varint count > 0, (slice field, slice value) each, [ELEMENTS: elements]
  * HDEL     varint count > 0, slice field each, [ELEMENTS: elements]
- * HCOUNT   slice field, totals [CUTS: u64 clock, totals of the own cut] [BASE: the rest is what the
- *          writer added to: for its own log, which its store is ahead of]
+ * HCOUNT   slice field, as COUNT [BASE: the rest is what the writer added to: for its own log,
+ *          which its store is ahead of]
  * SADD     varint count > 0, slice member each
  * SREM     varint count > 0, (slice member, dots) each
  * SIBLING  [EXPIRY: varint time] dots seen, the rest is the value; REMOVED: dots seen, stamp ttl
@@ -215,7 +215,7 @@ struct crdt_native {
  *          is 0-0; id: varint milliseconds, varint sequence
  * ZADD     varint count > 0, (slice member, u64 bits of the score) each, [ELEMENTS: members seen]
  * ZREM     varint count > 0, then so many members seen
- * ZCOUNT   slice member, totals [CUTS: u64 clock, totals of the own cut]
+ * ZCOUNT   slice member, as COUNT
  * STREAM_REMOVE  varint count > 0, (id low, id high, version vector) each
  * EVENT    the rest is a message for the channel that `key` names; no key of the store is meant
  * SEEN     version vector, [GONE: u64 a bit for each member, then a vector of marks of the origins
@@ -224,7 +224,8 @@ struct crdt_native {
  *
  * elements: (slice field or member, cuts) each, to the end. members seen: (slice member, dots,
  * cuts) each.
- * cuts: varint count, then (u8 origin rising, u64 clock, totals) each. dots: varint count, then
+ * cuts: varint count, then (part rising, u64 clock, totals) each. part: u8 origin, or u8 origin |
+ * 0x80 and u8 life. dots: varint count, then
  * (u8 origin rising, u64 clock) each. totals: u8 1 where a float part follows, signed varint of the
  * integer part, [u64 bits of the float part]. stamp: u64 clock, u8 origin. Every clock inside is <=
  * the clock of the delta. */
@@ -279,6 +280,7 @@ enum crdt_flag {
         CRDT_FLAG_BASE = 0x10,     /* HCOUNT: what was added to follows */
         CRDT_FLAG_SCORES = 0x40,   /* DEL, EXPIRED: observed totals of members of a sorted set */
         CRDT_FLAG_KNOWN = 0x80,    /* what other types lose by it was known to the writer */
+        CRDT_FLAG_LIFE = 0x80,     /* COUNT, HCOUNT, ZCOUNT: of a life's own part */
         CRDT_FLAG_ELEMENTS = 0x80, /* HSET, HDEL, DEL, EXPIRED: observed totals of fields follow;
                                     * ZADD: what was seen of the members */
 };
@@ -302,6 +304,7 @@ struct crdt_delta {
         uint64_t stable;          /* HLL */
         struct stamp ttl;         /* EXPIRED, SIBLING */
         struct crdt_totals total; /* COUNT, HCOUNT, ZCOUNT */
+        uint8_t part;             /* the same: the life of crdt_count */
         struct crdt_totals cut;
         uint64_t cut_hlc;
         struct bytes cuts;     /* encoded, with their count */
@@ -340,14 +343,25 @@ void crdt_totals_encode(struct buffer *buffer, struct crdt_totals totals);
 
 /* ---- the state of one key -------------------------------------------------------------------- */
 
-/* One origin's part of a counter. */
+enum {
+        CRDT_LIVES_MAX = 7,
+};
+
+/* One origin's part of a counter; and one more for each of its lives that added to it while the end
+ * of an older life was not known to be here: no total of one of them takes the place of another's
+ * that is still to come back. The numbers of lives go round from 1 to CRDT_LIVES_MAX. */
 struct crdt_count {
         uint64_t hlc; /* of the last increment, 0: none known */
         struct crdt_totals total;
         uint64_t cut_hlc; /* up to here a SET, DEL or expiry took it away */
         struct crdt_totals cut;
         region_id origin;
+        uint8_t life; /* 0: the part that it has for good */
 };
+
+/* What a COUNT has behind the names, and the flags that tell of it. */
+void crdt_count_encode(struct buffer *buffer, const struct crdt_count *count);
+uint8_t crdt_count_flags(const struct crdt_count *count);
 
 struct crdt_dot {
         uint64_t hlc;
@@ -368,7 +382,7 @@ enum crdt_base {
 
 /* What is added up to one number: a string, or a field of a hash. */
 struct crdt_counter {
-        struct crdt_count *counts; /* by rising origin */
+        struct crdt_count *counts; /* by rising origin, and life */
         struct bytes base_text;
         int64_t base_int;
         uint8_t base_kind; /* enum crdt_base */
@@ -570,10 +584,12 @@ void crdt_element_encode(const struct table_env *env, const struct crdt *crdt, s
                          struct buffer *buffer);
 void crdt_elements_encode(const struct crdt *crdt, struct buffer *buffer);
 
-/* The part of an origin in a field, NULL where there is none, and whether it counts; whether an
- * increment has to be told the present text; the text where there are increments, else false. */
+/* The part of an origin (and a life) in a field, NULL where there is none, and whether it counts;
+ * whether an increment has to be told the present text; the text where there are increments, else
+ * false. */
 const struct crdt_count *crdt_field_count(const struct table_env *env, const struct crdt *crdt,
-                                          struct bytes field, region_id origin, bool *ret_counts);
+                                          struct bytes field, region_id origin, uint8_t life,
+                                          bool *ret_counts);
 bool crdt_field_open(const struct table_env *env, const struct crdt *crdt, struct bytes field);
 bool crdt_field_text(const struct table_env *env, const struct crdt *crdt, struct bytes field,
                      struct buffer *buffer);
@@ -614,11 +630,12 @@ void crdt_score_observed_encode(const struct table_env *env, const struct crdt *
 bool crdt_has_scores(const struct crdt *crdt);
 void crdt_scores_encode(const struct crdt *crdt, struct buffer *buffer);
 
-/* The next part of the origin of `stamp` in a member, after which it shows the score `after`, as
- * the store does that has added `amount`; false where no part does (infinities, far exponents): the
- * outcome is to be told as a ZADD then. */
+/* The next part of the origin of `stamp`, in that life, in a member, after which it shows the
+ * score `after`, as the store does that has added `amount`; false where no part does (infinities,
+ * far exponents): the outcome is to be told as a ZADD then. */
 bool crdt_score_next(const struct table_env *env, const struct crdt *crdt, struct bytes member,
-                     struct stamp stamp, double amount, double after, struct crdt_count *ret);
+                     struct stamp stamp, uint8_t life, double amount, double after,
+                     struct crdt_count *ret);
 
 /* Streams: how many entries show, the largest id that was ever known, whether there is one of
  * [low, high]; and what a removal of them names (where there is one). */
@@ -651,8 +668,8 @@ struct stamp crdt_observed(const struct crdt *crdt);
 struct stamp crdt_hll_generation(const struct crdt *crdt);
 struct stamp crdt_hll_expiry(const struct crdt *crdt, struct stamp now);
 
-/* This origin's part of the counter, NULL where there is none. */
-const struct crdt_count *crdt_count_of(const struct crdt *crdt, region_id origin);
+/* This origin's part of the counter, of that life, NULL where there is none. */
+const struct crdt_count *crdt_count_of(const struct crdt *crdt, region_id origin, uint8_t life);
 bool crdt_counted(const struct crdt *crdt, const struct crdt_count *count);
 
 /* The text of a visible string that the increments make; false where it is the native value itself
@@ -687,10 +704,10 @@ enum crdt_member {
 enum crdt_member crdt_set_look(const struct table_env *env, const struct crdt *crdt,
                                struct bytes member, region_id origin, uint64_t shipped);
 
-/* The part of `origin` where one more increment changes nothing but its total, its clock and
- * last[CRDT_STRING]: a live counter of parts that add up, no content of other types. NULL where it
- * is not so plain. */
-struct crdt_count *crdt_increment_plain(struct crdt *crdt, region_id origin);
+/* The part of `origin`, of that life, where one more increment changes nothing but its total, its
+ * clock and last[CRDT_STRING]: a live counter of parts that add up, no content of other types.
+ * NULL where it is not so plain. */
+struct crdt_count *crdt_increment_plain(struct crdt *crdt, region_id origin, uint8_t life);
 
 /* The table of a hash (set) to which fields (members) can be added by crdt_item_put and
  * nothing else changes: it is visible, and no content of other types is remembered. NULL

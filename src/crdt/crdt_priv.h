@@ -211,10 +211,9 @@ void base_set(struct crdt_env *env, struct crdt *crdt, struct stamp stamp);
 /* The base is about to be hidden by a sum: remember its value. */
 void base_learn(struct crdt_env *env, struct crdt *crdt, struct bytes value);
 void base_forget(const struct table_env *env, struct crdt *crdt);
-void count_join(struct crdt_env *env, struct crdt *crdt, struct stamp stamp,
+void count_join(struct crdt_env *env, struct crdt *crdt, struct stamp stamp, uint8_t life,
                 struct crdt_totals total);
-void cut_join(struct crdt_env *env, struct crdt *crdt, region_id origin, uint64_t hlc,
-              struct crdt_totals cut);
+void cut_join(struct crdt_env *env, struct crdt *crdt, const struct crdt_count *cut);
 /* Makes the native string what the state says. `value` counts where the base is new. */
 void string_sync(struct crdt_env *env, struct crdt *crdt, struct bytes value);
 

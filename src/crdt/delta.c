@@ -10,6 +10,7 @@
 
 enum {
         TOTALS_PART = 1, /* a float part follows */
+        PART_LIFE = 0x80,
         OP_MASK = 0x0f,
         FLAGS_MASK = 0xf0,
 };
@@ -107,9 +108,36 @@ struct crdt_dot dot_read(struct cursor *cursor, uint64_t hlc_max, region_id *ori
         return dot;
 }
 
-struct crdt_count cut_read(struct cursor *cursor, uint64_t hlc_max, region_id *origin_last)
+void part_write(struct buffer *buffer, const struct crdt_count *count)
 {
-        struct crdt_count count = {.origin = origin_read(cursor, origin_last)};
+        buffer_u8(buffer, (uint8_t)(count->origin | (count->life != 0 ? PART_LIFE : 0)));
+        if (count->life != 0)
+                buffer_u8(buffer, count->life);
+}
+
+static uint8_t life_read(struct cursor *cursor)
+{
+        uint8_t life = cursor_u8(cursor);
+        if (life < 1 || life > CRDT_LIVES_MAX)
+                cursor_fail(cursor, ERR_MALFORMED);
+        return life;
+}
+
+struct crdt_count part_read(struct cursor *cursor, unsigned *part_last)
+{
+        uint8_t tag = cursor_u8(cursor);
+        struct crdt_count count = {.origin = tag & (uint8_t)~PART_LIFE};
+        if ((tag & PART_LIFE) != 0)
+                count.life = life_read(cursor);
+        if (!region_valid(count.origin) || count_part(&count) <= *part_last)
+                cursor_fail(cursor, ERR_MALFORMED);
+        *part_last = count_part(&count);
+        return count;
+}
+
+struct crdt_count cut_read(struct cursor *cursor, uint64_t hlc_max, unsigned *part_last)
+{
+        struct crdt_count count = part_read(cursor, part_last);
         count.cut_hlc = clock_read(cursor, hlc_max);
         count.cut = totals_read(cursor);
         return count;
@@ -130,10 +158,10 @@ static struct bytes dots_check(struct cursor *cursor, uint64_t hlc_max)
 static struct bytes cuts_check(struct cursor *cursor, uint64_t hlc_max)
 {
         const uint8_t *from = cursor->at;
-        region_id origin_last = 0;
+        unsigned part_last = 0;
         uint64_t count = count_read(cursor, 11);
         for (uint64_t i = 0; i < count && !cursor_failed(cursor); i++)
-                cut_read(cursor, hlc_max, &origin_last);
+                cut_read(cursor, hlc_max, &part_last);
         return cursor_since(cursor, from);
 }
 
@@ -201,6 +229,25 @@ static void decode_count(struct cursor *cursor, struct crdt_delta *delta)
                 delta->cut_hlc = clock_read(cursor, delta->stamp.hlc);
                 delta->cut = totals_read(cursor);
         }
+        if ((delta->flags & CRDT_FLAG_LIFE) != 0)
+                delta->part = life_read(cursor);
+}
+
+void crdt_count_encode(struct buffer *buffer, const struct crdt_count *count)
+{
+        crdt_totals_encode(buffer, count->total);
+        if (count->cut_hlc != 0) {
+                buffer_u64(buffer, count->cut_hlc);
+                crdt_totals_encode(buffer, count->cut);
+        }
+        if (count->life != 0)
+                buffer_u8(buffer, count->life);
+}
+
+uint8_t crdt_count_flags(const struct crdt_count *count)
+{
+        return (uint8_t)((count->cut_hlc != 0 ? CRDT_FLAG_CUTS : 0) |
+                         (count->life != 0 ? CRDT_FLAG_LIFE : 0));
 }
 
 static void element_pair(struct cursor *cursor, uint64_t hlc_max)
@@ -466,15 +513,16 @@ static const struct {
         [CRDT_OP_EXPIRED] = {decode_expired, CRDT_FLAG_CUTS | CRDT_FLAG_BOUNDS | CRDT_FLAG_SCORES |
                                                      CRDT_FLAG_ELEMENTS},
         [CRDT_OP_EXPIRE] = {decode_expire, 0},
-        [CRDT_OP_COUNT] = {decode_count, CRDT_FLAG_CUTS | CRDT_FLAG_CREATED},
+        [CRDT_OP_COUNT] = {decode_count, CRDT_FLAG_CUTS | CRDT_FLAG_CREATED | CRDT_FLAG_LIFE},
         [CRDT_OP_HSET] = {decode_pairs, CRDT_FLAG_CREATED | CRDT_FLAG_ELEMENTS},
         [CRDT_OP_HDEL] = {decode_fields, CRDT_FLAG_ELEMENTS},
-        [CRDT_OP_HCOUNT] = {decode_hcount, CRDT_FLAG_CREATED | CRDT_FLAG_CUTS | CRDT_FLAG_BASE},
+        [CRDT_OP_HCOUNT] = {decode_hcount,
+                            CRDT_FLAG_CREATED | CRDT_FLAG_CUTS | CRDT_FLAG_BASE | CRDT_FLAG_LIFE},
         [CRDT_OP_SADD] = {decode_names, CRDT_FLAG_CREATED},
         [CRDT_OP_SREM] = {decode_removals, 0},
         [CRDT_OP_ZADD] = {decode_scores, CRDT_FLAG_CREATED | CRDT_FLAG_ELEMENTS},
         [CRDT_OP_ZREM] = {decode_scores_removed, 0},
-        [CRDT_OP_ZCOUNT] = {decode_zcount, CRDT_FLAG_CREATED | CRDT_FLAG_CUTS},
+        [CRDT_OP_ZCOUNT] = {decode_zcount, CRDT_FLAG_CREATED | CRDT_FLAG_CUTS | CRDT_FLAG_LIFE},
         [CRDT_OP_OPAQUE] = {decode_value, CRDT_FLAG_EXPIRY | CRDT_FLAG_KNOWN},
         [CRDT_OP_SIBLING] = {decode_sibling,
                              CRDT_FLAG_EXPIRY | CRDT_FLAG_REMOVED | CRDT_FLAG_KNOWN},

@@ -187,9 +187,10 @@ static void base_take(struct crdt_env *env, struct item *item, const struct crdt
                 base_learn_text(env, counter, delta->value);
 }
 
-static struct crdt_count *tally_slot(struct crdt_env *env, struct tally *tally, region_id origin)
+static struct crdt_count *tally_slot(struct crdt_env *env, struct tally *tally, region_id origin,
+                                     uint8_t life)
 {
-        struct crdt_count *count = counter_slot(&env->table, &tally->counter, origin);
+        struct crdt_count *count = counter_slot(&env->table, &tally->counter, origin, life);
         if (count == NULL)
                 env->err = ERR_NOMEM;
         return count;
@@ -205,7 +206,7 @@ void field_count(struct crdt_env *env, struct crdt *crdt, const struct crdt_delt
         struct item *item = field_get(env, crdt, delta->field);
         struct tally *tally = item == NULL ? NULL : tally_make(env, crdt, item);
         struct crdt_count *count =
-                tally == NULL ? NULL : tally_slot(env, tally, delta->stamp.origin);
+                tally == NULL ? NULL : tally_slot(env, tally, delta->stamp.origin, delta->part);
         if (count == NULL)
                 return;
         bool was = tally->shown;
@@ -222,12 +223,12 @@ static void field_cut(struct crdt_env *env, struct crdt *crdt, struct bytes fiel
 {
         struct item *item = field_get(env, crdt, field);
         struct tally *tally = item == NULL ? NULL : tally_make(env, crdt, item);
-        region_id origin_last = 0;
+        unsigned part_last = 0;
         uint64_t cuts = cursor_varint(cursor);
         for (uint64_t i = 0; i < cuts; i++) {
-                struct crdt_count cut = cut_read(cursor, UINT64_MAX, &origin_last);
+                struct crdt_count cut = cut_read(cursor, UINT64_MAX, &part_last);
                 struct crdt_count *count =
-                        tally == NULL ? NULL : tally_slot(env, tally, cut.origin);
+                        tally == NULL ? NULL : tally_slot(env, tally, cut.origin, cut.life);
                 if (count != NULL && count_cut(count, cut.cut_hlc, cut.cut))
                         tally->dirty = true;
         }
@@ -311,10 +312,9 @@ static bool base_told(const struct items_sweep *sweep, struct item *item)
 /* Told ones have been cut where they were merged. */
 static bool field_told_survives(struct items_sweep *sweep, struct item *item)
 {
-        static const struct vector none;
         struct tally *tally = tally_of(item);
         if (tally != NULL && !item_named(sweep, item) &&
-            counter_absent(&tally->counter, &none, sweep->sender))
+            counter_absent(&tally->counter, (struct bytes){0}, sweep->sender))
                 tally->dirty = true;
         return (base_there(item) && base_told(sweep, item)) || field_counted(sweep->crdt, item);
 }
@@ -436,13 +436,12 @@ struct field_told field_read_state(struct cursor *cursor, enum crdt_state_kind k
 static void tally_merge(struct crdt_env *env, struct tally *tally, const struct field_told *told,
                         const struct crdt_seen *sender)
 {
-        struct vector clocks = {{0}};
         struct cursor cursor = cursor_of(told->counts);
-        region_id origin_last = 0;
+        unsigned part_last = 0;
         uint64_t count = told->counts.len == 0 ? 0 : cursor_varint(&cursor);
         for (uint64_t i = 0; i < count; i++) {
-                struct crdt_count one = count_read_one(&cursor, UINT64_MAX, &origin_last);
-                struct crdt_count *own = tally_slot(env, tally, one.origin);
+                struct crdt_count one = count_read_one(&cursor, UINT64_MAX, &part_last);
+                struct crdt_count *own = tally_slot(env, tally, one.origin, one.life);
                 if (own == NULL)
                         return;
                 struct stamp stamp = {one.hlc, one.origin};
@@ -450,9 +449,8 @@ static void tally_merge(struct crdt_env *env, struct tally *tally, const struct 
                         tally->dirty = count_raise(own, one.hlc, one.total) || tally->dirty;
                 if (one.cut_hlc != 0)
                         tally->dirty = count_cut(own, one.cut_hlc, one.cut) || tally->dirty;
-                vector_advance(&clocks, one.origin, one.hlc);
         }
-        if (counter_absent(&tally->counter, &clocks, sender))
+        if (counter_absent(&tally->counter, told->counts, sender))
                 tally->dirty = true;
         tally_touch(tally, told->touched);
         tally_touch(tally, vector_newest(&sender->vector));
@@ -559,12 +557,14 @@ static struct item *field_look(const struct table_env *env, const struct crdt *c
 }
 
 const struct crdt_count *crdt_field_count(const struct table_env *env, const struct crdt *crdt,
-                                          struct bytes field, region_id origin, bool *ret_counts)
+                                          struct bytes field, region_id origin, uint8_t life,
+                                          bool *ret_counts)
 {
         struct item *item = field_look(env, crdt, field);
-        const struct crdt_count *count = item == NULL || tally_of(item) == NULL
-                                                 ? NULL
-                                                 : counter_find(&item->tally->counter, origin);
+        const struct crdt_count *count =
+                item == NULL || tally_of(item) == NULL
+                        ? NULL
+                        : counter_find(&item->tally->counter, origin, life);
         *ret_counts = count != NULL && count_counts(count, crdt_rival(crdt, CRDT_HASH));
         return count;
 }

@@ -38,15 +38,20 @@ static bool counter_adds_up(const struct crdt_counter *counter)
         return good;
 }
 
-struct crdt_count *crdt_increment_plain(struct crdt *crdt, region_id origin)
+static bool part_is(const struct crdt_count *count, region_id origin, uint8_t life)
+{
+        return count->origin == origin && count->life == life;
+}
+
+struct crdt_count *crdt_increment_plain(struct crdt *crdt, region_id origin, uint8_t life)
 {
         if (crdt->fields != NULL || crdt->members != NULL || crdt->list != NULL ||
             crdt->stream != NULL || crdt->zset != NULL || crdt->bound_count > 0 || crdt->evicted)
                 return NULL;
         struct crdt_count *own = crdt->counter.counts;
-        for (unsigned i = 1; i < crdt->counter.count_count && own->origin != origin; i++)
+        for (unsigned i = 1; i < crdt->counter.count_count && !part_is(own, origin, life); i++)
                 own++;
-        bool plain = own != NULL && own->origin == origin && crdt_counted(crdt, own) &&
+        bool plain = own != NULL && part_is(own, origin, life) && crdt_counted(crdt, own) &&
                      !crdt_base_open(crdt) && counter_adds_up(&crdt->counter);
         return plain ? own : NULL;
 }

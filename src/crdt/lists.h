@@ -20,8 +20,17 @@ uint64_t count_read(struct cursor *cursor, size_t len_min);
 /* The next (origin, clock); origins must rise above *origin_last. */
 struct crdt_dot dot_read(struct cursor *cursor, uint64_t hlc_max, region_id *origin_last);
 
-/* The next (origin, clock, totals) as a cut. */
-struct crdt_count cut_read(struct cursor *cursor, uint64_t hlc_max, region_id *origin_last);
+/* Whose part of a counter: its number, by which parts are in order, as bytes; and the next one,
+ * which must rise above *part_last. */
+static inline unsigned count_part(const struct crdt_count *count)
+{
+        return (unsigned)count->origin << 8 | count->life;
+}
+void part_write(struct buffer *buffer, const struct crdt_count *count);
+struct crdt_count part_read(struct cursor *cursor, unsigned *part_last);
+
+/* The next (part, clock, totals) as a cut. */
+struct crdt_count cut_read(struct cursor *cursor, uint64_t hlc_max, unsigned *part_last);
 
 /* The bytes that the cursor passed since `from`. */
 static inline struct bytes cursor_since(const struct cursor *cursor, const uint8_t *from)

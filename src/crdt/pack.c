@@ -103,7 +103,8 @@ uint8_t *pack_run_write(uint8_t *at, struct list_run run)
         return put_varint(put_varint(at + DOT_LEN, run.first), run.count);
 }
 
-static void part_make(struct writer *writer, const struct crdt_count *count, struct stamp last)
+static void part_make(struct writer *writer, const struct crdt_count *count, struct stamp last,
+                      bool lives)
 {
         static const double zero;
         struct stamp stamp = {count->hlc, count->origin};
@@ -116,6 +117,8 @@ static void part_make(struct writer *writer, const struct crdt_count *count, str
         bool cut = count->cut.whole != 0;
         write_u8(writer,
                  (uint8_t)((count->origin - 1) | (is_last ? PART_LAST : 0) | (cut ? PART_CUT : 0)));
+        if (lives)
+                write_u8(writer, count->life);
         if (!is_last)
                 write_u64(writer, count->hlc);
         write_u64(writer, count->total.whole);
@@ -132,7 +135,10 @@ static void counter_make(struct writer *writer, const struct crdt *crdt, struct 
                 writer->full = true;
                 return;
         }
-        write_u8(writer, counter->base_kind);
+        bool lives = false;
+        for (unsigned i = 0; i < counter->count_count; i++)
+                lives = lives || counter->counts[i].life != 0;
+        write_u8(writer, (uint8_t)(counter->base_kind | (lives ? COUNTER_LIVES : 0)));
         if (stamp_is(crdt->base)) {
                 writer->pack->flags |= PACK_BASED;
                 write_dot(writer, crdt->base, 0);
@@ -141,7 +147,7 @@ static void counter_make(struct writer *writer, const struct crdt *crdt, struct 
                 write_u64(writer, (uint64_t)counter->base_int);
         writer->pack->count = counter->count_count;
         for (unsigned i = 0; i < counter->count_count; i++)
-                part_make(writer, &counter->counts[i], last);
+                part_make(writer, &counter->counts[i], last, lives);
 }
 
 /* Removals that are remembered of a set's member do not fit. */
@@ -293,14 +299,15 @@ static void body_make(struct writer *writer, const struct crdt *crdt, enum pack_
         }
 }
 
-static struct crdt_pack *brief_new(const struct table_env *env, struct stamp stamp, int64_t total)
+static struct crdt_pack *brief_new(const struct table_env *env, struct stamp stamp, uint8_t life,
+                                   int64_t total)
 {
         struct crdt_pack *pack = heap_take(env->heap, BRIEF_SIZE);
         if (pack == NULL)
                 return NULL;
         pack->ttl_hlc = stamp.hlc;
         pack->ttl_origin = stamp.origin;
-        pack->flags = PACK_BRIEF;
+        pack->flags = (uint8_t)(PACK_BRIEF | life << BRIEF_LIFE_AT);
         brief_write(pack, total);
         return pack;
 }
@@ -350,7 +357,8 @@ struct crdt_pack *crdt_pack_make(const struct table_env *env, const struct crdt 
                 type = PACK_STRING;
         if (type == PACK_COUNTER && is_brief(crdt, last)) {
                 *ret_last = last;
-                return brief_new(env, crdt->ttl, (int64_t)crdt->counter.counts->total.whole);
+                return brief_new(env, crdt->ttl, crdt->counter.counts->life,
+                                 (int64_t)crdt->counter.counts->total.whole);
         }
         uint8_t *bytes = (uint8_t *)&room + offsetof(struct crdt_pack, bytes);
         struct writer writer = {&room.pack, bytes, bytes + MAKE_BYTES_MAX, false};
@@ -409,23 +417,27 @@ struct crdt_pack *crdt_pack_string_new(const struct table_env *env, struct stamp
 }
 
 /* Up to the increment everything is cut: others may remember what has been forgotten here. */
-struct crdt_pack *crdt_pack_count_new(const struct table_env *env, struct stamp stamp,
+struct crdt_pack *crdt_pack_count_new(const struct table_env *env, struct stamp stamp, uint8_t life,
                                       int64_t amount, struct crdt_count *ret)
 {
         *ret = (struct crdt_count){.hlc = stamp.hlc,
                                    .total = {(uint64_t)amount, 0},
                                    .cut_hlc = stamp.hlc - 1,
-                                   .origin = stamp.origin};
+                                   .origin = stamp.origin,
+                                   .life = life};
         if (brief_fits(amount))
-                return brief_new(env, stamp, amount);
-        struct crdt_pack *pack = pack_new(env, PACK_COUNTER, 1 + 1 + 16, stamp);
+                return brief_new(env, stamp, life, amount);
+        size_t at = life != 0 ? 3 : 2;
+        struct crdt_pack *pack = pack_new(env, PACK_COUNTER, at + 16, stamp);
         if (pack == NULL)
                 return NULL;
         pack->count = 1;
-        pack->bytes[0] = CRDT_BASE_NATIVE;
+        pack->bytes[0] = (uint8_t)(CRDT_BASE_NATIVE | (life != 0 ? COUNTER_LIVES : 0));
         pack->bytes[1] = (uint8_t)(PART_LAST | (stamp.origin - 1));
-        u64_write(pack->bytes + 2, ret->total.whole);
-        u64_write(pack->bytes + 10, ret->cut_hlc);
+        if (life != 0)
+                pack->bytes[2] = life;
+        u64_write(pack->bytes + at, ret->total.whole);
+        u64_write(pack->bytes + at + 8, ret->cut_hlc);
         return pack;
 }
 
@@ -436,7 +448,8 @@ static bool counter_open(const struct table_env *env, const struct crdt_pack *pa
 {
         const uint8_t *at = pack->bytes + pack_body_at(pack);
         struct crdt_counter *counter = &crdt->counter;
-        counter->base_kind = *at++;
+        bool lives = (*at & COUNTER_LIVES) != 0;
+        counter->base_kind = *at++ & (uint8_t)~COUNTER_LIVES;
         if ((pack->flags & PACK_BASED) != 0) {
                 crdt->base = dot_read_at(at);
                 at += DOT_LEN;
@@ -453,6 +466,7 @@ static bool counter_open(const struct table_env *env, const struct crdt_pack *pa
                 struct crdt_count *count = &counter->counts[i];
                 uint8_t tag = *at++;
                 count->origin = (region_id)((tag & ORIGIN_BITS) + 1);
+                count->life = lives ? *at++ : 0;
                 count->hlc = last.hlc;
                 if ((tag & PART_LAST) == 0) {
                         count->hlc = u64_read(at);

@@ -33,7 +33,7 @@ struct crdt_pack *crdt_pack_new(const struct table_env *env, enum crdt_type type
 /* A string that was set before, whose expiry (0: none) was told at `ttl`. NULL: no memory. */
 struct crdt_pack *crdt_pack_string_new(const struct table_env *env, struct stamp ttl,
                                        uint64_t expire_at_ms);
-struct crdt_pack *crdt_pack_count_new(const struct table_env *env, struct stamp stamp,
+struct crdt_pack *crdt_pack_count_new(const struct table_env *env, struct stamp stamp, uint8_t life,
                                       int64_t amount, struct crdt_count *ret);
 
 /* The whole again, to be freed by crdt_fini; `touched` as in struct crdt. False: out of memory. */
@@ -85,8 +85,9 @@ bool crdt_pack_hash_delete(struct crdt_pack *pack, struct bytes field, struct st
 bool crdt_pack_set_remove(const struct table_env *env, struct crdt_pack **slot,
                           const struct crdt_seen *seen, struct bytes member, struct buffer *dots);
 
-/* One more increment of `origin`, whose part had the largest stamp so far: the part after it. */
-bool crdt_pack_increment(struct crdt_pack *pack, region_id origin, struct stamp last,
+/* One more increment of the origin of `stamp`, whose part of that life had the largest stamp so
+ * far: the part after it. */
+bool crdt_pack_increment(struct crdt_pack *pack, uint8_t life, struct stamp last,
                          struct stamp stamp, int64_t amount, struct crdt_count *ret);
 
 /* LPUSH (`head`) or RPUSH of that many. */

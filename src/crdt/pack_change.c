@@ -251,29 +251,33 @@ enum crdt_member crdt_pack_score(const struct crdt_pack *pack, struct bytes memb
 
 /* ---- counters */
 
-static bool brief_increment(struct crdt_pack *pack, struct stamp last, struct stamp stamp,
-                            int64_t amount, struct crdt_count *ret)
+static bool brief_increment(struct crdt_pack *pack, uint8_t life, struct stamp last,
+                            struct stamp stamp, int64_t amount, struct crdt_count *ret)
 {
         int64_t sum;
-        if (pack->ttl_origin != stamp.origin || last.hlc < pack->ttl_hlc ||
-            __builtin_add_overflow(brief_total(pack), amount, &sum) || !brief_fits(sum))
+        if (pack->ttl_origin != stamp.origin || pack->flags >> BRIEF_LIFE_AT != life ||
+            last.hlc < pack->ttl_hlc || __builtin_add_overflow(brief_total(pack), amount, &sum) ||
+            !brief_fits(sum))
                 return false;
         brief_write(pack, sum);
         *ret = brief_part(pack, stamp);
         return true;
 }
 
-bool crdt_pack_increment(struct crdt_pack *pack, region_id origin, struct stamp last,
+bool crdt_pack_increment(struct crdt_pack *pack, uint8_t life, struct stamp last,
                          struct stamp stamp, int64_t amount, struct crdt_count *ret)
 {
+        region_id origin = stamp.origin;
         if (pack_type(pack) == PACK_BRIEF)
-                return last.origin == origin && brief_increment(pack, last, stamp, amount, ret);
+                return last.origin == origin &&
+                       brief_increment(pack, life, last, stamp, amount, ret);
         if (pack_type(pack) != PACK_COUNTER || last.origin != origin)
                 return false;
         uint8_t *at = pack->bytes + pack_body_at(pack);
         uint8_t *own = NULL;
         bool based = (pack->flags & PACK_BASED) != 0;
-        bool whole = *at++ == CRDT_BASE_INT;
+        bool lives = (*at & COUNTER_LIVES) != 0;
+        bool whole = (*at++ & ~COUNTER_LIVES) == CRDT_BASE_INT;
         at += based ? DOT_LEN : 0;
         if ((based && !whole) || (whole && !crdt_adds_up((int64_t)u64_read(at))))
                 return false;
@@ -281,12 +285,14 @@ bool crdt_pack_increment(struct crdt_pack *pack, region_id origin, struct stamp 
         for (unsigned i = 0; i < pack->count; i++) {
                 uint8_t tag = *at++;
                 bool cut = (tag & PART_CUT) != 0;
+                uint8_t part_life = lives ? *at++ : 0;
                 at += (tag & PART_LAST) != 0 ? 0 : 8;
                 struct crdt_count part = {.hlc = stamp.hlc,
                                           .total = {u64_read(at), 0},
                                           .cut_hlc = u64_read(at + 8),
                                           .cut = {cut ? u64_read(at + 16) : 0, 0},
-                                          .origin = origin};
+                                          .origin = origin,
+                                          .life = part_life};
                 if (!crdt_adds_up((int64_t)(part.total.whole - part.cut.whole)))
                         return false;
                 if ((tag & PART_LAST) != 0) {
@@ -295,7 +301,7 @@ bool crdt_pack_increment(struct crdt_pack *pack, region_id origin, struct stamp 
                 }
                 at += 16 + (cut ? 8 : 0);
         }
-        if (own == NULL || last.hlc <= ret->cut_hlc)
+        if (own == NULL || ret->life != life || last.hlc <= ret->cut_hlc)
                 return false;
         ret->total.whole += (uint64_t)amount;
         u64_write(own, ret->total.whole);

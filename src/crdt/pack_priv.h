@@ -2,9 +2,10 @@
  *
  *      EXPIRES  u64 time of expiry
  *      KILLED   u64 clock, u8 origin
- *      counter  u8 enum crdt_base; BASED: u64 clock, u8 origin; of an INT: u64 number; then parts
- *      part     u8 flags | origin - 1; u64 clock, but with LAST; u64 total; u64 clock of the cut;
- *               CUT: u64 cut
+ *      counter  u8 enum crdt_base | LIVES; BASED: u64 clock, u8 origin; of an INT: u64 number; then
+ *               parts
+ *      part     u8 flags | origin - 1; LIVES: u8 life; u64 clock, but with LAST; u64 total;
+ *               u64 clock of the cut; CUT: u64 cut
  *      element  u8 length of the name; dots; of a sorted set, the 64 bits of the score; the name
  *      dot      u8 flags | origin - 1 (MORE dots follow, by rising origin; REMOVED), u64 clock
  *      run      u8 kind << 6 | origin - 1, u64 clock, varint first, varint count
@@ -12,7 +13,7 @@
  * A field has one dot, and so has a member of a sorted set. In the byte order of the machine.
  *
  * A PACK_BRIEF has no body: its part is that of the last write, was created with the first and cut
- * by nothing else, and six bytes of the head are its total. */
+ * by nothing else, six bytes of the head are its total, and the high bits of the flags its life. */
 #ifndef MERIDIAN_CRDT_PACK_PRIV_H
 #define MERIDIAN_CRDT_PACK_PRIV_H
 
@@ -25,7 +26,8 @@ enum pack_flag {
         PACK_TYPE = 7, /* enum pack_type */
         PACK_EXPIRES = 8,
         PACK_KILLED = 16,
-        PACK_BASED = 32,
+        PACK_BASED = 32,   /* not of a PACK_BRIEF */
+        BRIEF_LIFE_AT = 5, /* of a PACK_BRIEF: the life, three bits */
 };
 
 enum pack_type {
@@ -43,6 +45,7 @@ enum {
         DOT_MORE = 0x40,
         PART_LAST = 0x80,
         PART_CUT = 0x40,
+        COUNTER_LIVES = 0x80,
         ORIGIN_BITS = 0x3f,
         DOT_LEN = 9,
         RUN_LEN_MAX = 9 + 4 + 4,
@@ -69,6 +72,7 @@ enum {
 };
 
 _Static_assert(offsetof(struct crdt_pack, bytes) + 2 == BRIEF_SIZE, "the end of the total");
+_Static_assert(CRDT_LIVES_MAX < 8, "a life has three bits");
 
 static inline bool brief_fits(int64_t total)
 {
@@ -99,7 +103,8 @@ static inline struct crdt_count brief_part(const struct crdt_pack *pack, struct 
         return (struct crdt_count){.hlc = last.hlc,
                                    .total = {(uint64_t)brief_total(pack), 0},
                                    .cut_hlc = pack->ttl_hlc - 1,
-                                   .origin = pack->ttl_origin};
+                                   .origin = pack->ttl_origin,
+                                   .life = pack->flags >> BRIEF_LIFE_AT};
 }
 
 static inline uint64_t u64_read(const uint8_t *at)

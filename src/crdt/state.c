@@ -9,7 +9,8 @@
  *      BASE     stamp
  *      VALUE    VALUES: slice, the base's text or the opaque value
  *               SAVED: u8 kind (enum crdt_base), signed varint for INT, slice for FLOAT
- *      COUNTS   varint count, (u8 origin rising, u64 clock, totals, u64 cut clock, totals) each
+ *      COUNTS   varint count, (part rising, u64 clock, totals, u64 cut clock, totals) each;
+ *               parts as in crdt.h
  *      ITEMS    bounds: varint count, (u8 origin rising, u64 clock) each
  *               fields: varint count, (slice name, stamp, u8 1: removed, 2: increments follow;
  *               VALUES and not removed: slice; increments: [SAVED: the base, as in VALUE, u64
@@ -215,24 +216,22 @@ static void merge_count(struct crdt_env *env, struct crdt *crdt, struct crdt_cou
 {
         struct stamp stamp = {told.hlc, told.origin};
         if (told.hlc != 0 && !env_seen(env, stamp))
-                count_join(env, crdt, stamp, told.total);
+                count_join(env, crdt, stamp, told.life, told.total);
         if (told.cut_hlc != 0)
-                cut_join(env, crdt, told.origin, told.cut_hlc, told.cut);
+                cut_join(env, crdt, &told);
 }
 
 static void merge_counts(struct crdt_env *env, struct crdt *crdt, const struct crdt_state *state,
                          const struct crdt_seen *sender)
 {
-        struct vector told = {0};
         struct cursor cursor = cursor_of(state->counts);
-        region_id origin_last = 0;
+        unsigned part_last = 0;
         uint64_t count = state->counts.len == 0 ? 0 : cursor_varint(&cursor);
         for (uint64_t i = 0; i < count; i++) {
-                struct crdt_count one = count_read_one(&cursor, UINT64_MAX, &origin_last);
+                struct crdt_count one = count_read_one(&cursor, UINT64_MAX, &part_last);
                 merge_count(env, crdt, one);
-                vector_advance(&told, one.origin, one.hlc);
         }
-        if (counter_absent(&crdt->counter, &told, sender))
+        if (counter_absent(&crdt->counter, state->counts, sender))
                 env->string_dirty = true;
 }
 

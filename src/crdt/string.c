@@ -72,18 +72,19 @@ static void base_ask(struct crdt_env *env, struct crdt *crdt)
                 base_learn(env, crdt, value);
 }
 
-static struct crdt_count *slot_of(struct crdt_env *env, struct crdt *crdt, region_id origin)
+static struct crdt_count *slot_of(struct crdt_env *env, struct crdt *crdt, region_id origin,
+                                  uint8_t life)
 {
-        struct crdt_count *count = counter_slot(&env->table, &crdt->counter, origin);
+        struct crdt_count *count = counter_slot(&env->table, &crdt->counter, origin, life);
         if (count == NULL)
                 env->err = ERR_NOMEM;
         return count;
 }
 
-void count_join(struct crdt_env *env, struct crdt *crdt, struct stamp stamp,
+void count_join(struct crdt_env *env, struct crdt *crdt, struct stamp stamp, uint8_t life,
                 struct crdt_totals total)
 {
-        struct crdt_count *count = slot_of(env, crdt, stamp.origin);
+        struct crdt_count *count = slot_of(env, crdt, stamp.origin, life);
         if (count == NULL || count->hlc >= stamp.hlc)
                 return;
         if (!env->string_new)
@@ -91,11 +92,10 @@ void count_join(struct crdt_env *env, struct crdt *crdt, struct stamp stamp,
         env->string_dirty = count_raise(count, stamp.hlc, total) || env->string_dirty;
 }
 
-void cut_join(struct crdt_env *env, struct crdt *crdt, region_id origin, uint64_t hlc,
-              struct crdt_totals cut)
+void cut_join(struct crdt_env *env, struct crdt *crdt, const struct crdt_count *cut)
 {
-        struct crdt_count *count = slot_of(env, crdt, origin);
-        if (count != NULL && count_cut(count, hlc, cut))
+        struct crdt_count *count = slot_of(env, crdt, cut->origin, cut->life);
+        if (count != NULL && count_cut(count, cut->cut_hlc, cut->cut))
                 env->string_dirty = true;
 }
 
@@ -157,7 +157,7 @@ void string_sync(struct crdt_env *env, struct crdt *crdt, struct bytes value)
         buffer_fini(&text);
 }
 
-const struct crdt_count *crdt_count_of(const struct crdt *crdt, region_id origin)
+const struct crdt_count *crdt_count_of(const struct crdt *crdt, region_id origin, uint8_t life)
 {
-        return counter_find(&crdt->counter, origin);
+        return counter_find(&crdt->counter, origin, life);
 }

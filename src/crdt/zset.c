@@ -262,7 +262,7 @@ static double sum_value(const struct sum *sum)
         return __builtin_isnan(value) ? sum->high : value; /* at the very end of the doubles */
 }
 
-/* `own`, where it is one, in place of the part of its origin. */
+/* `own`, where it is one, in its place among the parts. */
 static struct sum member_sum(const struct crdt *crdt, struct zset_member *member,
                              const struct crdt_count *own)
 {
@@ -274,9 +274,9 @@ static struct sum member_sum(const struct crdt *crdt, struct zset_member *member
         unsigned count = zset_tallied(member) ? member->more->counter.count_count : 0;
         for (unsigned i = 0; i < count; i++) {
                 const struct crdt_count *part = &member->more->counter.counts[i];
-                if (own != NULL && own->origin <= part->origin) {
+                if (own != NULL && count_part(own) <= count_part(part)) {
                         sum_add_part(&sum, own);
-                        bool same = own->origin == part->origin;
+                        bool same = count_part(own) == count_part(part);
                         own = NULL;
                         if (same)
                                 continue;
@@ -445,11 +445,11 @@ void zset_tally_drop(struct crdt_env *env, struct crdt *crdt, struct zset_member
 }
 
 struct crdt_count *zset_slot(struct crdt_env *env, struct crdt *crdt, struct zset_member *member,
-                             region_id origin)
+                             region_id origin, uint8_t life)
 {
         struct zset_more *more = zset_tally(env, crdt, member);
         struct crdt_count *count =
-                more == NULL ? NULL : counter_slot(&env->table, &more->counter, origin);
+                more == NULL ? NULL : counter_slot(&env->table, &more->counter, origin, life);
         if (count == NULL)
                 env->err = ERR_NOMEM;
         return count;
@@ -482,20 +482,23 @@ static bool carry(struct crdt_count *count)
 /* The store rounds after each addition, a sum of totals once: the difference goes into the total,
  * so that the sum is what the store has replied. */
 bool crdt_score_next(const struct table_env *env, const struct crdt *crdt, struct bytes name,
-                     struct stamp stamp, double amount, double after, struct crdt_count *ret)
+                     struct stamp stamp, uint8_t life, double amount, double after,
+                     struct crdt_count *ret)
 {
         enum {
                 ROUNDS = 3,
         };
         static struct zset_member none;
         struct zset_member *member = zset_look(env, crdt, name);
-        const struct crdt_count *own = member == NULL || !zset_tallied(member)
-                                               ? NULL
-                                               : counter_find(&member->more->counter, stamp.origin);
+        const struct crdt_count *own =
+                member == NULL || !zset_tallied(member)
+                        ? NULL
+                        : counter_find(&member->more->counter, stamp.origin, life);
         struct crdt_count next = {.cut_hlc = stamp.hlc - 1};
         if (own != NULL && count_counts(own, crdt_rival(crdt, CRDT_ZSET)))
                 next = *own;
         next.origin = stamp.origin;
+        next.life = life;
         next.hlc = stamp.hlc;
         next.total.part += amount;
         bool fits = carry(&next);

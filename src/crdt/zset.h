@@ -141,7 +141,7 @@ void zset_dot_remove(struct crdt_env *env, struct crdt *crdt, struct zset_member
 /* The increments of a member, and the part of an origin in them: made where there are none. */
 struct zset_more *zset_tally(struct crdt_env *env, struct crdt *crdt, struct zset_member *member);
 struct crdt_count *zset_slot(struct crdt_env *env, struct crdt *crdt, struct zset_member *member,
-                             region_id origin);
+                             region_id origin, uint8_t life);
 void zset_touch(struct zset_member *member, uint64_t hlc);
 void zset_tally_drop(struct crdt_env *env, struct crdt *crdt, struct zset_member *member);
 bool zset_same_score(double a, double b);

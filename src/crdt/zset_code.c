@@ -45,10 +45,10 @@ static void cuts_skip(struct cursor *cursor, uint64_t hlc_max)
         enum {
                 LEN_MIN = 11,
         };
-        region_id origin_last = 0;
+        unsigned part_last = 0;
         uint64_t count = count_read(cursor, LEN_MIN);
         for (uint64_t i = 0; i < count && !cursor_failed(cursor); i++)
-                cut_read(cursor, hlc_max, &origin_last);
+                cut_read(cursor, hlc_max, &part_last);
 }
 
 void zset_cut_check(struct cursor *cursor, uint64_t hlc_max)
@@ -259,24 +259,22 @@ static void merge_dots(struct crdt_env *env, struct crdt *crdt, struct zset_memb
 static void merge_counts(struct crdt_env *env, struct crdt *crdt, struct zset_member *member,
                          const struct zset_told *told, const struct crdt_seen *sender)
 {
-        struct vector clocks = {{0}};
         struct cursor cursor = cursor_of(told->counts);
-        region_id origin_last = 0;
+        unsigned part_last = 0;
         uint64_t count = told->counts.len == 0 ? 0 : cursor_varint(&cursor);
         for (uint64_t i = 0; i < count; i++) {
-                struct crdt_count one = count_read_one(&cursor, UINT64_MAX, &origin_last);
-                struct crdt_count *own = zset_slot(env, crdt, member, one.origin);
+                struct crdt_count one = count_read_one(&cursor, UINT64_MAX, &part_last);
+                struct crdt_count *own = zset_slot(env, crdt, member, one.origin, one.life);
                 if (own == NULL)
                         return;
                 if (one.hlc != 0 && !env_seen(env, (struct stamp){one.hlc, one.origin}))
                         count_raise(own, one.hlc, one.total);
                 if (one.cut_hlc != 0)
                         count_cut(own, one.cut_hlc, one.cut);
-                vector_advance(&clocks, one.origin, one.hlc);
         }
         if (!zset_tallied(member))
                 return;
-        counter_absent(&member->more->counter, &clocks, sender);
+        counter_absent(&member->more->counter, told->counts, sender);
         zset_touch(member, told->touched);
         zset_touch(member, vector_newest(&sender->vector));
 }

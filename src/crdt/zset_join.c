@@ -9,12 +9,12 @@
 static void cuts_join(struct crdt_env *env, struct crdt *crdt, struct zset_member *member,
                       struct cursor *cursor, uint64_t hlc)
 {
-        region_id origin_last = 0;
+        unsigned part_last = 0;
         uint64_t count = cursor_varint(cursor);
         for (uint64_t i = 0; i < count; i++) {
-                struct crdt_count cut = cut_read(cursor, UINT64_MAX, &origin_last);
+                struct crdt_count cut = cut_read(cursor, UINT64_MAX, &part_last);
                 struct crdt_count *own =
-                        member == NULL ? NULL : zset_slot(env, crdt, member, cut.origin);
+                        member == NULL ? NULL : zset_slot(env, crdt, member, cut.origin, cut.life);
                 if (own != NULL)
                         count_cut(own, cut.cut_hlc, cut.cut);
         }
@@ -63,7 +63,8 @@ void zset_count(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta
         struct zset_member *member = zset_get(env, crdt, delta->field);
         struct zset_shown was = member == NULL ? (struct zset_shown){0} : zset_shown(member);
         struct crdt_count *count =
-                member == NULL ? NULL : zset_slot(env, crdt, member, delta->stamp.origin);
+                member == NULL ? NULL
+                               : zset_slot(env, crdt, member, delta->stamp.origin, delta->part);
         if (count == NULL)
                 return;
         count_raise(count, delta->stamp.hlc, delta->total);

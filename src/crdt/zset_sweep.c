@@ -129,11 +129,10 @@ void zset_flush(struct crdt_env *env, struct crdt *crdt, const struct crdt_seen 
 /* Named ones were cut where they were merged. Frees nothing. */
 static bool cut_unnamed(void *context, struct node *node)
 {
-        static const struct vector none;
         const struct sweep *sweep = context;
         struct zset_member *member = zset_member_of(node);
         if (zset_tallied(member) && !named(sweep, member) &&
-            counter_absent(&member->more->counter, &none, sweep->sender))
+            counter_absent(&member->more->counter, (struct bytes){0}, sweep->sender))
                 zset_touch(member, vector_newest(&sweep->sender->vector));
         return false;
 }

@@ -150,10 +150,11 @@ static void count_tell(struct keyspace *keyspace, struct stamp stamp, struct key
                        const struct keyspace_teller *teller)
 {
         uint8_t *at = put_whole(op->delta + op->delta_len, count->total.whole);
-        if (count->cut_hlc != 0) {
+        if (count->cut_hlc != 0)
                 at = put_whole(put_u64(at, count->cut_hlc), count->cut.whole);
-                flags |= CRDT_FLAG_CUTS;
-        }
+        if (count->life != 0)
+                *at++ = count->life;
+        flags |= crdt_count_flags(count);
         op->delta_len = (size_t)(at - op->delta);
         publish(keyspace, stamp, op, flags, teller);
 }
@@ -206,7 +207,8 @@ static bool short_count(struct keyspace *keyspace, struct stamp stamp, struct en
         }
         struct crdt_count *own =
                 entry->node.kind == ENTRY_FULL
-                        ? crdt_increment_plain(entry->crdt, keyspace->config.origin)
+                        ? crdt_increment_plain(entry->crdt, keyspace->config.origin,
+                                               keyspace_life(keyspace))
                         : NULL;
         if (own == NULL || has_part(own) || !count_fits(own, op->amount))
                 return false;

@@ -332,7 +332,7 @@ MUST_USE enum err keyspace_key_gone(struct keyspace *keyspace, struct crdt_name 
 enum {
         KEYSPACE_OPS_MAX = 64,
         KEYSPACE_OP_BODY = 8 + 1, /* where the database stands in `delta`, but see below */
-        KEYSPACE_OP_COUNT = 11 + 8 + 11,
+        KEYSPACE_OP_COUNT = 11 + 8 + 11 + 1,
 };
 
 struct keyspace_op {

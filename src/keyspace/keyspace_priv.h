@@ -94,7 +94,8 @@ struct keyspace {
         uint64_t recovered;
         struct vector
                 hinted; /* content up to here may have come with parts of states, claimed or not */
-        uint64_t reserved;      /* no stamp is beyond it, as the log knows */
+        uint64_t reserved;      /* no stamp is beyond it, as the log knows; life.c */
+        uint8_t life;           /* the number of this life: life.c */
         struct vector acked;    /* by region: what it says to have of our stream */
         struct telling telling; /* in a while, when a crash takes it back no more */
         struct vector told;     /* the last such */
@@ -224,6 +225,10 @@ void keyspace_learn(struct keyspace *keyspace, const struct crdt_seen *theirs);
 /* Up to here everything of that origin is seen. */
 uint64_t seen_solid(const struct crdt_seen *seen, region_id origin);
 
+/* The life whose part of a counter an increment here goes to: 0 where nothing of ours may still
+ * come back. */
+uint8_t keyspace_life(const struct keyspace *keyspace);
+
 /* A record of a life, in its place in the stream. */
 void keyspace_lived(struct keyspace *keyspace, const struct crdt_delta *delta);
 
@@ -326,8 +331,8 @@ enum err value_publish(struct keyspace *keyspace, struct stamp stamp, struct ent
 /* The next totals of this origin, and the cut that belongs to them: `own` is its part, `counted`
  * whether that counts. A part that others may have forgotten, or that a write of another type has
  * killed, does not come back by a new increment. */
-struct crdt_delta count_next(const struct crdt_count *own, bool counted, struct stamp stamp,
-                             int64_t whole, double part);
+struct crdt_count count_next(const struct keyspace *keyspace, const struct crdt_count *own,
+                             bool counted, struct stamp stamp, int64_t whole, double part);
 enum err count_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                        int64_t whole, double part, struct bytes text_before,
                        struct keyspace_change *ret);

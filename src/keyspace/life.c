@@ -13,10 +13,18 @@
  * member has told what it holds, and nothing of it is missing, the origin says so by another
  * record: then the rest of the hole is empty everywhere, and closes.
  *
+ * Running totals of counters are of their origin, so one of the new life would take the place of
+ * one in the hole that is larger and comes later. So while there is a hole in our own stream, a
+ * counter's increments go to a part of the life (struct crdt_count). When the holes are closed,
+ * all that there is of our parts is here, and increments go on in the one of no life.
+ * CRDT_LIVES_MAX crashes in a row, before any hole has closed, come to the number of a life of
+ * which something may be missing: its total then takes the place of what was lost there.
+ *
  * The clock of a new life must be beyond all stamps of the older ones, whatever the wall clock says
  * by then and however much of the log is lost. So the clock is reserved some way ahead, and the
  * host keeps that durably beside the log: nothing that is stamped beyond it is given out. It is in
- * the log too, for the replicas of the region. */
+ * the log too, for the replicas of the region. Its lowest bits are the number of the life, so the
+ * next one is another, also where the whole of this one is lost. */
 #include "base/check.h"
 #include "keyspace/keyspace_priv.h"
 
@@ -222,6 +230,21 @@ static enum err life_publish(struct keyspace *keyspace, struct stamp stamp, enum
         return ERR_NONE;
 }
 
+/* Which life reserved the clock. */
+static unsigned life_of(uint64_t reserved)
+{
+        return (unsigned)(reserved % (CRDT_LIVES_MAX + 1));
+}
+
+uint8_t keyspace_life(const struct keyspace *keyspace)
+{
+        for (unsigned i = 0; i < keyspace->seen.hole_count; i++) {
+                if (keyspace->seen.holes[i].origin == keyspace->config.origin)
+                        return keyspace->life;
+        }
+        return 0;
+}
+
 enum err keyspace_begin(struct keyspace *keyspace, uint64_t wall_ms, struct keyspace_change *ret)
 {
         region_id self = keyspace->config.origin;
@@ -231,6 +254,7 @@ enum err keyspace_begin(struct keyspace *keyspace, uint64_t wall_ms, struct keys
         struct stamp stamp = {hlc_now(hlc, wall_ms), self};
         CHECK(stamp.hlc > low);
         keyspace->recovered = low;
+        keyspace->life = (uint8_t)(life_of(keyspace->reserved) % CRDT_LIVES_MAX + 1);
         keyspace->issued = true;
         keyspace->first = stamp.hlc;
         keyspace->given = stamp.hlc;
@@ -250,10 +274,11 @@ enum err keyspace_reserve(struct keyspace *keyspace, uint64_t wall_ms, struct ke
         uint64_t slack_ms = counted ? RESERVE_COUNTED_MS / 2 : ahead_ms - part_ms;
         uint64_t want_ms = (last_ms > wall_ms ? last_ms : wall_ms) + ahead_ms;
         *ret = (struct keyspace_change){.nothing = true};
-        if (last_ms + slack_ms <= hlc_ms(keyspace->reserved))
+        if (last_ms + slack_ms <= hlc_ms(keyspace->reserved) &&
+            life_of(keyspace->reserved) == keyspace->life)
                 return ERR_NONE;
         want_ms = counted ? last_ms + RESERVE_COUNTED_MS : want_ms;
-        keyspace->reserved = hlc_of_ms(want_ms);
+        keyspace->reserved = hlc_of_ms(want_ms) | keyspace->life;
         struct stamp stamp = {keyspace->reserved, keyspace->config.origin};
         return life_publish(keyspace, stamp, CRDT_LIFE_RESERVED, 0, keyspace->reserved, ret);
 }

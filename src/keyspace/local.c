@@ -228,15 +228,18 @@ enum err keyspace_local_opaque(struct keyspace *keyspace, uint64_t wall_ms, stru
 
 /* ---- counters */
 
-struct crdt_delta count_next(const struct crdt_count *own, bool counted, struct stamp stamp,
-                             int64_t whole, double part)
+struct crdt_count count_next(const struct keyspace *keyspace, const struct crdt_count *own,
+                             bool counted, struct stamp stamp, int64_t whole, double part)
 {
-        struct crdt_delta next = {.total = {(uint64_t)whole, part}};
+        struct crdt_count next = {.hlc = stamp.hlc,
+                                  .total = {(uint64_t)whole, part},
+                                  .origin = stamp.origin,
+                                  .life = keyspace_life(keyspace)};
         if (own == NULL || own->hlc == 0) {
                 next.cut_hlc = stamp.hlc - 1;
                 return next;
         }
-        /* A crash may have taken the end of our totals, of which others have cut more. */
+        /* Others may have cut more of it than a life of the same number has here. */
         struct crdt_totals from = own->hlc > own->cut_hlc ? own->total : own->cut;
         next.total.whole += from.whole;
         next.total.part += from.part;
@@ -265,23 +268,20 @@ enum err count_publish(struct keyspace *keyspace, struct stamp stamp, struct ent
         if (crdt == NULL)
                 return ERR_NOMEM;
         bool open = crdt_base_open(crdt);
-        const struct crdt_count *own = crdt_count_of(crdt, keyspace->config.origin);
+        const struct crdt_count *own =
+                crdt_count_of(crdt, keyspace->config.origin, keyspace_life(keyspace));
         if ((own != NULL && !count_fits(own, whole)) || crdt_sum_saturated(crdt)) {
                 *ret = (struct keyspace_change){
                         .nothing = true, .whole = true, .name = entry_name(entry)};
                 return ERR_NONE;
         }
         uint8_t flags = created_flag(entry);
-        struct crdt_delta next =
-                count_next(own, own != NULL && crdt_counted(crdt, own), stamp, whole, part);
-        flags |= next.cut_hlc != 0 ? CRDT_FLAG_CUTS : 0;
+        bool counted = own != NULL && crdt_counted(crdt, own);
+        struct crdt_count next = count_next(keyspace, own, counted, stamp, whole, part);
+        flags |= crdt_count_flags(&next);
         struct buffer *delta =
                 delta_begin(keyspace, stamp, CRDT_OP_COUNT, flags, entry_name(entry));
-        crdt_totals_encode(delta, next.total);
-        if (next.cut_hlc != 0) {
-                buffer_u64(delta, next.cut_hlc);
-                crdt_totals_encode(delta, next.cut);
-        }
+        crdt_count_encode(delta, &next);
         enum err err = delta_end(keyspace, entry, stamp, text_before, ret);
         if (err == ERR_NONE && open)
                 ret->before = text_before;

@@ -64,20 +64,17 @@ static enum err field_publish(struct keyspace *keyspace, struct stamp stamp, str
         struct crdt *crdt = entry->crdt;
         bool counted = false;
         const struct crdt_count *own =
-                crdt_field_count(&keyspace->env, crdt, field, keyspace->config.origin, &counted);
-        struct crdt_delta next =
-                count_next(own, counted, stamp, (int64_t)amount.whole, amount.part);
+                crdt_field_count(&keyspace->env, crdt, field, keyspace->config.origin,
+                                 keyspace_life(keyspace), &counted);
+        struct crdt_count next =
+                count_next(keyspace, own, counted, stamp, (int64_t)amount.whole, amount.part);
         bool open = crdt_field_open(&keyspace->env, crdt, field);
         uint8_t flags = created_flag(entry);
-        flags |= (next.cut_hlc != 0 ? CRDT_FLAG_CUTS : 0) | (open ? CRDT_FLAG_BASE : 0);
+        flags |= crdt_count_flags(&next) | (open ? CRDT_FLAG_BASE : 0);
         struct buffer *delta =
                 delta_begin(keyspace, stamp, CRDT_OP_HCOUNT, flags, entry_name(entry));
         buffer_slice(delta, field);
-        crdt_totals_encode(delta, next.total);
-        if (next.cut_hlc != 0) {
-                buffer_u64(delta, next.cut_hlc);
-                crdt_totals_encode(delta, next.cut);
-        }
+        crdt_count_encode(delta, &next);
         if (open)
                 buffer_bytes(delta, before);
         return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
@@ -88,8 +85,9 @@ static bool amount_fits(struct keyspace *keyspace, const struct entry *entry, st
                         struct crdt_totals amount)
 {
         bool counted = false;
-        const struct crdt_count *own = crdt_field_count(&keyspace->env, entry->crdt, field,
-                                                        keyspace->config.origin, &counted);
+        const struct crdt_count *own =
+                crdt_field_count(&keyspace->env, entry->crdt, field, keyspace->config.origin,
+                                 keyspace_life(keyspace), &counted);
         return own == NULL || (count_fits(own, (int64_t)amount.whole) &&
                                __builtin_isfinite(amount.part + own->total.part));
 }

@@ -123,15 +123,16 @@ bool pack_count(struct keyspace *keyspace, struct entry *entry, struct stamp sta
 {
         *ret_flags = 0;
         if (entry->node.kind == ENTRY_PACK) {
-                if (!crdt_pack_increment(entry->pack, stamp.origin, entry_stamp(entry), stamp,
-                                         amount, ret))
+                if (!crdt_pack_increment(entry->pack, keyspace_life(keyspace), entry_stamp(entry),
+                                         stamp, amount, ret))
                         return false;
                 entry_raise(entry, stamp);
                 return true;
         }
         if (!entry_unknown(entry))
                 return false;
-        struct crdt_pack *pack = crdt_pack_count_new(&keyspace->env, stamp, amount, ret);
+        struct crdt_pack *pack =
+                crdt_pack_count_new(&keyspace->env, stamp, keyspace_life(keyspace), amount, ret);
         if (pack == NULL)
                 return false;
         entry_begin(keyspace, entry, pack, stamp);

@@ -113,15 +113,11 @@ static enum err count_tell(struct keyspace *keyspace, struct stamp stamp, struct
                            struct bytes member, const struct crdt_count *next,
                            struct keyspace_change *ret)
 {
-        uint8_t flags = created_flag(entry) | (next->cut_hlc != 0 ? CRDT_FLAG_CUTS : 0);
+        uint8_t flags = created_flag(entry) | crdt_count_flags(next);
         struct buffer *delta =
                 delta_begin(keyspace, stamp, CRDT_OP_ZCOUNT, flags, entry_name(entry));
         buffer_slice(delta, member);
-        crdt_totals_encode(delta, next->total);
-        if (next->cut_hlc != 0) {
-                buffer_u64(delta, next->cut_hlc);
-                crdt_totals_encode(delta, next->cut);
-        }
+        crdt_count_encode(delta, next);
         return delta_end(keyspace, entry, stamp, (struct bytes){0}, ret);
 }
 
@@ -139,7 +135,8 @@ enum err keyspace_local_zset_increment(struct keyspace *keyspace, uint64_t wall_
                 return ERR_NONE;
         struct crdt_count next;
         struct stamp stamp = keyspace_issue(keyspace, wall_ms);
-        if (crdt_score_next(&keyspace->env, crdt, member, stamp, amount, after, &next))
+        if (crdt_score_next(&keyspace->env, crdt, member, stamp, keyspace_life(keyspace), amount,
+                            after, &next))
                 return count_tell(keyspace, stamp, entry, member, &next, ret);
         buffer_reset(&keyspace->text);
         buffer_varint(&keyspace->text, 1);

@@ -22,6 +22,7 @@ enum {
         SKEW_FAR_MS =
                 4000, /* what is added to it by lives that begin ahead stays within the bound */
         STASH = 8,
+        ADDED_MAX = 2 * STEPS_OFTEN,
 };
 
 enum fault {
@@ -43,6 +44,8 @@ enum fault {
                                * whose lives the clocks would leave the bound */
         FAULT_EVICT = 65536,  /* the first replica drops values, and need not end like the others */
         FAULT_RESUME = 16384, /* all lag, and take states while now and then a stream goes on */
+        FAULT_TAILS =
+                131072,   /* with FAULT_LOSE: one life after the other is lost, as a whole too */
         FAULT_LOSE = 256, /* the same, the wall clock goes back too, and others read on meanwhile */
 };
 
@@ -57,6 +60,7 @@ struct replica {
         uint8_t reserved[64]; /* the last reservation of the clock: what a log would hold */
         size_t reserved_len;
         uint64_t given; /* clock of the newest that others were given of its stream */
+        unsigned lives; /* begun since all of its own stream was there */
         bool alone;     /* to it the last replica is no member: not any more, or not yet */
 };
 
@@ -69,6 +73,19 @@ struct batch {
         struct bytes data;
 };
 
+/* What is only ever added to: a counter, the fields of a hash, the members of a sorted set. */
+enum sum {
+        SUM_COUNTER,
+        SUM_TALLY,
+        SUM_SCORE,
+};
+
+struct added {
+        struct stamp stamp;
+        enum sum which;
+        int8_t amount;
+};
+
 struct world {
         struct heap heap;
         struct rng rng;
@@ -79,12 +96,13 @@ struct world {
         struct replica replicas[REPLICAS_MAX];
         struct batch stash[STASH];
         uint64_t collected;
-        unsigned elements; /* ever made, so that each is told from the others */
-        bool joined;       /* the last one is there */
-        bool settling;     /* only delivery from here on */
-        int64_t counted;   /* what was added to the counter that nothing else touches */
-        int64_t tallied;   /* the same, to the fields of a hash */
-        int64_t scored;    /* the same, to the members of a sorted set */
+        unsigned elements;           /* ever made, so that each is told from the others */
+        bool joined;                 /* the last one is there */
+        bool settling;               /* only delivery from here on */
+        int64_t sums[SUM_SCORE + 1]; /* what must be there of that: converge_sums.h */
+        bool unsure;                 /* nobody can say what must be */
+        struct added added[ADDED_MAX];
+        unsigned added_count;
 };
 
 static const char *const key_names[] = {"a",   "b",      "c",     "counter", "f",   "list",

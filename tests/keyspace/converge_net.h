@@ -216,6 +216,8 @@ static void load(struct world *world, unsigned index, struct bytes saved)
                                               (struct bytes){0}, &result) == ERR_NONE);
         DEMAND(world, keyspace_begin(replica->keyspace, wall(world, replica), &change) == ERR_NONE);
         DEMAND(world, change.stamp.hlc > replica->given);
+        /* The numbers of lives have gone round. */
+        world->unsure = world->unsure || ++replica->lives > CRDT_LIVES_MAX;
         agree(world, replica);
 }
 
@@ -272,6 +274,7 @@ static void close_holes(struct world *world, struct replica *replica)
                         DEMAND(world, keyspace_close(replica->keyspace, wall(world, replica),
                                                      hole->low, hole->high, &change) == ERR_NONE);
         }
+        replica->lives = 0;
 }
 
 static void restart(struct world *world, unsigned index)
@@ -308,9 +311,11 @@ static void crash(struct world *world, unsigned index)
         for (size_t i = 0; i < STASH; i++)
                 batch_free(world, &world->stash[i]);
         load(world, index, buffer_view(&replica->saved));
-        buffer_reset(&replica->saved);
+        if ((world->faults & FAULT_TAILS) == 0)
+                buffer_reset(&replica->saved);
+        sums_lose(world);
         if ((world->faults & FAULT_LOSE) != 0) {
-                if ((world->faults & FAULT_OFTEN) == 0)
+                if ((world->faults & (FAULT_OFTEN | FAULT_TAILS)) == 0)
                         replica->skew_ms -= (int64_t)rng_below(&world->rng, 1500);
                 return;
         }

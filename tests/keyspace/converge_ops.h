@@ -5,6 +5,11 @@
 
 #include "converge.h"
 
+static bool text_int(struct bytes value, long long *ret);
+static bool model_int(struct model_key *key, long long *ret);
+
+#include "converge_sums.h"
+
 struct op {
         struct world *world;
         struct replica *replica;
@@ -136,7 +141,7 @@ static void op_increment(struct op *op)
         /* Integers never need it: what INCR made natively is what the sum says. */
         DEMAND(op->world, !op->change.rewrite || op->key != NULL || evicts(op->world, op->replica));
         if (bytes_equal(op->name.key, BYTES("counter")))
-                op->world->counted += amount;
+                sum_note(op->world, SUM_COUNTER, op->change.stamp, amount);
 }
 
 static void op_increment_float(struct op *op)
@@ -222,7 +227,7 @@ static void op_hash_increment(struct op *op)
         if (rewrite)
                 model_hash_set(&op->replica->model, op->name, field, op->change.text);
         if (op->name.key.ptr == (const uint8_t *)key_names[KEY_TALLY])
-                op->world->tallied += amount;
+                sum_note(op->world, SUM_TALLY, op->change.stamp, amount);
 }
 
 static void op_hash_increment_float(struct op *op)

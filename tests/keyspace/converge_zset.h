@@ -50,7 +50,7 @@ static void op_zset_increment(struct op *op)
                                             &op->change) == ERR_NONE);
         DEMAND(op->world, op->change.whole || !op->change.rewrite);
         if (exact)
-                op->world->scored += (int64_t)amount;
+                sum_note(op->world, SUM_SCORE, op->change.stamp, (int64_t)amount);
 }
 
 static void op_zset_remove(struct op *op)
@@ -74,16 +74,5 @@ static void op_zset_remove(struct op *op)
 static void (*const ops_zset[])(struct op *op) = {
         op_zset_add,       op_zset_add,    op_zset_add,    op_zset_increment, op_zset_increment,
         op_zset_increment, op_zset_remove, op_zset_remove, op_delete,         op_expire};
-
-static void check_scored(struct world *world)
-{
-        double scored = 0;
-        const struct model_key *key =
-                model_find(&world->replicas[0].model,
-                           (struct crdt_name){0, bytes_of_str(key_names[KEY_SCORE])});
-        for (size_t i = 0; key != NULL && i < MODEL_ITEMS; i++)
-                scored += key->items[i].used ? model_score(&key->items[i]) : 0;
-        DEMAND(world, (int64_t)scored == world->scored);
-}
 
 #endif
