@@ -52,6 +52,7 @@ void council_free(struct council *council)
         if (council == NULL)
                 return;
         council_capture_drop(council);
+        council_restore_drop(council);
         owned_free(council->heap, &council->document);
         for (size_t i = 0; i < REGION_IDS; i++)
                 owned_free(council->heap, &council->regions[i].text);

@@ -197,6 +197,19 @@ void council_capture_drop(struct council *council);
  * ERR_NOMEM) nothing has changed. */
 MUST_USE enum err council_restore(struct council *council, struct bytes state);
 
+/* The same in steps, while the old state is read, and may go on to change: begin (errors as above;
+ * one that is under way ends), steps of about `bytes` of `state`, which stays until the end; true:
+ * that was all, or it failed. End takes it over, or says why not: nothing has changed then. The old
+ * state is then freed in steps as well, by sweep, as long as council_sweeping. Cost of begin:
+ * O(answers that are remembered for repeats); of drop, and of an end that fails: O(what was read). */
+MUST_USE enum err council_restore_begin(struct council *council, struct bytes state);
+MUST_USE bool council_restore_step(struct council *council, size_t bytes);
+MUST_USE enum err council_restore_end(struct council *council);
+bool council_restoring(const struct council *council);
+void council_restore_drop(struct council *council);
+void council_sweep(struct council *council, size_t bytes);
+bool council_sweeping(const struct council *council);
+
 /* A hash of the whole state: equal on replicas at the same index. Cost: as council_snapshot.
  * ERR_NOMEM gives 0. */
 uint64_t council_digest(const struct council *council);

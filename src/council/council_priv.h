@@ -92,6 +92,19 @@ struct council_capture {
         struct buffer locks; /* the head of the locks, until their turn */
 };
 
+struct council_restoring {
+        enum {
+                RESTORE_NONE,
+                RESTORE_VALUES,
+                RESTORE_LOCKS,
+                RESTORE_WHOLE,
+                RESTORE_SWEEP,
+        } stage;
+        enum err err;
+        struct council *beside; /* owned: the new state; in SWEEP the old one */
+        struct bytes locks;     /* borrowed */
+};
+
 struct council {
         struct heap *heap;
         struct council_config config;
@@ -113,12 +126,16 @@ struct council {
         size_t outcome_count;
         size_t outcome_size;
         struct council_capture capture;
+        struct council_restoring restoring;
         bool fatal; /* memory ran out in the middle of a change */
 };
 
 /* ---- snapshot.c ---- */
 /* What a snapshot begins with: all but values and locks. */
 void council_head_encode(const struct council *council, struct buffer *out);
+/* Reads that into a new council, and tells where values and locks are. */
+MUST_USE enum err council_head_decode(struct council *council, struct bytes state,
+                                      struct bytes *ret_values, struct bytes *ret_locks);
 
 /* ---- level.c ---- */
 void council_level_apply(struct council *council, const struct council_command *command,

@@ -260,7 +260,8 @@ static void level_decode(struct cursor *cursor, struct council *council)
                 cursor_fail(cursor, ERR_MALFORMED);
 }
 
-static enum err council_decode(struct council *council, struct bytes state)
+enum err council_head_decode(struct council *council, struct bytes state, struct bytes *ret_values,
+                             struct bytes *ret_locks)
 {
         struct cursor cursor = cursor_of(state);
         uint8_t version = cursor_u8(&cursor);
@@ -289,40 +290,7 @@ static enum err council_decode(struct council *council, struct bytes state)
         struct bytes values = council->kv_used ? cursor_slice(&cursor) : bytes_of(NULL, 0);
         if (cursor_failed(&cursor))
                 return cursor.err;
-        enum err err = council->kv_used ? kv_decode(council->kv, values) : ERR_NONE;
-        if (err != ERR_NONE)
-                return err;
-        return lock_table_decode(council->locks, cursor_bytes(&cursor, cursor_left(&cursor)));
-}
-
-/* By pieces: a council is too large for the stack. */
-static void content_swap(struct council *a, struct council *b)
-{
-        uint8_t piece[256];
-        uint8_t *at_a = (uint8_t *)a;
-        uint8_t *at_b = (uint8_t *)b;
-        for (size_t left = sizeof *a; left > 0;) {
-                size_t len = left < sizeof piece ? left : sizeof piece;
-                memcpy(piece, at_a, len);
-                memcpy(at_a, at_b, len);
-                memcpy(at_b, piece, len);
-                at_a += len;
-                at_b += len;
-                left -= len;
-        }
-}
-
-enum err council_restore(struct council *council, struct bytes state)
-{
-        struct council *beside = NULL;
-        enum err err = council_new(council->heap, &council->config, &beside);
-        if (err != ERR_NONE)
-                return err;
-        err = council_decode(beside, state);
-        if (err == ERR_NONE) {
-                lock_events_begin(beside->locks, beside->applied);
-                content_swap(council, beside);
-        }
-        council_free(beside);
-        return err;
+        *ret_values = values;
+        *ret_locks = cursor_bytes(&cursor, cursor_left(&cursor));
+        return ERR_NONE;
 }

@@ -286,6 +286,17 @@ void kv_capture_end(struct kv *kv);
  * has changed. */
 MUST_USE enum err kv_decode(struct kv *kv, struct bytes data);
 
+/* The same into a new space, in steps; `data` stays until the end. Each reads about `bytes`; true:
+ * that was all, or it failed, and end is due: after an error (as above), and before the end, the
+ * space can only be freed. End costs O(versions beyond history that are kept). */
+void kv_restore_begin(struct kv *kv, struct bytes data);
+MUST_USE bool kv_restore_step(struct kv *kv, size_t bytes);
+MUST_USE enum err kv_restore_end(struct kv *kv);
+
+/* Frees content of a space that is only to be freed, about `bytes` of it; true: what is left costs
+ * little. */
+MUST_USE bool kv_sweep(struct kv *kv, size_t bytes);
+
 /* Checks every invariant; aborts on a broken one. For tests and the simulator. Cost: O(n). */
 void kv_check(const struct kv *kv);
 

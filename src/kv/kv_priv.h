@@ -16,6 +16,7 @@
 #ifndef MERIDIAN_KV_KV_PRIV_H
 #define MERIDIAN_KV_KV_PRIV_H
 
+#include "base/cursor.h"
 #include "base/turns.h"
 #include "kv/kv.h"
 
@@ -83,6 +84,13 @@ struct kv_capture {
         struct turns turns;   /* versions that went before they came by */
 };
 
+/* A state that is being read into an empty space. */
+struct kv_restoring {
+        struct cursor cursor;
+        uint64_t compacted;
+        uint64_t left; /* versions to come */
+};
+
 struct kv {
         struct heap *heap;
         uint64_t seed;
@@ -101,6 +109,7 @@ struct kv {
         size_t bytes;         /* keys, live values, kept values */
         size_t encoded_bytes; /* of all versions in a snapshot */
         struct kv_capture capture;
+        struct kv_restoring restoring;
         struct bond *bonds[BOND_CHAINS];
         struct seen *seen; /* a ring of KV_IDS_MAX; NULL: none yet */
         size_t seen_first;

@@ -123,26 +123,48 @@ static bool kept_valid(const struct kv *kv)
         return true;
 }
 
-static enum err content_decode(struct kv *kv, struct bytes data)
+/* ---- in steps ---- */
+
+void kv_restore_begin(struct kv *kv, struct bytes data)
 {
-        struct cursor cursor = cursor_of(data);
-        uint8_t version = cursor_u8(&cursor);
-        if (!cursor_failed(&cursor) && version != SNAPSHOT_VERSION)
-                return ERR_VERSION;
-        kv->revision = cursor_varint(&cursor);
-        uint64_t compacted = cursor_varint_max(&cursor, kv->revision);
-        ids_decode(&cursor, kv);
-        uint64_t count = cursor_varint(&cursor);
-        for (uint64_t i = 0; i < count && !cursor_failed(&cursor); i++)
-                version_decode(&cursor, kv);
-        enum err err = cursor_done(&cursor);
+        struct kv_restoring *restoring = &kv->restoring;
+        CHECK(kv->version_count == 0);
+        *restoring = (struct kv_restoring){.cursor = cursor_of(data)};
+        uint8_t version = cursor_u8(&restoring->cursor);
+        if (!cursor_failed(&restoring->cursor) && version != SNAPSHOT_VERSION)
+                cursor_fail(&restoring->cursor, ERR_VERSION);
+        kv->revision = cursor_varint(&restoring->cursor);
+        restoring->compacted = cursor_varint_max(&restoring->cursor, kv->revision);
+        ids_decode(&restoring->cursor, kv);
+        restoring->left = cursor_varint(&restoring->cursor);
+}
+
+bool kv_restore_step(struct kv *kv, size_t bytes)
+{
+        struct kv_restoring *restoring = &kv->restoring;
+        struct cursor *cursor = &restoring->cursor;
+        for (size_t left = bytes; left > 0 && restoring->left > 0 && !cursor_failed(cursor);) {
+                size_t before = cursor_left(cursor);
+                version_decode(cursor, kv);
+                restoring->left--;
+                size_t done = before - cursor_left(cursor);
+                left -= left < done ? left : done;
+        }
+        return restoring->left == 0 || cursor_failed(cursor);
+}
+
+enum err kv_restore_end(struct kv *kv)
+{
+        struct kv_restoring *restoring = &kv->restoring;
+        enum err err = cursor_done(&restoring->cursor);
+        CHECK(err != ERR_NONE || restoring->left == 0);
         if (err != ERR_NONE)
                 return err;
-        kv->compacted = compacted;
+        kv->compacted = restoring->compacted;
         if (!kept_valid(kv))
                 return ERR_MALFORMED;
         size_t versions = kv->version_count;
-        kv_store_compact(kv, compacted);
+        kv_store_compact(kv, kv->compacted);
         return kv->version_count == versions ? ERR_NONE : ERR_MALFORMED;
 }
 
@@ -152,7 +174,10 @@ enum err kv_decode(struct kv *kv, struct bytes data)
         enum err err = kv_new(kv->heap, kv->seed, &beside);
         if (err != ERR_NONE)
                 return err;
-        err = content_decode(beside, data);
+        kv_restore_begin(beside, data);
+        while (!kv_restore_step(beside, SIZE_MAX))
+                ;
+        err = kv_restore_end(beside);
         if (err == ERR_NONE) {
                 struct kv old = *kv;
                 *kv = *beside;

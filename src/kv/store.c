@@ -316,15 +316,24 @@ void kv_store_garbage_free(struct kv *kv)
         }
 }
 
-void kv_store_clear(struct kv *kv)
+bool kv_sweep(struct kv *kv, size_t bytes)
 {
         kv_capture_end(kv);
-        while (kv->first != NULL) {
+        for (size_t left = bytes; kv->first != NULL && left > 0;) {
                 struct version *version = kv->first;
+                size_t done = kv_version_size(version);
+                left -= left < done ? left : done;
                 bond_untie(kv, version);
                 version_forget(kv, version);
         }
         kv_store_garbage_free(kv);
+        return kv->first == NULL;
+}
+
+void kv_store_clear(struct kv *kv)
+{
+        while (!kv_sweep(kv, SIZE_MAX))
+                ;
         kv_seen_clear(kv);
         kv->dead = kv->dead_last = NULL;
         kv->dead_count = kv->dead_bytes = kv->bytes = kv->live_count = 0;

@@ -12,10 +12,6 @@
 #include "base/check.h"
 #include "lock/table.h"
 
-enum {
-        VISIT_BYTES = 16, /* that a lock which is only passed by counts for */
-};
-
 void lock_capture_save(struct lock_table *table, struct lock *lock)
 {
         struct lock_capture *capture = &table->capture;
@@ -57,7 +53,7 @@ static const struct lock *capture_walk(struct lock_capture *capture, size_t *lef
                 lock->saved = false;
                 capture->passed = lock->timer.number;
                 capture->next = lock->next;
-                *left -= *left < VISIT_BYTES ? *left : VISIT_BYTES;
+                *left -= *left < LOCK_VISIT_BYTES ? *left : LOCK_VISIT_BYTES;
         }
         return NULL;
 }

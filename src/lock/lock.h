@@ -286,6 +286,17 @@ void lock_capture_end(struct lock_table *table);
  * nothing has changed. */
 MUST_USE enum err lock_table_decode(struct lock_table *table, struct bytes data);
 
+/* The same into a new table, in steps; `data` stays until the end. Each reads about `bytes`; true:
+ * that was all, or it failed, and end is due: after an error (as above), and before the end, the
+ * table can only be freed. */
+void lock_restore_begin(struct lock_table *table, struct bytes data);
+MUST_USE bool lock_restore_step(struct lock_table *table, size_t bytes);
+MUST_USE enum err lock_restore_end(struct lock_table *table);
+
+/* Frees content of a table that is only to be freed, about `bytes` of it; true: what is left costs
+ * little. */
+MUST_USE bool lock_table_sweep(struct lock_table *table, size_t bytes);
+
 /* Checks every invariant; aborts on a broken one. For tests and the simulator. Cost: O(n). */
 void lock_table_check(const struct lock_table *table);
 

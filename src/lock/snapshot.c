@@ -16,7 +16,8 @@
  *     slices key, owner; varints token, deadline, count of waiters; each waiter:
  *       slice owner; varints number, deadline, ttl, node, incarnation, sequence
  *
- * Decoding builds a table beside, and takes it over only when all of it is good. */
+ * Reading fills an empty table, in steps; decoding builds one beside, and takes it over only when
+ * all of it is good. */
 #include "base/check.h"
 #include "base/cursor.h"
 #include "lock/table.h"
@@ -25,6 +26,10 @@ enum {
         SNAPSHOT_VERSION_OLD = 1,
         SNAPSHOT_VERSION = 2,
         SNAPSHOT_VERSION_SETS = 3,
+};
+
+enum {
+        LOCK_BYTES_MIN = 7, /* of a lock here */
 };
 
 #define NUMBER_MAX (UINT64_MAX >> 2)
@@ -381,47 +386,112 @@ static bool set_join(const struct lock_table *table, struct claim *first)
         return true;
 }
 
-/* Joins the sets that wait, and looks at what depends on them. */
-static bool table_join(const struct lock_table *table)
+/* The sets that begin with a waiter of this lock. */
+static bool lock_join(const struct lock_table *table, const struct lock *lock)
 {
-        for (struct lock *lock = table->first; lock != NULL; lock = lock->next)
-                for (struct claim *c = lock->waiters.first; c != NULL; c = c->next)
-                        if (c->set_size > 1 && c->place == 0 && !set_join(table, c))
-                                return false;
-        for (struct lock *lock = table->first; lock != NULL; lock = lock->next) {
-                for (const struct claim *c = lock->waiters.first; c != NULL; c = c->next)
-                        if ((c->set_size > 1) != (c->waiting->set_next != NULL))
-                                return false;
-                if (!lock_sound(lock))
+        for (struct claim *c = lock->waiters.first; c != NULL; c = c->next)
+                if (c->set_size > 1 && c->place == 0 && !set_join(table, c))
                         return false;
-        }
         return true;
 }
 
-static enum err table_decode(struct lock_table *table, struct bytes data)
+/* When all sets are joined: what depends on them. */
+static bool lock_joined(const struct lock *lock)
 {
-        struct cursor cursor = cursor_of(data);
-        uint8_t version = cursor_u8(&cursor);
-        bool old = version == SNAPSHOT_VERSION_OLD;
-        bool sets = version == SNAPSHOT_VERSION_SETS;
-        if (!cursor_failed(&cursor) && !old && !sets && version != SNAPSHOT_VERSION)
-                return ERR_VERSION;
-        table->time_ms = cursor_varint_max(&cursor, NUMBER_MAX);
-        table->last_token = cursor_varint_max(&cursor, NUMBER_MAX);
-        table->last_waiter = cursor_varint_max(&cursor, NUMBER_MAX);
-        uint64_t sessions = old ? 0 : cursor_varint_max(&cursor, LOCK_SESSIONS_MAX);
-        for (uint64_t i = 0; i < sessions && !cursor_failed(&cursor); i++)
-                session_decode(&cursor, table);
-        uint64_t count = cursor_varint_max(&cursor, LOCK_COUNT_MAX);
-        for (uint64_t i = 0; i < count && !cursor_failed(&cursor); i++) {
-                if (old)
-                        lock_decode_old(&cursor, table);
-                else
-                        lock_decode(&cursor, table, sets);
+        for (const struct claim *c = lock->waiters.first; c != NULL; c = c->next)
+                if ((c->set_size > 1) != (c->waiting->set_next != NULL))
+                        return false;
+        return lock_sound(lock);
+}
+
+/* ---- in steps ---- */
+
+void lock_restore_begin(struct lock_table *table, struct bytes data)
+{
+        struct lock_reading *reading = &table->reading;
+        CHECK(table->count == 0 && table->session_count == 0);
+        *reading = (struct lock_reading){.stage = READING_SESSIONS, .cursor = cursor_of(data)};
+        struct cursor *cursor = &reading->cursor;
+        reading->version = cursor_u8(cursor);
+        bool old = reading->version == SNAPSHOT_VERSION_OLD;
+        if (!cursor_failed(cursor) && !old && reading->version != SNAPSHOT_VERSION &&
+            reading->version != SNAPSHOT_VERSION_SETS)
+                cursor_fail(cursor, ERR_VERSION);
+        table->time_ms = cursor_varint_max(cursor, NUMBER_MAX);
+        table->last_token = cursor_varint_max(cursor, NUMBER_MAX);
+        table->last_waiter = cursor_varint_max(cursor, NUMBER_MAX);
+        reading->left = old ? 0 : cursor_varint_max(cursor, LOCK_SESSIONS_MAX);
+}
+
+static void sessions_read(struct lock_table *table)
+{
+        struct lock_reading *reading = &table->reading;
+        if (reading->left > 0) {
+                session_decode(&reading->cursor, table);
+                reading->left--;
+                return;
         }
-        want(&cursor, cursor_failed(&cursor) || table_join(table));
-        want(&cursor, sets == (table->set_count > 0));
-        return cursor_done(&cursor);
+        reading->left = cursor_varint_max(&reading->cursor, LOCK_COUNT_MAX);
+        reading->stage = READING_LOCKS;
+        size_t most = cursor_left(&reading->cursor) / LOCK_BYTES_MIN;
+        table_expect(table, reading->left < most ? (size_t)reading->left : most);
+}
+
+static void locks_read(struct lock_table *table)
+{
+        struct lock_reading *reading = &table->reading;
+        if (reading->left == 0) {
+                reading->stage = READING_JOIN;
+                reading->next = table->first;
+                return;
+        }
+        reading->left--;
+        if (reading->version == SNAPSHOT_VERSION_OLD)
+                lock_decode_old(&reading->cursor, table);
+        else
+                lock_decode(&reading->cursor, table, reading->version == SNAPSHOT_VERSION_SETS);
+}
+
+static void joins_read(struct lock_table *table)
+{
+        struct lock_reading *reading = &table->reading;
+        bool joins = reading->stage == READING_JOIN;
+        if (reading->next == NULL) {
+                reading->stage = joins ? READING_LOOK : READING_END;
+                reading->next = table->first;
+                return;
+        }
+        want(&reading->cursor,
+             joins ? lock_join(table, reading->next) : lock_joined(reading->next));
+        reading->next = reading->next->next;
+}
+
+bool lock_restore_step(struct lock_table *table, size_t bytes)
+{
+        struct lock_reading *reading = &table->reading;
+        for (size_t left = bytes; left > 0 && reading->stage != READING_END;) {
+                size_t before = cursor_left(&reading->cursor);
+                if (cursor_failed(&reading->cursor))
+                        return true;
+                if (reading->stage == READING_SESSIONS)
+                        sessions_read(table);
+                else if (reading->stage == READING_LOCKS)
+                        locks_read(table);
+                else
+                        joins_read(table);
+                size_t done = before - cursor_left(&reading->cursor) + LOCK_VISIT_BYTES;
+                left -= left < done ? left : done;
+        }
+        return reading->stage == READING_END;
+}
+
+enum err lock_restore_end(struct lock_table *table)
+{
+        struct lock_reading *reading = &table->reading;
+        struct cursor *cursor = &reading->cursor;
+        CHECK(cursor_failed(cursor) || reading->stage == READING_END);
+        want(cursor, (reading->version == SNAPSHOT_VERSION_SETS) == (table->set_count > 0));
+        return cursor_done(cursor);
 }
 
 enum err lock_table_decode(struct lock_table *table, struct bytes data)
@@ -430,7 +500,10 @@ enum err lock_table_decode(struct lock_table *table, struct bytes data)
         enum err err = lock_table_new(table->heap, table->seed, &beside);
         if (err != ERR_NONE)
                 return err;
-        err = table_decode(beside, data);
+        lock_restore_begin(beside, data);
+        while (!lock_restore_step(beside, SIZE_MAX))
+                ;
+        err = lock_restore_end(beside);
         if (err == ERR_NONE)
                 table_move(table, beside);
         lock_table_free(beside);

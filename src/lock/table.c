@@ -541,16 +541,43 @@ static void content_move(struct lock_table *to, const struct lock_table *from)
 
 static const struct lock_table nothing;
 
-void table_clear(struct lock_table *table)
+void table_expect(struct lock_table *table, size_t count)
 {
+        size_t buckets = BUCKETS_MIN;
+        CHECK(table->count == 0);
+        while (buckets <= count)
+                buckets *= 2;
+        if (buckets <= table->bucket_count)
+                return;
+        struct lock **made = heap_alloc_array(table->heap, buckets, sizeof(struct lock *));
+        if (made == NULL)
+                return;
+        heap_free(table->heap, table->buckets);
+        table->buckets = made;
+        table->bucket_count = buckets;
+}
+
+/* The youngest first, so that memory goes back to the system by and by, not all at the end. */
+bool lock_table_sweep(struct lock_table *table, size_t bytes)
+{
+        size_t left = bytes / sizeof(struct lock);
         lock_capture_end(table);
-        for (struct lock *lock = table->first; lock != NULL;) {
-                struct lock *next = lock->next;
+        for (; table->last != NULL && left > 0; left--) {
+                struct lock *lock = table->last;
+                table->last = lock->before;
+                size_t claims = lock->holders.count + lock->waiters.count;
+                left -= left - 1 < claims ? left - 1 : claims;
                 claims_drop(table, &lock->holders);
                 claims_drop(table, &lock->waiters);
                 block_give(table->heap, lock_block(lock));
-                lock = next;
         }
+        return table->last == NULL;
+}
+
+void table_clear(struct lock_table *table)
+{
+        while (!lock_table_sweep(table, SIZE_MAX))
+                ;
         for (struct session *session = table->session_first; session != NULL;) {
                 struct session *next = session->next;
                 block_give(table->heap, session_block(session));

@@ -15,11 +15,13 @@
 #ifndef MERIDIAN_LOCK_TABLE_H
 #define MERIDIAN_LOCK_TABLE_H
 
+#include "base/cursor.h"
 #include "base/turns.h"
 #include "lock/lock.h"
 
 enum {
-        LOCK_CHAINS = 4096, /* of waiters by owner and of sessions by id */
+        LOCK_CHAINS = 4096,    /* of waiters by owner and of sessions by id */
+        LOCK_VISIT_BYTES = 16, /* that one which is only passed by counts for in a step */
 };
 
 enum timer_kind {
@@ -135,6 +137,21 @@ struct lock_capture {
         struct turns turns;  /* locks that changed before they came by */
 };
 
+/* A state that is being read into an empty table. */
+struct lock_reading {
+        enum {
+                READING_SESSIONS,
+                READING_LOCKS,
+                READING_JOIN,
+                READING_LOOK,
+                READING_END,
+        } stage;
+        uint8_t version;
+        struct cursor cursor;
+        uint64_t left;     /* sessions, or locks, to come */
+        struct lock *next; /* to be joined, or looked at */
+};
+
 struct lock_table {
         struct heap *heap;
         uint64_t seed;
@@ -185,6 +202,7 @@ struct lock_table {
         uint64_t event_last;
         uint64_t event_floor; /* events up to this one may be forgotten */
         struct lock_capture capture;
+        struct lock_reading reading;
 };
 
 static inline struct bytes claim_owner(const struct claim *claim)
@@ -238,6 +256,8 @@ struct session *table_session_find(const struct lock_table *table, uint64_t id);
 MUST_USE struct lock_block table_session_remove(struct lock_table *table, struct session *session);
 /* Where waiters with that owner are. */
 struct claim *table_owner_chain(const struct lock_table *table, struct bytes owner);
+/* So many locks are about to come: without it, or without the memory, the buckets grow by and by. */
+void table_expect(struct lock_table *table, size_t count);
 /* Frees everything. */
 void table_clear(struct lock_table *table);
 /* Takes content and counters of `from`, which has the same heap and seed and is empty then. */

@@ -40,6 +40,7 @@ void group_config(const struct node *node, enum world_group group, uint64_t seed
         ret->snapshot_bytes = node->config.snapshot_bytes;
         ret->trailing_entries = node->config.trailing_entries;
         ret->piece_bytes = node->config.snapshot_piece_bytes;
+        ret->restore_waits = true;
         ret->engine = node->config.raft_engine;
         ret->bugs = node->config.raft_bugs;
 }
@@ -215,25 +216,10 @@ static void pump_outcomes(struct node *node, struct node_group *group,
         }
 }
 
-static const char *stop_reason(enum err err)
+const char *group_stop_reason(enum err err)
 {
         return err == ERR_VERSION ? "its log has a command of a later build, which is to be started"
                                   : err_text(err);
-}
-
-static void pump_restore(struct node *node, struct node_group *group,
-                         const struct consensus_output *output)
-{
-        if (!output->restore)
-                return;
-        enum err err = council_restore(group->council, output->restore_state);
-        if (err != ERR_NONE) {
-                group_fail(node, group, stop_reason(err));
-                return;
-        }
-        struct bytes document = council_topology(group->council, NULL);
-        if (group->group == WORLD_GROUP_GLOBAL && document.len > 0)
-                node_adopt_topology(node, document);
 }
 
 static void pump_commands(struct node *node, struct node_group *group,
@@ -246,7 +232,7 @@ static void pump_commands(struct node *node, struct node_group *group,
                 enum err err = council_apply(group->council, command->index, command->term,
                                              command->data, &outcomes, &count);
                 if (err != ERR_NONE) {
-                        group_fail(node, group, stop_reason(err));
+                        group_fail(node, group, group_stop_reason(err));
                         return;
                 }
                 pump_outcomes(node, group, outcomes, count);
@@ -292,9 +278,10 @@ void group_pump(struct node *node, struct node_group *group)
                 group->wake_ms = output.wake_ms;
                 bool written = pump_writes(node, group, &output);
                 pump_messages(node, group, &output);
-                pump_restore(node, group, &output);
+                if (output.restore)
+                        restoring_begin(node, group, &output);
                 pump_commands(node, group, &output);
-                if (output.restore || output.command_count > 0) {
+                if (output.command_count > 0) {
                         values_changed(node, group);
                         watch_locks_changed(node, group);
                 }
@@ -302,6 +289,8 @@ void group_pump(struct node *node, struct node_group *group)
                         read_ready(node, group, output.reads, output.read_count);
                 if (output.restore || output.command_count > 0 || output.changed)
                         node->look = true;
+                if (output.restore)
+                        restoring_carried_out(node, group);
                 bool more = written || output.message_count > 0 || output.restore ||
                             output.command_count > 0 || output.changed;
                 if (output.snapshot_wished && !group->failed && snapshot_begin(node, group))
@@ -349,6 +338,7 @@ static bool time_due(struct node *node, struct node_group *group)
 void group_tick(struct node *node, struct node_group *group)
 {
         snapshot_tick(node, group);
+        restoring_tick(node, group);
         if (!group->leading || (node->config.bugs & NODE_BUG_NO_EXPIRY) != 0)
                 return;
         (void)lock_clock_read(&group->clock, node->now_us);
@@ -363,10 +353,12 @@ void group_tick(struct node *node, struct node_group *group)
 uint64_t group_wake_us(const struct node *node, const struct node_group *group)
 {
         if (group->consensus == NULL || group->failed)
-                return UINT64_MAX;
+                return restoring_wake_us(group);
         uint64_t wake_us = group->wake_ms >= UINT64_MAX / 1000 ? UINT64_MAX : group->wake_ms * 1000;
         if (snapshot_wake_us(group) < wake_us)
                 wake_us = snapshot_wake_us(group);
+        if (restoring_wake_us(group) < wake_us)
+                wake_us = restoring_wake_us(group);
         const struct lock_table *table = council_locks(group->council);
         if (!group->leading || lock_table_idle(table) ||
             (node->config.bugs & NODE_BUG_NO_EXPIRY) != 0)

@@ -301,6 +301,7 @@ struct node_group {
         struct seats_step step;   /* of members, as told last */
         uint64_t leaderless_us;   /* since then; 0: a leader is known */
         uint64_t capture_next_us; /* the next step of a snapshot */
+        uint64_t restore_next_us; /* of taking a leader's state over */
         uint64_t time_next_us;    /* no earlier LOCK_TIME proposal */
         uint64_t time_last_us;    /* of the last command that carried a time */
         struct lock_clock clock;
@@ -453,6 +454,8 @@ bool group_propose(struct node *node, struct node_group *group,
 /* The leader's own duties: time for the locks. */
 void group_tick(struct node *node, struct node_group *group);
 void group_fail(struct node *node, struct node_group *group, const char *why);
+/* Why a council that says this cannot go on, for a person. */
+const char *group_stop_reason(enum err err);
 uint64_t group_wake_us(const struct node *node, const struct node_group *group);
 
 /* snapshots.c */
@@ -460,6 +463,15 @@ uint64_t group_wake_us(const struct node *node, const struct node_group *group);
 bool snapshot_begin(struct node *node, struct node_group *group);
 void snapshot_tick(struct node *node, struct node_group *group);
 uint64_t snapshot_wake_us(const struct node_group *group);
+
+/* ---- restoring.c: a state that came is taken over ---- */
+/* Of an output with a restore. */
+void restoring_begin(struct node *node, struct node_group *group,
+                     const struct consensus_output *output);
+/* What else is in that output is carried out. */
+void restoring_carried_out(struct node *node, struct node_group *group);
+void restoring_tick(struct node *node, struct node_group *group);
+uint64_t restoring_wake_us(const struct node_group *group);
 
 /* pending.c */
 MUST_USE bool pendings_open(struct node *node);

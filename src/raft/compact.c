@@ -11,7 +11,10 @@
  *
  * Until then the old journal holds all that is promised, so a crash at any point loses nothing: the
  * new journal never was. From the swap on promises wait for it, as after log_rewrite, which drops
- * what is under way here. Without memory for a piece the old journal simply goes on. */
+ * what is under way here. Without memory for a piece the old journal simply goes on.
+ *
+ * A leader's state that has arrived goes the same way from its sum on; no entries follow it
+ * (snapshot.c has what its swap does). */
 #include "base/check.h"
 #include "base/hash.h"
 #include "raft/core_priv.h"
@@ -53,9 +56,12 @@ void compact_drop(struct core *core)
         struct compaction *compaction = &core->compaction;
         if (compaction->stage == COMPACT_NONE)
                 return;
+        bool arrived = compaction->arrived;
         snapshot_drop(core, compaction->made);
         buffer_fini(&compaction->piece);
         *compaction = (struct compaction){0};
+        if (arrived)
+                arrival_close(core);
 }
 
 /* What a buffer held, without what it had in reserve. */
@@ -98,10 +104,34 @@ enum err compact_give(struct core *core, struct buffer *state)
         return ERR_NONE;
 }
 
+void compact_arrived(struct core *core, struct snapshot *made)
+{
+        struct compaction *compaction = &core->compaction;
+        compact_drop(core);
+        *compaction = (struct compaction){
+                .stage = COMPACT_SUM,
+                .arrived = true,
+                .index = made->index,
+                .term = made->term,
+                .members_index = made->members_index,
+                .members = made->members,
+                .made = made,
+                .generation = ++core->generation_last,
+                .next = made->index + 1,
+        };
+        buffer_init(&compaction->piece, core->heap);
+}
+
 void compact_cut(struct core *core, uint64_t index)
 {
-        if (core->compaction.next > index)
+        if (core->compaction.next > index && !core->compaction.arrived)
                 core->compaction.next = index;
+}
+
+/* The last entry that the new journal has to hold. */
+static uint64_t entries_end(const struct core *core)
+{
+        return core->compaction.arrived ? core->compaction.index : log_last(core);
 }
 
 void compact_synced(struct core *core, uint64_t generation, uint64_t offset)
@@ -128,6 +158,12 @@ static struct journal_snapshot record_of(const struct snapshot *made, const stru
         };
 }
 
+/* A witness's state is empty, and has no memory. */
+static struct bytes state_at(struct bytes state, size_t at, size_t len)
+{
+        return len == 0 ? (struct bytes){0} : bytes_of(state.ptr + at, len);
+}
+
 /* The record's head is written when its sum is known. */
 static void sum(struct core *core)
 {
@@ -136,7 +172,7 @@ static void sum(struct core *core)
         size_t len = state.len - compaction->done;
         size_t most = SUM_PIECES * core->config.piece_bytes;
         len = len > most ? most : len;
-        struct bytes piece = bytes_of(state.ptr + compaction->done, len);
+        struct bytes piece = state_at(state, compaction->done, len);
         if (compaction->done == 0) {
                 struct buffer members;
                 buffer_init(&members, core->heap);
@@ -184,7 +220,7 @@ static struct bytes state_piece(struct core *core)
         struct bytes state = compaction->made->state;
         size_t len = state.len - compaction->done;
         len = len > core->config.piece_bytes ? core->config.piece_bytes : len;
-        struct bytes piece = bytes_of(state.ptr + compaction->done, len);
+        struct bytes piece = state_at(state, compaction->done, len);
         compaction->done += len;
         if (compaction->done == state.len)
                 compaction->stage = COMPACT_ENTRIES;
@@ -196,7 +232,7 @@ static struct bytes entries_piece(struct core *core)
 {
         struct compaction *compaction = &core->compaction;
         struct buffer *out = &compaction->piece;
-        uint64_t last = log_last(core);
+        uint64_t last = entries_end(core);
         buffer_reset(out);
         log_meta_write(core, 0, out);
         for (; compaction->next <= last && out->len < core->config.piece_bytes;
@@ -230,9 +266,14 @@ bool compact_due(const struct core *core)
 {
         const struct compaction *compaction = &core->compaction;
         uint64_t ahead = compaction->written - compaction->durable;
+        /* A candidate's log stays as it is: who wins has the state's last entry in it. */
+        bool stands = core->role == CORE_PROSPECT || core->role == CORE_CANDIDATE;
         if (compaction->stage == COMPACT_ENTRIES &&
-            compaction->next + TAIL_ENTRIES > log_last(core))
-                return ahead == 0;
+            compaction->next + TAIL_ENTRIES > entries_end(core))
+                return ahead == 0 && !(compaction->arrived && stands);
+        /* A journal that has just taken another's place must be durable first. */
+        if (compaction->stage == COMPACT_HEAD)
+                return core->durable >= core->base;
         return compaction->stage == COMPACT_SUM ||
                (compaction->stage > COMPACT_SUM && ahead < AHEAD_PIECES * core->config.piece_bytes);
 }
@@ -258,8 +299,11 @@ void compact_take(struct core *core, struct consensus_write *ret)
                 compact_drop(core);
                 return;
         }
-        if (ends && durable && compaction->next > log_last(core)) {
-                swap(core, piece);
+        if (ends && durable && compaction->next > entries_end(core)) {
+                if (compaction->arrived)
+                        arrival_swap(core, piece);
+                else
+                        swap(core, piece);
                 return;
         }
         *ret = (struct consensus_write){

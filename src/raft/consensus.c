@@ -127,6 +127,12 @@ void consensus_snapshot_drop(struct consensus *consensus)
                 consensus->engine->snapshot_drop(consensus->core);
 }
 
+void consensus_restored(struct consensus *consensus)
+{
+        if (consensus->engine->restored != NULL)
+                consensus->engine->restored(consensus->core);
+}
+
 enum err consensus_transfer(struct consensus *consensus, uint64_t now_ms, uint32_t peer)
 {
         return consensus->engine->transfer(consensus->core, now_ms, peer);

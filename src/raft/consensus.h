@@ -104,7 +104,9 @@ struct consensus_config {
         size_t chunk_bytes;        /* of a snapshot in one message; 0: 256 KiB */
         size_t piece_bytes;        /* of a new journal in one write, about; 0: 512 KiB */
         size_t snapshot_bytes_max; /* of a state that is accepted; 0: 1 GiB */
-        uint32_t drift_per_mille;  /* leases: the most by which one clock may run faster than
+        bool restore_waits; /* a state that comes out is taken over in steps: no command and no read
+                             * behind it comes out before consensus_restored. Own core only */
+        uint32_t drift_per_mille; /* leases: the most by which one clock may run faster than
                                     * another, 0 .. 900; 0: 100 */
         struct consensus_bugs bugs;
 };
@@ -167,6 +169,8 @@ struct consensus_output {
         uint64_t restore_index;
         uint64_t restore_term;
         struct bytes restore_state; /* what an earlier consensus_snapshot was given */
+        bool restore_waits; /* restore_state stays until consensus_restored, which is waited for, or
+                             * until a take brings a newer state, which is to be restored instead */
         const struct consensus_command *commands;
         size_t command_count;
         const struct consensus_ready *reads;
@@ -270,6 +274,11 @@ MUST_USE enum err consensus_snapshot(struct consensus *consensus, struct bytes s
 MUST_USE enum err consensus_snapshot_begin(struct consensus *consensus);
 MUST_USE enum err consensus_snapshot_give(struct consensus *consensus, struct buffer *state);
 void consensus_snapshot_drop(struct consensus *consensus);
+
+/* The state that came with restore_waits has been taken over: what is behind it comes out of the
+ * next takes. Until then this node leads nothing that has to be current: it is not ready. Does
+ * nothing where none waits. */
+void consensus_restored(struct consensus *consensus);
 
 /* Hands leadership to `peer` (0: any voter that is up to date). ERR_NOT_LEADER, ERR_NOT_FOUND,
  * ERR_BUSY. It may not happen; look at the status after one election timeout. */

@@ -76,9 +76,10 @@ static void core_close(void *engine)
         struct core *core = engine;
         replicate_end(core);
         post_fini(core);
-        arrival_close(core);
         compact_drop(core);
+        arrival_close(core);
         snapshot_drop(core, core->snapshot);
+        snapshot_drop(core, core->restoring);
         entries_fini(&core->entries);
         buffer_fini(&core->pending);
         buffer_fini(&core->batch);
@@ -232,7 +233,8 @@ static void advance(struct core *core)
                 arrival_durable(core);
         if (core->role == CORE_LEADER)
                 replicate_commit(core);
-        while (!core->failed && !core->arrival.writing && core->applied < core->commit) {
+        while (!core->failed && !core->arrival.writing && !restore_waits(core) &&
+               core->applied < core->commit) {
                 const struct entry *entry = entries_at(&core->entries, core->applied + 1);
                 CHECK(entry != NULL);
                 core->applied++;
@@ -420,6 +422,16 @@ static void core_snapshot_drop(void *engine)
                 compact_drop(core);
 }
 
+static void core_restored(void *engine)
+{
+        struct core *core = engine;
+        begin(core, core->now_ms);
+        snapshot_drop(core, core->restoring);
+        core->restoring = NULL;
+        if (active(core))
+                advance(core);
+}
+
 static enum err core_transfer(void *engine, uint64_t now_ms, uint32_t peer)
 {
         struct core *core = engine;
@@ -559,6 +571,11 @@ static void core_take(void *engine, struct consensus_output *ret)
                 ret->restore_term = core->snapshot->term;
                 ret->restore_state = core->snapshot->state;
         }
+        if (core->restore && core->config.restore_waits) {
+                snapshot_drop(core, core->restoring);
+                core->restoring = snapshot_hold(core->snapshot);
+                ret->restore_waits = true;
+        }
         core->applied_taken = core->applied;
         core->told = status;
         core->taken = true;
@@ -634,6 +651,7 @@ const struct consensus_engine consensus_core = {
         .snapshot_begin = core_snapshot_begin,
         .snapshot_give = core_snapshot_give,
         .snapshot_drop = core_snapshot_drop,
+        .restored = core_restored,
         .transfer = core_transfer,
         .take = core_take,
         .status = core_status,

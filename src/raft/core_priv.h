@@ -65,7 +65,8 @@ struct snapshot {
 /* A snapshot on its way in. */
 struct arrival {
         bool open;
-        bool writing; /* whole, handed to the disk: durable at `need` */
+        bool whole;   /* being written beside the journal, which goes on (compact.c) */
+        bool writing; /* it has taken the journal's place: durable at `need` */
         uint64_t need;
         uint64_t leader_term; /* of the leader that sends it */
         uint64_t index;
@@ -74,6 +75,7 @@ struct arrival {
         struct members members;
         uint64_t size;
         uint32_t crc;
+        uint32_t sum; /* of what is here */
         struct buffer state;
 };
 
@@ -92,6 +94,7 @@ struct compaction {
         uint64_t members_index;
         struct members members;
         struct snapshot *made; /* held */
+        bool arrived;          /* it is a leader's: no entries follow it */
         uint32_t sum;          /* of the record so far */
         uint32_t state_sum;
         size_t done;         /* of the state, in this stage */
@@ -174,7 +177,8 @@ struct core {
         struct snapshot *snapshot; /* NULL: there is none */
         struct arrival arrival;
         struct compaction compaction;
-        struct regime *regimes; /* the first is committed; the last is in force */
+        struct snapshot *restoring; /* held until the caller has taken it over; NULL: none */
+        struct regime *regimes;     /* the first is committed; the last is in force */
         size_t regime_count;
         size_t regime_size;
         uint64_t commit;
@@ -352,11 +356,18 @@ uint64_t snapshot_keep(const struct core *core, uint64_t index);
 void snapshot_witness(struct core *core);
 void arrival_close(struct core *core);
 void arrival_begin(struct core *core);
+/* Its journal is written but for `piece`: it takes the place of the old one, or is not needed. */
+void arrival_swap(struct core *core, struct bytes piece);
 void arrival_durable(struct core *core);
+/* A state was handed out, or is about to be, and the caller has not taken it over yet. */
+bool restore_waits(const struct core *core);
 
 /* compact.c */
 MUST_USE enum err compact_mark(struct core *core);
 MUST_USE enum err compact_give(struct core *core, struct buffer *state);
+/* A leader's state takes the place of all that is here, by the same steps from its sum on. */
+void compact_arrived(struct core *core, struct snapshot *made);
+/* What is under way here ends, an arrival that is whole with it. */
 void compact_drop(struct core *core);
 /* Entries from `index` on are others now. */
 void compact_cut(struct core *core, uint64_t index);

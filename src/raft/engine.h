@@ -25,6 +25,7 @@ struct consensus_engine {
         enum err (*snapshot_begin)(void *core);
         enum err (*snapshot_give)(void *core, struct buffer *state);
         void (*snapshot_drop)(void *core);
+        void (*restored)(void *core);
         enum err (*read)(void *core, uint64_t now_ms, uint64_t id, bool lease);
         void (*peer_gone)(void *core, uint64_t now_ms, uint32_t peer);
         bool (*lease_held)(const void *core, uint64_t now_ms);

@@ -164,7 +164,8 @@ static void answer_chunk(struct core *core, const struct message *message)
         struct message result = {.type = MESSAGE_CHUNK_RESULT, .round = message->round};
         result.chunk_result.index = arrival->index;
         result.chunk_result.term = arrival->term;
-        result.chunk_result.offset = arrival->writing ? arrival->size : arrival->state.len;
+        result.chunk_result.offset =
+                arrival->whole || arrival->writing ? arrival->size : arrival->state.len;
         result.chunk_result.amnesiac = core->meta.amnesiac;
         result.chunk_result.life = core->meta.life;
         post_send(core, message->from, &result);
@@ -193,15 +194,17 @@ static void arrival_open(struct core *core, const struct message *message)
 static void chunk_add(struct core *core, const struct message *message)
 {
         struct arrival *arrival = &core->arrival;
-        if (message->chunk.offset == arrival->state.len)
+        if (message->chunk.offset == arrival->state.len) {
                 buffer_bytes(&arrival->state, message->chunk.data);
+                arrival->sum = hash_crc32c(arrival->sum, message->chunk.data);
+        }
         if (arrival->state.err != ERR_NONE) {
                 arrival_close(core); /* no memory now: asked for again */
                 return;
         }
         if (arrival->state.len < arrival->size)
                 return;
-        if (hash_crc32c(0, buffer_view(&arrival->state)) == arrival->crc)
+        if (arrival->sum == arrival->crc)
                 arrival_begin(core);
         else
                 arrival_close(core);
@@ -215,7 +218,7 @@ enum err follow_chunk(struct core *core, const struct message *message)
                 return ERR_LIMIT;
         if (!accept_leader(core, message, &err))
                 return err;
-        if (arrival->writing) {
+        if (arrival->whole || arrival->writing) {
                 answer_chunk(core, message);
                 return ERR_NONE;
         }

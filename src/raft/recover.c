@@ -48,6 +48,7 @@ static bool replay_snapshot(struct core *core, struct replay *replay,
                 return false;
         }
         core->snapshot->term = record->term;
+        (void)snapshot_crc(core->snapshot); /* now, not while it leads */
         core->snapshot->members_index = record->configuration_index;
         if (!members_decode(record->configuration, &core->snapshot->members))
                 return false;

@@ -2,12 +2,14 @@
  *
  *   made here:  the caller gives the state at `applied` --> kept --> a whole new journal, and the
  *               log before it goes, but for what slow followers and transfers under way still need
- *   arriving:   chunks, in order --> whole, checksum right --> a whole new journal --> durable -->
- *               restore. Until then the old state goes on serving
+ *   arriving:   chunks, in order --> whole, checksum right --> a new journal beside the old one,
+ *               in pieces (compact.c) --> swap --> durable --> restore
  *
- * What is made here comes in steps, where the caller can (compact.c), or at once; what arrives is
- * in memory twice, until the journal has it. An arrival that breaks off resumes where it was when a
- * leader offers the same state again; another one begins anew. */
+ * What is made here comes in steps, where the caller can, or at once. While a state arrives and is
+ * written the old log goes on in all it does; at the swap it may turn out that it has come as far
+ * by itself, and the state is not needed. A crash before the swap is durable leaves the old journal
+ * whole. An arrival that breaks off resumes where it was when a leader offers the same state again;
+ * another one begins anew. */
 #include "base/check.h"
 #include "base/hash.h"
 #include "raft/core_priv.h"
@@ -99,7 +101,7 @@ enum err snapshot_take(struct core *core, struct bytes state)
 {
         if (core->applied_taken <= snapshot_index(core))
                 return ERR_NONE;
-        if (core->arrival.writing || core->pending_replace ||
+        if (core->arrival.whole || core->arrival.writing || core->pending_replace ||
             core->compaction.stage != COMPACT_NONE)
                 return ERR_BUSY;
         if (state.len > core->config.snapshot_bytes_max)
@@ -124,8 +126,9 @@ static bool log_is_long(const struct core *core)
 /* Not before our own disk has what is applied: the journal that goes is the one that holds it. */
 static bool may_compact(const struct core *core)
 {
-        return core->started && !core->failed && !core->arrival.writing && !core->pending_replace &&
-               core->applied > snapshot_index(core) && core->stored >= core->applied;
+        return core->started && !core->failed && !core->arrival.whole && !core->arrival.writing &&
+               !core->pending_replace && core->applied > snapshot_index(core) &&
+               core->stored >= core->applied;
 }
 
 bool snapshot_wished(const struct core *core)
@@ -154,8 +157,7 @@ void arrival_close(struct core *core)
         buffer_init(&core->arrival.state, core->heap);
 }
 
-/* All chunks are here: the new journal holds the state and nothing behind it, as the log here is
- * either shorter or not the leader's. */
+/* All chunks are here. */
 void arrival_begin(struct core *core)
 {
         struct arrival *arrival = &core->arrival;
@@ -169,19 +171,47 @@ void arrival_begin(struct core *core)
         made->term = arrival->term;
         made->members_index = arrival->members_index;
         made->members = arrival->members;
+        made->crc = arrival->crc;
+        made->crc_known = true;
+        arrival->whole = true;
+        compact_arrived(core, made);
+}
+
+/* The log has come as far by itself, or its owner leads: then it has all that was ever committed. */
+static bool arrival_late(const struct core *core)
+{
+        const struct arrival *arrival = &core->arrival;
+        return arrival->index <= core->commit || arrival->index <= core->verified ||
+               log_term(core, arrival->index) == arrival->term || core->role == CORE_LEADER;
+}
+
+/* The new journal holds the state and nothing behind it, as the log here is either shorter or not
+ * what was committed. */
+void arrival_swap(struct core *core, struct bytes piece)
+{
+        struct arrival *arrival = &core->arrival;
+        struct compaction *compaction = &core->compaction;
+        CHECK(arrival->whole && compaction->arrived);
+        if (arrival_late(core)) {
+                compact_drop(core);
+                return;
+        }
         /* What was to be handed out from the old log is part of this state. */
         core->command_count = 0;
         core->applied = core->applied_taken;
         core->restore = false;
         snapshot_drop(core, core->snapshot);
-        core->snapshot = made;
-        entries_clear(&core->entries, made->index + 1);
+        core->snapshot = snapshot_hold(compaction->made);
+        entries_clear(&core->entries, core->snapshot->index + 1);
         core->regime_count = 0;
-        log_regime_push(core, made->members_index, &made->members);
+        log_regime_push(core, core->snapshot->members_index, &core->snapshot->members);
         core->stored = 0;
-        log_rewrite(core);
+        log_swap(core, compaction->generation, compaction->written, piece);
+        arrival->whole = false;
         arrival->writing = true;
         arrival->need = core->written;
+        compaction->arrived = false; /* the arrival goes on without it */
+        compact_drop(core);
 }
 
 void arrival_durable(struct core *core)
@@ -196,4 +226,9 @@ void arrival_durable(struct core *core)
                 core->stored = index;
         core->restore = !log_stateless(core);
         change_committed(core, core->snapshot->members_index, &core->snapshot->members);
+}
+
+bool restore_waits(const struct core *core)
+{
+        return core->restoring != NULL || (core->restore && core->config.restore_waits);
 }

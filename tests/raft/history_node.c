@@ -116,6 +116,31 @@ static void check_read(struct world *w, unsigned at, const struct consensus_read
                 violate(w, "a read does not see what was applied before it began");
 }
 
+/* A state that waits is taken over at some later pump; until then nothing behind it comes out. */
+static void restore_begin(struct world *w, struct node *node, const struct consensus_output *output)
+{
+        if (output->restore && !output->restore_waits) {
+                restore(w, node, output->restore_state);
+                return;
+        }
+        if (output->restore) {
+                node->restoring = true;
+                node->restore_state = output->restore_state;
+        }
+        if (node->restoring && output->command_count > 0)
+                violate(w, "a command before the state that it follows was taken over");
+        for (size_t i = 0; i < output->read_count; i++)
+                if (node->restoring && output->reads[i].err == ERR_NONE)
+                        violate(w, "a read before a state was taken over");
+}
+
+static void restore_end(struct world *w, struct node *node)
+{
+        restore(w, node, node->restore_state);
+        consensus_restored(node->consensus);
+        node->restoring = false;
+}
+
 void node_pump(struct world *w, unsigned at)
 {
         struct node *node = &w->nodes[at];
@@ -126,8 +151,7 @@ void node_pump(struct world *w, unsigned at)
                         disk_write(w, &node->disk, &output.writes[i]);
                 for (size_t i = 0; i < output.message_count; i++)
                         net_send(w, at, &output.messages[i]);
-                if (output.restore)
-                        restore(w, node, output.restore_state);
+                restore_begin(w, node, &output);
                 for (size_t i = 0; i < output.command_count; i++) {
                         struct cursor cursor = cursor_of(output.commands[i].data);
                         apply(w, node, cursor_u32(&cursor));
@@ -137,6 +161,8 @@ void node_pump(struct world *w, unsigned at)
                 node->wake_ms = output.wake_ms;
                 if (node->marked && chance(w, 300))
                         snapshot_give(w, node);
+                if (node->restoring && chance(w, 300))
+                        restore_end(w, node);
                 if (output.snapshot_wished && !node->marked)
                         snapshot_wished(w, node);
                 else if (output.write_count + output.message_count + output.command_count == 0)
@@ -178,6 +204,7 @@ static void config_of(struct world *w, unsigned at, struct consensus_config *con
                 .trailing_entries = 5,
                 .chunk_bytes = 100,
                 .piece_bytes = w->piece_bytes,
+                .restore_waits = !w->options.oracle && !w->options.whole,
                 .inflight_bytes = 1000,
                 .drift_per_mille = DRIFT_PER_MILLE,
                 .bugs = w->options.bugs,
@@ -197,6 +224,7 @@ void node_start(struct world *w, unsigned at)
         node->paused_until = 0;
         node->count = 0;
         node->marked = false;
+        node->restoring = false;
         node->disk.generation = 0;
         for (int again = 0; again < 2; again++) {
                 if (consensus_new(&node->heap, &config, &node->consensus) != ERR_NONE) {

@@ -59,6 +59,8 @@ struct node {
         uint32_t ids[LOG_MAX];
         bool marked;         /* a state is being put together, */
         uint64_t mark_count; /* of so many commands */
+        bool restoring;      /* a state that came out is not taken over yet */
+        struct bytes restore_state;
 };
 
 struct message {

@@ -41,6 +41,9 @@ struct disk {
         uint64_t next_generation;
         uint64_t sync_at; /* 0: no sync under way */
         size_t sync_len;
+        struct buffer aside; /* a new journal, in pieces: a crash loses it */
+        uint64_t aside_generation;
+        uint64_t aside_at; /* 0: no sync of it under way */
 };
 
 struct node {
@@ -144,11 +147,23 @@ static void snapshot(struct world *w, struct node *node)
 
 static void disk_write(struct world *w, struct disk *disk, const struct consensus_write *write)
 {
-        if (write->kind == CONSENSUS_REPLACE) {
+        if (write->kind == CONSENSUS_ASIDE) {
+                assert_int_equal(write->offset, write->offset == 0 ? 0 : disk->aside.len);
+                disk->aside.len = (size_t)write->offset;
+                buffer_bytes(&disk->aside, write->data);
+                disk->aside_generation = write->generation;
+                disk->aside_at = w->now + 1 + rng_below(&w->rng, w->disk_ms);
+                return;
+        }
+        if (write->kind == CONSENSUS_REPLACE || write->kind == CONSENSUS_SWAP) {
+                struct buffer next = disk->next;
+                bool swap = write->kind == CONSENSUS_SWAP;
                 disk->replacing = true;
                 disk->next_generation = write->generation;
-                buffer_reset(&disk->next);
-                disk->sync_at = 0;
+                disk->next = swap ? disk->aside : next;
+                disk->aside = swap ? next : disk->aside;
+                assert_true(!swap || (disk->aside_at == 0 && write->offset == disk->next.len));
+                disk->sync_at = disk->aside_at = 0;
         }
         struct buffer *file = disk->replacing ? &disk->next : &disk->file;
         assert_int_equal(write->generation,
@@ -262,7 +277,7 @@ static void crash_disk(struct world *w, struct disk *disk)
                 disk->synced = disk->file.len;
         }
         disk->replacing = false;
-        disk->sync_at = 0;
+        disk->sync_at = disk->aside_at = 0;
         size_t loose = disk->file.len - disk->synced;
         disk->file.len = disk->synced + (size_t)rng_below(&w->rng, loose + 1);
         size_t torn = disk->file.len - disk->synced;
@@ -414,6 +429,12 @@ static void tick(struct world *w, unsigned at)
         }
         if (node->disk.sync_at != 0 && w->now >= node->disk.sync_at)
                 disk_synced(w, at);
+        if (node->disk.aside_at != 0 && w->now >= node->disk.aside_at) {
+                node->disk.aside_at = 0;
+                consensus_synced(node->consensus, clock_of(w, node), node->disk.aside_generation,
+                                 node->disk.aside.len);
+                pump(w, at);
+        }
         if (clock_of(w, node) >= node->wake_ms) {
                 consensus_tick(node->consensus, clock_of(w, node));
                 pump(w, at);
@@ -471,6 +492,7 @@ static void world_open(struct world *w, uint64_t seed, struct consensus_bugs bug
                 heap_init(&node->heap, 0);
                 buffer_init(&node->disk.file, &w->heap);
                 buffer_init(&node->disk.next, &w->heap);
+                buffer_init(&node->disk.aside, &w->heap);
                 node->clock_offset = rng_below(&w->rng, 100000);
                 node->clock_per_mille = 900 + (unsigned)rng_below(&w->rng, 200);
         }
@@ -483,6 +505,7 @@ static void world_close(struct world *w)
                 assert_int_equal(w->nodes[i].heap.used_bytes, 0);
                 buffer_fini(&w->nodes[i].disk.file);
                 buffer_fini(&w->nodes[i].disk.next);
+                buffer_fini(&w->nodes[i].disk.aside);
         }
         for (size_t i = 0; i < w->message_count; i++)
                 heap_free_bytes(&w->heap, w->messages[i].data);

@@ -455,6 +455,7 @@ static void mad_history(struct rng *rng, struct bytes members, uint64_t *led, ui
         struct consensus_recovery recovery;
         struct entries entries;
         uint64_t now = 1000;
+        struct consensus_write aside = {0};
         config.seed = rng_next(rng);
         config.pre_vote = rng_chance(rng, 500);
         config.trailing_entries = 2;
@@ -479,10 +480,16 @@ static void mad_history(struct rng *rng, struct bytes members, uint64_t *led, ui
                 consensus_take(consensus, &output);
                 struct consensus_status status = consensus_status(consensus);
                 assert_false(status.failed);
+                for (size_t j = 0; j < output.write_count; j++)
+                        if (output.writes[j].kind == CONSENSUS_ASIDE)
+                                aside = output.writes[j];
                 *led += status.role == CONSENSUS_LEADER;
                 *arrived += status.snapshot_index > before.snapshot_index;
                 if (rng_chance(rng, 500))
                         consensus_synced(consensus, now, status.generation, status.journal_bytes);
+                if (rng_chance(rng, 500))
+                        consensus_synced(consensus, now, aside.generation,
+                                         aside.offset + aside.data.len);
                 if (rng_chance(rng, 100))
                         (void)!consensus_snapshot(consensus, BYTES("state"));
         }

@@ -1,6 +1,7 @@
 /* Seeds of history.h for both cores, and planted bugs, each of which must be found.
  *
- *   SEEDS=n SEED=first ENGINE=library TRACE=1 BUG=name test-raft-histories */
+ *   SEEDS=n SEED=first ENGINE=library TRACE=1 test-raft-histories
+ *   BUG=name SEED=first test-raft-histories */
 #include "history.h"
 
 #include "raft/engine.h"
@@ -172,6 +173,8 @@ static bool found_in_child(size_t bug)
         if (child == 0) {
                 (void)!freopen("/dev/null", "w", stderr);
                 uint64_t first = planted[bug].first;
+                if (getenv("BUG") != NULL)
+                        first = number("SEED", first);
                 for (uint64_t seed = first; seed < first + planted[bug].budget; seed++) {
                         struct history_options options = {
                                 .seed = seed,

@@ -1,9 +1,11 @@
 /* A state in steps at its edges: what is refused when; a crash at each piece of the new journal,
- * and behind its swap. And a follower whose link to the leader broke. What happens between nodes is
+ * and behind its swap; the same of a state that a leader sends. And a follower whose link to the leader broke. What happens between nodes is
  * tried in test_histories. */
 #include "raft/consensus.h"
 
 #include "base/buffer.h"
+#include "base/hash.h"
+#include "raft/members.h"
 #include "raft/message.h"
 
 #include "../cmocka_all.h"
@@ -49,6 +51,7 @@ static struct consensus *group_start(size_t voters, struct bytes journal,
                 .pre_vote = true,
                 .trailing_entries = 2,
                 .piece_bytes = 64,
+                .restore_waits = voters > 1,
         };
         assert_int_equal(consensus_new(&heap, &config, &consensus), ERR_NONE);
         assert_int_equal(consensus_start(consensus, 1000, journal, 0, ret), ERR_NONE);
@@ -191,6 +194,173 @@ static void test_given_up(void **state)
         disk_fini(&disk);
 }
 
+/* ---- a leader's state ---- */
+
+enum {
+        ARRIVED = 50, /* the state is as of that entry */
+        CHUNK = 150,
+};
+
+static void receive(struct consensus *consensus, struct message *message, struct entries *entries)
+{
+        struct buffer out;
+        message->group = 1;
+        message->cluster = 42;
+        message->from = 8;
+        message->to = 7;
+        message->term = 5;
+        buffer_init(&out, &heap);
+        message_encode(message, entries, &out);
+        assert_int_equal(consensus_receive(consensus, 1000, 8, buffer_view(&out)), ERR_NONE);
+        buffer_fini(&out);
+}
+
+/* Entries behind `previous`, each with one command; all up to the last is committed. */
+static void append(struct consensus *consensus, uint64_t previous, uint64_t term, size_t count)
+{
+        struct entries entries;
+        struct message message = {.type = MESSAGE_APPEND};
+        entries_init(&entries, &heap, previous + 1);
+        for (size_t i = 0; i < count; i++)
+                assert_true(entries_append(&entries, 5, ENTRY_COMMAND, BYTES("\7command")));
+        message.append.previous_index = previous;
+        message.append.previous_term = term;
+        message.append.commit_index = previous + count;
+        message.append.count = count;
+        receive(consensus, &message, &entries);
+        entries_fini(&entries);
+}
+
+static void members_of_three(struct buffer *out)
+{
+        struct members members = {0};
+        buffer_init(out, &heap);
+        for (size_t i = 0; i < 3; i++)
+                assert_true(members_put(
+                        &members, &(struct member){.node = three[i], .role = CONSENSUS_VOTER}));
+        members_encode(&members, out);
+}
+
+/* All chunks of the state, the last one with a flipped bit where it is `damaged`. What is on the
+ * disk stays as it was. */
+static void chunks(struct consensus *consensus, struct disk *disk, bool damaged)
+{
+        struct buffer members;
+        struct buffer state;
+        members_of_three(&members);
+        state_of(&state);
+        struct message message = {.type = MESSAGE_CHUNK};
+        message.chunk.index = ARRIVED;
+        message.chunk.term = 5;
+        message.chunk.members_index = 1;
+        message.chunk.members = buffer_view(&members);
+        message.chunk.size = state.len;
+        message.chunk.crc = hash_crc32c(0, buffer_view(&state));
+        for (size_t at = 0; at < state.len; at += CHUNK) {
+                size_t len = state.len - at < CHUNK ? state.len - at : CHUNK;
+                message.chunk.offset = at;
+                message.chunk.data = bytes_of(state.ptr + at, len);
+                state.ptr[at] ^= damaged && at + len == state.len;
+                receive(consensus, &message, NULL);
+                recovers(disk, consensus_status(consensus).last_index, 0);
+                assert_int_equal(disk->swaps, 0);
+        }
+        buffer_fini(&state);
+        buffer_fini(&members);
+}
+
+static struct consensus *follower(struct disk *disk)
+{
+        struct consensus_recovery recovery;
+        disk_init(disk);
+        struct consensus *consensus = group_start(3, (struct bytes){0}, &recovery);
+        turns(consensus, disk, 2);
+        append(consensus, 1, 1, 2);
+        turns(consensus, disk, 2);
+        chunks(consensus, disk, true);
+        turns(consensus, disk, 20);
+        assert_int_equal(disk->pieces, 0);
+        return consensus;
+}
+
+/* A crash at each piece leaves the old log whole; it goes on, and answers. */
+static void test_arrival(void **state)
+{
+        (void)state;
+        struct consensus_output output;
+        struct disk disk;
+        struct consensus *consensus = follower(&disk);
+        chunks(consensus, &disk, false);
+        append(consensus, 3, 5, 1);
+        while (disk.swaps == 0) {
+                assert_true(disk.pieces < 100);
+                recovers(&disk, consensus_status(consensus).stored_index, 0);
+                append(consensus, 4, 5, 0);
+                (void)turn(consensus, &disk);
+        }
+        assert_true(disk.pieces > 5);
+        recovers(&disk, ARRIVED, ARRIVED);
+        assert_int_equal(consensus_status(consensus).applied_index, ARRIVED);
+        append(consensus, ARRIVED, 5, 1);
+        consensus_take(consensus, &output);
+        assert_true(output.restore && output.restore_waits);
+        assert_int_equal(output.command_count, 0);
+        struct bytes kept = output.restore_state;
+        for (size_t i = 0; i < output.write_count; i++)
+                write_out(&disk, &output.writes[i]);
+        turns(consensus, &disk, 3);
+        append(consensus, ARRIVED + 1, 5, 1);
+        assert_int_equal(turn(consensus, &disk) + turn(consensus, &disk), 0);
+        struct buffer whole;
+        state_of(&whole);
+        assert_true(bytes_equal(kept, buffer_view(&whole)));
+        buffer_fini(&whole);
+        consensus_restored(consensus);
+        assert_int_equal(turn(consensus, &disk), 2);
+        consensus_restored(consensus); /* nothing waits */
+        recovers(&disk, ARRIVED + 2, ARRIVED);
+        consensus_free(consensus);
+        disk_fini(&disk);
+}
+
+/* The log comes as far by itself while the state is written: it is not needed any more. */
+static void test_arrival_late(void **state)
+{
+        (void)state;
+        struct disk disk;
+        struct consensus *consensus = follower(&disk);
+        chunks(consensus, &disk, false);
+        turns(consensus, &disk, 4);
+        assert_true(disk.pieces > 0);
+        append(consensus, 3, 5, ARRIVED);
+        size_t commands = 0;
+        for (int i = 0; i < 40; i++)
+                commands += turn(consensus, &disk);
+        assert_int_equal(commands, ARRIVED);
+        assert_int_equal(disk.swaps, 0);
+        assert_int_equal(consensus_status(consensus).snapshot_index, 0);
+        recovers(&disk, ARRIVED + 3, 0);
+        chunks(consensus, &disk, false); /* nor is it later */
+        turns(consensus, &disk, 10);
+        recovers(&disk, ARRIVED + 3, 0);
+        consensus_free(consensus);
+        disk_fini(&disk);
+}
+
+/* Freed at each step of the way. */
+static void test_arrival_given_up(void **state)
+{
+        (void)state;
+        for (size_t steps = 0; steps < 16; steps++) {
+                struct disk disk;
+                struct consensus *consensus = follower(&disk);
+                chunks(consensus, &disk, false);
+                turns(consensus, &disk, steps);
+                consensus_free(consensus);
+                disk_fini(&disk);
+        }
+}
+
 /* When a follower that heard its leader at 1000 stands, by its own clock. */
 static uint64_t stands_ms(bool told)
 {
@@ -232,9 +402,9 @@ static void test_leader_gone(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_pieces),
-                cmocka_unit_test(test_given_up),
-                cmocka_unit_test(test_leader_gone),
+                cmocka_unit_test(test_pieces),           cmocka_unit_test(test_given_up),
+                cmocka_unit_test(test_arrival),          cmocka_unit_test(test_arrival_late),
+                cmocka_unit_test(test_arrival_given_up), cmocka_unit_test(test_leader_gone),
         };
         return cmocka_run_group_tests(tests, heap_group_setup, heap_group_teardown);
 }
