@@ -190,6 +190,13 @@ void api_close(struct api *api, void (*closed)(void *context), void *context)
         api_admin_close(api->admin);
 }
 
+void api_backed_up(struct api *api, uint64_t ticket, enum err err, struct buffer *backup)
+{
+        if (api->admin != NULL)
+                api_admin_backed_up(api->admin, ticket, err, backup);
+        buffer_fini(backup);
+}
+
 void api_verified(struct api *api, uint64_t ticket, const struct api_verified *verified)
 {
         if (api->admin != NULL)

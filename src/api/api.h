@@ -88,8 +88,9 @@ struct api_host {
          * entry is NULL where there is no Redis to ask. */
         const char *(*verify)(void *context, uint64_t ticket, const struct api_verify *ask);
 
-        /* Appends a backup of this node's groups (council/backup.h). May be NULL. */
-        enum err (*backup)(void *context, struct buffer *out);
+        /* Begins a backup of this node's groups (council/backup.h); it comes by api_backed_up. May
+         * be NULL. ERR_BUSY: one is being made. */
+        enum err (*backup)(void *context, uint64_t ticket);
 
         /* Appends more metrics in Prometheus' text format. May be NULL. */
         void (*metrics)(void *context, struct buffer *out);
@@ -135,6 +136,9 @@ void api_shown(struct api *api, unsigned shard, unsigned count, const char *endp
 
 /* The answer to a host's `verify`: borrowed for the call. Unknown tickets are ignored. */
 void api_verified(struct api *api, uint64_t ticket, const struct api_verified *verified);
+
+/* The answer to a host's `backup`: takes what `backup` holds. Unknown tickets are ignored. */
+void api_backed_up(struct api *api, uint64_t ticket, enum err err, struct buffer *backup);
 
 /* The ports that were bound. */
 uint16_t api_admin_port(const struct api *api);

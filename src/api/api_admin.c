@@ -22,6 +22,7 @@
 #define API_IDLE_S          30
 #define API_REQUEST_MS      30000
 #define API_LOOK_MS         1000
+#define API_COPY_MAX        ((size_t)1 << 20)
 
 /* ---- libmicrohttpd ---- */
 
@@ -29,8 +30,10 @@ static enum MHD_Result ask_respond(struct ask *ask)
 {
         if (ask->out.err != ERR_NONE)
                 return MHD_NO;
-        struct MHD_Response *response =
-                MHD_create_response_from_buffer(ask->out.len, ask->out.ptr, MHD_RESPMEM_MUST_COPY);
+        /* What is large is not copied: it stays until the request is completed. */
+        struct MHD_Response *response = MHD_create_response_from_buffer(
+                ask->out.len, ask->out.ptr,
+                ask->out.len > API_COPY_MAX ? MHD_RESPMEM_PERSISTENT : MHD_RESPMEM_MUST_COPY);
         if (response == NULL)
                 return MHD_NO;
         MHD_add_response_header(response, "Content-Type", ask->type);

@@ -16,7 +16,7 @@ struct api_admin {
         struct visit *visits;
         size_t visit_count;
         size_t wait_count;  /* asks that wait for something to happen */
-        uint64_t tickets;   /* of verifications, ever */
+        uint64_t tickets;   /* of verifications and backups, ever */
         uint64_t looked_ms; /* when visits were last looked through */
         unsigned handles;
         bool closing;
@@ -42,7 +42,7 @@ struct ask {
         bool suspended;
         bool waits;      /* for something to happen, not for a decision alone */
         uint64_t number; /* of a request to the node; 0: none waits */
-        uint64_t ticket; /* of a verification that waits; 0: none */
+        uint64_t ticket; /* of a verification or backup that waits; 0: none */
         enum request_kind kind;
         struct buffer body;
         struct buffer out;

@@ -215,6 +215,8 @@ MUST_USE enum err api_admin_new(struct api *api, const char *host, uint16_t port
 uint16_t api_admin_bound(const struct api_admin *admin);
 void api_admin_close(struct api_admin *admin);
 
+void api_admin_backed_up(struct api_admin *admin, uint64_t ticket, enum err err,
+                         struct buffer *backup);
 void api_admin_verified(struct api_admin *admin, uint64_t ticket,
                         const struct api_verified *verified);
 

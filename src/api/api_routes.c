@@ -85,15 +85,23 @@ static void answer_verified(struct ask *ask, const struct api_verified *verified
         ask_text(ask, "application/octet-stream");
 }
 
-void api_admin_verified(struct api_admin *admin, uint64_t ticket,
-                        const struct api_verified *verified)
+/* Who waits for it; NULL: nobody any more. */
+static struct ask *ticket_take(const struct api_admin *admin, uint64_t ticket)
 {
         struct ask *ask = admin->closing ? NULL : admin->asks;
         while (ask != NULL && ask->ticket != ticket)
                 ask = ask->next;
+        if (ask != NULL)
+                ask->ticket = 0;
+        return ask;
+}
+
+void api_admin_verified(struct api_admin *admin, uint64_t ticket,
+                        const struct api_verified *verified)
+{
+        struct ask *ask = ticket_take(admin, ticket);
         if (ask == NULL)
                 return;
-        ask->ticket = 0;
         answer_verified(ask, verified);
         ask_resume(ask);
 }
@@ -371,16 +379,39 @@ static void post_lab_link(struct ask *ask)
                           "REFUSED", good ? err_text(err) : "want {\"region\": ...}");
 }
 
+static void answer_backup(struct ask *ask, enum err err)
+{
+        ask->ticket = 0;
+        if (err == ERR_NONE)
+                ask_text(ask, "application/octet-stream");
+        else
+                ask_error(ask, MHD_HTTP_SERVICE_UNAVAILABLE, "LIMIT",
+                          err == ERR_BUSY ? "a backup is being made for somebody: ask again"
+                                          : err_text(err));
+}
+
+void api_admin_backed_up(struct api_admin *admin, uint64_t ticket, enum err err,
+                         struct buffer *backup)
+{
+        struct ask *ask = ticket_take(admin, ticket);
+        if (ask == NULL)
+                return;
+        struct buffer empty = ask->out;
+        ask->out = *backup;
+        *backup = empty;
+        answer_backup(ask, err);
+        ask_resume(ask);
+}
+
 static void get_backup(struct ask *ask)
 {
         const struct api_host *host = &ask->admin->api->host;
         enum err err = ERR_UNSUPPORTED;
+        ask->ticket = ++ask->admin->tickets;
         if (host->backup != NULL)
-                err = host->backup(host->context, &ask->out);
-        if (err == ERR_NONE)
-                ask_text(ask, "application/octet-stream");
-        else
-                ask_error(ask, MHD_HTTP_SERVICE_UNAVAILABLE, "LIMIT", err_text(err));
+                err = host->backup(host->context, ask->ticket);
+        if (err != ERR_NONE)
+                answer_backup(ask, err);
 }
 
 static void get_index(struct ask *ask);

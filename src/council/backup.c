@@ -7,19 +7,30 @@
 #define MAGIC   "MERIBACK"
 #define VERSION 1
 
-void backup_encode(const struct backup *backup, struct buffer *out)
+void backup_head_encode(const struct backup *backup, struct buffer *out)
 {
-        size_t begin = out->len;
         buffer_bytes(out, bytes_of_str(MAGIC));
         buffer_u32(out, VERSION);
         buffer_u64(out, backup->life);
         buffer_slice(out, backup->cluster);
         buffer_u64(out, backup->wall_us);
         buffer_varint(out, backup->count);
+}
+
+void backup_group_encode(const struct backup_group *group, struct buffer *out)
+{
+        buffer_slice(out, group->region);
+        buffer_varint(out, group->index);
+        buffer_varint(out, group->state.len);
+}
+
+void backup_encode(const struct backup *backup, struct buffer *out)
+{
+        size_t begin = out->len;
+        backup_head_encode(backup, out);
         for (size_t i = 0; i < backup->count; i++) {
-                buffer_slice(out, backup->groups[i].region);
-                buffer_varint(out, backup->groups[i].index);
-                buffer_slice(out, backup->groups[i].state);
+                backup_group_encode(&backup->groups[i], out);
+                buffer_bytes(out, backup->groups[i].state);
         }
         if (out->err == ERR_NONE)
                 buffer_u32(out, hash_crc32c(0, bytes_of(out->ptr + begin, out->len - begin)));

@@ -39,6 +39,11 @@ struct backup {
 
 void backup_encode(const struct backup *backup, struct buffer *out);
 
+/* The same in parts: what comes before the groups, of which only the count is looked at, and what
+ * comes before each group's state. The states, and the checksum at the end, are the caller's. */
+void backup_head_encode(const struct backup *backup, struct buffer *out);
+void backup_group_encode(const struct backup_group *group, struct buffer *out);
+
 /* Borrows from `data`. ERR_CORRUPT (no backup, or the checksum), ERR_VERSION, ERR_TRUNCATED,
  * ERR_MALFORMED. */
 MUST_USE enum err backup_decode(struct bytes data, struct backup *ret);

@@ -63,6 +63,7 @@ struct daemon {
         bool warden_closed;
         int exit_status;
         bool publish_due;
+        uint64_t backup_ticket;  /* who waits for a backup */
         bool published_failed;   /* said so already */
         struct buffer board;     /* flags, configuration, services, as published, */
         uint64_t board_revision; /* as of then */

@@ -144,10 +144,24 @@ static const struct topology *api_topology(void *context)
         return node_topology(daemon->node);
 }
 
-static enum err api_backup(void *context, struct buffer *out)
+static enum err api_backup(void *context, uint64_t ticket)
 {
         struct daemon *daemon = context;
-        return node_backup(daemon->node, out);
+        struct world_event event = {.kind = WORLD_TIMER};
+        enum err err = node_backup_begin(daemon->node);
+        if (err != ERR_NONE)
+                return err;
+        daemon->backup_ticket = ticket;
+        (void)event_give(daemon, &event); /* lost: it begins at the next turn */
+        return ERR_NONE;
+}
+
+static void backup_look(struct daemon *daemon)
+{
+        struct buffer backup;
+        enum err err;
+        if (node_backup_take(daemon->node, &err, &backup))
+                api_backed_up(daemon->api, daemon->backup_ticket, err, &backup);
 }
 
 static enum err region_impair(struct daemon *daemon, const struct topology_region *region,
@@ -555,6 +569,8 @@ static void port_turned(void *user)
                 return;
         topology_follow(daemon);
         roads_look(daemon);
+        if (daemon->api != NULL)
+                backup_look(daemon);
         if (daemon->publish_due)
                 wire_publish(daemon);
 }

@@ -77,10 +77,15 @@ MUST_USE enum err node_new(struct heap *heap, const struct node_config *config,
                            struct node **ret_node);
 void node_free(struct node *node);
 
-/* What the councils of this node's groups hold now, appended to `out` (council/backup.h). It may be
- * behind the leader's. ERR_NOMEM. */
+/* Begins a backup of what the councils of this node's groups hold (council/backup.h), which is made
+ * in the next steps, while all goes on. It may be behind the leaders'. ERR_BUSY: one is being made,
+ * or was not taken yet. */
 struct backup;
-MUST_USE enum err node_backup(struct node *node, struct buffer *out);
+MUST_USE enum err node_backup_begin(struct node *node);
+
+/* True where one has ended; `ret` is the caller's then (buffer_fini), and holds it where `ret_err`
+ * is not ERR_NOMEM. */
+MUST_USE bool node_backup_take(struct node *node, enum err *ret_err, struct buffer *ret);
 
 /* Before WORLD_START: the journal with which a group of this node begins after a restore, appended
  * to `out`; nothing for a witness. ERR_INVALID (not of config.life), ERR_REFUSED

@@ -302,6 +302,7 @@ struct node_group {
         uint64_t leaderless_us;   /* since then; 0: a leader is known */
         uint64_t capture_next_us; /* the next step of a snapshot */
         uint64_t restore_next_us; /* of taking a leader's state over */
+        bool backs_up;            /* the capture that is under way is a backup's */
         uint64_t time_next_us;    /* no earlier LOCK_TIME proposal */
         uint64_t time_last_us;    /* of the last command that carried a time */
         struct lock_clock clock;
@@ -310,6 +311,25 @@ struct node_group {
         uint64_t kv_seen;                 /* revision up to which those who watch were told */
         uint64_t locks_seen;              /* the same of locks */
         size_t watch_counts[WATCH_COUNT]; /* of those who watch */
+};
+
+/* A backup that is being made. */
+struct node_backup {
+        enum {
+                BACKUP_NONE,
+                BACKUP_CAPTURE,
+                BACKUP_JOIN,
+                BACKUP_WHOLE,
+        } stage;
+        size_t group; /* whose turn it is */
+        bool has[WORLD_GROUP_COUNT];
+        uint64_t index[WORLD_GROUP_COUNT];
+        struct buffer states[WORLD_GROUP_COUNT];
+        size_t done; /* of that group's state, in JOIN */
+        struct buffer out;
+        uint32_t sum;
+        enum err err;
+        uint64_t next_us;
 };
 
 struct node {
@@ -331,6 +351,7 @@ struct node {
         const struct topology_region *region; /* own */
         region_id region_id;
         struct node_group groups[WORLD_GROUP_COUNT];
+        struct node_backup backup;
         struct health *health;
         struct replication *replication;
         struct outbox outbox;
@@ -463,6 +484,11 @@ uint64_t group_wake_us(const struct node *node, const struct node_group *group);
 bool snapshot_begin(struct node *node, struct node_group *group);
 void snapshot_tick(struct node *node, struct node_group *group);
 uint64_t snapshot_wake_us(const struct node_group *group);
+
+/* ---- backup.c ---- */
+void backup_tick(struct node *node);
+uint64_t backup_wake_us(const struct node *node);
+void backup_fini(struct node *node);
 
 /* ---- restoring.c: a state that came is taken over ---- */
 /* Of an output with a restore. */

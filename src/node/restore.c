@@ -1,33 +1,6 @@
-/* restore.c - a backup as the journals that a node begins with, and one of what it holds now. */
+/* restore.c - a backup as the journals that a node begins with. */
 #include "council/backup.h"
 #include "node/node_priv.h"
-
-enum err node_backup(struct node *node, struct buffer *out)
-{
-        struct buffer states[WORLD_GROUP_COUNT];
-        struct backup backup = {.cluster = bytes_of_str(node->topology->cluster),
-                                .wall_us = node->wall_us};
-        enum err err = ERR_NONE;
-        for (int i = 0; i < WORLD_GROUP_COUNT; i++)
-                buffer_init(&states[i], node->heap);
-        for (int i = 0; i < WORLD_GROUP_COUNT; i++) {
-                struct council *council = node->groups[i].council;
-                if (node->groups[i].failed)
-                        continue;
-                council_snapshot(council, &states[i]);
-                struct bytes region = bytes_of(NULL, 0);
-                if (i == WORLD_GROUP_REGION)
-                        region = bytes_of_str(node->region->name);
-                backup.groups[backup.count++] = (struct backup_group){
-                        region, council_applied_index(council), buffer_view(&states[i])};
-                err = err == ERR_NONE ? states[i].err : err;
-        }
-        if (err == ERR_NONE)
-                backup_encode(&backup, out);
-        for (int i = 0; i < WORLD_GROUP_COUNT; i++)
-                buffer_fini(&states[i]);
-        return err == ERR_NONE ? out->err : err;
-}
 
 /* A group of which nothing was backed up begins empty, and as far ahead as the others. */
 static enum err group_seed(struct node *node, enum world_group group,

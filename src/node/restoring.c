@@ -19,6 +19,7 @@ static size_t step_bytes(const struct node *node)
 
 static void adopt(struct node *node, struct node_group *group)
 {
+        group->backs_up = false; /* the capture went with the old state */
         struct bytes document = council_topology(group->council, NULL);
         if (group->group == WORLD_GROUP_GLOBAL && document.len > 0)
                 node_adopt_topology(node, document);

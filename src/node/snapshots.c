@@ -64,13 +64,13 @@ bool snapshot_begin(struct node *node, struct node_group *group)
 
 void snapshot_tick(struct node *node, struct node_group *group)
 {
-        if (group->failed || !council_capturing(group->council) ||
-            node->now_us < group->capture_next_us)
+        if (group->failed || node->now_us < snapshot_wake_us(group))
                 return;
         step(node, group);
 }
 
 uint64_t snapshot_wake_us(const struct node_group *group)
 {
-        return council_capturing(group->council) ? group->capture_next_us : UINT64_MAX;
+        bool due = council_capturing(group->council) && !group->backs_up;
+        return due ? group->capture_next_us : UINT64_MAX;
 }

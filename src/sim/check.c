@@ -15,7 +15,7 @@
 #define RETURN_LAG_MS      3500 /* lag_max by a slow clock, and the way of the decision */
 #define DIGEST_EVERY       4
 
-static unsigned group_index(const struct host *host, unsigned group)
+unsigned check_group_index(const struct host *host, unsigned group)
 {
         return group == WORLD_GROUP_GLOBAL ? 0 : 1 + host->region;
 }
@@ -25,14 +25,24 @@ static void check_leader(struct sim *sim, const struct host *host, unsigned grou
 {
         if (status->role != CONSENSUS_LEADER || status->term >= TERMS_MAX)
                 return;
-        uint16_t *leader = &sim->leader_of[group_index(host, group)][status->term];
+        uint16_t *leader = &sim->leader_of[check_group_index(host, group)][status->term];
         if (*leader == 0 && group == WORLD_GROUP_GLOBAL && ++sim->leader_changes > 1)
                 sim_cover(sim, COVER_LEADER_CHANGES);
         if (*leader != 0 && *leader != host->id)
                 sim_violation(sim, "two leaders: nodes %u and %u lead group %u in term %llu",
-                              *leader, host->id, group_index(host, group),
+                              *leader, host->id, check_group_index(host, group),
                               (unsigned long long)status->term);
         *leader = (uint16_t)host->id;
+}
+
+void check_digest(struct sim *sim, const struct host *host, unsigned at, uint64_t index,
+                  uint64_t digest)
+{
+        uint64_t *known = &sim->digests[at][index];
+        if (*known != 0 && *known != digest)
+                sim_violation(sim, "replicas differ: group %u at entry %llu on node %u", at,
+                              (unsigned long long)index, host->id);
+        *known = digest;
 }
 
 /* The state after an entry is the same on every replica, before and after a restart. */
@@ -40,7 +50,9 @@ static void check_applied(struct sim *sim, struct host *host, unsigned group)
 {
         const struct council *council = node_council(host->node, (enum world_group)group);
         uint64_t applied = council_applied_index(council);
-        unsigned at = group_index(host, group);
+        unsigned at = check_group_index(host, group);
+        if (council_restoring(council))
+                sim_cover(sim, COVER_RESTORE_STEPS);
         if (applied == host->group_applied[group])
                 return;
         if (applied < host->group_applied[group])
@@ -50,14 +62,8 @@ static void check_applied(struct sim *sim, struct host *host, unsigned group)
         host->group_applied[group] = applied;
         if (applied > sim->applied_max[at])
                 sim->applied_max[at] = applied;
-        if (applied >= INDEX_MAX || applied % DIGEST_EVERY != 0)
-                return;
-        uint64_t digest = council_digest(council);
-        uint64_t *known = &sim->digests[at][applied];
-        if (*known != 0 && *known != digest)
-                sim_violation(sim, "replicas differ: group %u at entry %llu on node %u", at,
-                              (unsigned long long)applied, host->id);
-        *known = digest;
+        if (applied < INDEX_MAX && applied % DIGEST_EVERY == 0)
+                check_digest(sim, host, at, applied, council_digest(council));
 }
 
 static bool region_serves(const struct sim *sim, uint32_t region)
@@ -290,7 +296,7 @@ static void groups_explain(struct sim *sim)
                         sim_trace(sim,
                                   "node %u group %u: %s%s term %llu leader %u vote %u last %llu "
                                   "stored %llu commit %llu applied %llu",
-                                  host->id, group_index(host, group),
+                                  host->id, check_group_index(host, group),
                                   consensus_role_name(status.role), status.failed ? " FAILED" : "",
                                   (unsigned long long)status.term, status.leader, status.vote,
                                   (unsigned long long)status.last_index,
@@ -338,7 +344,7 @@ static bool groups_converged(struct sim *sim, char *why, size_t size)
                 for (unsigned group = 0; group < WORLD_GROUP_COUNT; group++) {
                         struct consensus_status status =
                                 node_group_status(host->node, (enum world_group)group);
-                        unsigned at = group_index(host, group);
+                        unsigned at = check_group_index(host, group);
                         if (status.leader == 0) {
                                 (void)snprintf(why, size, "node %u knows no leader of group %u",
                                                host->id, at);

@@ -222,6 +222,7 @@ void host_probe(struct sim *sim, struct host *host)
         static const enum world_part parts[] = {WORLD_PART_REDIS, WORLD_PART_EDGE, WORLD_PART_DNS};
         if (host->node == NULL)
                 return;
+        backup_probe(sim, host);
         for (size_t i = 0; i < COUNT_OF(parts); i++) {
                 const struct sim_redis *redis = &sim->redis[host->region];
                 if (parts[i] == WORLD_PART_REDIS && !redis->exists)

@@ -28,6 +28,8 @@
         X(COVER_CLOCK_JUMP, "a wall clock jumped")                                                 \
         X(COVER_DISK_FAILED, "a journal failed")                                                   \
         X(COVER_SNAPSHOT, "a journal was replaced by a snapshot")                                  \
+        X(COVER_RESTORE_STEPS, "a state that came was taken over in steps")                        \
+        X(COVER_BACKUP, "a backup was made while all went on")                                     \
         X(COVER_CRASH_REPLACE, "a crash while a journal was being replaced")                       \
         X(COVER_NO_MAJORITY, "a request was refused for want of a majority")                       \
         X(COVER_TIMEOUT, "a request timed out")                                                    \

@@ -632,6 +632,9 @@ void faults_pause(struct sim *sim, struct host *host, uint64_t for_us);
 void faults_while_writing(struct sim *sim, struct host *host, bool replacing);
 void faults_end(struct sim *sim);
 
+/* backup.c */
+void backup_probe(struct sim *sim, struct host *host);
+
 /* upgrade.c */
 void upgrade_draw(struct sim *sim);
 void upgrade_host_init(struct sim *sim, struct host *host);
@@ -664,6 +667,11 @@ bool changes_done(struct sim *sim, char *why, size_t size);
 bool host_in(const struct sim *sim, const struct host *host);
 
 /* check.c */
+/* Where a node's group is in what is known of groups. */
+unsigned check_group_index(const struct host *host, unsigned group);
+/* A replica's state at an entry below INDEX_MAX: the same everywhere. */
+void check_digest(struct sim *sim, const struct host *host, unsigned at, uint64_t index,
+                  uint64_t digest);
 void check_host(struct sim *sim, struct host *host);
 void check_periodic(struct sim *sim);
 void check_end(struct sim *sim);

@@ -35,7 +35,7 @@ static const struct {
         {"quorum_half", 1, 3000, true, {.quorum_half = true}},
         {"change_unsafe", 1, 5000, true, {.change_unsafe = true}},
         {"snapshot_members", 1, 5000, true, {.snapshot_members = true}},
-        {"lease_no_drift", 20300, 20000, true, {.lease_no_drift = true}},
+        {"lease_no_drift", 11980, 20000, true, {.lease_no_drift = true}},
         {"amnesiac_votes", 1, 20000, true, {.amnesiac_votes = true}},
 };
 
