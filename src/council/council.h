@@ -201,7 +201,7 @@ MUST_USE enum err council_restore(struct council *council, struct bytes state);
  * one that is under way ends), steps of about `bytes` of `state`, which stays until the end; true:
  * that was all, or it failed. End takes it over, or says why not: nothing has changed then. The old
  * state is then freed in steps as well, by sweep, as long as council_sweeping. Cost of begin:
- * O(answers that are remembered for repeats); of drop, and of an end that fails: O(what was read). */
+ * O(answers remembered for repeats); of drop, and of an end that fails: O(what was read). */
 MUST_USE enum err council_restore_begin(struct council *council, struct bytes state);
 MUST_USE bool council_restore_step(struct council *council, size_t bytes);
 MUST_USE enum err council_restore_end(struct council *council);

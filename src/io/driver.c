@@ -461,7 +461,8 @@ static enum err journals_open(struct io_driver *driver, const struct io_config *
                 struct journal *journal = &driver->journals[i];
                 size_t len = 0;
                 err = journal_open(journal, config->loop, config->heap, config->data_dir,
-                                   (enum world_group)i, &data[i], &len, error);
+                                   (enum world_group)i, config->journal_known, &data[i], &len,
+                                   error);
                 journal->synced = on_synced;
                 journal->fail = on_failed;
                 journal->user = driver;

@@ -89,6 +89,9 @@ struct io_config {
         const char *data_dir; /* exists, locked by the caller; borrowed for the call */
         uint64_t incarnation;
         uint64_t seed;
+        /* Up to where a journal's own records say that it was durable: what lies behind is written
+         * again at the start. NULL: all of it. */
+        uint64_t (*journal_known)(struct bytes journal);
         struct io_node node;
         struct io_ports ports;
 };

@@ -78,11 +78,13 @@ struct journal {
         void *user;
 };
 
-/* Opens (or creates) the file of a group in `dir` and reads all of it: free
- * `ret_data->ptr` with heap_free. */
+/* Opens (or creates) the file of a group in `dir`, reads all of it and makes it durable: free
+ * `ret_data->ptr` with heap_free, also after an error where it is not NULL. `known`: as in
+ * io_config. */
+typedef uint64_t journal_known(struct bytes journal);
 MUST_USE enum err journal_open(struct journal *journal, uv_loop_t *loop, struct heap *heap,
-                               const char *dir, enum world_group group, uint8_t **ret_data,
-                               size_t *ret_len, struct io_error *error);
+                               const char *dir, enum world_group group, journal_known *known,
+                               uint8_t **ret_data, size_t *ret_len, struct io_error *error);
 
 /* Not while busy. */
 void journal_close(struct journal *journal);

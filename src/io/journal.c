@@ -18,7 +18,9 @@
  * Without room for the mark it is tried again at the next write.
  *
  * After an error the journal is dead until the next start: a failed sync may have dropped pages
- * that the kernel then calls clean, so trying again would lie. */
+ * that the kernel then calls clean, so trying again would lie. At the start such pages are read as
+ * if the disk had them: so what the journal itself does not know for durable is written again, in
+ * its place, and synced, before anybody believes it. */
 #include "base/check.h"
 #include "io/io_priv.h"
 
@@ -68,9 +70,21 @@ static bool path_set(char path[IO_PATH_MAX], const char *dir, const char *name, 
         return len > 0 && len < IO_PATH_MAX;
 }
 
+/* A write of what is there already makes its pages dirty again: they reach the disk now, or the
+ * sync fails. Bytes before `known` were told as durable once. */
+static bool tail_renew(const struct journal *journal, struct bytes held, uint64_t known)
+{
+        while (held.len > 0 && held.ptr[held.len - 1] == 0)
+                held.len--; /* space made ready */
+        size_t from = known < held.len ? (size_t)known : held.len;
+        struct bytes tail = bytes_of(held.ptr + from, held.len - from);
+        return (tail.len == 0 || io_write_all(journal->fd, tail, from)) &&
+               fdatasync(journal->fd) == 0;
+}
+
 enum err journal_open(struct journal *journal, uv_loop_t *loop, struct heap *heap, const char *dir,
-                      enum world_group group, uint8_t **ret_data, size_t *ret_len,
-                      struct io_error *error)
+                      enum world_group group, journal_known *known, uint8_t **ret_data,
+                      size_t *ret_len, struct io_error *error)
 {
         memset(journal, 0, sizeof *journal);
         journal->loop = loop;
@@ -91,14 +105,18 @@ enum err journal_open(struct journal *journal, uv_loop_t *loop, struct heap *hea
         unlink(journal->path_new);
         unlink(journal->aside.path);
         journal->fd = open(journal->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-        /* What a process that was killed left unsynced counts as durable from here on: sync it. */
-        if (journal->fd < 0 || fdatasync(journal->fd) != 0 || !io_dir_sync(dir))
+        if (journal->fd < 0)
                 return io_fail(error, io_err_of_errno(errno), "cannot open the journal %s: %s",
                                journal->path, uv_strerror(-errno));
         enum err err =
                 io_file_read(heap, journal->path, JOURNAL_BYTES_MAX, ret_data, ret_len, error);
         if (err != ERR_NONE)
                 return err;
+        /* What a process that was killed left unsynced counts as durable from here on. */
+        struct bytes held = bytes_of(*ret_data, *ret_len);
+        if (!tail_renew(journal, held, known == NULL ? 0 : known(held)) || !io_dir_sync(dir))
+                return io_fail(error, io_err_of_errno(errno), "cannot sync the journal %s: %s",
+                               journal->path, uv_strerror(-errno));
         journal->ready = *ret_len;
         if (all_zero(bytes_of(*ret_data, *ret_len)))
                 *ret_len = 0;

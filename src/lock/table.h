@@ -256,7 +256,7 @@ struct session *table_session_find(const struct lock_table *table, uint64_t id);
 MUST_USE struct lock_block table_session_remove(struct lock_table *table, struct session *session);
 /* Where waiters with that owner are. */
 struct claim *table_owner_chain(const struct lock_table *table, struct bytes owner);
-/* So many locks are about to come: without it, or without the memory, the buckets grow by and by. */
+/* So many locks are about to come. Without the memory for it the buckets grow by and by. */
 void table_expect(struct lock_table *table, size_t count);
 /* Frees everything. */
 void table_clear(struct lock_table *table);

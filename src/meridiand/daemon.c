@@ -372,6 +372,7 @@ static bool driver_open(struct daemon *daemon)
                 .data_dir = daemon->config.data_dir,
                 .incarnation = daemon->incarnation,
                 .seed = system_seed(),
+                .journal_known = consensus_journal_known,
                 .node = {daemon->node, step},
                 .ports = wire_ports(daemon),
         };

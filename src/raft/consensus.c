@@ -2,6 +2,7 @@
 #include "raft/consensus.h"
 
 #include "raft/engine.h"
+#include "raft/journal.h"
 
 struct consensus {
         struct heap *heap;
@@ -193,6 +194,11 @@ size_t consensus_members(const struct consensus *consensus, struct consensus_mem
         if (consensus->engine->members == NULL)
                 return 0;
         return consensus->engine->members(consensus->core, ret, size);
+}
+
+uint64_t consensus_journal_known(struct bytes journal)
+{
+        return journal_known(journal);
 }
 
 const char *consensus_role_name(enum consensus_role role)

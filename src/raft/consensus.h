@@ -119,6 +119,10 @@ struct buffer;
 MUST_USE enum err consensus_seed(struct heap *heap, const struct consensus_config *config,
                                  uint64_t index, struct bytes state, struct buffer *out);
 
+/* How many of a journal's first bytes are durable, by the word of its own records: each says what
+ * was told as durable when it was written. 0: none of it is known. Cost: O(journal). */
+uint64_t consensus_journal_known(struct bytes journal);
+
 enum consensus_role {
         CONSENSUS_FOLLOWER,
         CONSENSUS_CANDIDATE,

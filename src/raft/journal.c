@@ -269,6 +269,18 @@ struct bytes journal_used(struct bytes journal)
         return journal;
 }
 
+uint64_t journal_known(struct bytes journal)
+{
+        size_t at = JOURNAL_HEADER_SIZE;
+        struct journal_record record;
+        uint64_t known = 0;
+        while (journal_read(journal, &at, &record)) {
+                if (record.durable > known)
+                        known = record.durable;
+        }
+        return known;
+}
+
 bool journal_damaged(struct bytes journal, size_t at)
 {
         for (size_t next = at + 1; next < journal.len; next++) {

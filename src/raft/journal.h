@@ -113,6 +113,9 @@ MUST_USE bool journal_read(struct bytes journal, size_t *at, struct journal_reco
  * begins with them; but a record may end in some, so this says only where none begins any more. */
 struct bytes journal_used(struct bytes journal);
 
+/* The most that any record, of those in order from the beginning, knows for durable. */
+uint64_t journal_known(struct bytes journal);
+
 /* True if a good record behind `at` knows the byte at `at` for durable. Cost: O(what is left). */
 MUST_USE bool journal_damaged(struct bytes journal, size_t at);
 

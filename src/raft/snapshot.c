@@ -177,7 +177,7 @@ void arrival_begin(struct core *core)
         compact_arrived(core, made);
 }
 
-/* The log has come as far by itself, or its owner leads: then it has all that was ever committed. */
+/* The log has come as far by itself, or its owner leads: then it has all that was committed. */
 static bool arrival_late(const struct core *core)
 {
         const struct arrival *arrival = &core->arrival;

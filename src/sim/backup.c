@@ -1,5 +1,5 @@
-/* Backups while all goes on: in one run of four each node makes one after the other. Each is a whole
- * file, and what it holds of a group is what every replica had at that entry. */
+/* Backups while all goes on: in one run of four each node makes one after the other. Each is a
+ * whole file, and what it holds of a group is what every replica had at that entry. */
 #include "council/backup.h"
 
 #include "council/council.h"

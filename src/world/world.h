@@ -7,9 +7,10 @@
  *  - Effects are carried out in the order of the list.
  *  - A journal is an append-only run of bytes per group. WORLD_JOURNAL_APPEND adds to it;
  *    WORLD_JOURNAL_SYNCED tells, some time later, how far it is durable. A crash keeps every byte
- * up to the last synced offset and an arbitrary prefix of the rest, whose last bytes may be
- * damaged. WORLD_JOURNAL_REPLACE swaps the whole journal atomically (write aside, sync, rename);
- * offsets start again, and WORLD_JOURNAL_SYNCED with the new generation confirms it.
+ *    up to the last synced offset and an arbitrary prefix of the rest, whose last bytes may be
+ *    damaged; what is recovered is durable. WORLD_JOURNAL_REPLACE swaps the whole journal
+ *    atomically (write aside, sync, rename); offsets start again, and WORLD_JOURNAL_SYNCED with the
+ *    new generation confirms it.
  *    A large one is written in pieces instead: WORLD_JOURNAL_ASIDE adds to a new journal beside the
  *    old one, which goes on (offset 0 begins it, and drops an earlier one); WORLD_JOURNAL_SYNCED
  *    with its generation tells how far it is durable. A crash, or a WORLD_JOURNAL_REPLACE, loses it

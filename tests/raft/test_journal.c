@@ -332,6 +332,42 @@ static void test_configuration(void **state)
 
 /* Every allocation fails once, at start and at work: an error or a failed replica,
  * never a crash or a leak. */
+/* Up to where a journal is durable by its own word: never beyond a record that says so, and no
+ * damaged record is believed. */
+static void test_known(void **state)
+{
+        (void)state;
+        struct journal_identity identity = {.version = 2, .cluster = 42, .group = 1, .node = 7};
+        struct journal_meta meta = {.term = 3, .extended = true};
+        static const uint64_t durable[] = {0, 32, 60, 40, 100};
+        size_t ends[COUNT_OF(durable)];
+        struct buffer journal;
+        buffer_init(&journal, &heap);
+        journal_write_header(&journal, &identity);
+        for (size_t i = 0; i < COUNT_OF(durable); i++) {
+                journal_write_meta(&journal, durable[i], &meta);
+                ends[i] = journal.len;
+        }
+        buffer_bytes(&journal, BYTES("\0\0\0\0\0\0"));
+        for (size_t len = 0; len <= journal.len; len++) {
+                uint64_t want = 0;
+                for (size_t i = 0; i < COUNT_OF(durable); i++)
+                        if (ends[i] <= len && durable[i] > want)
+                                want = durable[i];
+                assert_int_equal(consensus_journal_known(bytes_of(journal.ptr, len)), want);
+        }
+        for (size_t bit = JOURNAL_HEADER_SIZE * 8; bit < ends[COUNT_OF(ends) - 1] * 8; bit++) {
+                size_t before = 0;
+                uint64_t want = 0;
+                for (; ends[before] <= bit / 8; before++)
+                        want = durable[before] > want ? durable[before] : want;
+                journal.ptr[bit / 8] ^= (uint8_t)(1u << bit % 8);
+                assert_int_equal(consensus_journal_known(buffer_view(&journal)), want);
+                journal.ptr[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        }
+        buffer_fini(&journal);
+}
+
 static void test_memory(void **state)
 {
         (void)state;
@@ -375,7 +411,8 @@ int main(void)
                 cmocka_unit_test(test_whole),         cmocka_unit_test(test_truncated),
                 cmocka_unit_test(test_flipped),       cmocka_unit_test(test_identity),
                 cmocka_unit_test(test_config),        cmocka_unit_test(test_sense),
-                cmocka_unit_test(test_configuration), cmocka_unit_test(test_memory),
+                cmocka_unit_test(test_configuration), cmocka_unit_test(test_known),
+                cmocka_unit_test(test_memory),
         };
         return cmocka_run_group_tests(tests, heap_group_setup, heap_group_teardown);
 }

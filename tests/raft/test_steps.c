@@ -1,6 +1,6 @@
 /* A state in steps at its edges: what is refused when; a crash at each piece of the new journal,
- * and behind its swap; the same of a state that a leader sends. And a follower whose link to the leader broke. What happens between nodes is
- * tried in test_histories. */
+ * and behind its swap; the same of a state that a leader sends. And a follower whose link to the
+ * leader broke. What happens between nodes is tried in test_histories. */
 #include "raft/consensus.h"
 
 #include "base/buffer.h"
