@@ -60,17 +60,19 @@ void values_outcome(struct node *node, struct pending *pending, const struct kv_
         pending_answer(node, pending, &reply);
 }
 
-/* Has something changed that every program of the region reads? */
+/* What every program of the region reads. */
+static const struct bytes board_prefixes[] = {
+        BYTES_INIT(BOARD_FLAG_PREFIX),
+        BYTES_INIT(BOARD_CONFIG_PREFIX),
+        BYTES_INIT(BOARD_SERVICE_PREFIX),
+};
+
+/* Has something of it changed? */
 static bool board_changed(const struct node_group *group)
 {
-        static const struct bytes prefixes[] = {
-                BYTES_INIT(BOARD_FLAG_PREFIX),
-                BYTES_INIT(BOARD_CONFIG_PREFIX),
-                BYTES_INIT(BOARD_SERVICE_PREFIX),
-        };
-        for (size_t i = 0; i < COUNT_OF(prefixes); i++) {
+        for (size_t i = 0; i < COUNT_OF(board_prefixes); i++) {
                 const struct kv_result *result =
-                        council_kv_changes(group->council, prefixes[i], group->kv_seen);
+                        council_kv_changes(group->council, board_prefixes[i], group->kv_seen);
                 if (result == NULL || result->kind != KV_DONE || result->item_count > 0 ||
                     result->steps[0].more)
                         return true;
@@ -90,6 +92,29 @@ void values_changed(struct node *node, struct node_group *group)
 }
 
 /* ---- transactions ---- */
+
+/* A value has a name behind its group's, and one behind the prefix of what programs read. */
+static bool key_named(struct bytes key, struct bytes group)
+{
+        bool named = key.len > group.len;
+        for (size_t i = 0; i < COUNT_OF(board_prefixes); i++)
+                named = named && !bytes_equal(key, board_prefixes[i]);
+        return named;
+}
+
+/* What is written has a name. Refused here, not where the log is applied: a log may hold such a
+ * value from before this rule, which can be read and deleted. */
+static bool puts_named(const struct kv_txn *txn, struct bytes group)
+{
+        for (int branch = 0; branch < 2; branch++) {
+                struct kv_walk walk = kv_walk_steps(txn, branch == 1);
+                struct kv_step step;
+                while (kv_walk_step(&walk, &step))
+                        if (step.op == KV_PUT && !key_named(step.key, group))
+                                return false;
+        }
+        return true;
+}
 
 static void stale_came(struct node *node, struct asker asker, const struct request *request,
                        const struct kv_txn *txn, struct node_group *group)
@@ -130,6 +155,12 @@ static void txn_came(struct node *node, struct asker asker, const struct request
                 request_refuse(node, asker, request->kind, REPLY_BAD_REQUEST,
                                "All keys of a transaction belong to one group: they begin with "
                                "the same name and a colon.");
+                return;
+        }
+        if (!puts_named(&txn, name)) {
+                request_refuse(node, asker, request->kind, REPLY_BAD_REQUEST,
+                               "A value needs a name: \"global:NAME\", \"us-east:NAME\", "
+                               "\"global:flag/NAME\".");
                 return;
         }
         bool own_copy = (node->config.bugs & NODE_BUG_READ_OWN_COPY) != 0 && !txn.writes;

@@ -677,6 +677,11 @@ static void test_values(void **state)
         struct kv_item item;
         (void)state;
         restore_into(council, other, 1); /* what older nodes read, while values are not used */
+        struct kv_step nameless = {.op = KV_PUT, .key = BYTES("global:"), .value = BYTES("old")};
+        assert_int_equal(apply_put(council, 4, 9, &nameless, &outcomes), 1);
+        assert_int_equal(outcomes[0].kind, COUNCIL_KV_RESULT); /* logs may hold it */
+        restore_into(council, other, 3);
+        assert_true(kv_find(council_kv(other), BYTES("global:"), &item));
         struct lock_command open = {.op = LOCK_SESSION_OPEN,
                                     .key = BYTES("global:"),
                                     .owner = BYTES("me"),

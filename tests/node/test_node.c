@@ -281,6 +281,39 @@ static void test_values(void **state)
         assert_false(answers[6].came);
 }
 
+/* What is written has a name; what has none from before is read and deleted. */
+static void test_nameless_values(void **state)
+{
+        static const struct {
+                const char *group;
+                struct bytes key;
+                enum kv_op op;
+                enum reply_code code;
+        } rows[] = {
+                {"r1:", BYTES_INIT("r1:"), KV_PUT, REPLY_BAD_REQUEST},
+                {"r1:", BYTES_INIT("r1:x"), KV_PUT, REPLY_OK},
+                {"r1:", BYTES_INIT("r1:/"), KV_PUT, REPLY_OK},
+                {"r1:", BYTES_INIT("r1:"), KV_GET, REPLY_OK},
+                {"r1:", BYTES_INIT("r1:"), KV_DELETE, REPLY_OK},
+                {"global:", BYTES_INIT("global:"), KV_PUT, REPLY_BAD_REQUEST},
+                {"global:", BYTES_INIT("global:flag/"), KV_PUT, REPLY_BAD_REQUEST},
+                {"global:", BYTES_INIT("global:config/"), KV_PUT, REPLY_BAD_REQUEST},
+                {"global:", BYTES_INIT("global:service/"), KV_PUT, REPLY_BAD_REQUEST},
+                {"global:", BYTES_INIT("global:config"), KV_PUT, REPLY_NO_MAJORITY},
+                {"global:", BYTES_INIT("global:config/x"), KV_PUT, REPLY_NO_MAJORITY},
+        };
+        (void)state;
+        run_for(10000000);
+        for (size_t i = 0; i < COUNT_OF(rows); i++) {
+                struct kv_step of = {.op = rows[i].op, .key = rows[i].key};
+                transact(i + 1, rows[i].group, &of, false);
+                run_for(100000);
+                if (!alone.answers[i + 1].came)
+                        fail_msg("row %zu: no answer", i);
+                assert_int_equal(alone.answers[i + 1].code, rows[i].code);
+        }
+}
+
 static void watch_locks(uint64_t number, const char *key, uint64_t after, uint64_t wait_ms)
 {
         struct request request = {.kind = REQUEST_LOCK_WATCH};
@@ -578,6 +611,7 @@ int main(void)
                 CASE(test_region_goes_on_alone),
                 CASE(test_refusals),
                 CASE(test_values),
+                CASE(test_nameless_values),
                 CASE(test_watched_locks),
                 CASE(test_restart_keeps_a_lock),
                 CASE(test_damaged_journal_stops),
