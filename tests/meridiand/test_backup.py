@@ -38,6 +38,9 @@ def run(args, nodes, root):
     own = token_of(nodes[1].command("LOCK.ACQUIRE", "eu-west:held", "me", "3600000"))
     revision = number(nodes[0].command("KV.PUT", "global:value", "before"))
     check(None not in (held, own, revision), "locks are held and a value is written")
+    # A backup that is larger than what the door copies.
+    wait_for(lambda: all(number(nodes[0].command("KV.PUT", f"us-east:large-{i}", f"{i:060000}"))
+                         for i in range(40)), "and many that are large")
 
     stopped, failed = threading.Event(), []
 
@@ -53,6 +56,7 @@ def run(args, nodes, root):
     busy.join()
     check(status == 0 and all(region in text for region in REGIONS + ["global"]),
           "a backup has all groups", text)
+    check(os.path.getsize(file) > 40 * 60000, "and all that they hold", str(os.path.getsize(file)))
     check(not failed, "while locks are granted")
 
     last = max(token_of(nodes[0].command("LOCK.ACQUIRE", f"global:after-{i}", "me", "3600000"))
@@ -85,6 +89,8 @@ def run(args, nodes, root):
         node.start()
     wait_for(lambda: cluster.agreed(nodes[:2]), "two restored nodes are a majority")
     wait_for(lambda: "before" in nodes[0].command("KV.GET", "global:value"), "the value is there")
+    wait_for(lambda: "$60000\r\n" in nodes[0].command("KV.GET", "us-east:large-39"),
+             "the large ones too")
     check(nodes[1].command("LOCK.ACQUIRE", "global:held", "you", "1000")[:3] in ("$-1", "*-1"),
           "the lock is held")
     check(f":{held}\r\n" in nodes[0].command("LOCK.INFO", "global:held"), "by its token")
