@@ -223,6 +223,8 @@ struct postgres {
         uint64_t pause_until_us;                /* after a failure */
         char failed[NODE_STATUS_NOTE_MAX - 60]; /* the sentence of the last one; "": it went well */
         uint64_t failed_told_us;
+        unsigned start_fails; /* in a row: the server was to run, and does not */
+        uint64_t start_fail_first_us, start_fail_last_us;
         uint64_t gate_token, gate_until_us;
         bool gate_limited;
         struct primary_exposure exposure;

@@ -19,6 +19,9 @@
 #define TELL_APART_US   20000
 #define FAILED_PAUSE_US 1000000
 #define FAILED_MOST_US  60000000
+#define SICK_FAILS      2        /* so often in a row, */
+#define SICK_AFTER_US   2000000  /* and for so long: another is to have its turn, */
+#define SICK_US         20000000 /* until it has not failed for so long */
 #define FAILED_TELL_US  60000000 /* what fails again and again in the same way is told so often */
 
 static bool enabled(const struct node *node)
@@ -134,6 +137,35 @@ bool postgres_seen_fresh(const struct node *node)
         return postgres->seen && node->now_us < postgres->seen_us + SEEN_FRESH_US;
 }
 
+/* Its server was to start again and again, and does not: it is as good as dead. It holds no lease,
+ * claims none and tells nothing, so that the others take it for gone. */
+static bool sick(const struct node *node)
+{
+        const struct postgres *postgres = &node->postgres;
+        return postgres->start_fails >= SICK_FAILS &&
+               postgres->start_fail_last_us >= postgres->start_fail_first_us + SICK_AFTER_US &&
+               node->now_us < postgres->start_fail_last_us + SICK_US;
+}
+
+static bool starts(enum primary_action action)
+{
+        return action == PRIMARY_DO_START || action == PRIMARY_DO_OPEN;
+}
+
+static void start_failed(struct node *node)
+{
+        struct postgres *postgres = &node->postgres;
+        bool was = sick(node);
+        if (postgres->start_fails++ == 0)
+                postgres->start_fail_first_us = node->now_us;
+        postgres->start_fail_last_us = node->now_us;
+        if (sick(node) && !was)
+                node_note(node, "postgres-alarm",
+                          "PostgreSQL of %s does not start, so another server may take over; it is "
+                          "tried again each second.",
+                          postgres_name(node, node->config.self));
+}
+
 /* Meanwhile its server is told as it was before. */
 static bool made_anew(enum primary_action action)
 {
@@ -170,7 +202,7 @@ void postgres_report(const struct node *node, struct primary_report *ret)
                                                       .end = server->lines[i].end};
         ret->following = server->upstream != 0 && server->upstream == node->postgres.holder &&
                          !made_anew(node->postgres.action);
-        ret->eligible = postgres_eligible(node, node->config.self);
+        ret->eligible = postgres_eligible(node, node->config.self) && !sick(node);
 }
 
 void postgres_tell(struct node *node)
@@ -179,6 +211,10 @@ void postgres_tell(struct node *node)
         if (!enabled(node) || !postgres_seen_fresh(node) ||
             !postgres_listed(node, node->config.self))
                 return;
+        if (sick(node)) {
+                postgres->tell_next_us = UINT64_MAX;
+                return;
+        }
         struct postgres_word word = {.grant = postgres->grant,
                                      .grant_node = postgres->grant_node,
                                      .news = postgres->news,
@@ -221,6 +257,9 @@ static void server_seen(struct node *node, const struct world_postgres *server)
         if (news && postgres->tell_next_us > node->now_us + TELL_APART_US)
                 postgres->tell_next_us = node->now_us + (postgres->seen ? TELL_APART_US : 0);
         postgres->dirty = postgres->dirty || news || postgres->stale;
+        if (server->server == PRIMARY_STANDBY ||
+            postgres_writes((enum primary_server)server->server))
+                postgres->start_fails = 0;
         postgres->server = *server;
         postgres->seen = true;
         postgres->stale = false;
@@ -260,6 +299,8 @@ static void action_done(struct node *node, uint64_t number, struct bytes fail)
         if (postgres->action == PRIMARY_DO_NOTHING || number != postgres->action_number)
                 return;
         if (fail.len > 0) {
+                if (starts(postgres->action))
+                        start_failed(node);
                 action_failed(node, fail);
                 postgres_wish_failed(node, fail);
         } else {
@@ -327,7 +368,6 @@ static size_t candidates_fill(const struct node *node, struct primary_candidate 
                 if (id == node->config.self) {
                         candidate->fresh = postgres_seen_fresh(node);
                         postgres_report(node, &candidate->report);
-                        candidate->report.eligible = postgres_eligible(node, id);
                         continue;
                 }
                 const struct postgres_word *word = postgres_word_of(node, id);
@@ -439,7 +479,7 @@ static bool renews(const struct node *node)
 {
         const struct postgres *postgres = &node->postgres;
         uint64_t use_us = 2000ull * node->topology->postgres.lease_ms;
-        if (postgres->action == PRIMARY_DO_FENCE || postgres_barred(node) ||
+        if (postgres->action == PRIMARY_DO_FENCE || postgres_barred(node) || sick(node) ||
             node->now_us >= postgres->seen_us + RENEW_SEEN_US)
                 return false;
         return postgres_seen_fresh(node) &&

@@ -357,16 +357,35 @@ static void checkpoint(struct warden *warden)
                 (void)!child_run(warden, "psql", arguments, &warden->text, &fail);
 }
 
+/* ALTER SYSTEM wins over our file: what a commit waits for could be switched off in silence. */
+static void overrides_end(struct warden *warden)
+{
+        struct fail fail;
+        const char *name = conf_overridden(warden);
+        if (name == NULL)
+                return;
+        if (conf_reload(warden, warden->upstream, &fail))
+                warden_note(warden, "postgres-alarm",
+                            "PostgreSQL: what ALTER SYSTEM says of %s is taken back: that is "
+                            "Meridian's; more libraries, and settings of your own, go into the "
+                            "file of the key 'postgres settings'",
+                            name);
+        else
+                warden->overrides_ns = 0;
+}
+
 void act_idle(struct warden *warden)
 {
         struct fail fail;
         uint64_t now_us = gate_now_us();
         bool runs = warden->seen.server == PRIMARY_OPEN || warden->seen.server == PRIMARY_STANDBY;
+        /* After a start of the daemon it is not known whom a standby follows: it goes on with what
+         * it has until the node says so. */
+        bool known = warden->seen.server == PRIMARY_OPEN || warden->upstream != 0;
+        if (runs && known)
+                overrides_end(warden);
         if (warden->peers_changed && warden->seen_any) {
                 warden->peers_changed = false;
-                /* After a start of the daemon it is not known whom a standby follows: it goes on
-                 * with what it has until the node says so. */
-                bool known = warden->seen.server == PRIMARY_OPEN || warden->upstream != 0;
                 if (runs && known && !conf_reload(warden, warden->upstream, &fail))
                         warden_note(warden, "postgres-settings", "PostgreSQL: %.400s", fail.text);
         }

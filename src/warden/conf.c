@@ -8,9 +8,11 @@
 
 #include <pwd.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-#define INCLUDE "include = 'meridian.conf'"
+#define INCLUDE   "include = 'meridian.conf'"
+#define LIBRARIES "shared_preload_libraries"
 
 enum {
         CONF_FILE_MAX = 256 << 10,
@@ -32,6 +34,8 @@ static const char *const own_settings[] = {
         "restore_command",
         "archive_command",
         "archive_mode",
+        "archive_library",
+        LIBRARIES,
         "recovery_target",
         "recovery_target_name",
         "recovery_target_time",
@@ -197,17 +201,27 @@ static bool rights_write(struct warden *warden, const char *data, struct buffer 
 
 /* ---- making PostgreSQL read it ---- */
 
-static bool own_setting(struct bytes line)
+/* Of ours, or NULL. A list of libraries that has ours in it may stay: ours closes the gate. */
+static const char *own_setting_of(struct bytes line)
 {
+        static const char ours[] = "meridian";
         while (line.len > 0 && (line.ptr[0] == ' ' || line.ptr[0] == '\t'))
                 line = bytes_of(line.ptr + 1, line.len - 1);
         for (size_t i = 0; i < COUNT_OF(own_settings); i++) {
                 size_t len = strlen(own_settings[i]);
-                if (line.len > len && memcmp(line.ptr, own_settings[i], len) == 0 &&
-                    (line.ptr[len] == ' ' || line.ptr[len] == '=' || line.ptr[len] == '\t'))
-                        return true;
+                bool found =
+                        line.len > len && memcmp(line.ptr, own_settings[i], len) == 0 &&
+                        (line.ptr[len] == ' ' || line.ptr[len] == '=' || line.ptr[len] == '\t');
+                if (found && (strcmp(own_settings[i], LIBRARIES) != 0 ||
+                              memmem(line.ptr, line.len, ours, strlen(ours)) == NULL))
+                        return own_settings[i];
         }
-        return false;
+        return NULL;
+}
+
+static bool own_setting(struct bytes line)
+{
+        return own_setting_of(line) != NULL;
 }
 
 /* Copies the lines of a file but those that `drop` names. Returns how many were dropped. */
@@ -270,6 +284,31 @@ bool conf_write(struct warden *warden, const char *data, node_id upstream, struc
         buffer_fini(&text);
         free(store);
         return done;
+}
+
+const char *conf_overridden(struct warden *warden)
+{
+        char path[WARDEN_PATH_SIZE], *store;
+        const char *found = NULL;
+        struct stat info;
+        size_t len = 0;
+        if (!path_set(path, "%s/postgresql.auto.conf", warden->paths.data) ||
+            stat(path, &info) != 0)
+                return NULL;
+        int64_t changed_ns =
+                (int64_t)info.st_mtim.tv_sec * 1000000000 + (int64_t)info.st_mtim.tv_nsec;
+        if (changed_ns == warden->overrides_ns && info.st_ino == warden->overrides_inode)
+                return NULL;
+        store = malloc(CONF_FILE_MAX);
+        if (store != NULL && file_read(path, store, CONF_FILE_MAX, &len)) {
+                struct bytes rest = bytes_of(store, len);
+                while (rest.len > 0 && found == NULL)
+                        found = own_setting_of(line_take(&rest));
+                warden->overrides_ns = changed_ns;
+                warden->overrides_inode = info.st_ino;
+        }
+        free(store);
+        return found;
 }
 
 bool conf_reload(struct warden *warden, node_id upstream, struct fail *fail)

@@ -91,6 +91,28 @@ static bool wait_for_answer(struct warden *warden, struct fail *fail)
         return fail_set(fail, "the server does not answer yet: %.300s", last.text);
 }
 
+/* Without our library nothing would keep it from taking writes: only then is there no such setting
+ * in that view, whatever the files say. */
+static bool gate_stands(struct warden *warden, enum server_mode mode, struct fail *fail)
+{
+        struct fail ignored;
+        if (mode == SERVER_ALONE)
+                return true;
+        PGresult *result = sql_ask(warden, warden->sql,
+                                   "SELECT count(*) FROM pg_settings WHERE name = 'meridian.gate' "
+                                   "AND setting <> ''",
+                                   3000, fail);
+        bool told = result != NULL;
+        bool stands = told && PQgetvalue(result, 0, 0)[0] == '1';
+        PQclear(result);
+        if (!told || stands)
+                return stands;
+        (void)!server_stop(warden, false, &ignored);
+        return fail_set(fail, "the server ran without the library of Meridian, so it was stopped: "
+                              "name it in shared_preload_libraries where a file of yours sets "
+                              "that");
+}
+
 /* Removes a file of PostgreSQL's that begins with the pid of a zombie. */
 static void zombie_forget(const char *path)
 {
@@ -164,11 +186,13 @@ bool server_start(struct warden *warden, enum server_mode mode, node_id upstream
         if (server_pid(warden) != 0) {
                 if (mode == SERVER_STANDBY && file_there("%s/standby.signal", warden->paths.data) &&
                     wait_for_answer(warden, fail) && runs_as(warden, mode))
-                        return conf_reload(warden, upstream, fail);
+                        return gate_stands(warden, mode, fail) &&
+                               conf_reload(warden, upstream, fail);
                 if (mode == SERVER_PRIMARY &&
                     !file_there("%s/standby.signal", warden->paths.data) &&
                     wait_for_answer(warden, fail) && runs_as(warden, mode))
-                        return conf_reload(warden, upstream, fail);
+                        return gate_stands(warden, mode, fail) &&
+                               conf_reload(warden, upstream, fail);
                 if (!server_stop(warden, false, fail))
                         return false;
         }
@@ -177,7 +201,8 @@ bool server_start(struct warden *warden, enum server_mode mode, node_id upstream
                (mode == SERVER_ALONE || check_address(warden, fail)) &&
                signal_set(warden, mode == SERVER_STANDBY, fail) &&
                conf_write(warden, warden->paths.data, upstream, fail) &&
-               spawn(warden, mode, fail) && wait_for_answer(warden, fail);
+               spawn(warden, mode, fail) && wait_for_answer(warden, fail) &&
+               gate_stands(warden, mode, fail);
 }
 
 bool server_stop(struct warden *warden, bool fast, struct fail *fail)

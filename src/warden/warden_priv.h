@@ -191,6 +191,8 @@ struct warden {
         PGconn *replication; /* to a standby, for IDENTIFY_SYSTEM */
         uint64_t look_next_us;
         uint64_t slots_next_us;
+        int64_t overrides_ns; /* of postgresql.auto.conf, as it was looked into last */
+        ino_t overrides_inode;
         bool frozen; /* an action changes the data: looks repeat what was seen before, */
         bool fences; /* but for a fence: what was seen before it is not so any more */
         bool seen_any;
@@ -300,6 +302,10 @@ MUST_USE bool conf_write(struct warden *warden, const char *data, node_id upstre
 
 /* The text of meridian.conf. False: the upstream has no address. */
 MUST_USE bool conf_text(const struct warden *warden, node_id upstream, struct buffer *text);
+
+/* A setting of ours that somebody has set by ALTER SYSTEM since the last call: it counts until the
+ * next conf_write or conf_reload. NULL: none. Costs a look at a file's times. */
+const char *conf_overridden(struct warden *warden);
 
 /* The same for the running server, and reads it again. */
 MUST_USE bool conf_reload(struct warden *warden, node_id upstream, struct fail *fail);

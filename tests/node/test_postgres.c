@@ -439,6 +439,39 @@ static void test_what_is_not_seen_takes_over_by_no_force(void **state)
         assert_int_equal(alone.reply.code, REPLY_CONFLICT);
 }
 
+/* It is tried again and again, but gives others their turn meanwhile; and it comes back. */
+static void test_who_does_not_start_keeps_no_lease(void **state)
+{
+        struct node_status_postgres *status = calloc(1, sizeof *status);
+        (void)state;
+        assert_non_null(status);
+        found();
+        run_for(1000000, false);
+        alone.server.server = PRIMARY_ASLEEP;
+        alone.gate_until_us = 0;
+        unsigned fails = 0;
+        for (uint64_t end_us = alone.now_us + 12000000; alone.now_us < end_us;) {
+                unsigned dones = alone.dones;
+                run_for(100000, false);
+                if (alone.dones == dones)
+                        continue;
+                must_do(PRIMARY_DO_START);
+                finish("it does not start");
+                fails++;
+        }
+        assert_in_range(fails, 5, 13);
+        node_postgres(alone.node, alone.now_us, status);
+        assert_string_equal(status->hold, "free");
+        assert_false(status->servers[0].eligible);
+        run_for(2000000, false);
+        must_do(PRIMARY_DO_START);
+        alone.server.server = PRIMARY_STANDBY;
+        finish("");
+        run_for(2000000, false);
+        must_do(PRIMARY_DO_PROMOTE);
+        free(status);
+}
+
 /* In no other region is what is committed here: of that people are told, and of its end. */
 static void test_limit_is_told(void **state)
 {
@@ -577,6 +610,7 @@ int main(void)
                 CASE(test_an_order_that_is_over_does_not_come_back),
                 CASE(test_a_failover_is_asked_for_again),
                 CASE(test_what_is_not_seen_takes_over_by_no_force),
+                CASE(test_who_does_not_start_keeps_no_lease),
                 CASE(test_limit_is_told),
                 CASE(test_alarms),
         };

@@ -59,6 +59,39 @@ def test_standbys_are_cloned_and_follow(world):
     expect(second.refuses("INSERT INTO t VALUES (1)"), True, "a standby takes no writes")
 
 
+def test_what_alter_system_says_of_meridians_settings_is_taken_back(world):
+    first = world.nodes[0]
+    for name, value in (("synchronous_standby_names", "nobody"),
+                        ("shared_preload_libraries", "auto_explain")):
+        first.rule(f"ALTER SYSTEM SET {name} = '{value}'")
+        first.rule("SELECT pg_reload_conf()")
+        wait_for(f"{name} to be told", lambda n=name: any(
+            n in note["text"] and "taken back" in note["text"] for note in first.notes))
+    first.rule("ALTER SYSTEM SET work_mem = '5MB'")
+    wait_for("commits to wait for nobody", lambda: first.rule(
+        "SHOW synchronous_standby_names") == [("",)])
+    with open(f"{first.home}/data/postgresql.auto.conf", encoding="utf-8") as file:
+        text = file.read()
+    expect(("work_mem" in text, "synchronous" in text, "preload" in text), (True, False, False), text)
+
+
+def test_a_server_without_the_library_is_not_left_running(world):
+    third = world.nodes[2]
+    path = f"{third.home}/data/postgresql.auto.conf"
+    os.kill(third.postmaster(), signal.SIGKILL)
+    third.is_now("asleep")
+    with open(path, encoding="utf-8") as file:
+        before = file.read()
+    with open(path, "a", encoding="utf-8") as file:
+        file.write("shared_preload_libraries = 'auto_explain' # not meridian\n")
+    expect("without the library" in third.fails("start", 1), True, "why it is stopped")
+    third.is_now("asleep")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(before)
+    third.do("start", 1)
+    third.is_now("standby")
+
+
 def test_a_daemon_that_starts_again_finds_what_is_there(world):
     first, second, _ = world.nodes
     for node in (first, second):
