@@ -133,6 +133,21 @@ static bool archived(const struct warden *warden, const struct place *place, uin
                           place->timeline, file / per_id, file % per_id);
 }
 
+/* A refusal that does not go away by itself. */
+static void login_judge(struct warden *warden, struct fail *fail)
+{
+        static const char *const words[] = {"authentication failed", "pg_hba.conf",
+                                            "does not exist", "password", "certificate"};
+        warden->login.text[0] = '\0';
+        for (size_t i = 0; i < COUNT_OF(words); i++) {
+                if (strstr(fail->text, words[i]) == NULL)
+                        continue;
+                check_advise(warden, fail);
+                warden->login = *fail;
+                return;
+        }
+}
+
 /* As the server's own receiver asks: from the beginning of the file. */
 static bool removed(struct warden *warden, struct place place)
 {
@@ -145,8 +160,11 @@ static bool removed(struct warden *warden, struct place place)
                           "replication=true application_name=meridian_probe", conninfo))
                 return false;
         PGconn *connection = sql_connect(warden, conninfo, CONNECT_MS, &fail);
-        if (connection == NULL)
+        if (connection == NULL) {
+                login_judge(warden, &fail);
                 return false;
+        }
+        warden->login.text[0] = '\0';
         for (unsigned i = 0; i < LINES_MAX && answer == ANSWER_NEXT; i++) {
                 place.lsn -= place.lsn % segment;
                 answer = ask_once(warden, connection, &place);
@@ -164,6 +182,7 @@ void gap_look(struct warden *warden)
                 warden->gap_upstream = seen->server == PRIMARY_STANDBY ? warden->upstream : 0;
                 warden->gap_next_us = now_us + LOST_US;
                 warden->gap = false;
+                warden->login.text[0] = '\0';
                 return;
         }
         if (now_us < warden->gap_next_us)

@@ -1,5 +1,5 @@
 /* trouble.c - what goes wrong at a server without an action having failed: a disk that fills up,
- * log that cannot be archived, data that cannot be read. Each is told when it begins, with what is
+ * log that cannot be archived, data that cannot be read, a standby that nobody lets in. Each is told when it begins, with what is
  * to be done, and when it is over. It changes nothing by itself. */
 #include "warden/warden_priv.h"
 
@@ -95,6 +95,13 @@ static void blind_look(struct warden *warden)
                     warden->blind.text[0] != '\0' ? warden->blind.text : "it does not answer");
 }
 
+static void login_look(struct warden *warden)
+{
+        trouble_set(warden, TROUBLE_LOGIN, warden->login.text[0] != '\0',
+                    "the standby is not let in at the server that it follows: %.330s",
+                    warden->login.text);
+}
+
 void trouble_look(struct warden *warden)
 {
         uint64_t now_us = gate_now_us();
@@ -105,4 +112,5 @@ void trouble_look(struct warden *warden)
                   file_there("%s", warden->paths.data) ? warden->paths.data : warden->config.home);
         archive_look(warden);
         blind_look(warden);
+        login_look(warden);
 }

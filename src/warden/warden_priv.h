@@ -126,6 +126,7 @@ enum trouble {
         TROUBLE_ARCHIVE_ROOM,
         TROUBLE_ARCHIVE,
         TROUBLE_BLIND,
+        TROUBLE_LOGIN,
         TROUBLE_COUNT,
 };
 
@@ -213,6 +214,7 @@ struct warden {
         bool gap; /* what the standby needs next was removed */
         node_id gap_upstream;
         uint64_t gap_next_us;
+        struct fail login; /* why the standby is not let in where it follows; "": it is */
 };
 
 /* ---- warden.c ---- */

@@ -341,6 +341,11 @@ def test_a_wrong_password_is_told(world):
     fail = second.fails("rebuild", 3)
     expect("password authentication failed" in fail, True, fail)
     expect(second.seen["seen"], "standby", "and nothing was touched")
+    second.do("follow", 3)  # by the wrong password from now on
+    world.nodes[2].rule("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
+    wait_for("it to be told", lambda: any(
+        "is not let in" in note["text"] and "the same on all nodes" in note["text"]
+        for note in second.notes))
     second.process.stdin.close()
     second.process.wait(20)
     with open(f"{world.folder}/password", "w", encoding="utf-8") as file:
