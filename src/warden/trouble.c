@@ -1,6 +1,7 @@
 /* trouble.c - what goes wrong at a server without an action having failed: a disk that fills up,
- * log that cannot be archived, data that cannot be read, a standby that nobody lets in. Each is told when it begins, with what is
- * to be done, and when it is over. It changes nothing by itself. */
+ * log that cannot be archived, data that cannot be read, a standby that nobody lets in. Each is
+ * told when it begins, with what is to be done, and when it is over. It changes nothing by itself.
+ */
 #include "warden/warden_priv.h"
 
 #include <inttypes.h>
