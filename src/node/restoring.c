@@ -4,12 +4,14 @@
  *   what was decided behind it comes out --> the old one is freed, step by step
  *
  * Until then the old state answers whoever asks for what is here, and this node leads nothing. A
- * newer state that comes out meanwhile is begun with instead. At a node's start, when nobody is
- * served yet, all is done at once. */
+ * newer state that comes out meanwhile is begun with instead. Where this node is elected meanwhile
+ * all wait for it, and the steps are larger. At a node's start, when nobody is served yet, all is
+ * done at once. */
 #include "node/node_priv.h"
 
 #define STEP_BYTES    ((size_t)128 * 1024)
 #define STEP_APART_US 1000
+#define STEPS_LEADING 8 /* in one */
 
 static size_t step_bytes(const struct node *node)
 {
@@ -63,12 +65,14 @@ void restoring_tick(struct node *node, struct node_group *group)
 {
         if (restoring_wake_us(group) > node->now_us)
                 return;
+        size_t bytes = step_bytes(node);
+        bool leads = group->status.role == CONSENSUS_LEADER;
         group->restore_next_us = node->now_us + STEP_APART_US;
         if (council_sweeping(group->council))
-                council_sweep(group->council, step_bytes(node));
+                council_sweep(group->council, bytes);
         else if (group->failed)
                 council_restore_drop(group->council);
-        else if (council_restore_step(group->council, step_bytes(node)))
+        else if (council_restore_step(group->council, leads ? STEPS_LEADING * bytes : bytes))
                 restore_end(node, group);
 }
 
