@@ -281,7 +281,8 @@ static bool txn_condition(struct reading *reading)
                         condition.relation = (enum kv_relation)i;
         }
         if ((int)condition.what == 0 || (int)condition.relation == 0)
-                return txn_wrong(reading, "an unknown condition");
+                return txn_wrong(reading, "an unknown condition (VALUE, REVISION, VERSION, CREATED "
+                                          "or SESSION; =, !=, < or >)");
         condition.value = arg(reading, reading->at + 3);
         if (condition.what != KV_VALUE &&
             !number(reading, reading->at + 3, "the operand", &condition.number))

@@ -168,6 +168,9 @@ int cli_backup(struct cli *cli)
 static bool folder_free(const char *folder)
 {
         static const char *const names[] = {"journal-global", "journal-region", "restore"};
+        if (access(folder, F_OK) != 0)
+                return cli_error("there is no folder %s: make it, for the user of meridiand",
+                                 folder) == CLI_DONE;
         for (size_t i = 0; i < COUNT_OF(names); i++) {
                 char path[4096];
                 struct stat info;

@@ -90,6 +90,14 @@ static int set(const struct cli *cli, const struct board_kind_row *row)
         return write_text(cli, key, cli->argv[2], -1);
 }
 
+/* In one line. */
+static void print_line(const char *text)
+{
+        for (; *text != '\0'; text++)
+                putchar(*text == '\n' ? ';' : *text);
+        putchar('\n');
+}
+
 static json_t *current(const struct cli *cli, const struct board_kind_row *row, char key[KEY_SIZE])
 {
         if (!key_make(row, cli->argv[1], key))
@@ -127,9 +135,7 @@ static int list(const struct cli *cli, const struct board_kind_row *row)
         {
                 const char *key = json_string_value(json_object_get(item, "key"));
                 term_cell(TERM_BOLD, key + strlen(row->prefix), 24);
-                for (const char *text = text_of(item); *text != '\0'; text++)
-                        putchar(*text == '\n' ? ';' : *text);
-                putchar('\n');
+                print_line(text_of(item));
         }
         json_decref(json);
         return CLI_DONE;
@@ -155,7 +161,8 @@ static int history(const struct cli *cli, const struct board_kind_row *row)
                 bool deleted = json_is_true(json_object_get(item, "deleted"));
                 printf("%-8" JSON_INTEGER_FORMAT "  ", revision_of(item));
                 kv_print_when(item);
-                printf("  %s\n", deleted ? "(deleted)" : text_of(item));
+                printf("  ");
+                print_line(deleted ? "(deleted)" : text_of(item));
         }
         json_decref(json);
         return CLI_DONE;
