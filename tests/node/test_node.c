@@ -1,45 +1,27 @@
 /* One node alone: what it answers when nobody else is there, whatever it is told, and what it does
  * with damaged journals and messages. Clusters are the simulator's. */
-#include "council/request.h"
 #include "kv/kv.h"
-#include "node/node.h"
 #include "node/node_priv.h"
 
 #include "base/rng.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 
-#include <cmocka.h>
+struct answer {
+        bool came;
+        enum reply_code code;
+        uint64_t revision;
+        uint64_t changes;
+};
+
+#define ALONE_MORE struct answer answers[16]; /* about values, by request */
+#include "alone.h"
 
 static const char topology[] =
         "cluster = test; epoch = 1;\n"
         "region r1 { id = 1; node n1 { id = 1; link = \"127.0.0.1:7401\" } }\n"
         "region r2 { id = 2; node n2 { id = 2; link = \"127.0.0.2:7401\" } }\n"
         "region r3 { id = 3; node n3 { id = 3; link = \"127.0.0.3:7401\" } }\n";
-
-struct alone {
-        struct heap heap;
-        struct node *node;
-        uint64_t now_us;
-        struct buffer journals[WORLD_GROUP_COUNT];
-        bool known; /* that there was something in them */
-        uint64_t synced[WORLD_GROUP_COUNT];
-        struct reply reply;
-        bool replied;
-        struct answer {
-                bool came;
-                enum reply_code code;
-                uint64_t revision;
-                uint64_t changes;
-        } answers[16]; /* about values, by request */
-};
-
-static struct alone alone;
-
-static void step(struct world_event *event);
 
 static void answer_note(uint64_t request)
 {
@@ -68,42 +50,10 @@ static void answer_note(uint64_t request)
                 answer->changes = answer_step.total;
 }
 
-/* A disk without delay: what was appended is synced in the next step. */
-static void carry_out(const struct world_effects *effects)
+static void effect_came(const struct world_effect *effect)
 {
-        for (size_t i = 0; i < effects->count; i++) {
-                const struct world_effect *effect = &effects->items[i];
-                if (effect->kind == WORLD_JOURNAL_APPEND)
-                        buffer_bytes(&alone.journals[effect->journal.group], effect->journal.data);
-                if (effect->kind == WORLD_REPLY) {
-                        alone.replied = true;
-                        assert_int_equal(reply_decode(effect->reply.data, &alone.reply, NULL, 0),
-                                         ERR_NONE);
-                        answer_note(effect->reply.request);
-                }
-        }
-}
-
-static void step(struct world_event *event)
-{
-        struct world_effects effects;
-        alone.now_us += 1000;
-        event->now_us = alone.now_us;
-        event->wall_us = 1700000000000000ull + alone.now_us;
-        node_step(alone.node, event, &effects);
-        carry_out(&effects);
-}
-
-static void sync_journals(void)
-{
-        for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++) {
-                if (alone.synced[i] == alone.journals[i].len)
-                        continue;
-                struct world_event event = {.kind = WORLD_JOURNAL_SYNCED};
-                event.synced.group = (enum world_group)i;
-                event.synced.offset = alone.synced[i] = alone.journals[i].len;
-                step(&event);
-        }
+        if (effect->kind == WORLD_REPLY)
+                answer_note(effect->reply.request);
 }
 
 static void run_for(uint64_t us)
@@ -116,40 +66,11 @@ static void run_for(uint64_t us)
         }
 }
 
-static void start(void)
+static int setup_started(void **state)
 {
-        struct node_config config = {.self = 1, .topology = bytes_of_str(topology)};
-        assert_int_equal(node_new(&alone.heap, &config, &alone.node), ERR_NONE);
-        struct world_event event = {.kind = WORLD_START};
-        for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++) {
-                event.start.journals[i] = buffer_view(&alone.journals[i]);
-                event.start.known[i] = alone.known;
-                alone.synced[i] = alone.journals[i].len;
-        }
-        event.start.seed = 1;
-        event.start.incarnation = alone.now_us + 1;
-        step(&event);
-}
-
-static int setup(void **state)
-{
-        (void)state;
-        memset(&alone, 0, sizeof alone);
-        heap_init(&alone.heap, 0);
-        for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++)
-                buffer_init(&alone.journals[i], &alone.heap);
-        start();
-        return 0;
-}
-
-static int teardown(void **state)
-{
-        (void)state;
-        node_free(alone.node);
-        for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++)
-                buffer_fini(&alone.journals[i]);
-        assert_int_equal(alone.heap.used_bytes, 0);
-        return 0;
+        int failed = setup(state);
+        start(topology);
+        return failed;
 }
 
 static void ask(enum request_kind kind, const char *key, uint64_t token)
@@ -385,7 +306,7 @@ static void test_restart_keeps_a_lock(void **state)
         ask(REQUEST_LOCK_ACQUIRE, "r1:kept", 0);
         uint64_t token = alone.reply.lock.token;
         node_free(alone.node);
-        start();
+        start(topology);
         assert_int_equal(node_failed(alone.node), ERR_NONE);
         run_for(400000);
         ask(REQUEST_LOCK_INFO, "r1:kept", 0);
@@ -400,7 +321,7 @@ static void test_damaged_journal_stops(void **state)
         ask(REQUEST_LOCK_ACQUIRE, "r1:a", 0);
         node_free(alone.node);
         alone.journals[WORLD_GROUP_REGION].ptr[alone.journals[WORLD_GROUP_REGION].len / 4] ^= 1;
-        start();
+        start(topology);
         assert_int_equal(node_failed(alone.node), ERR_CORRUPT);
 }
 
@@ -412,7 +333,7 @@ static void test_lost_journal_stops(void **state)
         node_free(alone.node);
         buffer_reset(&alone.journals[WORLD_GROUP_REGION]);
         alone.known = true;
-        start();
+        start(topology);
         assert_int_equal(node_failed(alone.node), ERR_CORRUPT);
 }
 
@@ -606,7 +527,7 @@ static void test_bad_topology(void **state)
 
 int main(void)
 {
-#define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define CASE(test) cmocka_unit_test_setup_teardown(test, setup_started, teardown)
         const struct CMUnitTest tests[] = {
                 CASE(test_region_goes_on_alone),
                 CASE(test_refusals),

@@ -1,16 +1,16 @@
 /* PostgreSQL on a node that is alone and its own majority: it founds, renews, fences, answers
  * requests, and takes a lease over after a restart. Clusters with faults are the
  * simulator's. */
-#include "council/request.h"
-#include "node/node.h"
 #include "node/node_priv.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
+#define ALONE_MORE                                                                                 \
+        struct world_postgres server;                                                              \
+        struct world_effect done; /* the last WORLD_POSTGRES_DO */                                 \
+        unsigned dones;                                                                            \
+        uint64_t gate_epoch, gate_until_us;
+#include "alone.h"
 
-#include <cmocka.h>
+#include <stdio.h>
 
 #define HEAD "cluster = test; epoch = 1;\n"
 #define NODE "region r1 { id = 1; node n1 { id = 1; link = \"127.0.0.1:7401\" } }\n"
@@ -20,58 +20,15 @@ static const char asked[] = HEAD NODE "postgres { nodes = [n1]; automatic = off 
 static const char limited[] = HEAD NODE "postgres { nodes = [n1]; rpo = 1s }\n";
 static const char without[] = HEAD NODE;
 
-struct alone {
-        struct heap heap;
-        struct node *node;
-        uint64_t now_us;
-        struct buffer journals[WORLD_GROUP_COUNT];
-        uint64_t synced[WORLD_GROUP_COUNT];
-        struct world_postgres server;
-        struct world_effect done; /* the last WORLD_POSTGRES_DO */
-        unsigned dones;
-        uint64_t gate_epoch, gate_until_us;
-        struct reply reply;
-        bool replied;
-};
-
-static struct alone alone;
-
-static void step(struct world_event *event)
+static void effect_came(const struct world_effect *effect)
 {
-        struct world_effects effects;
-        alone.now_us += 1000;
-        event->now_us = alone.now_us;
-        event->wall_us = 1700000000000000ull + alone.now_us;
-        node_step(alone.node, event, &effects);
-        for (size_t i = 0; i < effects.count; i++) {
-                const struct world_effect *effect = &effects.items[i];
-                if (effect->kind == WORLD_JOURNAL_APPEND)
-                        buffer_bytes(&alone.journals[effect->journal.group], effect->journal.data);
-                if (effect->kind == WORLD_POSTGRES_DO) {
-                        alone.done = *effect;
-                        alone.dones++;
-                }
-                if (effect->kind == WORLD_POSTGRES_GATE) {
-                        alone.gate_epoch = effect->gate.epoch;
-                        alone.gate_until_us = effect->gate.until_us;
-                }
-                if (effect->kind == WORLD_REPLY) {
-                        alone.replied = true;
-                        assert_int_equal(reply_decode(effect->reply.data, &alone.reply, NULL, 0),
-                                         ERR_NONE);
-                }
+        if (effect->kind == WORLD_POSTGRES_DO) {
+                alone.done = *effect;
+                alone.dones++;
         }
-}
-
-static void sync_journals(void)
-{
-        for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++) {
-                if (alone.synced[i] == alone.journals[i].len)
-                        continue;
-                struct world_event event = {.kind = WORLD_JOURNAL_SYNCED};
-                event.synced.group = (enum world_group)i;
-                event.synced.offset = alone.synced[i] = alone.journals[i].len;
-                step(&event);
+        if (effect->kind == WORLD_POSTGRES_GATE) {
+                alone.gate_epoch = effect->gate.epoch;
+                alone.gate_until_us = effect->gate.until_us;
         }
 }
 
@@ -106,40 +63,6 @@ static void finish(const char *fail)
         event.postgres_done.fail = bytes_of_str(fail);
         step(&event);
         see();
-}
-
-static void start(const char *topology)
-{
-        struct node_config config = {.self = 1, .topology = bytes_of_str(topology)};
-        assert_int_equal(node_new(&alone.heap, &config, &alone.node), ERR_NONE);
-        struct world_event event = {.kind = WORLD_START};
-        for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++) {
-                event.start.journals[i] = buffer_view(&alone.journals[i]);
-                alone.synced[i] = alone.journals[i].len;
-        }
-        event.start.seed = 1;
-        event.start.incarnation = alone.now_us + 1;
-        step(&event);
-}
-
-static int setup(void **state)
-{
-        (void)state;
-        memset(&alone, 0, sizeof alone);
-        heap_init(&alone.heap, 0);
-        for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++)
-                buffer_init(&alone.journals[i], &alone.heap);
-        return 0;
-}
-
-static int teardown(void **state)
-{
-        (void)state;
-        node_free(alone.node);
-        for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++)
-                buffer_fini(&alone.journals[i]);
-        assert_int_equal(alone.heap.used_bytes, 0);
-        return 0;
 }
 
 static void must_do(enum primary_action action)
