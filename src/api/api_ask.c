@@ -37,13 +37,16 @@ static json_t *json_text(struct bytes text)
 static bool is_lock(enum request_kind kind)
 {
         return kind == REQUEST_LOCK_ACQUIRE || kind == REQUEST_LOCK_RENEW ||
-               kind == REQUEST_LOCK_RELEASE || kind == REQUEST_LOCK_LOOK;
+               kind == REQUEST_LOCK_RELEASE || kind == REQUEST_LOCK_LOOK ||
+               kind == REQUEST_LOCK_SEIZE;
 }
 
 static json_t *json_reply(const struct ask *ask, const struct reply *reply)
 {
         if (reply->code == REPLY_OK && is_lock(ask->kind))
                 return api_http_lock_reply(reply);
+        if (reply->code == REPLY_OK && ask->kind == REQUEST_LOCK_LIST)
+                return api_http_list_reply(reply);
         if (reply->code == REPLY_OK && ask->kind == REQUEST_LOCK_WATCH)
                 return api_http_watch_reply(reply);
         if (reply->code == REPLY_OK && api_session_is(ask->kind))

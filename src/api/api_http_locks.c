@@ -9,6 +9,9 @@
  *                               are wanted
  *   POST /locks/KEY/renew      {"owner", "token", "ttl_ms"}
  *   POST /locks/KEY/release    {"owner", "token"}
+ *   POST /locks/KEY/break      {"who"}: takes it away; audited
+ *   GET  /locks?prefix=P&after=TOKEN&limit=N
+ *                              what is held
  *
  * A member that is not known is refused: a misspelt "wait" must not be a wait of 0. */
 #include "api/api_priv.h"
@@ -21,6 +24,7 @@
 /* What a body says; numbers are refused below 0. */
 struct body {
         const char *owner;
+        const char *who;
         json_int_t ttl_ms;
         json_int_t wait_ms;
         json_int_t delay_ms;
@@ -45,6 +49,7 @@ static const struct action {
         {"/renew", REQUEST_LOCK_RENEW, "{s:s, s:I, s:I !}",
          "want {\"owner\": ..., \"token\": ..., \"ttl_ms\": ...}"},
         {"/release", REQUEST_LOCK_RELEASE, "{s:s, s:I !}", "want {\"owner\": ..., \"token\": ...}"},
+        {"/break", REQUEST_LOCK_SEIZE, "{s:s !}", "want {\"who\": ...}, for the audit"},
 };
 
 static json_t *json_name(struct bytes name)
@@ -64,6 +69,8 @@ static bool body_read(json_t *json, const struct action *action, struct body *bo
         if (action->kind == REQUEST_LOCK_RENEW)
                 return json_unpack(json, action->format, "owner", &body->owner, "token",
                                    &body->token, "ttl_ms", &body->ttl_ms) == 0;
+        if (action->kind == REQUEST_LOCK_SEIZE)
+                return json_unpack(json, action->format, "who", &body->who) == 0;
         return json_unpack(json, action->format, "owner", &body->owner, "token", &body->token) == 0;
 }
 
@@ -84,14 +91,29 @@ static bool also_read(const json_t *keys, struct buffer *out)
         return out->err == ERR_NONE;
 }
 
+/* What is out of its range; NULL: nothing. The rest the node says. */
+static const char *body_fault(const struct body *body)
+{
+        if (body->ttl_ms < 0 || body->wait_ms < 0 || body->delay_ms < 0 || body->session < 0 ||
+            body->token < 0)
+                return "no number is below 0";
+        if (body->slots < 0 || body->slots > LOCK_SLOTS_MAX)
+                return "a semaphore has 1 to 1024 slots";
+        if (body->shared != 0 && body->slots != 0)
+                return "shared or slots, not both";
+        if (body->who != NULL &&
+            (body->who[0] == '\0' || strlen(body->who) > REQUEST_NAME_BYTES_MAX))
+                return "who has a name of 1 to 64 bytes, for the audit";
+        return NULL;
+}
+
 static bool body_request(const struct body *body, struct buffer *also, struct request *request)
 {
-        if (body->ttl_ms < 0 || body->wait_ms < 0 || body->delay_ms < 0 || body->slots < 0 ||
-            body->slots > LOCK_SLOTS_MAX || body->session < 0 || body->token < 0 ||
-            !also_read(body->also, also))
+        if (!also_read(body->also, also))
                 return false;
+        request->lock.actor = bytes_of_str(body->who == NULL ? "" : body->who);
         request->lock.also = buffer_view(also);
-        request->lock.owner = bytes_of_str(body->owner);
+        request->lock.owner = bytes_of_str(body->owner == NULL ? "" : body->owner);
         request->lock.ttl_ms = (uint64_t)body->ttl_ms;
         request->lock.wait_ms = (uint64_t)body->wait_ms;
         request->lock.delay_ms = (uint64_t)body->delay_ms;
@@ -147,7 +169,7 @@ json_t *api_http_lock_post(const char *path, struct bytes text, struct buffer *a
 {
         const char *word = strrchr(path, '/');
         struct body body = {0};
-        *ret_problem = "want /locks/KEY/acquire, renew or release";
+        *ret_problem = "want /locks/KEY/acquire, renew, release or break";
         if (word < path + strlen(PREFIX))
                 return NULL;
         for (size_t i = 0; i < COUNT_OF(actions); i++) {
@@ -158,13 +180,45 @@ json_t *api_http_lock_post(const char *path, struct bytes text, struct buffer *a
                 request->kind = actions[i].kind;
                 request->lock.key = bytes_of((const uint8_t *)path + strlen(PREFIX),
                                              (size_t)(word - path) - strlen(PREFIX));
-                if (json != NULL && body_read(json, &actions[i], &body) &&
-                    body_request(&body, also, request))
-                        return json;
+                if (json != NULL && body_read(json, &actions[i], &body)) {
+                        const char *fault = body_fault(&body);
+                        if (fault != NULL)
+                                *ret_problem = fault;
+                        else if (body_request(&body, also, request))
+                                return json;
+                }
                 json_decref(json);
                 return NULL;
         }
         return NULL;
+}
+
+bool api_http_lock_list(const char *prefix, const char *const numbers[2], struct request *request)
+{
+        *request = (struct request){.kind = REQUEST_LOCK_LIST};
+        request->list.key = bytes_of_str(prefix == NULL ? "" : prefix);
+        request->list.limit = 100;
+        uint64_t *const to[2] = {&request->list.after, &request->list.limit};
+        for (int i = 0; i < 2; i++)
+                if (numbers[i] != NULL &&
+                    !resp_number(bytes_of_str(numbers[i]), UINT64_MAX >> 1, to[i]))
+                        return false;
+        return prefix != NULL;
+}
+
+json_t *api_http_list_reply(const struct reply *reply)
+{
+        json_t *locks = json_array();
+        for (size_t i = 0; i < reply->list.count; i++) {
+                const struct reply_lock *lock = &reply->list.items[i];
+                json_array_append_new(locks, json_pack("{s:o, s:o, s:I, s:I, s:I}", "key",
+                                                       json_name(lock->key), "owner",
+                                                       json_name(lock->owner), "token",
+                                                       (json_int_t)lock->token, "ttl_ms",
+                                                       (json_int_t)lock->ttl_ms, "waiters",
+                                                       (json_int_t)lock->waiters));
+        }
+        return json_pack("{s:o}", "locks", locks);
 }
 
 json_t *api_http_lock_reply(const struct reply *reply)

@@ -34,6 +34,10 @@ static bool acquire_option(struct command *command, size_t *at, struct request *
         uint64_t slots = request->lock.slots;
         uint64_t *value = NULL;
         struct bytes name = command_arg(command, *at);
+        if ((resp_is(name, "SHARED") || resp_is(name, "SLOTS")) && slots != 0) {
+                resp_write_error(command->out, "ERR SHARED or SLOTS, and once");
+                return false;
+        }
         if (resp_is(name, "SHARED")) {
                 request->lock.slots = LOCK_SHARED;
                 return true;
@@ -162,7 +166,12 @@ static bool request_break(struct command *command, struct request *request)
 {
         request->lock.key = command_arg(command, 1);
         request->lock.actor = command_arg(command, 2);
-        return true;
+        if (request->lock.actor.len > 0 && request->lock.actor.len <= REQUEST_NAME_BYTES_MAX)
+                return true;
+        resp_write_error(command->out,
+                         "ERR who breaks it has a name of 1 to %d bytes, for the audit",
+                         (int)REQUEST_NAME_BYTES_MAX);
+        return false;
 }
 
 static bool request_open(struct command *command, struct request *request)

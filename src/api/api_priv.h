@@ -173,6 +173,9 @@ bool api_http_lock_watch(const char *key, const char *prefix, const char *const 
 json_t *api_http_watch_reply(const struct reply *reply);
 /* Owner, token, ttl_ms of an answer that is no refusal; a new reference. */
 json_t *api_http_lock_reply(const struct reply *reply);
+/* GET /locks: `numbers` are after and limit, each NULL where it is not given. False: not good. */
+bool api_http_lock_list(const char *prefix, const char *const numbers[2], struct request *request);
+json_t *api_http_list_reply(const struct reply *reply);
 
 /* ---- api_http_kv.c ---- */
 /* A request to /kv..., and what becomes of it. */

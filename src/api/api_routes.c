@@ -266,6 +266,17 @@ static void get_lock(struct ask *ask)
         ask_node(ask, &request);
 }
 
+static void get_locks(struct ask *ask)
+{
+        struct request request;
+        const char *const numbers[2] = {query(ask, "after"), query(ask, "limit")};
+        if (api_http_lock_list(query(ask, "prefix"), numbers, &request))
+                ask_node(ask, &request);
+        else
+                ask_error(ask, MHD_HTTP_BAD_REQUEST, "BADREQUEST",
+                          "want prefix=PREFIX, e.g. global:; after and limit are numbers");
+}
+
 static void get_lock_watch(struct ask *ask)
 {
         struct request request;
@@ -438,7 +449,8 @@ static const struct route routes[] = {
         {"/why-route", false, get_why_route, "?client=ADDRESS&name=NAME: which region, and why"},
         {"/metrics", false, get_metrics, "for Prometheus"},
         {"/locks/", false, get_lock, "KEY: who holds it"},
-        {"/locks/", true, post_lock, "KEY/acquire, renew, release"},
+        {"/locks/", true, post_lock, "KEY/acquire, renew, release, break"},
+        {"/locks", false, get_locks, "?prefix=P&after=TOKEN&limit=N: what is held"},
         {"/lock-watch", false, get_lock_watch,
          "?key=KEY or prefix=P&after=REVISION&wait_ms=N: changes"},
         {"/kv/", false, ask_kv, "KEY?revision=N&stale=1: a value"},

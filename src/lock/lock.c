@@ -409,34 +409,39 @@ static const struct operation {
         [LOCK_ACQUIRE_ALL] = {lock_acquire_all, true, true, true},
 };
 
-static bool command_valid(const struct lock_command *command, const struct operation *operation)
+const char *lock_command_fault(const struct lock_command *command)
 {
+        CHECK(command->op >= LOCK_TIME && command->op < LOCK_OP_COUNT);
+        const struct operation *operation = &operations[command->op];
         if (operation->key && (command->key.len == 0 || command->key.len > LOCK_KEY_BYTES_MAX))
-                return false;
+                return "A key has 1 to 512 bytes.";
         if (operation->owner &&
             (command->owner.len == 0 || command->owner.len > LOCK_OWNER_BYTES_MAX))
-                return false;
+                return "An owner has 1 to 256 bytes.";
         if (operation->ttl && command->session == 0 &&
             (command->ttl_ms < LOCK_TTL_MS_MIN || command->ttl_ms > LOCK_TTL_MS_MAX))
-                return false;
-        return command->wait_ms <= LOCK_WAIT_MS_MAX && command->delay_ms <= LOCK_DELAY_MS_MAX &&
-               (command->slots <= LOCK_SLOTS_MAX || command->slots == LOCK_SHARED) &&
-               (command->flags & ~(uint32_t)LOCK_FLAGS) == 0;
+                return "The time to live is 1 to 86400000 ms (a day).";
+        if (command->wait_ms > LOCK_WAIT_MS_MAX)
+                return "The wait is at most 3600000 ms (an hour).";
+        if (command->delay_ms > LOCK_DELAY_MS_MAX)
+                return "The delay after an expiry is at most 600000 ms (ten minutes).";
+        if (command->slots > LOCK_SLOTS_MAX && command->slots != LOCK_SHARED)
+                return "A semaphore has 1 to 1024 slots.";
+        return (command->flags & ~(uint32_t)LOCK_FLAGS) == 0 ? NULL : "A flag is not known.";
 }
 
 const struct lock_result *lock_apply(struct lock_table *table, uint64_t index,
                                      const struct lock_command *command, size_t *ret_count,
                                      bool *ret_fatal)
 {
-        CHECK(command->op >= LOCK_TIME && command->op < LOCK_OP_COUNT);
+        const char *fault = lock_command_fault(command);
         garbage_free(table);
         table->result_count = 0;
         table->ended_count = 0;
         table->index = index;
         table_advance(table, command->now_ms);
-        const struct operation *operation = &operations[command->op];
-        if (command_valid(command, operation))
-                operation->run(table, command);
+        if (fault == NULL)
+                operations[command->op].run(table, command);
         else
                 lock_answer(table, command, LOCK_INVALID);
         locks_serve(table);

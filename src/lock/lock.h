@@ -206,6 +206,10 @@ struct lock_table;
 MUST_USE enum err lock_table_new(struct heap *heap, uint64_t seed, struct lock_table **ret_table);
 void lock_table_free(struct lock_table *table);
 
+/* What is wrong with the sizes and ranges of a command, as a sentence; NULL: nothing. lock_apply
+ * says LOCK_INVALID to it. */
+const char *lock_command_fault(const struct lock_command *command);
+
 /* Applies the command of log entry `index`. Results stay valid until the next call on the table;
  * the first of them with the command's origin is its answer, and there is exactly one of those but
  * for LOCK_TIME without one. Never fails: what is refused is a result. When

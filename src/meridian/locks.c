@@ -155,6 +155,21 @@ static int lock_release(redisContext *context, int argc, char **argv)
         return CLI_DONE;
 }
 
+static int lock_break(redisContext *context, int argc, char **argv)
+{
+        const char *words[3] = {"LOCK.BREAK", argv[0], cli_user()};
+        (void)argc;
+        redisReply *reply = resp_ask(context, 3, words);
+        if (reply == NULL)
+                return CLI_FAILED;
+        long long token = reply->integer;
+        freeReplyObject(reply);
+        if (token == 0)
+                return cli_error("%s is held by nobody", argv[0]);
+        printf("took %s away: later tokens are larger than %lld\n", argv[0], token);
+        return CLI_DONE;
+}
+
 /* One lock: an array of names and values. */
 static void lock_print(const redisReply *lock)
 {
@@ -235,6 +250,7 @@ static const struct lock_row lock_commands[] = {
         {"session", "open PREFIX OWNER TTL | keep|close PREFIX OWNER SESSION", 4, 4, lock_session},
         {"renew", "KEY OWNER TOKEN TTL", 4, 4, lock_renew},
         {"release", "KEY OWNER TOKEN", 3, 3, lock_release},
+        {"break", "KEY", 1, 1, lock_break},
         {"info", "KEY", 1, 1, lock_info},
         {"list", "PREFIX", 1, 1, lock_list},
 };

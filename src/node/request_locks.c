@@ -92,13 +92,18 @@ void request_lock_came(struct node *node, struct asker asker, const struct reque
                 read_begin(node, asker, request, which);
                 return;
         }
-        struct pending *pending = pending_for(node, asker, request->kind, which, wait_ms);
-        if (pending == NULL)
-                return;
         struct council_command command = {.kind = COUNCIL_LOCK};
         if (request->kind == REQUEST_LOCK_BREAK || request->kind == REQUEST_LOCK_SEIZE)
                 command.actor = request->lock.actor;
         lock_command_of(request, &command.lock);
+        const char *fault = lock_command_fault(&command.lock);
+        if (fault != NULL) {
+                request_refuse(node, asker, request->kind, REPLY_BAD_REQUEST, fault);
+                return;
+        }
+        struct pending *pending = pending_for(node, asker, request->kind, which, wait_ms);
+        if (pending == NULL)
+                return;
         if ((command.lock.flags & LOCK_DETECT) != 0 &&
             council_level(group->council) >= COUNCIL_LEVEL_SLOTS)
                 command.lock.flags |= LOCK_DETECT_SLOTS;
@@ -143,8 +148,12 @@ static struct lock_answer lock_answer_of(enum lock_result_kind kind)
                 [LOCK_NOT_OWNER] = {REPLY_NOT_OWNER, "This owner does not hold it by this token."},
                 [LOCK_FREE] = {REPLY_NOT_FOUND, "Nobody holds this lock."},
                 [LOCK_CANCELLED] = {REPLY_TIMEOUT, "The owner asked again; that answer counts."},
-                [LOCK_INVALID] = {REPLY_BAD_REQUEST, "A key, owner or time is out of range."},
-                [LOCK_LIMIT] = {REPLY_LIMIT, "Too many locks or waiters."},
+                [LOCK_INVALID] = {REPLY_BAD_REQUEST, "Up to 16 locks are asked for at once, "
+                                                     "each by its key of 1 to 512 bytes, and none "
+                                                     "twice."},
+                [LOCK_LIMIT] = {REPLY_LIMIT, "A limit is reached: 1024 wait for one lock, 65536 "
+                                             "for all, 4000000 are held, of one session 4096, or "
+                                             "there are 65536 sessions."},
                 [LOCK_EXPIRED] = {REPLY_INTERNAL, "An event is no answer."},
                 [LOCK_QUEUED] = {REPLY_INTERNAL, "Waiting is no answer."},
                 [LOCK_SEEN] = {REPLY_OK, ""},

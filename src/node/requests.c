@@ -15,6 +15,8 @@
  * is answered within its deadline. */
 #include "node/node_priv.h"
 
+#include <stdio.h>
+
 #define RETRY_US           200000
 #define REQUEST_TIMEOUT_US 3000000
 #define FORWARD_SLACK_US   500000
@@ -204,13 +206,24 @@ void request_forward(struct node *node, struct asker asker, const struct request
         forward_to(node, asker, request, data, target, 0);
 }
 
+/* There is no such region; these are. */
+static void refuse_region(struct node *node, struct asker asker, enum request_kind kind)
+{
+        char text[REQUEST_TEXT_BYTES_MAX];
+        size_t len =
+                (size_t)snprintf(text, sizeof text, "There is no such region; there are global");
+        for (uint32_t i = 0; i < node->topology->region_count && len < sizeof text; i++)
+                len += (size_t)snprintf(text + len, sizeof text - len, ", %s",
+                                        node->topology->regions[i].name);
+        request_refuse(node, asker, kind, REPLY_UNKNOWN_REGION, text);
+}
+
 void request_forward_region(struct node *node, struct asker asker, const struct request *request,
                             struct bytes data, struct bytes region_name, uint64_t wait_ms)
 {
         const struct topology_region *region = topology_region_by_name(node->topology, region_name);
         if (region == NULL) {
-                request_refuse(node, asker, request->kind, REPLY_UNKNOWN_REGION,
-                               "There is no such region.");
+                refuse_region(node, asker, request->kind);
                 return;
         }
         node_id target = 0;

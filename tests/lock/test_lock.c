@@ -290,14 +290,64 @@ static void test_commands(void **state)
         buffer_fini(&again);
 }
 
+/* Each bound from both sides: what is wrong is said. */
+static void test_faults(void **state)
+{
+        static uint8_t many[LOCK_KEY_BYTES_MAX + 1];
+        static const struct {
+                enum lock_op op;
+                size_t key, owner;
+                uint64_t ttl, wait, delay, session;
+                uint32_t slots, flags;
+                const char *says; /* NULL: nothing is wrong */
+        } rows[] = {
+                {LOCK_ACQUIRE, 1, 1, 1, 0, 0, 0, 0, 0, NULL},
+                {LOCK_ACQUIRE, 0, 1, 1, 0, 0, 0, 0, 0, "key"},
+                {LOCK_ACQUIRE, LOCK_KEY_BYTES_MAX, 1, 1, 0, 0, 0, 0, 0, NULL},
+                {LOCK_ACQUIRE, LOCK_KEY_BYTES_MAX + 1, 1, 1, 0, 0, 0, 0, 0, "512"},
+                {LOCK_ACQUIRE, 1, 0, 1, 0, 0, 0, 0, 0, "owner"},
+                {LOCK_ACQUIRE, 1, LOCK_OWNER_BYTES_MAX, 1, 0, 0, 0, 0, 0, NULL},
+                {LOCK_ACQUIRE, 1, LOCK_OWNER_BYTES_MAX + 1, 1, 0, 0, 0, 0, 0, "256"},
+                {LOCK_RENEW, 1, 1, 0, 0, 0, 0, 0, 0, "time to live"},
+                {LOCK_RENEW, 1, 1, LOCK_TTL_MS_MAX, 0, 0, 0, 0, 0, NULL},
+                {LOCK_RENEW, 1, 1, LOCK_TTL_MS_MAX + 1, 0, 0, 0, 0, 0, "86400000"},
+                {LOCK_ACQUIRE, 1, 1, 0, 0, 0, 5, 0, 0, NULL},
+                {LOCK_ACQUIRE, 1, 1, 1, LOCK_WAIT_MS_MAX, 0, 0, 0, 0, NULL},
+                {LOCK_ACQUIRE, 1, 1, 1, LOCK_WAIT_MS_MAX + 1, 0, 0, 0, 0, "3600000"},
+                {LOCK_ACQUIRE, 1, 1, 1, 0, LOCK_DELAY_MS_MAX, 0, 0, 0, NULL},
+                {LOCK_ACQUIRE, 1, 1, 1, 0, LOCK_DELAY_MS_MAX + 1, 0, 0, 0, "600000"},
+                {LOCK_ACQUIRE, 1, 1, 1, 0, 0, 0, LOCK_SLOTS_MAX, 0, NULL},
+                {LOCK_ACQUIRE, 1, 1, 1, 0, 0, 0, LOCK_SLOTS_MAX + 1, 0, "1024"},
+                {LOCK_ACQUIRE, 1, 1, 1, 0, 0, 0, LOCK_SHARED, 0, NULL},
+                {LOCK_ACQUIRE, 1, 1, 1, 0, 0, 0, 0, LOCK_FLAGS + 1, "flag"},
+                {LOCK_RELEASE, 1, 1, 0, 0, 0, 0, 0, 0, NULL},
+                {LOCK_TIME, 0, 0, 0, 0, 0, 0, 0, 0, NULL},
+        };
+        (void)state;
+        for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+                struct lock_command command = {.op = rows[i].op,
+                                               .key = bytes_of(many, rows[i].key),
+                                               .owner = bytes_of(many, rows[i].owner),
+                                               .ttl_ms = rows[i].ttl,
+                                               .wait_ms = rows[i].wait,
+                                               .delay_ms = rows[i].delay,
+                                               .session = rows[i].session,
+                                               .slots = rows[i].slots,
+                                               .flags = rows[i].flags};
+                const char *says = lock_command_fault(&command);
+                print_message("row %zu\n", i);
+                assert_int_equal(says == NULL, rows[i].says == NULL);
+                if (says != NULL)
+                        assert_non_null(strstr(says, rows[i].says));
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_scripts),
-                cmocka_unit_test(test_limits),
-                cmocka_unit_test(test_tokens_in_one_entry),
-                cmocka_unit_test(test_clock),
-                cmocka_unit_test(test_commands),
+                cmocka_unit_test(test_scripts), cmocka_unit_test(test_limits),
+                cmocka_unit_test(test_faults),  cmocka_unit_test(test_tokens_in_one_entry),
+                cmocka_unit_test(test_clock),   cmocka_unit_test(test_commands),
         };
         return cmocka_run_group_tests(tests, heap_group_setup, heap_group_teardown);
 }

@@ -141,8 +141,8 @@ def scenario_nobody_has_a_lock_for_a_while_after_its_holder_died(lab):
 
 
 def scenario_locks_over_http(lab):
-    def ask(method, path, body=None):
-        request = urllib.request.Request(f"http://{ADDRESSES['us-east']}:7400/locks/{path}",
+    def ask(method, path, body=None, folder="/locks/"):
+        request = urllib.request.Request(f"http://{ADDRESSES['us-east']}:7400{folder}{path}",
                                          method=method,
                                          data=None if body is None else json.dumps(body).encode())
         try:
@@ -162,6 +162,17 @@ def scenario_locks_over_http(lab):
     expect(ask("POST", "us-east:web/release", {**mine, "token": 1})[1]["code"], "NOTOWNER", "not his")
     expect(ask("POST", "us-east:web/release", mine)[0], 200, "released")
     expect(ask("GET", "us-east:web")[0], 404, "free")
+    status, lock = ask("POST", "us-east:web/acquire", {"owner": "cid", "ttl_ms": 600000})
+    listed = ask("GET", "?prefix=us-east:web&limit=9", folder="/locks")[1]["locks"]
+    expect([(one["key"], one["token"]) for one in listed], [("us-east:web", lock["token"])], "listed")
+    status, taken = ask("POST", "us-east:web/break", {"who": "an operator"})
+    expect((status, taken["token"] > lock["token"]), (200, True), "taken away, a token is used up")
+    expect(ask("POST", "us-east:web/break", {"who": "an operator"})[0], 404, "nobody has it")
+    for why, body in {"no number is below 0": {"owner": "a", "ttl_ms": -1}, "a day": {"owner": "a", "ttl_ms": 1 << 40},
+                      "1024 slots": {"owner": "a", "ttl_ms": 9, "slots": 9999}, "an hour":
+                      {"owner": "a", "ttl_ms": 9, "wait_ms": 1 << 40}, "256 bytes": {"owner": "", "ttl_ms": 9},
+                      "not both": {"owner": "a", "ttl_ms": 9, "slots": 2, "shared": True}}.items():
+        expect_true(why in ask("POST", "us-east:web/acquire", body)[1]["error"], why)
     for body in ({"owner": "ann"}, {"owner": "ann", "ttl_ms": 1, "wiat_ms": 1}, [], "x",
                  {"owner": "ann", "ttl_ms": -1}):
         expect(ask("POST", "us-east:web/acquire", body)[1]["code"], "BADREQUEST", f"{body}")
