@@ -74,7 +74,7 @@ static const struct command commands[] = {
              "take it; prints the fencing token", 3, WORDS_MANY, cli_lock),
         ASKS("lock", "renew", "KEY OWNER TOKEN TTL", "", "prolong it", 4, 4, cli_lock),
         ASKS("lock", "release", "KEY OWNER TOKEN", "", "give it back", 3, 3, cli_lock),
-        ASKS("lock", "break", "KEY", "", "take it away from who holds it; audited", 1, 1, cli_lock),
+        ASKS("lock", "break", "KEY", "", "take it away; audited", 1, 1, cli_lock),
         ASKS("lock", "info", "KEY", "", "who holds it", 1, 1, cli_lock),
         ASKS("lock", "list", "PREFIX", "", "all that are held, e.g. of global:", 1, 1, cli_lock),
         ASKS("lock", "watch", "KEY", "[--prefix] [--json]", "what happens to it, as it happens", 1,
