@@ -263,6 +263,7 @@ static void peer_changed(struct node *node, const struct world_event *event)
         } else {
                 peer->rtt_known = false;
                 request_peer_down(node, peer->id);
+                peer_gone(node, peer->id);
         }
 }
 
@@ -329,7 +330,6 @@ static void dispatch(struct node *node, const struct world_event *event)
         case WORLD_PEER_UP:
         case WORLD_PEER_DOWN:
                 peer_changed(node, event);
-                peer_gone(node, event->peer.peer);
                 break;
         case WORLD_MESSAGE:
                 message_came(node, event);

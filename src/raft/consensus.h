@@ -204,6 +204,8 @@ struct consensus_status {
         bool lease;                /* leader, and may answer reads at once now */
         uint64_t members_index;    /* of the entry with the newest configuration */
         uint32_t followers_behind; /* leader: members that need a snapshot or are being probed */
+        uint64_t inherited_ms;     /* leader: all entries before its first one were made before that
+                                    * time of its own clock, whoever made them; 0: not known */
 };
 
 /* What was found in a journal at start. */

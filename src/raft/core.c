@@ -141,8 +141,12 @@ static enum err core_open(struct heap *heap, const struct consensus_config *conf
 /* Opens every input: moves time on and drops what the last take handed out. */
 static void begin(struct core *core, uint64_t now_ms)
 {
-        if (now_ms > core->now_ms)
+        if (now_ms > core->now_ms) {
                 core->now_ms = now_ms;
+                if (core->entry_new)
+                        core->entry_ms = now_ms + 1;
+                core->entry_new = false;
+        }
         if (!core->taken)
                 return;
         core->taken = false;
@@ -263,6 +267,7 @@ static enum err core_start(void *engine, uint64_t now_ms, struct bytes journal, 
         if (core->config.bugs.amnesiac_votes)
                 core->meta.amnesiac = false;
         core->started = true;
+        core->entry_new = true;
         /* This pause, and pre-vote, make it rare that a lost vote counts: so they go with it. */
         core->heard_ms = core->config.bugs.vote_volatile ? 0 : now_ms;
         election_timer(core);
@@ -624,6 +629,8 @@ static struct consensus_status core_status(const void *engine)
         status.lease = active(core) && replicate_lease(core, core->now_ms);
         status.members_index = regime == NULL ? 0 : regime->index;
         status.followers_behind = followers_behind(core);
+        if (status.role == CONSENSUS_LEADER)
+                status.inherited_ms = core->inherited_ms;
         return status;
 }
 

@@ -214,12 +214,15 @@ struct core {
         uint64_t acknowledged; /* and has told so */
         uint64_t everywhere;
         struct message_round round_heard;
+        bool entry_new;    /* the clock has not moved on since the newest entry came */
+        uint64_t entry_ms; /* it had come by then; 0: not known */
 
         /* Leader. */
         struct progress *followers;
         size_t follower_count;
         uint64_t lead_from; /* its first entry: ready when that is applied */
         uint64_t lead_since_ms;
+        uint64_t inherited_ms; /* entry_ms, before its first entry */
         uint64_t heartbeat_ms;
         uint64_t quorum_check_ms;
         uint64_t round;

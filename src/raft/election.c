@@ -12,7 +12,8 @@
  *
  * A follower whose link to the leader broke waits the same election timeout, but for less chance on
  * top, and asks again sooner when it is refused: no vote is given earlier for it, so what the pause
- * protects does not depend on links.
+ * protects does not depend on links. Of two who stand so at once, far apart, one waits for the
+ * other (yield).
  *
  * A refusal carries the true term. One that lost its journal refuses always. */
 #include "base/check.h"
@@ -46,8 +47,11 @@ void election_timer(struct core *core)
 {
         uint64_t timeout = core->config.election_timeout_ms;
         if (leader_gone(core)) {
-                core->election_ms =
-                        core->now_ms + timeout / 8 + rng_below(&core->rng, timeout / 4 + 1);
+                /* To ask again early spends nothing; to give up a candidacy spends a term. */
+                bool candidate = core->role == CORE_CANDIDATE;
+                uint64_t least = candidate ? timeout / 2 : timeout / 8;
+                uint64_t chance = candidate ? timeout / 2 : timeout / 4;
+                core->election_ms = core->now_ms + least + rng_below(&core->rng, chance + 1);
                 return;
         }
         core->election_ms = core->now_ms + timeout + rng_below(&core->rng, timeout + 1);
@@ -129,6 +133,9 @@ static void lead(struct core *core)
         core->role = CORE_LEADER;
         core->leader = core->config.self;
         core->lead_since_ms = core->now_ms;
+        /* A caller may read its clock once for many inputs: what came with this very reading may
+         * be younger than that. */
+        core->inherited_ms = core->entry_new ? 0 : core->entry_ms;
         replicate_begin(core);
         core->lead_from = UINT64_MAX;
         if (core->config.bugs.no_noop)
@@ -214,6 +221,34 @@ static bool leader_alive(const struct core *core)
         return core->now_ms < core->heard_ms + core->config.election_timeout_ms;
 }
 
+/* Of two that stand at once. The same at both, but for what they know of members. */
+static bool comes_first(const struct core *core, const struct message *message)
+{
+        uint64_t last = log_last(core);
+        uint64_t term = log_term(core, last);
+        if (message->vote.last_term != term || message->vote.last_index != last)
+                return message->vote.last_term > term ||
+                       (message->vote.last_term == term && message->vote.last_index > last);
+        const struct member *self = log_self(core);
+        const struct member *other = members_find(&log_regime(core)->members, message->from);
+        if (self == NULL || other == NULL || other->role != CONSENSUS_VOTER)
+                return false;
+        return other->priority != self->priority ? other->priority > self->priority
+                                                 : other->node < self->node;
+}
+
+/* With so little chance in it two ask within the time that a message takes between regions, become
+ * candidates, and vote for themselves, again and again. So one of them waits for the other: once,
+ * as it may be one that is heard and does not hear. */
+static void yield(struct core *core, const struct message *message)
+{
+        if (core->role != CORE_PROSPECT || !leader_gone(core) || !comes_first(core, message))
+                return;
+        core->gone = false;
+        core->role = CORE_FOLLOWER;
+        election_timer(core);
+}
+
 static void answer(struct core *core, const struct message *to, uint64_t asked, bool granted)
 {
         struct message message = {.type = MESSAGE_VOTE_RESULT};
@@ -237,7 +272,10 @@ void election_vote(struct core *core, const struct message *message)
                 return;
         }
         if (pre_vote) {
-                answer(core, message, asked, asked > core->meta.term && may_vote(core, message));
+                bool granted = asked > core->meta.term && may_vote(core, message);
+                if (granted)
+                        yield(core, message);
+                answer(core, message, asked, granted);
                 return;
         }
         if (asked > core->meta.term)

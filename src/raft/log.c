@@ -143,6 +143,7 @@ void log_append(struct core *core, uint64_t term, enum entry_type type, struct b
         pending_count(core, before);
         if (core->failed)
                 return;
+        core->entry_new = true;
         mark_push(core, core->written, index);
         struct members members;
         if (type == ENTRY_CHANGE && members_decode(data, &members))

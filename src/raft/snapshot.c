@@ -203,6 +203,7 @@ void arrival_swap(struct core *core, struct bytes piece)
         snapshot_drop(core, core->snapshot);
         core->snapshot = snapshot_hold(compaction->made);
         entries_clear(&core->entries, core->snapshot->index + 1);
+        core->entry_new = true;
         core->regime_count = 0;
         log_regime_push(core, core->snapshot->members_index, &core->snapshot->members);
         core->stored = 0;
