@@ -256,6 +256,8 @@ static void group_follow(struct node *node, struct node_group *group)
                         table_ms = node->now_us / 1000;
                 lock_clock_init(&group->clock, table_ms, node->now_us, jump_ms);
                 group->time_last_us = group->time_next_us = node->now_us;
+                if (group->group == WORLD_GROUP_GLOBAL)
+                        postgres_heir_begin(node);
                 node->counters.elections_won++;
                 node_note(node, "leader", "This node leads the %s group in term %llu.",
                           group->group == WORLD_GROUP_GLOBAL ? "global" : "regional",
@@ -313,6 +315,8 @@ bool group_propose(struct node *node, struct node_group *group,
         if (stamped.kind == COUNCIL_LOCK) {
                 stamped.lock.now_ms = lock_clock_read(&group->clock, node->now_us);
                 group->time_last_us = node->now_us;
+                if (group->group == WORLD_GROUP_GLOBAL)
+                        postgres_heir_proposed(node, &stamped.lock);
         }
         buffer_reset(&node->scratch);
         council_command_encode(&stamped, &node->scratch);
@@ -342,6 +346,8 @@ void group_tick(struct node *node, struct node_group *group)
         if (!group->leading || (node->config.bugs & NODE_BUG_NO_EXPIRY) != 0)
                 return;
         (void)lock_clock_read(&group->clock, node->now_us);
+        if (group->group == WORLD_GROUP_GLOBAL)
+                postgres_heir_tick(node);
         if (!time_due(node, group))
                 return;
         struct council_command command = {.kind = COUNCIL_LOCK, .wall_us = node->wall_us};
@@ -369,5 +375,7 @@ uint64_t group_wake_us(const struct node *node, const struct node_group *group)
                 due_us = check_us;
         if (due_us < group->time_next_us)
                 due_us = group->time_next_us;
+        if (group->group == WORLD_GROUP_GLOBAL && postgres_heir_wake_us(node) < due_us)
+                due_us = postgres_heir_wake_us(node);
         return due_us < wake_us ? due_us : wake_us;
 }

@@ -44,6 +44,8 @@ enum node_bug {
         NODE_BUG_KEEP_EARLY = 65536,   /* a session's keepalive is answered before it is decided */
         NODE_BUG_KEYS_STAY = 131072,   /* keys outlive the sessions that they are bound to */
         NODE_BUG_WATCH_NOW = 262144,   /* a watch of locks begins with its question */
+        NODE_BUG_HEIR_AT_ONCE = 1 << 21, /* a new leader ends the writer's lease at once */
+        NODE_BUG_HEIR_BLIND = 1 << 22,   /* and though it was renewed meanwhile */
 };
 
 struct node_config {
@@ -147,6 +149,7 @@ const struct council *node_council(const struct node *node, enum world_group gro
 struct node_counters {
         uint64_t messages_in, messages_malformed, requests, requests_forwarded, requests_refused;
         uint64_t elections_won, snapshots, proposals, region_changes, gossip_in;
+        uint64_t heirs; /* leases of PostgreSQL's writer that it ended as a new leader */
 };
 struct node_counters node_counters(const struct node *node);
 struct replication_counters node_replication_counters(const struct node *node);

@@ -188,6 +188,14 @@ struct postgres_ask {
 #define POSTGRES_ASKS_MAX  16
 #define POSTGRES_OWNER_MAX 48
 #define POSTGRES_ORDER_MAX 96
+#define POSTGRES_KEY_MAX   64
+
+/* A writer's lease that this leader found in the table: postgres_heir.c. */
+struct postgres_heir {
+        uint64_t token; /* 0: none, or the holder has been heard since */
+        uint64_t due_us;
+        char owner[POSTGRES_OWNER_MAX];
+};
 
 struct postgres {
         bool seen; /* the server was seen at all, */
@@ -198,6 +206,7 @@ struct postgres {
         bool adopted; /* at the start: a lease that the gate remembers was taken over */
         struct postgres_heard heard[PRIMARY_NODES_MAX];
 
+        struct postgres_heir heir;
         struct primary_lease lease;
         char owner[POSTGRES_OWNER_MAX]; /* of the lease, as the council knows it */
         uint64_t released;              /* the newest token that was given back: counts no more */
@@ -670,7 +679,18 @@ void postgres_status(const struct node *node, uint64_t now_us, struct node_statu
 void postgres_detail_tell(struct node *node);
 MUST_USE enum err postgres_detail_came(struct node *node, node_id from, struct bytes data);
 
+/* postgres_heir.c */
+/* This node begins to lead the global group. */
+void postgres_heir_begin(struct node *node);
+/* It is about to propose a command to it. */
+void postgres_heir_proposed(struct node *node, const struct lock_command *command);
+void postgres_heir_tick(struct node *node);
+uint64_t postgres_heir_wake_us(const struct node *node);
+
 /* postgres_lease.c */
+struct bytes postgres_lease_key(const struct node *node, char text[static POSTGRES_KEY_MAX]);
+/* The node of an owner's name; 0: it is none of ours (somebody else took the lock by hand). */
+node_id postgres_owner_node(struct bytes owner);
 uint64_t postgres_margin_us(const struct node *node);
 /* Looks at the lease, own and in the council's table: hold, holder, grant. */
 void postgres_lease_look(struct node *node);

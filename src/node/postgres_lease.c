@@ -22,9 +22,9 @@ static struct postgres_ask *ask_of(struct postgres *postgres, uint64_t id)
         return NULL;
 }
 
-static struct bytes lease_key(const struct node *node, char text[static 64])
+struct bytes postgres_lease_key(const struct node *node, char text[static POSTGRES_KEY_MAX])
 {
-        (void)snprintf(text, 64, "global:postgres/%s", node->topology->cluster);
+        (void)snprintf(text, POSTGRES_KEY_MAX, "global:postgres/%s", node->topology->cluster);
         return bytes_of_str(text);
 }
 
@@ -34,8 +34,7 @@ static void owner_make(const struct node *node, char text[static POSTGRES_OWNER_
                        (unsigned long long)node->incarnation);
 }
 
-/* The node of an owner's name; 0: it is none of ours (somebody else took the lock by hand). */
-static node_id owner_node(struct bytes owner)
+node_id postgres_owner_node(struct bytes owner)
 {
         uint64_t id = 0;
         if (!bytes_starts_with(owner, BYTES("node-")))
@@ -76,9 +75,9 @@ bool postgres_ask(struct node *node, const struct postgres_ask *what, const stru
 static bool ask(struct node *node, enum request_kind kind, uint64_t token, uint64_t wait_ms)
 {
         struct postgres *postgres = &node->postgres;
-        char key[64];
+        char key[POSTGRES_KEY_MAX];
         struct request request = {.kind = kind};
-        request.lock.key = lease_key(node, key);
+        request.lock.key = postgres_lease_key(node, key);
         request.lock.owner = bytes_of_str(postgres->owner);
         request.lock.token = token;
         request.lock.ttl_ms = node->topology->postgres.lease_ms;
@@ -195,7 +194,7 @@ static enum primary_hold hold_of_table(struct node *node, const struct lock_info
         struct postgres *postgres = &node->postgres;
         char own[POSTGRES_OWNER_MAX];
         owner_make(node, own);
-        postgres->holder = owner_node(info->owner);
+        postgres->holder = postgres_owner_node(info->owner);
         if (info->token.value > postgres->grant) {
                 postgres->grant = info->token.value;
                 postgres->grant_node = postgres->holder;
@@ -211,9 +210,9 @@ void postgres_lease_look(struct node *node)
         struct postgres *postgres = &node->postgres;
         struct node_group *group = &node->groups[WORLD_GROUP_GLOBAL];
         struct lock_info info;
-        char key[64];
+        char key[POSTGRES_KEY_MAX];
         lease_adopt(node);
-        bool held = lock_find(council_locks(group->council), lease_key(node, key), &info);
+        bool held = lock_find(council_locks(group->council), postgres_lease_key(node, key), &info);
         if (held && postgres->lease.token != 0 && postgres->owner[0] == 0 &&
             info.token.value == postgres->lease.token && info.owner.len < POSTGRES_OWNER_MAX)
                 (void)snprintf(postgres->owner, sizeof postgres->owner, "%.*s",

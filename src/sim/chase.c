@@ -5,7 +5,8 @@
  * Three faults that must come together, at the one node that matters, do so in few random
  * histories. So here each clock is as fast or as slow as may be, the servers do what they are asked
  * at once, and PostgreSQL's primary is cut off, or its daemon stopped, again and again, each time
- * for longer than a lease, its links slow before. */
+ * for longer than a lease, its links slow before; and the council's leader falls beside it, so that
+ * another has to count what is left of the lease. */
 #include "sim/sim_priv.h"
 
 #define APART_US (4 * SECOND) /* from the end of a fault to the next */
@@ -62,6 +63,33 @@ static void mute(struct sim *sim, const struct host *host, uint64_t for_us)
         }
 }
 
+/* Leads the global group; NULL: nobody, or the holder does. */
+static struct host *leader_beside(struct sim *sim, const struct host *holder)
+{
+        for (uint32_t i = 0; i < sim->host_count; i++) {
+                struct host *host = &sim->hosts[i];
+                if (host != holder && host->node != NULL && !host->dead &&
+                    node_group_status(host->node, WORLD_GROUP_GLOBAL).role == CONSENSUS_LEADER)
+                        return host;
+        }
+        return NULL;
+}
+
+/* Another has to lead, and to count a lease that it finds: whether the holder is heard by it before
+ * the next fault or not. */
+static bool leader_falls(struct sim *sim, const struct host *holder)
+{
+        struct host *host = leader_beside(sim, holder);
+        if (host == NULL || !sim_chance(sim, STREAM_POSTGRES, 350))
+                return false;
+        sim_trace(sim, "node %u, which leads, falls", host->id);
+        host_crash(sim, host);
+        sim_at(sim, 50 * MS + sim_below(sim, STREAM_POSTGRES, SECOND), EVENT_RESTART, host->index,
+               0, host->generation);
+        sim_at(sim, sim_below(sim, STREAM_POSTGRES, 4 * SECOND), EVENT_FAULT, 0, 0, 0);
+        return true;
+}
+
 /* One fault at the holder; after it the next. */
 void chase_step(struct sim *sim)
 {
@@ -72,6 +100,8 @@ void chase_step(struct sim *sim)
                 sim_at(sim, 100 * MS, EVENT_FAULT, 0, 0, 0);
                 return;
         }
+        if (leader_falls(sim, host))
+                return;
         uint64_t long_us = 4 * SECOND + sim_below(sim, STREAM_POSTGRES, 3 * SECOND);
         uint64_t drawn = sim_below(sim, STREAM_POSTGRES, 100);
         uint64_t next_us = long_us + APART_US;

@@ -132,6 +132,10 @@ void check_host(struct sim *sim, struct host *host)
         }
         if (!sim->over)
                 check_view(sim, host);
+        uint64_t heirs = node_counters(host->node).heirs;
+        if (heirs > host->heirs)
+                sim_cover(sim, COVER_HEIR);
+        host->heirs = heirs;
 }
 
 /* ---- now and then ---- */

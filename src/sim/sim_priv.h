@@ -157,6 +157,7 @@ struct host {
         int64_t wall_offset_us;
         struct sim_journal journals[WORLD_GROUP_COUNT];
         uint64_t group_applied[WORLD_GROUP_COUNT];
+        uint64_t heirs; /* node_counters */
         uint64_t seen_up[REGIONS_MAX];
         bool view_routable[REGIONS_MAX];
         bool redis_told;  /* the node was sent word that Redis is up */

@@ -513,6 +513,54 @@ static void test_senseless_server(void **state)
         assert_int_equal(alone.dones, 0);
 }
 
+static bool lease_find(struct lock_info *ret)
+{
+        char key[POSTGRES_KEY_MAX];
+        const struct council *council = alone.node->groups[WORLD_GROUP_GLOBAL].council;
+        return lock_find(council_locks(council), postgres_lease_key(alone.node, key), ret);
+}
+
+/* As if this node led since now, and had got the log's newest entry at that time. */
+static void heir_from(uint64_t since_ms)
+{
+        alone.node->groups[WORLD_GROUP_GLOBAL].status.inherited_ms = since_ms;
+        postgres_heir_begin(alone.node);
+}
+
+/* A lease that is found ends when its length has passed since it was seen, and not where its holder
+ * is heard before. */
+static void test_heir(void **state)
+{
+        (void)state;
+        struct lock_info before, after;
+        struct postgres_heir *heir;
+        uint64_t now_ms;
+        found();
+        heir = &alone.node->postgres.heir;
+        now_ms = alone.now_us / 1000;
+        assert_true(lease_find(&before));
+        heir_from(0);
+        assert_int_equal(heir->token, 0);
+        heir_from(now_ms - 700);
+        assert_int_equal(heir->token, before.token.value);
+        assert_int_equal(heir->due_us, (now_ms - 700 + before.ttl_ms + 1) * 1000);
+        run_for(10000000, false);
+        assert_true(lease_find(&after));
+        assert_int_equal(after.token.value, before.token.value);
+        assert_int_equal(heir->token, 0);
+        /* Silent: before it is due nothing happens. */
+        now_ms = alone.now_us / 1000;
+        assert_true(lease_find(&before));
+        heir_from(now_ms - before.ttl_ms);
+        postgres_heir_tick(alone.node);
+        assert_int_equal(node_counters(alone.node).heirs, 0);
+        alone.now_us += 1000;
+        run_for(1000, true);
+        sync_journals();
+        assert_int_equal(node_counters(alone.node).heirs, 1);
+        assert_true(!lease_find(&after) || after.token.value > before.token.value);
+}
+
 int main(void)
 {
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -536,6 +584,7 @@ int main(void)
                 CASE(test_who_does_not_start_keeps_no_lease),
                 CASE(test_limit_is_told),
                 CASE(test_alarms),
+                CASE(test_heir),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
