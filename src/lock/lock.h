@@ -8,7 +8,8 @@
  * table's time when it begins to lead and ignores pauses of its own process. Nothing is taken from
  * a lease by a change of leader: it is made longer by the time without a leader plus the time since
  * the last command, which the leader keeps below LOCK_CHECKPOINT_MS (or its election timeout, if
- * larger) by LOCK_TIME commands while lock_table_idle is false.
+ * larger) by LOCK_TIME commands while lock_table_idle is false. (Of one lock the holder is known to
+ * count on all the same, and a new leader releases it: node/postgres_heir.c.)
  *
  * Tokens. A grant's token is the log index of the command that caused it, or one more than the
  * last token where that is larger (several grants in one entry). It never falls and is never used

@@ -15,9 +15,9 @@
  *   for what these clocks and its own are apart. Pauses and late messages make all of it later.
  *
  * A renewal may not be acknowledged, and the lease be ended behind it. What others had taken is
- * applied before this node leads (ready). Of its own proposals it marks any of the holder's, and
- * leaves the lease to the table's time from then on. The word that ends it names owner and token,
- * so it ends no later one; another leader that finds it in the log is bound by it as this one is. */
+ * applied before this node leads (ready). Any proposal of the holder's that it takes itself leaves
+ * the lease to the table's time from then on. The word that ends it names owner and token, so it
+ * ends no later one; who leads next and finds it in the log is bound by it as this one is. */
 #include "node/node_priv.h"
 
 #define AGAIN_US 20000

@@ -4,8 +4,9 @@
  * The right to write is a lease in the council's lock table. Its token is the cluster's *epoch*: it
  * grows with every takeover and is never used twice. The holder counts its lease from the moment it
  * sent the renewal that was granted, by its own monotonic clock and less a margin for drift; the
- * council counts from the moment it applied it. So a holder that is cut off stops, by itself,
- * before the council lets anybody else begin.
+ * council counts from the moment it applied it; where its leader changes meanwhile, from when the
+ * next one had it. So a holder that is cut off stops, by itself, before the council lets anybody
+ * else begin.
  *
  *   takeover      free lease -> the standby that has most claims it -> it looks again at what the
  *                 others have, now that nobody can write -> promotes, or gives the lease back
