@@ -1,6 +1,6 @@
 /* A state in steps at its edges: what is refused when; a crash at each piece of the new journal,
- * and behind its swap; the same of a state that a leader sends. And a follower whose link to the
- * leader broke. What happens between nodes is tried in test_histories. */
+ * and behind its swap; the same of a state that a leader sends. What happens between nodes is tried
+ * in test_histories. */
 #include "raft/consensus.h"
 
 #include "base/buffer.h"
@@ -361,50 +361,12 @@ static void test_arrival_given_up(void **state)
         }
 }
 
-/* When a follower that heard its leader at 1000 stands, by its own clock. */
-static uint64_t stands_ms(bool told)
-{
-        struct consensus_recovery recovery;
-        struct consensus_output output;
-        struct entries none;
-        struct buffer out;
-        struct message word = {
-                .type = MESSAGE_APPEND, .group = 1, .cluster = 42, .from = 8, .to = 7, .term = 5};
-        struct consensus *consensus = group_start(3, (struct bytes){0}, &recovery);
-        entries_init(&none, &heap, 1);
-        buffer_init(&out, &heap);
-        word.append.previous_index = 1;
-        word.append.previous_term = 1;
-        message_encode(&word, &none, &out);
-        assert_int_equal(consensus_receive(consensus, 1000, 8, buffer_view(&out)), ERR_NONE);
-        consensus_peer_gone(consensus, 1100, 9); /* not the leader */
-        if (told)
-                consensus_peer_gone(consensus, 1100, 8);
-        uint64_t now = 1100;
-        for (; consensus_status(consensus).role == CONSENSUS_FOLLOWER && now < 4000; now++) {
-                consensus_tick(consensus, now);
-                consensus_take(consensus, &output);
-        }
-        consensus_free(consensus);
-        buffer_fini(&out);
-        entries_fini(&none);
-        return now - 1;
-}
-
-/* Never before the election timeout, and with a hint soon after it. */
-static void test_leader_gone(void **state)
-{
-        (void)state;
-        assert_in_range(stands_ms(false), 1800, 2600);
-        assert_in_range(stands_ms(true), 1800, 1900);
-}
-
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_pieces),           cmocka_unit_test(test_given_up),
                 cmocka_unit_test(test_arrival),          cmocka_unit_test(test_arrival_late),
-                cmocka_unit_test(test_arrival_given_up), cmocka_unit_test(test_leader_gone),
+                cmocka_unit_test(test_arrival_given_up),
         };
         return cmocka_run_group_tests(tests, heap_group_setup, heap_group_teardown);
 }
