@@ -12,7 +12,8 @@ import cluster
 
 # struct faults of faults.c, in its order.
 WORDS = ["wall_us", "steady_us", "sync_delay_us", "sync_errno", "write_errno", "write_room", "power",
-         "lies", "seed", "jumped", "delayed", "sync_failed", "write_failed", "undone"]
+         "lies", "seed", "keeps", "jumped", "delayed", "sync_failed", "write_failed", "undone",
+         "kept"]
 
 
 class Page:
@@ -133,8 +134,16 @@ def disk_fails(node, rng, counted, mended, **words):
 
 
 def sync_fails(node, _, rng):
+    """What it was for is lost at once, or it is read until power is lost: what a daemon that was
+    started meanwhile has told must be there then."""
+    keeps = rng.randrange(2)
+    node.page.set(keeps=keeps)
     disk_fails(node, rng, "sync_failed", {"sync_errno": 0},
                sync_errno=rng.choice([errno.EIO, errno.ENOSPC]))
+    if keeps:
+        time.sleep(rng.uniform(0.2, 1.5))
+        power(node, None, rng)
+    node.page.set(keeps=0)
 
 
 def write_fails(node, _, rng):

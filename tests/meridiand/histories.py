@@ -386,7 +386,8 @@ def struck(args, nodes, done):
         if fault in done:
             check(faults.struck(nodes, word) > 0, f"{fault} has struck")
     if args.library:
-        print(f"# {faults.struck(nodes, 'undone')} sectors were lost")
+        print(f"# {faults.struck(nodes, 'undone')} sectors were lost, {faults.struck(nodes, 'kept')} "
+              "writes were read from memory alone")
 
 
 def record(args, nodes):
