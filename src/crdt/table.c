@@ -11,12 +11,14 @@
 #include "crdt/table.h"
 
 #include "base/check.h"
+#include "base/fetch.h"
 
 enum {
         SLOTS = 7,
         TABLE_EMPTY_MAX = 16, /* empty buckets passed over in one step */
         TABLE_MOVES_MAX = 3,  /* nodes that one step moves */
         TAG_USED = 0x80,
+        NODE_FETCH = 56, /* of a node: its owner's head, and the key where it is short */
 };
 
 union slot {
@@ -257,7 +259,7 @@ static const struct bucket *bucket_likely(const struct table *table, uint64_t ha
 
 void table_fetch_bucket(const struct table *table, uint64_t hash)
 {
-        __builtin_prefetch(bucket_likely(table, hash));
+        fetch_at(bucket_likely(table, hash));
 }
 
 struct node *table_fetch_node(const struct table *table, uint64_t hash)
@@ -270,8 +272,7 @@ struct node *table_fetch_node(const struct table *table, uint64_t hash)
         struct node *node = bucket->tags[at] == 0 ? NULL : bucket->slots[at].node;
         if (node == NULL)
                 return NULL;
-        __builtin_prefetch(node);
-        __builtin_prefetch((const char *)node + 64);
+        fetch_bytes(node, NODE_FETCH);
         return node;
 }
 

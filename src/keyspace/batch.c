@@ -4,18 +4,9 @@
  * short way where its key is plain and by that of local.c elsewhere. The looking ahead only warms
  * caches: what it saw may be gone when a change is made, and is looked up again. */
 #include "base/check.h"
+#include "base/fetch.h"
 #include "base/put.h"
 #include "keyspace/keyspace_priv.h"
-
-enum {
-        CACHE_LINE = 64,
-};
-
-static void fetch(const void *from, size_t len)
-{
-        for (size_t i = 0; i < len; i += CACHE_LINE)
-                __builtin_prefetch((const char *)from + i);
-}
 
 static enum crdt_type op_type(enum crdt_op op)
 {
@@ -39,9 +30,9 @@ static struct entry *entry_fetch(struct node *node, const struct keyspace_op *op
                 return NULL;
         struct entry *entry = entry_of(node);
         if (node->kind == ENTRY_PACK)
-                fetch(entry->pack, (size_t)2 * CACHE_LINE);
+                fetch_bytes(entry->pack, (size_t)2 * FETCH_LINE);
         else if (node->kind == ENTRY_FULL)
-                fetch(entry->crdt, sizeof *entry->crdt);
+                fetch_bytes(entry->crdt, sizeof *entry->crdt);
         return entry;
 }
 
@@ -65,7 +56,7 @@ static void fetch_part(const struct keyspace *keyspace, struct keyspace_op *op,
 {
         enum crdt_type type = op_type(op->op);
         if (op->op == CRDT_OP_COUNT && crdt->counter.counts != NULL)
-                fetch(crdt->counter.counts, sizeof *crdt->counter.counts);
+                fetch_bytes(crdt->counter.counts, sizeof *crdt->counter.counts);
         if (type == CRDT_STRING)
                 return;
         const struct table *table = table_plain(crdt, type);
