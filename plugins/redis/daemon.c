@@ -452,6 +452,7 @@ int daemon_scan(struct redis_context *ctx, struct redis_string **argv, int argc)
         plugin.applying = true;
         enum err err =
                 keyspace_scan(plugin.keyspace, native_of(ctx), &cursor, (size_t)bytes_max, &state);
+        native_trim();
         stream_native_close();
         list_native_close();
         plugin.applying = false;

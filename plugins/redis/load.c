@@ -248,6 +248,7 @@ static void housekeeping(struct redis_context *ctx)
                 return;
         plugin.collect_ms = now_ms;
         keyspace_collect(plugin.keyspace, COLLECT_STEPS);
+        native_trim();
         status_tick(now_ms);
         if (plugin.multi_open > 0 && now_ms - plugin.multi_seen_ms >= MULTI_CHECK_MS) {
                 plugin.multi_seen_ms = now_ms;

@@ -29,7 +29,7 @@ bool log_flush(struct redis_context *ctx)
                 return false;
         struct bytes pending = buffer_view(&plugin.pending);
         CHECK(redis.Replicate(ctx, "meridian.log", "b", pending.ptr, pending.len) == REDIS_OK);
-        buffer_reset(&plugin.pending);
+        buffer_trim(&plugin.pending, PLUGIN_PENDING_BYTES_MAX);
         return true;
 }
 

@@ -5,7 +5,12 @@
 #include "plugin.h"
 
 static struct redis_context *native_ctx;
-static struct buffer native_text;
+static struct buffer native_text; /* the text that was read last */
+
+void native_trim(void)
+{
+        buffer_trim(&native_text, PLUGIN_SCRATCH_BYTES_MAX);
+}
 
 static const char *text_of(struct bytes bytes)
 {
@@ -33,7 +38,7 @@ static bool reply_text(struct redis_reply *reply, struct bytes *ret)
         if (there) {
                 size_t len;
                 const char *text = redis.CallReplyStringPtr(reply, &len);
-                buffer_reset(&native_text);
+                native_trim();
                 buffer_bytes(&native_text, bytes_of(text, len));
                 plugin_must(native_text.err, "a value");
                 *ret = buffer_view(&native_text);

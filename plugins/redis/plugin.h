@@ -29,6 +29,7 @@ enum {
         PLUGIN_DRIFT_MAX_MS = 5000,
         PLUGIN_PENDING_BYTES_MAX = 1 << 20, /* a longer LOG is propagated within the turn */
         PLUGIN_BATCH_BYTES_MAX = 64 << 20,
+        PLUGIN_SCRATCH_BYTES_MAX = 1 << 20, /* that is kept for the next use */
         LOG_VALUE_LEN = 64, /* longer values are not told twice */
         PLUGIN_TAIL_MS_MAX = 60000,
         PLUGIN_NOW_USES_MAX = 16, /* writes of one turn that may share a reading of the clock */
@@ -427,6 +428,9 @@ void migrate_turn(struct redis_context *ctx);
 /* Borrowed until the next call; writes nothing while plugin.quiet. */
 const struct crdt_native *native_of(struct redis_context *ctx);
 struct redis_context *native_context(void);
+
+/* What was read last is not needed any more. */
+void native_trim(void);
 
 /* ---- stream.c, stream_native.c */
 

@@ -27,6 +27,13 @@ void buffer_reset(struct buffer *buffer)
         buffer->err = ERR_NONE;
 }
 
+void buffer_trim(struct buffer *buffer, size_t keep)
+{
+        if (buffer->size > keep)
+                buffer_fini(buffer);
+        buffer_reset(buffer);
+}
+
 uint8_t *buffer_reserve(struct buffer *buffer, size_t len)
 {
         CHECK(buffer->len <= buffer->size);

@@ -22,6 +22,10 @@ void buffer_fini(struct buffer *buffer);
 /* Empties it and clears the error; the memory stays. */
 void buffer_reset(struct buffer *buffer);
 
+/* The same, but memory beyond `keep` bytes goes back: for what is used again and again, and is
+ * large once. */
+void buffer_trim(struct buffer *buffer, size_t keep);
+
 void buffer_u8(struct buffer *buffer, uint8_t value);
 void buffer_u16(struct buffer *buffer, uint16_t value);
 void buffer_u32(struct buffer *buffer, uint32_t value);

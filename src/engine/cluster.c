@@ -123,11 +123,11 @@ static void cluster_ticked(uv_timer_t *timer)
 
 void cluster_watch(struct engine *engine)
 {
-        connection_watch(&engine->cluster->scout);
+        connection_watch(&engine->cluster->scout, NULL);
         for (struct shard *shard = engine->cluster->pool; shard != NULL; shard = shard->next) {
-                connection_watch(&shard->control);
-                connection_watch(&shard->reads);
-                connection_watch(&shard->bell);
+                connection_watch(&shard->control, &shard->reads);
+                connection_watch(&shard->reads, &shard->reads);
+                connection_watch(&shard->bell, &shard->reads);
         }
 }
 

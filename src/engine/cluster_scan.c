@@ -319,7 +319,7 @@ static void part_ask(struct cluster *cluster, struct scanning *scanning)
         char cursor[NUMBER_SIZE], bytes_max[NUMBER_SIZE];
         uint64_t index = (scanning->cursor >> CURSOR_SHARD_SHIFT) - 1;
         uint64_t own = scanning->cursor & (((uint64_t)1 << CURSOR_SHARD_SHIFT) - 1);
-        struct call call = {.done = part_answered, .ticket = scanning->ticket};
+        struct call call = {.done = part_answered, .ticket = scanning->ticket, .slow = true};
         struct bytes argv[] = {BYTES("MERIDIAN.SCAN"), cluster_number(own, cursor),
                                cluster_number(scanning->bytes_max, bytes_max)};
         if (index < cluster->count &&

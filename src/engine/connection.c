@@ -13,7 +13,7 @@
 
 enum {
         WAIT_MS_MIN = 100,
-        STALL_MS = 5000,
+        SLOW_MS = 120000,      /* a value of hundreds of megabytes is read, in one step */
         BYTES_A_MS = 10 << 10, /* that a slow server takes in, and works through */
 };
 
@@ -34,6 +34,7 @@ static void call_done(struct connection *connection, const redisReply *reply)
         connection->moved_ms = now_ms(connection);
         connection->pending--;
         connection->sent_bytes -= call->bytes;
+        connection->slow -= call->slow;
         if (!connection->engine->closing)
                 call->done(call, reply);
         heap_free(connection->engine->config.heap, call);
@@ -234,12 +235,15 @@ void connection_close(struct connection *connection)
         connection->timer_open = false;
 }
 
-void connection_watch(struct connection *connection)
+void connection_watch(struct connection *connection, const struct connection *beside)
 {
+        uint64_t patience_ms = connection->engine->config.stall_ms + connection->slack_ms +
+                               connection->sent_bytes / BYTES_A_MS;
+        if (beside != NULL && beside->slow > 0)
+                patience_ms += SLOW_MS;
         bool busy = connection->pending > 0 || !connection->ready;
         if (connection->channel != NULL && busy &&
-            now_ms(connection) - connection->moved_ms >
-                    STALL_MS + connection->slack_ms + connection->sent_bytes / BYTES_A_MS)
+            now_ms(connection) - connection->moved_ms > patience_ms)
                 connection_kick(connection, "Redis does not answer");
 }
 
@@ -277,5 +281,6 @@ bool connection_send(struct connection *connection, const struct call *call, siz
         connection->calls_end = &copy->next;
         connection->pending++;
         connection->sent_bytes += copy->bytes;
+        connection->slow += copy->slow;
         return true;
 }

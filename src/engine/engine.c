@@ -60,6 +60,8 @@ enum err engine_new(const struct engine_config *config, struct engine **ret_engi
                 engine->config.interval_ms = ENGINE_INTERVAL_MS;
         if (engine->config.timeout_ms == 0)
                 engine->config.timeout_ms = ENGINE_TIMEOUT_MS;
+        if (engine->config.stall_ms == 0)
+                engine->config.stall_ms = ENGINE_STALL_MS;
         rng_init(&engine->rng, config->seed, 0x656e67696e65);
         keeper_init(engine);
         bool made = true;

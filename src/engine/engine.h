@@ -34,6 +34,7 @@ enum {
         ENGINE_PASSWORD_SIZE = 256, /* with its NUL */
         ENGINE_INTERVAL_MS = 500,
         ENGINE_TIMEOUT_MS = 400,
+        ENGINE_STALL_MS = 5000,
         ENGINE_TEXT_SIZE = 256,
         ENGINE_NODES_MAX = 16,
         ENGINE_SHARDS_MAX = 64,
@@ -80,6 +81,7 @@ struct engine_config {
 
         uint32_t interval_ms; /* 0: ENGINE_INTERVAL_MS */
         uint32_t timeout_ms;  /* 0: ENGINE_TIMEOUT_MS */
+        uint32_t stall_ms;    /* a connection to Redis without any answer; 0: ENGINE_STALL_MS */
 
         void *user;
 

@@ -31,6 +31,7 @@ struct call {
         uint64_t ticket;  /* TAIL: stale answers are dropped */
         node_id peer;     /* SCAN */
         region_id origin; /* MERGE */
+        bool slow;        /* the server may answer nobody for long, while it works on this */
 };
 
 struct channel;
@@ -57,7 +58,8 @@ struct connection {
         uint32_t wait_ms;
         uint32_t wait_ms_max;
         uint32_t pending;    /* commands without an answer */
-        uint32_t slack_ms;   /* a command may take this long beyond STALL_MS: TAIL blocks */
+        uint32_t slack_ms;   /* a command may take this long beyond stall_ms: TAIL blocks */
+        uint32_t slow;       /* commands of those that are */
         uint64_t moved_ms;   /* when it last made progress */
         uint64_t sent_bytes; /* of commands that are not answered */
         char why[128];       /* why it is being broken off */
@@ -86,8 +88,9 @@ void connection_close(struct connection *connection);
 /* Calls `retry` in `ms`, if it still stands then. */
 void connection_retry(struct connection *connection, uint32_t ms);
 
-/* Breaks it off when nothing has moved for too long. */
-void connection_watch(struct connection *connection);
+/* Breaks it off when nothing has moved for too long. `beside` is the connection to the same server
+ * by which slow commands go; NULL: there is none. */
+void connection_watch(struct connection *connection, const struct connection *beside);
 
 /* Sends a command; `call` is copied. False: it does not stand, or there is no memory. */
 bool connection_send(struct connection *connection, const struct call *call, size_t argc,

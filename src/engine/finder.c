@@ -179,7 +179,7 @@ void finder_start(struct engine *engine)
 
 void finder_watch(struct engine *engine)
 {
-        connection_watch(&engine->finder->asker);
+        connection_watch(&engine->finder->asker, NULL);
 }
 
 void finder_close(struct engine *engine)

@@ -367,8 +367,10 @@ static void scan_answered(struct call *call, const redisReply *reply)
 static void redis_scan(struct engine *engine, const struct world_effect *effect)
 {
         char cursor[NUMBER_SIZE], bytes_max[NUMBER_SIZE];
-        struct call call = {
-                .done = scan_answered, .peer = effect->scan.peer, .ticket = engine->incarnation};
+        struct call call = {.done = scan_answered,
+                            .peer = effect->scan.peer,
+                            .ticket = engine->incarnation,
+                            .slow = true};
         struct bytes argv[] = {BYTES("MERIDIAN.SCAN"), number(effect->scan.cursor, cursor),
                                number(effect->scan.bytes_max, bytes_max)};
         if (!engine->scan.ready || !connection_send(&engine->scan, &call, COUNT_OF(argv), argv))
@@ -413,11 +415,11 @@ static void keeper_watch(uv_timer_t *timer)
                 finder_watch(engine);
         conflicts_ask(engine);
         shown_ask(engine);
-        connection_watch(&engine->control);
-        connection_watch(&engine->scan);
-        connection_watch(&engine->ping);
+        connection_watch(&engine->control, &engine->scan);
+        connection_watch(&engine->scan, &engine->scan);
+        connection_watch(&engine->ping, &engine->scan);
         for (struct tail *tail = engine->tails; tail != NULL; tail = tail->next)
-                connection_watch(&tail->connection);
+                connection_watch(&tail->connection, &engine->scan);
 }
 
 void keeper_init(struct engine *engine)

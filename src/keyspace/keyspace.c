@@ -557,10 +557,21 @@ static void collect_entry(void *context, struct node *node)
                 collect->forget[collect->count++] = entry;
 }
 
+/* What a change has pointed to is not borrowed any more. */
+static void scratch_trim(struct keyspace *keyspace)
+{
+        struct buffer *all[] = {&keyspace->delta, &keyspace->text, &keyspace->before};
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+                if (all[i]->size > SCRATCH_KEEP_BYTES)
+                        buffer_trim(all[i], SCRATCH_KEEP_BYTES);
+        }
+}
+
 uint64_t keyspace_collect(struct keyspace *keyspace, size_t steps)
 {
         struct collect collect = {.keyspace = keyspace, .stable = keyspace_stable(keyspace)};
         flushes_prune(keyspace);
+        scratch_trim(keyspace);
         if (collect.stable == 0)
                 return 0;
         if (collect.stable > keyspace->collected_to)

@@ -47,6 +47,7 @@ enum {
         TRANSFER_SLICED = 4,
         TRANSFER_TO_AT = 18, /* offset of the second cursor */
         SCAN_PLACES = 8,
+        SCRATCH_KEEP_BYTES = 1 << 20, /* of the buffers below, between two changes */
 };
 
 /* Where a scan is inside of a large key (scan.c). */

@@ -1,10 +1,10 @@
 /* engine-tool - an engine by itself, for test_engine.py and the tests of Redis Cluster. The first
  * argument is a topology file, the second the region's id, the rest redis=ADDRESS, cluster=ADDRESS
  * (some of a Redis Cluster), replica=ADDRESS (some of several, or sentinels with master=NAME),
- * dns=ADDRESS, edge=ADDRESS, user=NAME, password=WORD, ca=FILE, cert=FILE, key=FILE. Prints each
- * event as a line; reads commands: tail PEER AFTER MAX BLOCK, merge ORIGIN AFTER LAST HEX, state
- * ORIGIN HEX, stateend ORIGIN HEX, scan PEER CURSOR MAX, acked REGION POSITION, topology FILE,
- * status, close. */
+ * dns=ADDRESS, edge=ADDRESS, user=NAME, password=WORD, stall=MS, ca=FILE, cert=FILE, key=FILE.
+ * Prints each event as a line; reads commands: tail PEER AFTER MAX BLOCK, merge ORIGIN AFTER LAST
+ * HEX, state ORIGIN HEX, stateend ORIGIN HEX, scan PEER CURSOR MAX, acked REGION POSITION, topology
+ * FILE, status, close. */
 #include "engine/engine.h"
 
 #include <inttypes.h>
@@ -254,6 +254,8 @@ int main(int argc, char **argv)
                         config.redis_password = argv[i] + 9;
                 if (strncmp(argv[i], "user=", 5) == 0)
                         config.redis_user = argv[i] + 5;
+                if (strncmp(argv[i], "stall=", 6) == 0)
+                        config.stall_ms = (uint32_t)atoi(argv[i] + 6);
                 if (strncmp(argv[i], "ca=", 3) == 0)
                         files.ca = argv[i] + 3;
                 if (strncmp(argv[i], "cert=", 5) == 0)

@@ -588,6 +588,27 @@ def test_redis_user(tool_path, folder, module):
         redis.kill()
 
 
+def test_redis_slow(tool_path, folder, module):
+    """A server that reads a large value for a state may answer nobody for long: it is waited for."""
+    redis = Redis(folder, module, 1).start()
+    tool = Tool(tool_path, folder, topology(), 1, "redis=" + redis.address, "stall=200")
+    try:
+        tool.wait(r"up .*")
+        tool.say("scan 2 0 65536")
+        tool.wait(r"scanned 2 0 ok .*")
+        redis.process.send_signal(signal.SIGSTOP)
+        tool.say("scan 3 0 65536")
+        for _ in range(12):  # the watch looks twice a second
+            tool.wait(r"probed redis 0 bad no answer in 80 ms")
+        redis.process.send_signal(signal.SIGCONT)
+        tool.wait(r"scanned 3 0 ok .*")
+        assert "down" not in tool.lines, tool.lines
+        tool.end()
+    finally:
+        tool.process.kill()
+        redis.kill()
+
+
 def test_redis_wrong_region(tool_path, folder, module):
     redis = Redis(folder, module, 2).start()
     tool = Tool(tool_path, folder, topology(), 1, "redis=" + redis.address)
@@ -652,6 +673,7 @@ def main():
     if redis_there and module:
         run("redis-wrong-region", test_redis_wrong_region, tool, module)
         run("redis-user", test_redis_user, tool, module)
+        run("redis-slow", test_redis_slow, tool, module)
         run("redis-module", test_redis_module, tool, module)
         run("redis-module-tls", test_redis_module_tls, tool, module)
     else:

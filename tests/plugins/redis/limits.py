@@ -117,4 +117,30 @@ def hot_keys(place):
     check(told(a)["backlog_bytes"] <= told(a)["backlog_bytes_max"], "the backlog has an end")
 
 
-ALL = [maxmemory, hot_keys]
+def large_values(place):
+    """A value beyond the backlog goes as a state, whole; when it is gone, its memory is, too."""
+    a, b = place.region(1, aof=False, start=False), place.region(2, aof=False)
+    a.arguments += ["ring", "1048576"]
+    a.start()
+    size = 24 << 20
+    a.run("SET", "large", "x" * size)
+    check("GAP" in str(a.tail(b.positions().get(1, 0))), "the backlog ends before it")
+    cursor, begun = 0, None
+    while begun is None or cursor != 0:
+        cursor, positions, state = a.run("MERIDIAN.SCAN", cursor, 262144)
+        cursor, begun = int(cursor), begun or positions
+        words = [word for pair in begun for word in pair]
+        said = b.run("MERIDIAN.MERGESTATE", state, *(["END", *words] if cursor == 0 else []))
+        check(not isinstance(said, str), f"MERGESTATE said {said!r}")
+    check_equal(b.run("STRLEN", "large"), size, "the whole value")
+    b.run("APPEND", "large", "y")
+    check_equal(b.run("DEL", "large"), 1, "it goes")
+    a.run("DEL", "large")
+    for server in (a, b):  # a ring has room for half of what is in it besides
+        def kept(server=server):
+            return int(server.info()["metadata_bytes"]) - int(server.info()["ring_bytes"])
+        server.wait_until(lambda: kept() < size / 2, True)
+        check(kept() < size / 2, f"region {server.origin} keeps {kept()} bytes")
+
+
+ALL = [maxmemory, hot_keys, large_values]
