@@ -263,6 +263,8 @@ static void entries_take(struct crdt_env *env, struct crdt_stream *stream, size_
                          const void *context)
 {
         size_t kept = first;
+        if (first == last)
+                return; /* where there are none there is no array */
         struct stream_entry *entries = &stream->entries[stream->begin];
         for (size_t i = first; i < last; i++) {
                 if (takes(context, &entries[i]))
