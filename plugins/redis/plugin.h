@@ -30,7 +30,7 @@ enum {
         PLUGIN_PENDING_BYTES_MAX = 1 << 20, /* a longer LOG is propagated within the turn */
         PLUGIN_BATCH_BYTES_MAX = 64 << 20,
         PLUGIN_SCRATCH_BYTES_MAX = 1 << 20, /* that is kept for the next use */
-        LOG_VALUE_LEN = 64, /* longer values are not told twice */
+        LOG_VALUE_LEN = 64,                 /* longer values are not told twice */
         PLUGIN_TAIL_MS_MAX = 60000,
         PLUGIN_NOW_USES_MAX = 16, /* writes of one turn that may share a reading of the clock */
 };
