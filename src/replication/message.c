@@ -40,6 +40,7 @@ void replication_message_encode(const struct replication_message *message, struc
         switch (message->kind) {
         case REPLICATION_HELLO:
         case REPLICATION_BYE:
+        case REPLICATION_BUSY:
                 break;
         case REPLICATION_SUBSCRIBE:
                 buffer_varint(out, message->after);
@@ -167,6 +168,7 @@ static void decode_fields(struct cursor *cursor, struct replication_message *ret
         switch (ret->kind) {
         case REPLICATION_HELLO:
         case REPLICATION_BYE:
+        case REPLICATION_BUSY:
                 break;
         case REPLICATION_SUBSCRIBE:
                 ret->after = cursor_varint(cursor);

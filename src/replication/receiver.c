@@ -303,7 +303,7 @@ void receiver_took(struct replication *r, struct peer *peer,
                 take_batch(r, peer, message);
         else if (message->kind == REPLICATION_STATE)
                 take_part(r, peer, message);
-        else
+        else if (message->kind == REPLICATION_BEAT)
                 take_beat(r, peer, message);
 }
 

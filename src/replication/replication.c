@@ -381,6 +381,8 @@ void replication_step(struct replication *replication, const struct world_event 
         dispatch(replication, event);
         for (size_t i = 0; i < replication->peer_count; i++)
                 receiver_tick(replication, &replication->peers[i]);
+        for (size_t i = 0; i < replication->peer_count; i++)
+                sender_tick(replication, &replication->peers[i]);
         senders_release(replication);
         replication->outbox = NULL;
 }
@@ -391,9 +393,13 @@ uint64_t replication_wake_us(const struct replication *replication)
         if (replication->redis_up && replication->now_us < replication->serve_us)
                 wake_us = replication->serve_us;
         for (size_t i = 0; i < replication->peer_count; i++) {
-                uint64_t peer_us = receiver_wake_us(replication, &replication->peers[i]);
-                if (peer_us < wake_us)
-                        wake_us = peer_us;
+                const struct peer *peer = &replication->peers[i];
+                uint64_t receiver_us = receiver_wake_us(replication, peer);
+                uint64_t sender_us = sender_wake_us(peer);
+                if (receiver_us < wake_us)
+                        wake_us = receiver_us;
+                if (sender_us < wake_us)
+                        wake_us = sender_us;
         }
         return wake_us;
 }

@@ -13,6 +13,7 @@
  *                                              nothing new --> BEAT n (position)
  *                                              gap --> SCAN parts on BULK, then TAIL after
  *                                                      the vector taken before the scan
+ *                                              Redis reads a part for long --> BUSY n, now and then
  *
  * Every message carries the subscription number that its receiver chose, so what belongs
  * to an older subscription is ignored. A batch whose `after` is not our position, a

@@ -13,6 +13,7 @@
 #define REPLICATION_HOLES_US      3000000
 #define REPLICATION_HOLES_MAX_US  60000000
 #define REPLICATION_RELAY_US      1000000 /* of silence: then the others are asked */
+#define REPLICATION_BUSY_US       500000  /* between two BUSY */
 #define REPLICATION_PASSED_MAX    8       /* steps of a PASSED */
 
 enum replication_kind {
@@ -33,6 +34,8 @@ enum replication_kind {
         REPLICATION_PASSED,    /* origin last holder part: the holder region has that stream up to
                                 * there, as it told whom it asks for it; to the origin, by `part`
                                 * steps so far; older builds drop it */
+        REPLICATION_BUSY,      /* sub: the next part of the state is still being read; older builds
+                                * drop it */
         REPLICATION_KIND_COUNT,
 };
 
@@ -106,6 +109,7 @@ struct sender {
         size_t vector_count;
         bool tail_out, tail_stale;
         bool scan_out, scan_stale;
+        uint64_t busy_us; /* while a scan is out: when the peer is told so next */
         bool pulled;      /* its whole state was merged here in this life of our Redis */
         bool needs_state; /* our Redis got content by a pull that the stream does not carry */
         uint64_t pull_to; /* position that the peer holds of our lost tail; 0: none is asked for */
@@ -318,6 +322,8 @@ void receiver_took(struct replication *r, struct peer *peer,
                    const struct replication_message *message);
 void receiver_merged(struct replication *r, struct peer *peer, const struct world_event *event);
 void receiver_tick(struct replication *r, struct peer *peer);
+void sender_tick(struct replication *r, struct peer *peer);
+uint64_t sender_wake_us(const struct peer *peer);
 uint64_t receiver_wake_us(const struct replication *r, const struct peer *peer);
 
 #endif

@@ -81,6 +81,7 @@ static void sender_go(struct replication *r, struct peer *peer)
                 effect.scan.cursor = sender->cursor;
                 effect.scan.bytes_max = r->config.batch_bytes_max;
                 sender->scan_out = true;
+                sender->busy_us = r->now_us + REPLICATION_BUSY_US;
                 outbox_push(r->outbox, &effect);
         } else if (sender->state == SENDER_STREAM && !sender->tail_out) {
                 effect = (struct world_effect){.kind = WORLD_REDIS_TAIL};
@@ -391,6 +392,30 @@ void sender_tailed(struct replication *r, struct peer *peer, const struct world_
         else
                 send_beat(r, peer);
         sender_go(r, peer);
+}
+
+static bool reading(const struct peer *peer)
+{
+        const struct sender *sender = &peer->sender;
+        return peer->up && sender->state == SENDER_SCAN && sender->scan_out;
+}
+
+/* A part with one very large value takes Redis long; a peer that heard nothing meanwhile would ask
+ * anew, and keep Redis at it for ever. */
+void sender_tick(struct replication *r, struct peer *peer)
+{
+        struct sender *sender = &peer->sender;
+        if (!reading(peer) || r->now_us < sender->busy_us)
+                return;
+        sender->busy_us = r->now_us + REPLICATION_BUSY_US;
+        replication_send(
+                r, peer,
+                &(struct replication_message){.kind = REPLICATION_BUSY, .sub = sender->sub});
+}
+
+uint64_t sender_wake_us(const struct peer *peer)
+{
+        return reading(peer) ? peer->sender.busy_us : UINT64_MAX;
 }
 
 static void keep_vector(struct replication *r, struct sender *sender,

@@ -19,6 +19,7 @@ static const struct replication_message samples[] = {
          .holes = {{1, false, 3, 9}, {1, true, 20, 1ull << 50}},
          .hole_count = 2},
         {.kind = REPLICATION_FETCH, .sub = 9, .origin = 3, .after = 1ull << 60},
+        {.kind = REPLICATION_BUSY, .sub = 7},
         {.kind = REPLICATION_PASSED, .origin = 3, .holder = 2, .last = 1ull << 60, .part = 8},
         {.kind = REPLICATION_RELAYED,
          .sub = 9,
@@ -109,7 +110,7 @@ static void test_nonsense(void **state)
         } rows[] = {
                 {"\x01\x01\x00", 3, ERR_VERSION, "another version"},
                 {"\x03\x00\x00", 3, ERR_MALFORMED, "kind 0"},
-                {"\x03\x0f\x00", 3, ERR_MALFORMED, "a kind beyond the last"},
+                {"\x03\x10\x00", 3, ERR_MALFORMED, "a kind beyond the last"},
                 {"\x03\x03\x01\x05\x02", 5, ERR_MALFORMED, "a flag that is neither"},
                 {"\x03\x03\x01\x05\x00\x01\x01\x00\x09\x09", 10, ERR_MALFORMED, "an empty hole"},
                 {"\x03\x03\x01\x05\x00\x89\x01", 7, ERR_MALFORMED, "too many holes"},

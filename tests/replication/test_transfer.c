@@ -192,6 +192,54 @@ static void test_what_goes_round_does_not_come_between(void **state)
         assert_true(merge_of(2)->merge.state_end);
 }
 
+/* Lets time go by as the node does: it steps when it is to be woken. */
+static unsigned wait_until(uint64_t until_us, enum replication_kind kind)
+{
+        unsigned sent = 0;
+        while (replication_wake_us(replication) < until_us) {
+                struct world_event event = {.kind = WORLD_TIMER};
+                now_us = replication_wake_us(replication);
+                step(&event);
+                for (size_t i = 0; i < outbox.count; i++) {
+                        struct replication_message message;
+                        const struct world_effect *effect = &outbox.items[i];
+                        if (effect->kind != WORLD_SEND || effect->send.peer != 2)
+                                continue;
+                        assert_int_equal(replication_message_decode(effect->send.data, &message),
+                                         ERR_NONE);
+                        sent += message.kind == kind;
+                }
+        }
+        return sent;
+}
+
+/* A part of one large value takes a Redis longer than a silence may last. */
+static void test_who_reads_for_long_says_so(void **state)
+{
+        (void)state;
+        uint64_t sub = sub_of[2];
+        struct world_event event = {.kind = WORLD_REDIS_SCANNED};
+        said(2,
+             &(struct replication_message){.kind = REPLICATION_SUBSCRIBE, .sub = 9, .whole = true});
+        assert_int_equal(wait_until(now_us + 10000000, REPLICATION_BUSY), 19);
+        event.scanned.peer = 2;
+        event.scanned.cursor = 0;
+        step(&event);
+        assert_int_equal(wait_until(now_us + 10000000, REPLICATION_BUSY), 0);
+
+        /* And who hears that waits. */
+        assert_true(sub_of[2] != sub); /* it had heard nothing until now */
+        sub = sub_of[2];
+        for (unsigned i = 0; i < 20; i++) {
+                said(2, &(struct replication_message){.kind = REPLICATION_BUSY, .sub = sub});
+                assert_int_equal(wait_until(now_us + REPLICATION_BUSY_US, REPLICATION_SUBSCRIBE),
+                                 0);
+                now_us += REPLICATION_BUSY_US;
+        }
+        assert_int_equal(sub_of[2], sub);
+        assert_true(wait_until(now_us + 10000000, REPLICATION_SUBSCRIBE) > 0);
+}
+
 static const struct world_effect *effect_of(enum world_effect_kind kind)
 {
         for (size_t i = 0; i < outbox.count; i++)
@@ -532,6 +580,7 @@ int main(void)
                 CASE(test_a_transfer_goes_on_behind_what_was_merged),
                 CASE(test_a_transfer_goes_on_after_a_restart),
                 CASE(test_a_sender_goes_on),
+                CASE(test_who_reads_for_long_says_so),
                 CASE(test_a_removed_region_is_not_heard),
                 CASE(test_what_a_removed_region_left_comes_as_a_state),
                 CASE(test_a_part_that_is_relayed_is_as_old_as_it_is),
