@@ -7,9 +7,10 @@
  *   no more than a window ahead of GOT        all there: taken as if it had come at once
  *
  * A peer has two messages under way at most: one of our stream or state, which the window of its
- * sender makes wait for one another, and one of another's stream that goes round. What belongs to a
- * message that was given up (the link broke, a new subscription) is dropped by its id; a piece that
- * does not follow the last one is dropped too, and what was lost shows as silence. */
+ * sender makes wait for one another, and one of another's stream that goes round. All others are
+ * short and go whole. What belongs to a message that was given up (the link broke, a new
+ * subscription) is dropped by its id; a piece that does not follow the last one is dropped too, and
+ * what was lost shows as silence. */
 #include "replication/replication_priv.h"
 
 void pieces_init(struct replication *r, struct peer *peer)

@@ -100,6 +100,14 @@ static struct peer *peer_by_region(struct replication *r, region_id region)
         return NULL;
 }
 
+/* What carries data may be of any length. All else is short, and is never cut: it would take the
+ * place of a batch or a part that is on its way. */
+static bool may_be_long(enum replication_kind kind)
+{
+        return kind == REPLICATION_BATCH || kind == REPLICATION_STATE ||
+               kind == REPLICATION_RELAYED;
+}
+
 void replication_send(struct replication *r, struct peer *peer,
                       const struct replication_message *message)
 {
@@ -115,7 +123,7 @@ void replication_send(struct replication *r, struct peer *peer,
                 message->kind == REPLICATION_STATE ? WORLD_CLASS_BULK : WORLD_CLASS_DATA;
         if (piece)
                 class = peer->out[message->part].class;
-        if (!piece && r->scratch.len > r->config.piece_bytes)
+        if (may_be_long(message->kind) && r->scratch.len > r->config.piece_bytes)
                 pieces_begin(r, peer, slot, class);
         else
                 outbox_send(r->outbox, peer->at, class, buffer_view(&r->scratch));

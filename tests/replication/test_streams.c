@@ -232,6 +232,45 @@ static void test_long_message_goes_in_pieces(void **state)
         assert_true(bytes_equal(the_effect(1, WORLD_REDIS_MERGE).merge.data, bytes_of_str(deltas)));
 }
 
+static void said(unsigned side, const struct replication_message *message)
+{
+        struct buffer buffer;
+        buffer_init(&buffer, &heap);
+        replication_message_encode(message, &buffer);
+        struct world_event event = {.kind = WORLD_MESSAGE};
+        event.message.peer = 2 - side;
+        event.message.class = WORLD_CLASS_DATA;
+        event.message.data = buffer_view(&buffer);
+        step(&sides[side], &event);
+        buffer_fini(&buffer);
+}
+
+/* A subscription that tells so many holes that it is longer than a piece takes no batch's place. */
+static void test_a_long_subscription_goes_between_pieces(void **state)
+{
+        char deltas[601];
+        (void)state;
+        memset(deltas, 'x', 600);
+        deltas[600] = '\0';
+        subscribed(0);
+        tailed(0, 0, 50, deltas, false);
+        pass_pieces(2);
+        struct outbox third = sides[0].outbox;
+        outbox_init(&sides[0].outbox, &heap);
+        for (unsigned i = 0; i < WORLD_HOLES_MAX; i++)
+                sides[0].replication->holes[i] = (struct hole){2, false, 100 + i, UINT64_MAX / 4};
+        sides[0].replication->hole_count = WORLD_HOLES_MAX;
+        said(0, &(struct replication_message){.kind = REPLICATION_HELLO});
+        assert_in_range(the_effect(0, WORLD_SEND).send.data.len, 151, REPLICATION_PIECE_MAX);
+        pass_on(0);
+        assert_int_equal(sides[1].replication->peers[0].sender.hole_count, WORLD_HOLES_MAX);
+        outbox_fini(&sides[0].outbox);
+        sides[0].outbox = third;
+        pass_pieces(2);
+        pass_on(0);
+        assert_true(bytes_equal(the_effect(1, WORLD_REDIS_MERGE).merge.data, bytes_of_str(deltas)));
+}
+
 /* A piece that does not follow, of a message that nobody knows, after the last: dropped. */
 static void test_pieces_that_do_not_fit(void **state)
 {
@@ -251,16 +290,8 @@ static void test_pieces_that_do_not_fit(void **state)
                                                       .after = rows[i].after,
                                                       .last = rows[i].last,
                                                       .data = bytes_of_str(rows[i].data)};
-                struct buffer buffer;
-                buffer_init(&buffer, &heap);
-                replication_message_encode(&message, &buffer);
-                struct world_event event = {.kind = WORLD_MESSAGE};
-                event.message.peer = 1;
-                event.message.class = WORLD_CLASS_DATA;
-                event.message.data = buffer_view(&buffer);
-                step(&sides[1], &event);
+                said(1, &message);
                 assert_null(effect_of(1, WORLD_REDIS_MERGE));
-                buffer_fini(&buffer);
         }
         assert_int_equal(replication_counters(sides[1].replication).malformed, malformed + 2);
         assert_int_equal(replication_counters(sides[1].replication).stale, 5);
@@ -399,6 +430,7 @@ int main(void)
                 CASE(test_window_holds_the_sender),
                 CASE(test_long_message_goes_in_pieces),
                 CASE(test_pieces_that_do_not_fit),
+                CASE(test_a_long_subscription_goes_between_pieces),
                 CASE(test_a_part_in_pieces_is_not_overtaken),
                 CASE(test_gap_sends_the_state),
                 CASE(test_refused_merge_subscribes_again),
