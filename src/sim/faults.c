@@ -3,6 +3,7 @@
 #include "sim/sim_priv.h"
 
 #define ONE_CUT_APART_US (3 * SECOND)
+#define TRANSFER_PARTS   32 /* of a state in small windows, about */
 
 static unsigned some(struct sim *sim, unsigned per_mille, unsigned max)
 {
@@ -28,6 +29,16 @@ static void draw_shape(struct sim *sim, struct swarm *swarm)
         swarm->small_ring = sim_chance(sim, STREAM_SETUP, 300);
         swarm->lock_clients = 2 + (uint32_t)sim_below(sim, STREAM_SETUP, LOCK_CLIENTS - 1);
         swarm->data_every_us = (5 + sim_below(sim, STREAM_SETUP, 60)) * MS;
+}
+
+/* In small windows each part of a state waits for two answers, and a region takes one state at a
+ * time. After many crashes every region may have to hear the state of every other twice: what it
+ * lacks, and what the other lacked itself. */
+static void allow_transfers(struct swarm *swarm)
+{
+        uint64_t part_us = 4 * (swarm->delay_us + swarm->jitter_us);
+        if (swarm->small_windows)
+                swarm->end_us += 2ull * (swarm->region_count - 1) * TRANSFER_PARTS * part_us;
 }
 
 void swarm_draw(struct sim *sim)
@@ -74,6 +85,7 @@ void swarm_draw(struct sim *sim)
         chase_draw(sim);
         changes_draw(sim);
         stale_draw(sim);
+        allow_transfers(swarm);
         if (swarm->calm)
                 sim_cover(sim, COVER_CALM);
         else if (swarm->deaths_only)
