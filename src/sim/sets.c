@@ -7,7 +7,8 @@
  * What they rely on: all locks of a set or none; while one believes that it holds a lock, by a
  * lease or a session that has 40 % of its time left by its own clock, nobody else is granted it;
  * tokens grow; a bound key is there while its session is believed to live, and gone once somebody
- * was told that it has ended. The history of each lock is judged at the end (linear/linear.h). */
+ * was told that it has ended (bound.c). The history of each lock is judged at the end
+ * (linear/linear.h). */
 #include "kv/kv.h"
 #include "lock/lock.h"
 #include "sim/sets_priv.h"
@@ -45,7 +46,7 @@ static uint64_t number_of(struct bytes text)
         return strtoull(copy, NULL, 10);
 }
 
-static struct bytes number_text(uint64_t value, char text[24])
+struct bytes set_number_text(uint64_t value, char text[24])
 {
         int len = snprintf(text, 24, "%llu", (unsigned long long)value);
         return bytes_of(text, (size_t)len);
@@ -80,8 +81,10 @@ void sets_init(struct sim *sim)
 
 void sets_fini(struct sim *sim)
 {
-        if (sim->sets != NULL)
+        if (sim->sets != NULL) {
                 heap_free(&sim->heap, sim->sets->history);
+                heap_free(&sim->heap, sim->sets->sessions);
+        }
         heap_free(&sim->heap, sim->sets);
         sim->sets = NULL;
 }
@@ -181,9 +184,9 @@ static void fill_values(struct sim *sim, const struct set_user *user, struct req
         kv_build_init(&build, &sim->heap);
         if (user->state == SET_BINDING) {
                 step.op = KV_PUT;
-                step.value = number_text(user->session, value);
+                step.value = set_number_text(user->session, value);
                 step.session = user->session;
-                build.owner = number_text(user->owner, owner);
+                build.owner = set_number_text(user->owner, owner);
         }
         kv_build_step(&build, false, &step);
         CHECK(kv_build_end(&build, txn) == ERR_NONE);
@@ -219,7 +222,7 @@ static void ask(struct sim *sim, struct set_user *user)
                 fill_values(sim, user, &request, &room);
         } else {
                 request.lock.key = BYTES("global:");
-                request.lock.owner = number_text(user->owner, owner);
+                request.lock.owner = set_number_text(user->owner, owner);
                 request.lock.session = user->state == SET_RELEASING ? 0 : user->session;
                 request.lock.ttl_ms = user->ttl_ms;
         }
@@ -235,7 +238,7 @@ static void ask(struct sim *sim, struct set_user *user)
         if (user->state == SET_READING) {
                 const struct set_user *other = &sim->sets->users[user->read];
                 user->read_bound = session_believed(sim, other) ? other->bound : 0;
-                user->read_ended = other->ended;
+                user->read_told = sim->sets->told_ends;
         }
         CHECK(room.err == ERR_NONE);
         user->request = clients_ask(sim, host, &request);
@@ -356,8 +359,8 @@ static void granted(struct sim *sim, struct set_user *user, uint64_t token)
 /* A session's end is told: what it held is free, and its key is gone. */
 static void session_over(struct sim *sim, struct set_user *user)
 {
-        if (user->session > user->ended)
-                user->ended = user->session;
+        if (user->session != 0)
+                bound_ended(sim, user->session);
         sim_cover(sim, COVER_SESSION_ENDED);
         idle(sim, user);
 }
@@ -392,7 +395,7 @@ static void read_judge(struct sim *sim, const struct set_user *user, const struc
         if (lives && value != other->bound)
                 sim_violation(sim, "sets: the key of session %llu is %llu while it lives",
                               (unsigned long long)other->bound, (unsigned long long)value);
-        if (value != 0 && value <= user->read_ended)
+        if (value != 0 && bound_told(sim, value, user->read_told))
                 sim_violation(sim, "sets: the key of session %llu is there after its end",
                               (unsigned long long)value);
 }
@@ -405,6 +408,7 @@ static void heard(struct sim *sim, struct set_user *user, const struct reply *re
                 if (!ok)
                         break;
                 user->session = reply->lock.token;
+                bound_opened(sim, user->session, user->owner);
                 user->session_until_us = belief_end(user);
                 user->state = SET_BINDING;
                 think(sim, user, 1);
@@ -522,6 +526,9 @@ void sets_check(struct sim *sim)
         if (sets == NULL)
                 return;
         watchers_check(sim);
+        for (uint32_t i = 0; i < sim->host_count; i++)
+                if (host_in(sim, &sim->hosts[i]))
+                        bound_check(sim, &sim->hosts[i]);
         struct linear_report report = linear_check(&sim->heap, LINEAR_LOCKS, sets->history,
                                                    sets->history_count, SET_KEYS);
         if (report.verdict != LINEAR_BAD)

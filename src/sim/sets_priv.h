@@ -40,7 +40,6 @@ struct set_user {
         uint64_t session;          /* 0: none */
         uint64_t session_until_us; /* believes that it lives until then */
         uint64_t bound;            /* the session that its key was bound to, as it was told */
-        uint64_t ended;            /* the newest of its sessions that it was told has ended */
 
         unsigned keys; /* asked for, then held: bits */
         uint64_t token;
@@ -48,7 +47,15 @@ struct set_user {
         uint64_t floor[SET_KEYS];
 
         uint32_t read; /* whose key is read, and what was known of it when it was asked for */
-        uint64_t read_bound, read_ended;
+        uint64_t read_bound;
+        uint64_t read_told; /* so many ends were told by then */
+};
+
+/* A session that a user was told of. */
+struct set_session {
+        uint64_t number;
+        uint64_t owner;
+        uint64_t told; /* its end was the n-th that somebody was told; 0: nobody was */
 };
 
 struct set_event {
@@ -81,6 +88,9 @@ struct sets {
         uint64_t token_max[SET_KEYS];
         struct linear_op *history;
         size_t history_count, history_size;
+        struct set_session *sessions;
+        size_t session_count, session_size;
+        uint64_t told_ends;
         /* Watched: all events after `low` up to `high`. */
         struct set_event events[SET_EVENTS_MAX];
         size_t event_count;
@@ -96,6 +106,16 @@ const char *set_key_name(uint32_t key);
 uint32_t set_key_of(struct bytes name);
 /* The number in an owner's name. */
 uint64_t set_owner_of(struct bytes name);
+/* An owner's name. */
+struct bytes set_number_text(uint64_t value, char text[24]);
+
+/* bound.c */
+void bound_opened(struct sim *sim, uint64_t session, uint64_t owner);
+void bound_ended(struct sim *sim, uint64_t session);
+/* Is the end of that session among the first `told_ends` that were told? */
+bool bound_told(const struct sim *sim, uint64_t session, uint64_t told_ends);
+/* Of a node, when all is quiet: a bound key has its session. */
+void bound_check(struct sim *sim, const struct host *host);
 
 /* watchers.c */
 void watchers_init(struct sim *sim);

@@ -39,6 +39,7 @@ static void test_seeds_that_failed(void **state)
                 {2747, "a witness that was cut off did not know for long that its leader was gone"},
                 {103512, "who left its region as the last of its group took nobody in"},
                 {601240, "a region kept a node that had nothing yet: its group began anew"},
+                {8000387, "a session was taken for ended, as a younger one of its user had"},
         };
         (void)state;
         for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
