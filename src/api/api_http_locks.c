@@ -1,7 +1,7 @@
 /* api_http_locks.c - locks over HTTP: the same requests and refusals as over RESP, as JSON.
  *
  *   GET  /locks/KEY            who holds it, as of the log
- *   GET  /lock-watch?key=KEY (or prefix=P)&after=REVISION&wait_ms=N
+ *   GET  /lock-watch?key=KEY (or prefix=P)&after=REVISION&wait_ms=N&copy=1
  *                              what happened to it after that revision, as soon as there is
  *                              something; without one: from now on
  *   POST /locks/KEY/acquire    {"owner", "ttl_ms", "wait_ms", "shared", "slots", "delay_ms",
@@ -131,18 +131,20 @@ void api_http_lock_get(const char *path, struct request *request)
         request->lock.key = bytes_of_str(path + strlen(PREFIX));
 }
 
-bool api_http_lock_watch(const char *key, const char *prefix, const char *const numbers[2],
+bool api_http_lock_watch(const char *key, const char *prefix, const char *const numbers[3],
                          struct request *request)
 {
+        uint64_t copy = 0;
         *request = (struct request){.kind = REQUEST_LOCK_WATCH};
         request->lock.token = REQUEST_WATCH_NOW;
         request->lock.flags = prefix != NULL ? REQUEST_WATCH_PREFIX : 0;
         request->lock.key = bytes_of_str(prefix != NULL ? prefix : key != NULL ? key : "");
-        uint64_t *const to[2] = {&request->lock.token, &request->lock.wait_ms};
-        for (int i = 0; i < 2; i++)
+        uint64_t *const to[3] = {&request->lock.token, &request->lock.wait_ms, &copy};
+        for (int i = 0; i < 3; i++)
                 if (numbers[i] != NULL &&
-                    !resp_number(bytes_of_str(numbers[i]), UINT64_MAX >> 1, to[i]))
+                    !resp_number(bytes_of_str(numbers[i]), i == 2 ? 1 : UINT64_MAX >> 1, to[i]))
                         return false;
+        request->lock.flags |= copy != 0 ? REQUEST_WATCH_COPY : 0;
         if (request->lock.wait_ms > WAIT_MS_MAX)
                 request->lock.wait_ms = WAIT_MS_MAX;
         return (key == NULL) != (prefix == NULL);
@@ -160,8 +162,14 @@ json_t *api_http_watch_reply(const struct reply *reply)
                                                          json_name(event.owner), "token",
                                                          (json_int_t)event.token.value, "revision",
                                                          (json_int_t)event.id));
-        return json_pack("{s:I, s:b, s:o}", "revision", (json_int_t)reply->watch.revision, "more",
-                         (int)reply->watch.more, "changes", changes);
+        json_t *json = json_pack("{s:I, s:b, s:o}", "revision", (json_int_t)reply->watch.revision,
+                                 "more", (int)reply->watch.more, "changes", changes);
+        if (reply->watch.copy)
+                json_object_set_new(json, "copy",
+                                    json_pack("{s:I, s:I}", "revision",
+                                              (json_int_t)reply->watch.known, "age_ms",
+                                              (json_int_t)reply->watch.age_ms));
+        return json;
 }
 
 json_t *api_http_lock_post(const char *path, struct bytes text, struct buffer *also,

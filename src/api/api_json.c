@@ -94,6 +94,16 @@ static json_t *json_parts(const struct node_status_region *region)
         return map;
 }
 
+/* What this node keeps of that region's lock changes. */
+static json_t *json_lock_copy(const struct node_status_region *region)
+{
+        if (!region->copy_known)
+                return json_null();
+        return json_pack("{s:I, s:o, s:I, s:I}", "revision", (json_int_t)region->copy_revision,
+                         "age_ms", milliseconds(region->copy_heard, region->copy_age_us), "changes",
+                         (json_int_t)region->copy_changes, "gaps", (json_int_t)region->copy_gaps);
+}
+
 static json_t *json_region(const struct api *api, const struct node_status *status,
                            const struct node_status_region *region)
 {
@@ -101,7 +111,7 @@ static json_t *json_region(const struct api *api, const struct node_status *stat
         json_t *heard = milliseconds(region->heard_ever, region->heard_age_us);
         return json_pack(
                 "{s:i, s:s, s:s, s:o, s:b, s:b, s:b, s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:{s:I, "
-                "s:I}}",
+                "s:I}, s:o}",
                 "id", (int)region->id, "name", region->name, "state", region->state, "why",
                 text_or_null(region->why), "routable", (int)region->routable, "witness",
                 (int)region->witness, "self", (int)region->self, "leader", (int)region->leader,
@@ -109,7 +119,7 @@ static json_t *json_region(const struct api *api, const struct node_status *stat
                 json_rtt(status, region), "redis", json_redis(api, status, region), "parts",
                 json_parts(region), "postgres", api_json_postgres_region(status, region->id),
                 "backends", "count", (json_int_t)region->backend_count, "healthy",
-                (json_int_t)healthy);
+                (json_int_t)healthy, "lock_copy", json_lock_copy(region));
 }
 
 static json_t *json_nodes(const struct node_status *status)

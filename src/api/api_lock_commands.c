@@ -22,7 +22,7 @@ bool command_number(const struct command *command, size_t index, const char *wha
         return false;
 }
 
-#define WATCH_USAGE "key [PREFIX] [AFTER revision] [WAIT ms]"
+#define WATCH_USAGE "key [PREFIX] [COPY] [AFTER revision] [WAIT ms]"
 #define ACQUIRE_USAGE                                                                              \
         "key owner ttl-ms [WAIT ms] [SHARED | SLOTS n] [DELAY ms] [SESSION id] [DETECT] [FRESH] "  \
         "[ALSO key]..."
@@ -138,6 +138,8 @@ static bool request_watch(struct command *command, struct request *request)
                 bool after = resp_is(name, "AFTER");
                 if (resp_is(name, "PREFIX")) {
                         request->lock.flags |= REQUEST_WATCH_PREFIX;
+                } else if (resp_is(name, "COPY")) {
+                        request->lock.flags |= REQUEST_WATCH_COPY;
                 } else if ((after || resp_is(name, "WAIT")) && i + 1 < command_args(command)) {
                         i++;
                         if (!command_number(command, i, after ? "the revision" : "the time to wait",
@@ -263,7 +265,7 @@ static const struct command_row command_rows[] = {
         {"LOCK.RELEASE", 4, 4, "key owner token", REQUEST_LOCK_RELEASE, request_release, NULL},
         {"LOCK.INFO", 2, 2, "key", REQUEST_LOCK_INFO, request_info, NULL},
         {"LOCK.LIST", 2, 4, "prefix [after-token [limit]]", REQUEST_LOCK_LIST, request_list, NULL},
-        {"LOCK.WATCH", 2, 7, WATCH_USAGE, REQUEST_LOCK_WATCH, request_watch, NULL},
+        {"LOCK.WATCH", 2, 8, WATCH_USAGE, REQUEST_LOCK_WATCH, request_watch, NULL},
         {"LOCK.CHECK", 3, 3, "key token", REQUEST_LOCK_LOOK, request_check, NULL},
         {"LOCK.BREAK", 3, 3, "key who", REQUEST_LOCK_SEIZE, request_break, NULL},
         {"SESSION.OPEN", 4, 4, "prefix owner ttl-ms", REQUEST_SESSION_OPEN, request_open, NULL},

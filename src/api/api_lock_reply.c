@@ -16,7 +16,8 @@ static void write_info(struct buffer *out, int protocol, const struct reply_lock
         resp_write_integer(out, lock->waiters);
 }
 
-/* [revision, more, [[change, key, owner, token, revision]...]] */
+/* [revision, more, [[change, key, owner, token, revision]...]], of a copy also its last revision,
+ * and how long ago its region was heard. */
 static void write_watch(struct buffer *out, const struct reply *reply)
 {
         struct lock_event event;
@@ -24,7 +25,7 @@ static void write_watch(struct buffer *out, const struct reply *reply)
         struct cursor cursor = cursor_of(reply->watch.changes);
         while (lock_change_decode(&cursor, &event))
                 count++;
-        resp_write_array(out, 3);
+        resp_write_array(out, reply->watch.copy ? 5 : 3);
         resp_write_integer(out, reply->watch.revision);
         resp_write_integer(out, reply->watch.more);
         resp_write_array(out, count);
@@ -37,6 +38,10 @@ static void write_watch(struct buffer *out, const struct reply *reply)
                 resp_write_integer(out, event.token.value);
                 resp_write_integer(out, event.id);
         }
+        if (!reply->watch.copy)
+                return;
+        resp_write_integer(out, reply->watch.known);
+        resp_write_integer(out, reply->watch.age_ms);
 }
 
 static void write_done_reply(struct buffer *out, int protocol, const struct reply *reply)

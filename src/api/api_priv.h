@@ -167,7 +167,7 @@ json_t *api_http_lock_post(const char *path, struct bytes text, struct buffer *a
                            struct request *request, const char **ret_problem);
 /* Fills a request from the query: one of key and prefix, and after and wait_ms as text; NULL: not
  * said. False: it is wrong. */
-bool api_http_lock_watch(const char *key, const char *prefix, const char *const numbers[2],
+bool api_http_lock_watch(const char *key, const char *prefix, const char *const numbers[3],
                          struct request *request);
 /* Of an answer that is no refusal; a new reference. */
 json_t *api_http_watch_reply(const struct reply *reply);

@@ -280,12 +280,14 @@ static void get_locks(struct ask *ask)
 static void get_lock_watch(struct ask *ask)
 {
         struct request request;
-        const char *const numbers[2] = {query(ask, "after"), query(ask, "wait_ms")};
+        const char *const numbers[3] = {query(ask, "after"), query(ask, "wait_ms"),
+                                        query(ask, "copy")};
         if (api_http_lock_watch(query(ask, "key"), query(ask, "prefix"), numbers, &request))
                 ask_node(ask, &request);
         else
-                ask_error(ask, MHD_HTTP_BAD_REQUEST, "BADREQUEST",
-                          "want key=KEY or prefix=PREFIX; after and wait_ms are numbers");
+                ask_error(
+                        ask, MHD_HTTP_BAD_REQUEST, "BADREQUEST",
+                        "want key=KEY or prefix=PREFIX; after and wait_ms are numbers, copy is 1");
 }
 
 static void post_lock(struct ask *ask)
@@ -452,7 +454,7 @@ static const struct route routes[] = {
         {"/locks/", true, post_lock, "KEY/acquire, renew, release, break"},
         {"/locks", false, get_locks, "?prefix=P&after=TOKEN&limit=N: what is held"},
         {"/lock-watch", false, get_lock_watch,
-         "?key=KEY or prefix=P&after=REVISION&wait_ms=N: changes"},
+         "?key=KEY or prefix=P&after=REVISION&wait_ms=N&copy=1: changes"},
         {"/kv/", false, ask_kv, "KEY?revision=N&stale=1: a value"},
         {"/kv/", true, ask_kv, "KEY/put, delete"},
         {"/kv", false, ask_kv, "?prefix=P&after=KEY&limit=N&stale=1: values"},

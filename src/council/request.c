@@ -10,6 +10,8 @@ enum {
         REQUEST_VERSION_MODES = 2,
         REQUEST_VERSION_SETS = 3,
         REPLY_VERSION = 1,
+        WATCH_MORE = 1, /* flags of a watch's answer */
+        WATCH_COPY = 2,
 };
 
 /* Too long by some, as names are. */
@@ -257,7 +259,12 @@ static void watch_reply_encode(const struct reply *reply, struct buffer *out)
 {
         buffer_slice(out, reply->watch.changes);
         buffer_varint(out, reply->watch.revision);
-        buffer_u8(out, reply->watch.more);
+        buffer_u8(out, (uint8_t)((reply->watch.more ? WATCH_MORE : 0u) |
+                                 (reply->watch.copy ? WATCH_COPY : 0u)));
+        if (!reply->watch.copy)
+                return;
+        buffer_varint(out, reply->watch.known);
+        buffer_varint(out, reply->watch.age_ms);
 }
 
 static void watch_reply_decode(struct cursor *cursor, struct reply *ret,
@@ -270,10 +277,15 @@ static void watch_reply_decode(struct cursor *cursor, struct reply *ret,
         while (lock_change_decode(&changes, &event))
                 continue;
         ret->watch.revision = cursor_varint(cursor);
-        uint8_t more = cursor_u8(cursor);
-        if (more > 1 || cursor_done(&changes) != ERR_NONE)
+        uint8_t flags = cursor_u8(cursor);
+        if (flags > (WATCH_MORE | WATCH_COPY) || cursor_done(&changes) != ERR_NONE)
                 cursor_fail(cursor, ERR_MALFORMED);
-        ret->watch.more = more == 1;
+        ret->watch.more = (flags & WATCH_MORE) != 0;
+        ret->watch.copy = (flags & WATCH_COPY) != 0;
+        if (!ret->watch.copy)
+                return;
+        ret->watch.known = cursor_varint(cursor);
+        ret->watch.age_ms = cursor_varint(cursor);
 }
 
 static void nothing_encode(const struct request *request, struct buffer *out)

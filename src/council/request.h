@@ -38,12 +38,13 @@ enum request_kind {
         REQUEST_KV,             /* key txn actor stale: a transaction (kv/kv.h) */
         REQUEST_KV_WATCH,       /* key: prefix, after wait_ms: changes, as soon as there are some */
         REQUEST_LOCK_WATCH,     /* key, token: changes after that revision, wait_ms, flags: of
-                                 * REQUEST_WATCH_PREFIX: changes, as soon as there are some */
+                                 * REQUEST_WATCH_...: changes, as soon as there are some */
         REQUEST_KIND_COUNT,
 };
 
 enum {
         REQUEST_WATCH_PREFIX = 1, /* LOCK_WATCH: of all locks that begin so */
+        REQUEST_WATCH_COPY = 2,   /* as the asked node has heard of that other region's locks */
 };
 
 #define REQUEST_WATCH_NOW UINT64_MAX /* LOCK_WATCH: what happens from now on */
@@ -177,6 +178,9 @@ struct reply {
                         struct bytes changes; /* by lock_changes_encode */
                         uint64_t revision;    /* `after` of the next request */
                         bool more;
+                        bool copy;       /* of a copy: only then */
+                        uint64_t known;  /* the last revision in it */
+                        uint64_t age_ms; /* since its region was heard of */
                 } watch;
                 struct {
                         uint64_t epoch;

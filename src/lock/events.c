@@ -110,7 +110,7 @@ static size_t event_find(const struct lock_table *table, uint64_t after)
         return low;
 }
 
-static bool is_watched(const struct lock_watch *watch, struct bytes key)
+bool lock_event_watched(const struct lock_watch *watch, struct bytes key)
 {
         return watch->prefix ? bytes_starts_with(key, watch->key) : bytes_equal(key, watch->key);
 }
@@ -122,7 +122,7 @@ bool lock_event_next(const struct lock_table *table, const struct lock_watch *wa
                 return false;
         for (size_t i = event_find(table, watch->after); i < table->event_count; i++) {
                 const struct lock_event *event = event_at(table, i);
-                if (!is_watched(watch, event->key))
+                if (!lock_event_watched(watch, event->key))
                         continue;
                 *ret = *event;
                 return true;
@@ -141,6 +141,15 @@ uint64_t lock_event_last(const struct lock_table *table)
 }
 
 /* Of an event: varint id, u8 kind, slices key and owner, varint token. */
+void lock_event_encode(const struct lock_event *event, struct buffer *out)
+{
+        buffer_varint(out, event->id);
+        buffer_u8(out, (uint8_t)event->kind);
+        buffer_slice(out, event->key);
+        buffer_slice(out, event->owner);
+        buffer_varint(out, event->token.value);
+}
+
 void lock_changes_encode(const struct lock_table *table, const struct lock_watch *watch,
                          struct lock_changes *ret, struct buffer *out)
 {
@@ -153,11 +162,7 @@ void lock_changes_encode(const struct lock_table *table, const struct lock_watch
                 if (ret->more)
                         break;
                 rest.after = event.id;
-                buffer_varint(out, event.id);
-                buffer_u8(out, (uint8_t)event.kind);
-                buffer_slice(out, event.key);
-                buffer_slice(out, event.owner);
-                buffer_varint(out, event.token.value);
+                lock_event_encode(&event, out);
                 ret->count++;
         }
         bool ahead = watch->after > table->event_last;

@@ -550,7 +550,7 @@ static const char *const result_names[LOCK_RESULT_COUNT] = {
         [LOCK_LIMIT] = "limit",         [LOCK_SEEN] = "seen",
         [LOCK_DEADLOCK] = "deadlock",   [LOCK_NO_SESSION] = "no session",
         [LOCK_OPENED] = "opened",       [LOCK_KEPT] = "kept",
-        [LOCK_CLOSED] = "closed",
+        [LOCK_CLOSED] = "closed",       [LOCK_GAP] = "gap",
 };
 
 const char *lock_result_name(enum lock_result_kind kind)

@@ -72,6 +72,8 @@
 #define LOCK_EVENTS_BYTES    ((size_t)16 * 1024 * 1024) /* of their names */
 #define LOCK_CHANGES_MAX     1000                       /* in one answer */
 #define LOCK_CHANGES_BYTES   ((size_t)256 * 1024)
+#define LOCK_COPY_MAX        65536                     /* changes in a copy */
+#define LOCK_COPY_BYTES      ((size_t)8 * 1024 * 1024) /* of one, all in all */
 
 struct lock_token {
         uint64_t value; /* 0: none */
@@ -151,6 +153,7 @@ enum lock_result_kind {
         LOCK_OPENED,     /* the token is the session's id; ttl_ms */
         LOCK_KEPT,       /* ttl_ms */
         LOCK_CLOSED,
+        LOCK_GAP, /* an event of a copy: what happened from `token` up to its id is not known */
         LOCK_RESULT_COUNT,
 };
 
@@ -266,8 +269,42 @@ void lock_changes_encode(const struct lock_table *table, const struct lock_watch
                          struct lock_changes *ret, struct buffer *out);
 bool lock_change_decode(struct cursor *cursor, struct lock_event *ret);
 
-/* "granted", "released", "expired", "broken", "waiting", "left" (the queue); static. */
+/* "granted", "released", "expired", "broken", "waiting", "left" (the queue), "gap"; static. */
 const char *lock_event_name(enum lock_result_kind kind);
+
+/* What happened to the locks of another table, as far as it was told: the newest changes, encoded
+ * as lock_changes_encode does it, up to LOCK_COPY_MAX and LOCK_COPY_BYTES; beyond, the oldest are
+ * forgotten, some hundred at a time. Memory is taken as it fills. */
+struct lock_copy;
+
+/* NULL: no memory. It knows nothing, up to event 0. Keeps `heap`. */
+MUST_USE struct lock_copy *lock_copy_new(struct heap *heap);
+void lock_copy_free(struct lock_copy *copy);
+
+/* Takes over what was told after lock_copy_last, up to `revision`, which is then the last; what it
+ * knows already is left out. False: it cannot be read from some place on; nothing is known from
+ * there on, and `last` stays there. Without memory all is forgotten, up to `revision`. */
+MUST_USE bool lock_copy_take(struct lock_copy *copy, struct bytes changes, uint64_t revision);
+
+/* What happened up to `revision` (> last) stays unknown: a LOCK_GAP among the changes. */
+void lock_copy_skip(struct lock_copy *copy, uint64_t revision);
+
+/* The table began anew, and is at `revision`: all is forgotten. */
+void lock_copy_restart(struct lock_copy *copy, uint64_t revision);
+
+struct lock_copy_state {
+        uint64_t first; /* what happened up to it is not kept */
+        uint64_t last;
+        uint64_t gaps; /* so often something was missed that happened after its beginning */
+        size_t count;
+        size_t bytes; /* memory */
+};
+struct lock_copy_state lock_copy_state(const struct lock_copy *copy);
+
+/* As lock_changes_encode. What is not kept after `watch->after` is told first, as a LOCK_GAP, and
+ * each gap whatever is watched; nothing is said to be forgotten. */
+void lock_copy_encode(const struct lock_copy *copy, const struct lock_watch *watch,
+                      struct lock_changes *ret, struct buffer *out);
 
 /* The last event so far: where a watch may begin. */
 uint64_t lock_event_last(const struct lock_table *table);

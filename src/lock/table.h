@@ -359,5 +359,7 @@ void lock_stuck_free(struct lock_table *table);
 void lock_event_add(struct lock_table *table, enum lock_result_kind kind, struct bytes key,
                     struct bytes owner, uint64_t token);
 void lock_events_free(struct lock_table *table);
+bool lock_event_watched(const struct lock_watch *watch, struct bytes key);
+void lock_event_encode(const struct lock_event *event, struct buffer *out);
 
 #endif

@@ -77,8 +77,8 @@ static const struct command commands[] = {
         ASKS("lock", "break", "KEY", "", "take it away; audited", 1, 1, cli_lock),
         ASKS("lock", "info", "KEY", "", "who holds it", 1, 1, cli_lock),
         ASKS("lock", "list", "PREFIX", "", "all that are held, e.g. of global:", 1, 1, cli_lock),
-        ASKS("lock", "watch", "KEY", "[--prefix] [--json]", "what happens to it, as it happens", 1,
-             2, cli_lock),
+        ASKS("lock", "watch", "KEY", "[--prefix] [--copy] [--json]",
+             "what happens to it, as it happens", 1, 3, cli_lock),
         ASKS("lock", "session", "open PREFIX OWNER TTL | keep|close PREFIX OWNER SESSION", "",
              "locks that end together", 4, 4, cli_lock),
 

@@ -164,6 +164,7 @@ static bool node_open(struct daemon *daemon)
         struct node_config config = {
                 .self = daemon->config.node,
                 .topology = bytes_of(daemon->document, daemon->document_len),
+                .lock_copies = true,
                 .level_max = (uint8_t)daemon->config.level,
         };
         if (!restore_life(&daemon->heap, daemon->config.data_dir, &config.life))

@@ -122,6 +122,7 @@ void node_free(struct node *node)
         struct heap *heap = node->heap;
         pending_drop_all(node);
         backup_fini(node);
+        lock_copy_fini(node);
         for (int i = 0; i < WORLD_GROUP_COUNT; i++)
                 group_close(&node->groups[i]);
         replication_free(node->replication);
@@ -401,6 +402,7 @@ static void turn(struct node *node)
         }
         postgres_tick(node);
         backup_tick(node);
+        lock_copy_tick(node);
         pump(node);
         node->health_next_us = step.next_us;
         if (step.changed || node->gossip_wanted || node->now_us >= node->gossip_next_us)
@@ -418,6 +420,7 @@ static uint64_t turn_next_us(const struct node *node)
                 request_wake_us(node),
                 postgres_wake_us(node),
                 backup_wake_us(node),
+                lock_copy_wake_us(node),
                 group_wake_us(node, &node->groups[WORLD_GROUP_GLOBAL]),
                 group_wake_us(node, &node->groups[WORLD_GROUP_REGION]),
         };

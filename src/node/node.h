@@ -64,6 +64,7 @@ struct node_config {
         uint32_t replication_window_bytes; /* as in replication/replication.h; 0: its default */
         uint32_t replication_batch_bytes;
         uint32_t replication_piece_bytes;
+        bool lock_copies;  /* keep what happens to other regions' locks; a witness never does */
         uint8_t level_max; /* speak as a build of that level (council.h); 0: as this one */
         unsigned bugs;     /* enum node_bug */
         const struct consensus_engine *raft_engine; /* as in raft/consensus.h; NULL: the usual */

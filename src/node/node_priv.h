@@ -262,11 +262,27 @@ struct postgres {
         uint64_t tell_next_us;
 };
 
+/* What this node keeps of another region's locks: lock_copy.c. */
+struct node_copy {
+        region_id region;
+        struct lock_copy *copy;
+        bool heard;
+        bool forgotten; /* what comes next is forgotten there: the next question is about now */
+        bool asks;      /* an answer is due */
+        bool asks_now;
+        uint64_t ask;       /* which one */
+        uint64_t heard_us;  /* when the last answer came */
+        uint64_t behind_us; /* the region says less than is known here since then; 0: it does not */
+        uint64_t check_us;  /* no earlier look at what the region says of now */
+        uint64_t next_us;   /* no earlier question */
+};
+
 /* What can be watched. */
 enum watch_subject {
         WATCH_NOTHING,
         WATCH_VALUES,
         WATCH_LOCKS,
+        WATCH_COPIES,
         WATCH_COUNT,
 };
 
@@ -402,6 +418,10 @@ struct node {
         uint64_t note_count;
         struct node_counters counters;
         struct postgres postgres;
+        struct node_copy copies[TOPOLOGY_REGIONS_MAX];
+        size_t copy_count;
+        uint64_t copies_next_us;
+        uint64_t copy_ask_last;
 };
 
 /* node.c */
@@ -599,6 +619,19 @@ void values_reply(struct node *node, enum request_kind kind, const struct kv_res
                   struct reply *ret);
 /* Something of a group's values may have changed: those who watch are told. */
 void values_changed(struct node *node, struct node_group *group);
+
+/* ---- lock_copy.c: other regions' locks, for the audit ---- */
+#define LOCK_COPY_ASK (1ull << 63) /* of an own question: it is about these */
+void lock_copy_tick(struct node *node);
+uint64_t lock_copy_wake_us(const struct node *node);
+void lock_copy_answered(struct node *node, uint64_t id, const struct reply *reply);
+void lock_copy_fini(struct node *node);
+const struct node_copy *lock_copy_of(const struct node *node, region_id region);
+/* A question about a copy; look: fills the answer, false: there is nothing to tell, and it is not
+ * `due`. */
+void lock_copy_came(struct node *node, struct asker asker, const struct request *request);
+bool lock_copy_look(struct node *node, const struct request *request, bool due, struct reply *ret);
+void lock_copy_status(const struct node *node, uint64_t now_us, struct node_status_region *ret);
 
 /* watch.c */
 /* Answers, or waits for changes; the group is the one that decides about its key. */

@@ -164,6 +164,7 @@ static struct lock_answer lock_answer_of(enum lock_result_kind kind)
                 [LOCK_OPENED] = {REPLY_OK, ""},
                 [LOCK_KEPT] = {REPLY_OK, ""},
                 [LOCK_CLOSED] = {REPLY_OK, ""},
+                [LOCK_GAP] = {REPLY_INTERNAL, "A gap is no answer."},
         };
         CHECK((unsigned)kind < LOCK_RESULT_COUNT && answers[kind].text != NULL);
         return answers[kind];

@@ -28,10 +28,19 @@ static uint64_t request_timeout_us(const struct node *node)
                                                     : REQUEST_TIMEOUT_US;
 }
 
+/* What this node asked itself. */
+static void own_answered(struct node *node, uint64_t id, const struct reply *reply)
+{
+        if ((id & LOCK_COPY_ASK) != 0)
+                lock_copy_answered(node, id, reply);
+        else
+                postgres_answered(node, id, reply);
+}
+
 static void answer(struct node *node, struct asker asker, const struct reply *reply)
 {
         if (asker.from == node->config.self) {
-                postgres_answered(node, asker.from_id, reply);
+                own_answered(node, asker.from_id, reply);
                 return;
         }
         buffer_reset(&node->scratch2);
@@ -230,7 +239,7 @@ void request_forward_region(struct node *node, struct asker asker, const struct 
         for (size_t i = 0; i < node->peer_count && target == 0; i++)
                 if (node->peers[i].region == region->id && node->peers[i].up)
                         target = node->peers[i].id;
-        if (target == 0 || asker.from != 0) {
+        if (target == 0 || (asker.from != 0 && asker.from != node->config.self)) {
                 request_refuse(node, asker, request->kind, REPLY_UNREACHABLE,
                                "The region that decides about this lock cannot be reached.");
                 return;
@@ -357,9 +366,12 @@ void request_pass_on(struct node *node, struct pending *pending, struct bytes re
         struct reply own;
         if (pending->from == node->config.self) {
                 uint64_t id = pending->from_id;
+                bool copy = (id & LOCK_COPY_ASK) != 0;
                 pending_drop(node, pending);
                 if (reply_decode(reply, &own, NULL, 0) == ERR_NONE)
-                        postgres_answered(node, id, &own);
+                        own_answered(node, id, &own);
+                else if (copy) /* it is asked again */
+                        lock_copy_answered(node, id, NULL);
                 return;
         }
         if (pending->from != 0) {

@@ -111,6 +111,7 @@ static void status_region(const struct node *node, size_t index, uint64_t now_us
         if (speaker != NULL && gossip_fresh(node, speaker, now_us))
                 status_word(node, &speaker->gossip, ret);
         status_why(node, region, now_us, ret);
+        lock_copy_status(node, now_us, ret);
 }
 
 static void status_notes(const struct node *node, struct node_status *ret)

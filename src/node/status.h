@@ -53,6 +53,12 @@ struct node_status_region {
         size_t lag_count;
         uint64_t backends_healthy; /* bit i: backend i in the order of the topology */
         uint32_t backend_count;
+        bool copy_known;        /* this node keeps what happens to that region's locks, */
+        bool copy_heard;        /* and was told of it once: */
+        uint64_t copy_revision; /* up to that one, */
+        uint64_t copy_age_us;   /* so long ago; */
+        uint64_t copy_changes;  /* so many are kept, */
+        uint64_t copy_gaps;     /* and so often some were missed */
 };
 
 /* A server of the PostgreSQL cluster, as far as was heard of it lately. */

@@ -55,15 +55,23 @@ static bool locks_look(struct node *node, const struct node_group *group,
         return true;
 }
 
-static enum watch_subject subject_of(enum request_kind kind)
+static bool copies_look(struct node *node, const struct node_group *group,
+                        const struct request *request, bool due, struct reply *ret)
 {
-        return kind == REQUEST_KV_WATCH ? WATCH_VALUES : WATCH_LOCKS;
+        (void)group;
+        return lock_copy_look(node, request, due, ret);
+}
+
+static enum watch_subject subject_of(const struct request *request)
+{
+        if (request->kind == REQUEST_KV_WATCH)
+                return WATCH_VALUES;
+        return (request->lock.flags & REQUEST_WATCH_COPY) != 0 ? WATCH_COPIES : WATCH_LOCKS;
 }
 
 static uint64_t wait_of(const struct request *request)
 {
-        return subject_of(request->kind) == WATCH_VALUES ? request->kv.wait_ms
-                                                         : request->lock.wait_ms;
+        return request->kind == REQUEST_KV_WATCH ? request->kv.wait_ms : request->lock.wait_ms;
 }
 
 static bool look(struct node *node, const struct node_group *group, const struct request *request,
@@ -72,8 +80,9 @@ static bool look(struct node *node, const struct node_group *group, const struct
         static watch_look *const looks[WATCH_COUNT] = {
                 [WATCH_VALUES] = values_look,
                 [WATCH_LOCKS] = locks_look,
+                [WATCH_COPIES] = copies_look,
         };
-        return looks[subject_of(request->kind)](node, group, request, due, ret);
+        return looks[subject_of(request)](node, group, request, due, ret);
 }
 
 /* Answers where there is something to tell, or where it is `due` anyway. */
@@ -118,11 +127,11 @@ void watch_locks_changed(struct node *node, struct node_group *group)
 static void watch_wait(struct node *node, struct asker asker, const struct request *request,
                        struct bytes data, struct node_group *group)
 {
-        enum watch_subject subject = subject_of(request->kind);
+        enum watch_subject subject = subject_of(request);
         uint64_t wait_ms = wait_of(request);
         if (wait_ms > LOCK_WAIT_MS_MAX)
                 wait_ms = LOCK_WAIT_MS_MAX;
-        if (subject == WATCH_LOCKS && group->watch_counts[subject] >= NODE_WATCHES_MAX) {
+        if (subject != WATCH_VALUES && group->watch_counts[subject] >= NODE_WATCHES_MAX) {
                 request_refuse(node, asker, request->kind, REPLY_LIMIT,
                                "Too many clients watch locks here: ask another node.");
                 return;
@@ -157,6 +166,10 @@ void watch_locks_came(struct node *node, struct asker asker, const struct reques
         enum council_place place = request_place(node, true, request->lock.key, &region);
         if (place == COUNCIL_PLACE_INVALID) {
                 request_refuse(node, asker, request->kind, REPLY_BAD_REQUEST, council_place_help());
+                return;
+        }
+        if ((request->lock.flags & REQUEST_WATCH_COPY) != 0) {
+                lock_copy_came(node, asker, request);
                 return;
         }
         if (place == COUNCIL_PLACE_ELSEWHERE) {

@@ -26,6 +26,7 @@
 #define USAGE                                                                                      \
         "key owner ttl-ms [WAIT ms] [SHARED | SLOTS n] [DELAY ms] [SESSION id] [DETECT] [FRESH] "  \
         "[ALSO key]..."
+#define WATCH_USAGE "key [PREFIX] [COPY] [AFTER revision] [WAIT ms]"
 
 struct world {
         uv_loop_t loop;
@@ -36,6 +37,7 @@ struct world {
         struct heap heap;
         uint64_t numbers[SEEN_MAX];
         enum request_kind kinds[SEEN_MAX];
+        uint32_t flags; /* of the last one about a lock */
         char keys[SEEN_MAX][32];
         size_t seen;
         size_t gone;
@@ -78,6 +80,7 @@ static void host_request(void *context, uint64_t number, struct bytes data)
         if (request.kind <= REQUEST_LOCK_INFO)
                 snprintf(world.keys[world.seen], sizeof world.keys[0], "%.*s",
                          BYTES_ARGS(request.lock.key));
+        world.flags = request.lock.flags;
         world.numbers[world.seen++] = number;
         if (world.at_once)
                 grant(number, world.seen);
@@ -282,6 +285,12 @@ static void small_commands(void **state)
                 {"LOCK.ACQUIRE k o 1s\r\n",
                  "-ERR the time to live is not a number in range: write it in digits\r\n"},
                 {"LOCK.ACQUIRE k o 1000 WAIT\r\n", "-ERR syntax: LOCK.ACQUIRE " USAGE "\r\n"},
+                {"LOCK.WATCH k COPIES\r\n", "-ERR syntax: LOCK.WATCH " WATCH_USAGE "\r\n"},
+                {"LOCK.WATCH k COPY AFTER\r\n", "-ERR syntax: LOCK.WATCH " WATCH_USAGE "\r\n"},
+                {"LOCK.WATCH k COPY AFTER x\r\n",
+                 "-ERR the revision is not a number in range: write it in digits\r\n"},
+                {"LOCK.WATCH k PREFIX COPY AFTER 1 WAIT 1 PREFIX\r\n",
+                 "-ERR wrong number of arguments: LOCK.WATCH " WATCH_USAGE "\r\n"},
                 {"COMMAND COUNT\r\n", ":35\r\n"},
                 {"COMMAND DOCS\r\n", "*0\r\n"},
                 {"HELLO 4\r\n", "-NOPROTO unsupported protocol version: 2 and 3 are\r\n"},
@@ -605,6 +614,46 @@ static void changes_wait_for_the_node(void **state)
         assert_int_equal(world.seen, 2);
 }
 
+/* What is told of a copy, in both doors. */
+static void tells_of_a_copy(void **state)
+{
+        static const uint8_t gap[] = {7, LOCK_GAP, 0, 0, 3};
+        struct reply reply = {.kind = REQUEST_LOCK_WATCH, .code = REPLY_OK};
+        (void)state;
+        reply.watch.changes = bytes_of(gap, sizeof gap);
+        reply.watch.revision = 9;
+        reply.watch.copy = true;
+        reply.watch.known = 11;
+        reply.watch.age_ms = 250;
+        int fd = dial(api_locks_port(world.api));
+        say(fd, "LOCK.WATCH b: COPY PREFIX AFTER 0 WAIT 5\r\n");
+        assert_int_equal(world.seen, 1);
+        assert_int_equal(world.flags, REQUEST_WATCH_PREFIX | REQUEST_WATCH_COPY);
+        reply_send(world.numbers[0], &reply);
+        assert_string_equal(hear(fd), "*5\r\n:9\r\n:0\r\n*1\r\n*5\r\n$3\r\ngap\r\n$0\r\n\r\n"
+                                      "$0\r\n\r\n:3\r\n:7\r\n:11\r\n:250\r\n");
+        close(fd);
+        fd = dial(api_admin_port(world.api));
+        say(fd, "GET /lock-watch?prefix=b:&copy=1&after=0 HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_int_equal(world.seen, 2);
+        assert_int_equal(world.flags, REQUEST_WATCH_PREFIX | REQUEST_WATCH_COPY);
+        reply_send(world.numbers[1], &reply);
+        assert_holds(hear(fd), "\"copy\": {\"revision\": 11, \"age_ms\": 250}");
+        close(fd);
+        assert_holds(http("GET /lock-watch?key=b:k&copy=2 HTTP/1.1\r\nHost: x\r\n\r\n"),
+                     "400 Bad Request");
+        assert_holds(http("GET /lock-watch?key=b:k&copy=yes HTTP/1.1\r\nHost: x\r\n\r\n"),
+                     "400 Bad Request");
+        assert_int_equal(world.seen, 2);
+        world.status.regions[1].copy_known = world.status.regions[1].copy_heard = true;
+        world.status.regions[1].copy_revision = 12;
+        world.status.regions[1].copy_age_us = 1500;
+        world.status.regions[1].copy_changes = 4;
+        assert_holds(http("GET /status HTTP/1.1\r\nHost: x\r\n\r\n"),
+                     "\"lock_copy\": {\"revision\": 12, \"age_ms\": 1.5, \"changes\": 4, "
+                     "\"gaps\": 0}");
+}
+
 /* The daemon may end while a change waits. */
 /* More clients than there may be keep others out for as long as they stay, and no longer. */
 static void crowds_leave(void **state)
@@ -730,6 +779,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(tells_the_rest, setup, teardown),
                 cmocka_unit_test_setup_teardown(changes_wait_for_the_node, setup, teardown),
                 cmocka_unit_test_setup_teardown(crowds_leave, setup, teardown),
+                cmocka_unit_test_setup_teardown(tells_of_a_copy, setup, teardown),
                 cmocka_unit_test_setup_teardown(waiting_leaves_room, setup, teardown),
                 cmocka_unit_test_setup_teardown(ends_while_waiting, setup, teardown),
                 cmocka_unit_test_setup_teardown(links_are_impaired, setup, teardown),

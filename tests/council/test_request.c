@@ -209,6 +209,9 @@ static void test_replies(void **state)
                                 reply.watch.changes = bytes_of(changes, sizeof changes);
                                 reply.watch.revision = 300;
                                 reply.watch.more = true;
+                                reply.watch.copy = code % 2 == 0;
+                                reply.watch.known = 301;
+                                reply.watch.age_ms = 77;
                         } else {
                                 reply.lock = listed[1];
                         }

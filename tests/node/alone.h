@@ -1,6 +1,7 @@
 /* alone.h - one node that is asked and told by a test, over disks without delay: what was appended
  * is synced in the next step. Before it is included, ALONE_MORE names what else a test remembers of
- * it (members of a struct; may be empty). Header only: each test has a node of its own. */
+ * it (members of a struct; may be empty), and
+ * ALONE_LOCK_COPIES that it keeps those. Header only: each test has a node of its own. */
 #ifndef MERIDIAN_TESTS_NODE_ALONE_H
 #define MERIDIAN_TESTS_NODE_ALONE_H
 
@@ -65,6 +66,9 @@ static void sync_journals(void)
 static void start(const char *topology)
 {
         struct node_config config = {.self = 1, .topology = bytes_of_str(topology)};
+#ifdef ALONE_LOCK_COPIES
+        config.lock_copies = true;
+#endif
         assert_int_equal(node_new(&alone.heap, &config, &alone.node), ERR_NONE);
         struct world_event event = {.kind = WORLD_START};
         for (unsigned i = 0; i < WORLD_GROUP_COUNT; i++) {

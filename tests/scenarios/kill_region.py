@@ -1,15 +1,22 @@
 """A whole region dies, and comes back."""
 import time
 
+import redis
+
 from lab import AMERICAN, REGIONS, eventually, expect, expect_true
 
 WWW = "www.example.test"
+AUDITED = "us-east:audited"
 OTHERS = ["eu-west", "ap-southeast"]
 
 
 def scenario_a_region_dies_and_the_others_answer_without_it(lab):
     lab.redis("us-east").set("before", "kept")
     eventually("the others have it", lambda: lab.redis("eu-west").get("before") == "kept")
+    eventually("it grants a lock", lambda: lab.locks("us-east").execute_command(
+        "LOCK.ACQUIRE", AUDITED, "ann", 600000))
+    for server in OTHERS:
+        eventually(f"{server} keeps a copy of that", lambda s=server: last_grant(lab, s) == "ann")
     lab.kill("us-east")
     begin = time.monotonic()
     for server in OTHERS:
@@ -25,11 +32,28 @@ def scenario_a_region_dies_and_the_others_answer_without_it(lab):
         lambda events: "us-east" in events and "down" in events)(lab.meridian("events")))
 
 
+def last_grant(lab, region):
+    """Who got us-east's lock last, by that region's copy; None: it has none yet."""
+    try:
+        told = lab.locks(region).execute_command("LOCK.WATCH", AUDITED, "COPY", "AFTER", 0)
+    except redis.exceptions.ResponseError as error:
+        expect_true(str(error).startswith("UNREACHABLE"), f"no copy yet: {error}")
+        return None
+    return next((owner for what, _, owner, *_ in reversed(told[2]) if what == "granted"), None)
+
+
 def nothing_stale(lab):
     region = lab.region("us-east")
     if region["redis"]["up"] is None and set(region["rtt_ms"].values()) == {None}:
         return region
     return None
+
+
+def scenario_what_it_granted_last_is_still_known(lab):
+    for region in OTHERS:
+        expect(last_grant(lab, region), "ann", f"by the copy of {region}")
+    told = lab.meridian("lock", "watch", AUDITED, "--copy")
+    expect_true(f"granted {AUDITED} ann" in told, "on the command line")
 
 
 def scenario_meanwhile_the_others_write_and_lock(lab):
