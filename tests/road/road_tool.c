@@ -19,6 +19,7 @@
 #include "base/check.h"
 #include "road/road.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -316,6 +317,7 @@ int main(int count, char **args)
 {
         static uv_pipe_t commands;
         static uv_prepare_t prepare;
+        (void)signal(SIGPIPE, SIG_IGN); /* as the daemon does */
         heap_init(&heap, 0);
         CHECK(count >= 2 && count <= NODES_MAX + 1);
         CHECK(uv_loop_init(&loop) == 0);

@@ -158,7 +158,8 @@ class Roads:
 
     def stop(self):
         self.process.stdin.close()
-        assert self.process.wait(timeout=60) == 0, "the roads did not end well"
+        status = self.process.wait(timeout=60)
+        assert status == 0, f"the roads ended with {status}"
 
 
 class World:
