@@ -176,6 +176,11 @@ bool env_seen_through(const struct crdt_env *env, struct stamp stamp)
         return env->seen != NULL && crdt_seen_through(env->seen, stamp);
 }
 
+bool env_settled(const struct crdt_env *env, struct stamp stamp)
+{
+        return env->settled == NULL || vector_covers(env->settled, stamp);
+}
+
 /* ---- a change */
 
 void change_begin(struct crdt_env *env, const struct crdt *crdt)

@@ -432,7 +432,7 @@ struct crdt {
         struct crdt_stream *stream;
         struct crdt_zset *zset;
         struct crdt_counter counter; /* the string's */
-        struct crdt_dot *bounds;     /* by rising origin */
+        struct crdt_dot *bounds;     /* by rising origin; removed: before all of that had come */
         uint8_t bound_count;
         bool evicted;     /* the content here is not whole */
         bool partial;     /* nor is it, as it came in a state of one where it was not: it shows, but
@@ -523,6 +523,10 @@ struct crdt_env {
         const struct crdt_native *native; /* NULL: change nothing outside */
         struct crdt_name name;
         const struct crdt_seen *seen; /* by this replica; NULL: nothing (loading) */
+
+        /* Removals that came before what they remove are remembered until every member has that,
+         * as far as is known: up to here, by origin. NULL: until this replica has it. */
+        const struct vector *settled;
         struct bytes
                 text_before; /* the string before a local increment; ptr NULL: ask the native */
         uint64_t stable;     /* every region has everything up to here; for HyperLogLogs */

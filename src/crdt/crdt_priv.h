@@ -61,6 +61,9 @@ bool floor_rose(const struct crdt_env *env, const struct crdt *crdt, enum crdt_t
 bool env_seen(const struct crdt_env *env, struct stamp stamp);
 /* The same of all writes of that origin up to it. */
 bool env_seen_through(const struct crdt_env *env, struct stamp stamp);
+/* A removal that came before the write with that stamp, which has come since, need not be told any
+ * more: whoever may be receiving this state has that write. */
+bool env_settled(const struct crdt_env *env, struct stamp stamp);
 
 /* After a write beside which some of what was evicted may still count elsewhere. */
 static inline void content_shows(struct crdt *crdt)

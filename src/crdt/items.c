@@ -293,7 +293,7 @@ void member_remove(struct crdt_env *env, struct crdt *crdt, struct bytes member,
         if (item == NULL)
                 return;
         bool was = item_visible(item);
-        if (remember)
+        if (remember || (there->removed && !env_settled(env, dot)))
                 item_dot_put(env, item, dot, true);
         else
                 item_dot_drop(env, item, (unsigned)(there - item_dots(item)));
@@ -421,11 +421,13 @@ void member_absent_dots(struct crdt_env *env, struct crdt *crdt, struct bytes me
 void bounds_join(struct crdt_env *env, struct crdt *crdt, struct stamp bound)
 {
         unsigned at = 0;
+        bool early = !env_seen_through(env, bound);
         while (at < crdt->bound_count && crdt->bounds[at].origin < bound.origin)
                 at++;
         if (at < crdt->bound_count && crdt->bounds[at].origin == bound.origin) {
                 if (crdt->bounds[at].hlc < bound.hlc)
                         crdt->bounds[at].hlc = bound.hlc;
+                crdt->bounds[at].removed = crdt->bounds[at].removed || early;
                 return;
         }
         struct crdt_dot *bounds = heap_resize(env->table.heap, crdt->bounds,
@@ -436,7 +438,7 @@ void bounds_join(struct crdt_env *env, struct crdt *crdt, struct stamp bound)
         }
         for (unsigned i = crdt->bound_count; i > at; i--)
                 bounds[i] = bounds[i - 1];
-        bounds[at] = (struct crdt_dot){.hlc = bound.hlc, .origin = bound.origin};
+        bounds[at] = (struct crdt_dot){.hlc = bound.hlc, .origin = bound.origin, .removed = early};
         crdt->bounds = bounds;
         crdt->bound_count++;
 }
@@ -445,7 +447,9 @@ void bounds_prune(const struct crdt_env *env, struct crdt *crdt)
 {
         unsigned kept = 0;
         for (unsigned i = 0; i < crdt->bound_count; i++) {
-                if (!env_seen_through(env, dot_stamp(crdt->bounds[i])))
+                struct stamp bound = dot_stamp(crdt->bounds[i]);
+                if (!env_seen_through(env, bound) ||
+                    (crdt->bounds[i].removed && !env_settled(env, bound)))
                         crdt->bounds[kept++] = crdt->bounds[i];
         }
         crdt->bound_count = (uint8_t)kept;

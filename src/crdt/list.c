@@ -458,7 +458,8 @@ static bool value_sweep(void *context, struct node *node)
 static bool gone_keeps(const void *context, struct stamp stamp)
 {
         const struct sweep *sweep = context;
-        return !env_seen(sweep->env, stamp) && !list_dead(sweep->crdt, stamp);
+        return (!env_seen(sweep->env, stamp) || !env_settled(sweep->env, stamp)) &&
+               !list_dead(sweep->crdt, stamp);
 }
 
 /* Drops what waits for an element that cannot come any more, and removals of such. */

@@ -32,7 +32,8 @@ static bool member_collect(void *context, struct node *node)
         /* A member with live dots keeps its removed ones: they go with it, and cost little. */
         for (unsigned i = 0; i < item->one.count; i++) {
                 struct crdt_dot dot = item_dots(item)[i];
-                if (!dot.removed || !env_seen_through(collect->env, dot_stamp(dot)))
+                if (!dot.removed || !env_seen_through(collect->env, dot_stamp(dot)) ||
+                    !env_settled(collect->env, dot_stamp(dot)))
                         return false;
         }
         collect->count++;
@@ -55,7 +56,7 @@ uint64_t crdt_collect(struct crdt_env *env, struct crdt *crdt, uint64_t stable)
         items_collect(&collect, &crdt->fields, collect_field);
         items_collect(&collect, &crdt->members, member_collect);
         list_prune(env, crdt);
-        stream_prune(env, crdt);
+        stream_collect(env, crdt);
         bounds_prune(env, crdt);
         return collect.count + zset_collect(env, crdt, stable);
 }

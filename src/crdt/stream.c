@@ -185,7 +185,7 @@ static bool removal_has(const struct stream_removal *removal, const struct strea
 
 static bool entry_removed(const struct crdt_stream *stream, const struct stream_entry *entry)
 {
-        for (size_t i = 0; i < stream->removal_count; i++) {
+        for (size_t i = 0; i < stream->removal_open; i++) {
                 if (removal_has(&stream->removals[i], entry))
                         return true;
         }
@@ -306,11 +306,12 @@ static bool removal_takes(const void *context, const struct stream_entry *entry)
         return removal_has(context, entry);
 }
 
-static bool removal_done(const struct crdt_env *env, const struct stream_removal *removal)
+static bool removal_all(const struct crdt_env *env, const struct stream_removal *removal,
+                        bool (*are)(const struct crdt_env *env, struct stamp stamp))
 {
         for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++) {
                 struct stamp stamp = {removal->seen.hlc[i], (region_id)i};
-                if (stamp_is(stamp) && !env_seen_through(env, stamp))
+                if (stamp_is(stamp) && !are(env, stamp))
                         return false;
         }
         return true;
@@ -319,7 +320,7 @@ static bool removal_done(const struct crdt_env *env, const struct stream_removal
 static void removal_remember(struct crdt_env *env, struct crdt_stream *stream,
                              const struct stream_removal *removal)
 {
-        for (size_t i = 0; i < stream->removal_count; i++) {
+        for (size_t i = 0; i < stream->removal_open; i++) {
                 struct stream_removal *one = &stream->removals[i];
                 if (stream_id_compare(one->low, removal->low) == 0 &&
                     stream_id_compare(one->high, removal->high) == 0) {
@@ -334,7 +335,10 @@ static void removal_remember(struct crdt_env *env, struct crdt_stream *stream,
                 return;
         }
         stream->removals = removals;
-        removals[stream->removal_count++] = *removal;
+        if (stream->removal_open < stream->removal_count)
+                removals[stream->removal_count] = removals[stream->removal_open];
+        removals[stream->removal_open++] = *removal;
+        stream->removal_count++;
 }
 
 void stream_range_take(struct crdt_env *env, struct crdt_stream *stream, struct crdt_stream_id low,
@@ -353,7 +357,7 @@ void stream_range_take(struct crdt_env *env, struct crdt_stream *stream, struct 
 
 void stream_remove(struct crdt_env *env, struct crdt *crdt, const struct stream_removal *removal)
 {
-        bool remember = !removal_done(env, removal);
+        bool remember = !removal_all(env, removal, env_seen_through);
         if (crdt->stream == NULL && !remember)
                 return;
         struct crdt_stream *stream = stream_get(env, crdt);
@@ -370,23 +374,53 @@ static bool sweep_takes(const void *context, const struct stream_entry *entry)
         return dot_dead(context, CRDT_STREAM, entry->stamp);
 }
 
+/* What has come by now. */
+static void removals_close(struct crdt_env *env, struct crdt_stream *stream)
+{
+        for (size_t i = stream->removal_open; i > 0; i--) {
+                struct stream_removal one = stream->removals[i - 1];
+                if (!removal_all(env, &one, env_seen_through))
+                        continue;
+                stream->removals[i - 1] = stream->removals[--stream->removal_open];
+                stream->removals[stream->removal_open] = one;
+        }
+}
+
+static void removals_fit(struct crdt_env *env, struct crdt *crdt)
+{
+        struct crdt_stream *stream = crdt->stream;
+        if (stream->removal_count == 0) {
+                heap_free(env->table.heap, stream->removals);
+                stream->removals = NULL;
+        }
+        if (stream->removal_count == 0 && stream->count == 0 && stream->hidden_count == 0 &&
+            !stream_exists(crdt))
+                stream_free(&env->table, &crdt->stream);
+}
+
 void stream_prune(struct crdt_env *env, struct crdt *crdt)
+{
+        if (crdt->stream == NULL)
+                return;
+        removals_close(env, crdt->stream);
+        if (env->settled == NULL)
+                crdt->stream->removal_count = crdt->stream->removal_open;
+        removals_fit(env, crdt);
+}
+
+void stream_collect(struct crdt_env *env, struct crdt *crdt)
 {
         struct crdt_stream *stream = crdt->stream;
         if (stream == NULL)
                 return;
-        size_t kept = 0;
-        for (size_t i = 0; i < stream->removal_count; i++) {
-                if (!removal_done(env, &stream->removals[i]))
+        removals_close(env, stream);
+        size_t kept = stream->removal_open;
+        for (size_t i = kept; i < stream->removal_count; i++) {
+                if (!removal_all(env, &stream->removals[i], env_settled))
                         stream->removals[kept++] = stream->removals[i];
         }
         stream->removal_count = kept;
-        if (kept == 0) {
-                heap_free(env->table.heap, stream->removals);
-                stream->removals = NULL;
-        }
-        if (kept == 0 && stream->count == 0 && stream->hidden_count == 0 && !stream_exists(crdt))
-                stream_free(&env->table, &crdt->stream);
+        removals_fit(env, crdt);
 }
 
 static bool any_lives(const struct crdt *crdt)

@@ -39,6 +39,7 @@ struct crdt_stream {
         struct stream_hidden *hidden; /* in no order */
         size_t hidden_count;
         struct stream_removal *removals;
+        size_t removal_open; /* of what may still come; behind them, those that are only told on */
         size_t removal_count;
         bool raised;                /* `last` is beyond what the native was told */
         struct crdt_stream_id last; /* no id that was ever known is larger */
@@ -74,6 +75,8 @@ void stream_sweep(struct crdt_env *env, struct crdt *crdt);
 /* The end of a change: a stream without entries is there too, and its last id is known. */
 void stream_show(struct crdt_env *env, struct crdt *crdt);
 void stream_prune(struct crdt_env *env, struct crdt *crdt);
+/* The same of those that are only told on. Cost: a look at all of them. */
+void stream_collect(struct crdt_env *env, struct crdt *crdt);
 
 /* Those for which `takes` says so go; it is asked for each, by rising id. */
 void stream_entries_take(struct crdt_env *env, struct crdt_stream *stream,

@@ -413,7 +413,7 @@ void zset_dot_remove(struct crdt_env *env, struct crdt *crdt, struct zset_member
         struct zset_dot *there = zset_dot(member, dot.origin);
         if (dot_dead(crdt, CRDT_ZSET, dot) || (there == NULL ? !remember : there->hlc > dot.hlc))
                 return;
-        if (remember)
+        if (remember || (there->removed && !env_settled(env, dot)))
                 zset_dot_put(env, member, dot, 0, true);
         else
                 zset_dot_drop(env, member, (unsigned)(there - zset_dots(member)));

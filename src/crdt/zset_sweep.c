@@ -159,7 +159,8 @@ static bool collect_member(void *context, struct node *node)
                 zset_tally_drop(sweep->env, sweep->crdt, member);
         for (unsigned i = member->one.count; i > 0; i--) {
                 const struct zset_dot *dot = &zset_dots(member)[i - 1];
-                if (dot->removed && env_seen_through(sweep->env, zset_stamp(dot)))
+                if (dot->removed && env_seen_through(sweep->env, zset_stamp(dot)) &&
+                    env_settled(sweep->env, zset_stamp(dot)))
                         zset_dot_drop(sweep->env, member, i - 1);
         }
         if (!zset_member_empty(member))

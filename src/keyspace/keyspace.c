@@ -276,8 +276,11 @@ void entry_count(struct keyspace *keyspace, enum crdt_type was, enum crdt_type n
 struct crdt_env keyspace_env(const struct keyspace *keyspace, const struct crdt_native *native,
                              struct crdt_name name)
 {
-        return (struct crdt_env){
-                .table = keyspace->env, .native = native, .name = name, .seen = &keyspace->seen};
+        return (struct crdt_env){.table = keyspace->env,
+                                 .native = native,
+                                 .name = name,
+                                 .seen = &keyspace->seen,
+                                 .settled = scan_under_way(keyspace) ? &keyspace->settled : NULL};
 }
 
 /* Before the first stamp or position of a life that nobody began: it will be `high` or later. */
@@ -476,6 +479,7 @@ enum err keyspace_members(struct keyspace *keyspace, const region_id *regions, s
                 members |= 1ull << (regions[i] - 1);
         }
         keyspace->members = members | 1ull << (keyspace->config.origin - 1);
+        keyspace->settled = (struct vector){{0}};
         return ERR_NONE;
 }
 
@@ -567,8 +571,16 @@ static void scratch_trim(struct keyspace *keyspace)
         }
 }
 
+static void settle(struct keyspace *keyspace)
+{
+        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX && scan_under_way(keyspace); i++)
+                keyspace->settled.hlc[i] =
+                        keyspace->members == 0 ? 0 : keyspace_known_to_all(keyspace, (region_id)i);
+}
+
 uint64_t keyspace_collect(struct keyspace *keyspace, size_t steps)
 {
+        settle(keyspace);
         struct collect collect = {.keyspace = keyspace, .stable = keyspace_stable(keyspace)};
         flushes_prune(keyspace);
         scratch_trim(keyspace);

@@ -108,6 +108,9 @@ struct keyspace {
         struct scan_place places[SCAN_PLACES];
         uint32_t scan_ticket;
         uint64_t scan_used;
+        uint64_t scanned_ms;   /* when a part of our state was last asked for; 0: never */
+        uint64_t scans_epoch;  /* counts the times when it no longer was to be asked for */
+        struct vector settled; /* keyspace_known_to_all of each origin, of late */
         uint64_t collect_cursor;
         struct flush *flushes;
         unsigned flush_count;
@@ -241,6 +244,10 @@ bool transfer_told(struct keyspace *keyspace, const struct entry *entry,
 
 /* scan.c */
 void scan_places_free(struct keyspace *keyspace);
+
+/* Whether somebody may be receiving our state: what it has told must go together with what it will
+ * tell. */
+bool scan_under_way(const struct keyspace *keyspace);
 
 /* relay.c */
 void relay_append(struct keyspace *keyspace, region_id origin, uint64_t hlc, struct bytes delta);

@@ -7,7 +7,14 @@
  *
  * Where such a walk is inside of a key is remembered here, for the few newest, and under a ticket
  * that is good for one part: a cursor that is asked for again, or whose place was given to
- * another scan, begins again with the keys that it had met. Bits from 56 on are the caller's. */
+ * another scan, begins again with the keys that it had met. Bits from 56 on are the caller's.
+ *
+ * A receiver takes over what was seen at the begin. Where a removal had come by then and what it
+ * removes comes later, before its key is told, the state must tell of the removal: the receiver
+ * gets no other word of it, and the element by its stream. So while somebody may be receiving,
+ * such a removal is not forgotten when the element has come, but when every member is known to
+ * have that. After a pause in which nobody asked for a part it is as before, and what is asked for
+ * then is of a table of another name. */
 #include "base/check.h"
 #include "keyspace/keyspace_priv.h"
 
@@ -18,6 +25,11 @@ enum {
         BUCKET_BITS = 38,
         TICKET_BITS = 16,
         INSIDE_BIT = BUCKET_BITS + TICKET_BITS,
+
+        /* A scan that is not gone on with for so long begins anew. Of several servers, one waits
+         * until it is its turn. */
+        PAUSE_MS = 10 * 60 * 1000,
+        PAUSE_SEVERAL_MS = 60 * 60 * 1000,
 };
 
 /* A key that is being told in slices, or waits for it. */
@@ -29,8 +41,29 @@ struct scan_key {
 
 static uint64_t table_id(const struct keyspace *keyspace)
 {
-        uint64_t incarnation = keyspace->config.incarnation;
-        return hash_sip(keyspace->config.hash_key, bytes_of(&incarnation, sizeof incarnation));
+        uint64_t of[] = {keyspace->config.incarnation, keyspace->scans_epoch};
+        return hash_sip(keyspace->config.hash_key, bytes_of(of, sizeof of));
+}
+
+/* The end of the last pause after which no scan goes on. */
+static uint64_t scans_until_ms(const struct keyspace *keyspace)
+{
+        return keyspace->scanned_ms + (keyspace->config.several ? PAUSE_SEVERAL_MS : PAUSE_MS);
+}
+
+bool scan_under_way(const struct keyspace *keyspace)
+{
+        return keyspace->scanned_ms != 0 && hlc_ms(keyspace->hlc.last) < scans_until_ms(keyspace);
+}
+
+/* What came before has been forgotten as if there were no scan. */
+static void scan_note(struct keyspace *keyspace)
+{
+        if (keyspace->scanned_ms != 0 && !scan_under_way(keyspace))
+                keyspace->scans_epoch++;
+        if (!scan_under_way(keyspace))
+                keyspace->settled = (struct vector){{0}};
+        keyspace->scanned_ms = hlc_ms(keyspace->hlc.last) + 1;
 }
 
 static uint64_t bucket_of(uint64_t cursor)
@@ -259,6 +292,7 @@ enum err keyspace_scan(struct keyspace *keyspace, const struct crdt_native *nati
 {
         size_t begin = buffer->len;
         struct scan scan = {.keyspace = keyspace, .native = native, .buffer = buffer};
+        scan_note(keyspace);
         scan.slice_bytes = bytes_max < SLICE_BYTES_MAX ? bytes_max : SLICE_BYTES_MAX;
         scan.slice_bytes += scan.slice_bytes == 0;
         head_write(keyspace, *cursor, buffer);
