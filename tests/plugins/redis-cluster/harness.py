@@ -124,6 +124,13 @@ class Server:
         finally:
             connection.close()
 
+    def role(self):
+        """None where the connection is closed: Sentinel does that as it changes a role."""
+        try:
+            return self.run("ROLE")[0]
+        except OSError:
+            return None
+
     def log(self):
         try:
             with open(self.folder + "/log", errors="replace") as file:
@@ -337,7 +344,7 @@ class Region:
 
     def primaries(self):
         return [server for server in self.servers if server.process.poll() is None
-                and server.run("ROLE")[0] == b"master"]
+                and server.role() == b"master"]
 
     def client(self):
         return Client(self)
