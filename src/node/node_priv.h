@@ -1,4 +1,5 @@
-/* node_priv.h - what the files of this room share. */
+/* node_priv.h - what the files of this room share: the node, and what each file does for the others.
+ * What nodes tell each other is in message_priv.h, their part in PostgreSQL in postgres_priv.h. */
 #ifndef MERIDIAN_NODE_NODE_PRIV_H
 #define MERIDIAN_NODE_NODE_PRIV_H
 
@@ -9,8 +10,9 @@
 #include "failover/failover.h"
 #include "health/health.h"
 #include "lock/lock.h"
+#include "node/message_priv.h"
 #include "node/node.h"
-#include "primary/primary.h"
+#include "node/postgres_priv.h"
 #include "raft/consensus.h"
 #include "replication/replication.h"
 #include "topology/topology.h"
@@ -25,72 +27,6 @@
 
 /* Kept free for what the node asks on its own behalf. */
 #define NODE_PENDING_OWN    24
-
-/* Messages of WORLD_CLASS_CONTROL: u8 version, u8 kind, then the kind's body. */
-/* Then u64 life, then the envelope: of a cluster that was restored. */
-#define ENVELOPE_LIFE       0xfe
-
-enum envelope_kind {
-        ENVELOPE_RAFT_GLOBAL = 1, /* consensus message of that group */
-        ENVELOPE_RAFT_REGION,
-        ENVELOPE_GOSSIP,   /* struct gossip */
-        ENVELOPE_PROPOSE,  /* u8 group, command: for the leader */
-        ENVELOPE_FORWARD,  /* varint id, request: for a node of the region that decides */
-        ENVELOPE_ANSWER,   /* varint id, reply */
-        ENVELOPE_RESULT,   /* varint id, varint incarnation, reply: of a proposed lock command */
-        ENVELOPE_POSTGRES, /* struct postgres_word */
-        ENVELOPE_READ,     /* varint id, u8 group, request: for the leader, which answers */
-        ENVELOPE_MEMBER,   /* struct member_word */
-        ENVELOPE_TOPOLOGY, /* document: a newer one than the receiver knows */
-        ENVELOPE_STATES,   /* of the regions, for a witness: u8 version, u8 count, each: u8 region,
-                            * u8 state; and what later versions add */
-        ENVELOPE_DETAIL,   /* struct postgres_detail */
-        ENVELOPE_KIND_COUNT,
-};
-
-struct envelope {
-        enum envelope_kind kind;
-        uint64_t id;            /* FORWARD, ANSWER, READ; RESULT: the command's sequence */
-        uint64_t incarnation;   /* RESULT: of the node that proposed */
-        enum world_group group; /* PROPOSE, READ */
-        struct bytes body;      /* borrowed */
-};
-
-void envelope_encode(const struct envelope *envelope, struct buffer *out);
-MUST_USE enum err envelope_decode(struct bytes data, struct envelope *ret);
-
-/* What a node tells every other beside its health report. */
-struct gossip {
-        struct health_report report;
-        uint64_t epoch;
-        uint64_t term;
-        uint32_t leader;
-        bool redis_known;
-        bool redis_up;
-        bool caught_up; /* its data lags little behind every region that it hears */
-        uint64_t backends_up;
-        uint32_t lag_count;
-        struct node_status_lag lags[NODE_STATUS_REGIONS_MAX];
-        uint32_t rtt_count;
-        struct {
-                region_id region;
-                uint64_t rtt_us;
-        } rtts[NODE_STATUS_REGIONS_MAX];
-};
-
-void gossip_encode(const struct gossip *gossip, struct buffer *out);
-MUST_USE enum err gossip_decode(struct bytes data, struct gossip *ret);
-
-/* What a node tells every other of its part in groups, with each gossip: u8 version, u8 flags,
- * varint epoch, and what later versions add. */
-struct member_word {
-        bool region_open; /* it takes part in its region's group, */
-        bool holds;       /* and votes there: it has what the group holds */
-        bool carries;     /* its region's data: carrier.c */
-        bool done;        /* its groups are as the topology wants them */
-        uint64_t epoch;   /* of the document that it knows */
-        uint8_t level;    /* what it knows of commands; 0: it has not spoken */
-};
 
 /* Another node, or this one. In the order of the topology. */
 struct node_peer {
@@ -124,142 +60,6 @@ struct asker {
         uint64_t request;
         node_id from; /* a node; this one: postgres.c */
         uint64_t from_id;
-};
-
-/* The newest word that went round of somebody who writes. */
-struct postgres_news {
-        uint64_t token;   /* of the lease under which it does; 0: nobody was heard of */
-        uint64_t epoch;   /* of its data */
-        uint64_t written; /* at least that far */
-};
-
-/* What a node tells every other of PostgreSQL, with each gossip. */
-struct postgres_word {
-        struct primary_report report;
-        uint64_t grant; /* the newest lease that it knows to have been granted, */
-        node_id grant_node;
-        struct postgres_news news;
-        node_id designated; /* the holder's: who is to take over from it */
-        bool lag_known;
-        uint64_t lag_us;
-};
-
-void postgres_word_encode(const struct postgres_word *word, struct buffer *out);
-MUST_USE enum err postgres_word_decode(struct bytes data, struct postgres_word *ret);
-
-/* What it tells beside it, for people: no decision rests on it. */
-struct postgres_detail {
-        bool paused; /* its server's replay */
-        bool commit_known;
-        uint64_t commit_us; /* age of the newest commit that a standby shows */
-        bool exposed_known, exposed_over, exposed_held;
-        uint64_t exposed_us, exposed_bytes;
-        uint64_t slot_max;
-        uint32_t slot_count;
-        struct world_postgres_slot slots[WORLD_POSTGRES_SLOTS_MAX];
-};
-
-void postgres_detail_encode(const struct postgres_detail *detail, struct buffer *out);
-
-/* What later versions add is passed over. */
-MUST_USE enum err postgres_detail_decode(struct bytes data, struct postgres_detail *ret);
-
-struct postgres_detailed {
-        node_id node; /* 0: this place is free */
-        uint64_t at_us;
-        struct postgres_detail detail;
-};
-
-struct postgres_heard {
-        node_id node; /* 0: this place is free */
-        uint64_t at_us;
-        struct postgres_word word;
-};
-
-/* A request to the council on behalf of this node. */
-struct postgres_ask {
-        uint64_t id; /* 0: free */
-        enum request_kind kind;
-        uint64_t sent_us;
-        uint64_t token; /* of the lease; the number of the order */
-        bool order;     /* it is about the order's lock, not the lease */
-};
-
-#define POSTGRES_ASKS_MAX  16
-#define POSTGRES_OWNER_MAX 48
-#define POSTGRES_ORDER_MAX 96
-#define POSTGRES_KEY_MAX   64
-
-/* A writer's lease that this leader found in the table: postgres_heir.c. */
-struct postgres_heir {
-        uint64_t token; /* 0: none, or the holder has been heard since */
-        uint64_t due_us;
-        char owner[POSTGRES_OWNER_MAX];
-};
-
-struct postgres {
-        bool seen; /* the server was seen at all, */
-        uint64_t seen_us;
-        uint64_t begun_us; /* the first look at the others; 0: not yet */
-        struct world_postgres server;
-        bool stale;   /* something was done since; */
-        bool adopted; /* at the start: a lease that the gate remembers was taken over */
-        struct postgres_heard heard[PRIMARY_NODES_MAX];
-
-        struct postgres_heir heir;
-        struct primary_lease lease;
-        char owner[POSTGRES_OWNER_MAX]; /* of the lease, as the council knows it */
-        uint64_t released;              /* the newest token that was given back: counts no more */
-        struct postgres_ask asks[POSTGRES_ASKS_MAX];
-        uint64_t ask_last;
-        bool claiming;
-        bool queued;         /* that claim waits for the holder to give it back */
-        uint64_t claimed_us; /* the present one was granted then */
-        uint64_t claim_next_us, renew_next_us;
-
-        enum primary_hold hold; /* as of the last look */
-        node_id holder;         /* whoever the council says; 0: none, or not known */
-        uint64_t grant;
-        node_id grant_node;
-        struct postgres_news news;
-        struct primary_standing standing;
-
-        enum primary_action action; /* under way; NOTHING: none is */
-        uint64_t action_number;
-        uint64_t action_last;
-        bool fenced; /* the last one was a fence, and went well */
-        uint64_t action_since_us;
-        uint64_t pause_until_us;                /* after a failure */
-        char failed[NODE_STATUS_NOTE_MAX - 60]; /* the sentence of the last one; "": it went well */
-        uint64_t failed_told_us;
-        unsigned start_fails; /* in a row: the server was to run, and does not */
-        uint64_t start_fail_first_us, start_fail_last_us;
-        uint64_t gate_token, gate_until_us;
-        bool gate_limited;
-        struct primary_exposure exposure;
-        bool limited;     /* commits are to wait until other regions have caught up */
-        uint64_t over_us; /* they were beyond the limit last */
-        struct postgres_detailed details[PRIMARY_NODES_MAX];
-        uint64_t detail_next_us;
-        unsigned alarms; /* that were told, and are not over: postgres_limit.c */
-        uint64_t watch_next_us;
-
-        enum primary_wish wish;
-        node_id designated; /* AWAY */
-        uint64_t wish_until_us;
-        uint64_t handed_epoch,
-                handed_written;         /* of the timeline that was handed over last: its end */
-        struct node_status_order order; /* the wish, or what became of the last one */
-        char order_owner[POSTGRES_ORDER_MAX]; /* its lock's in the council; "": there is none */
-        uint64_t order_token;                 /* 0: it is not known to be granted */
-        uint64_t order_next_us;
-
-        const struct primary_row *row; /* that fits now, */
-        uint64_t row_since_us;
-        bool row_told;
-        bool dirty;
-        uint64_t next_us;
-        uint64_t tell_next_us;
 };
 
 /* What this node keeps of another region's locks: lock_copy.c. */
@@ -665,97 +465,6 @@ bool read_answered(struct node *node, struct pending *pending, node_id from, str
 void read_ready(struct node *node, const struct node_group *group,
                 const struct consensus_ready *ready, size_t count);
 bool read_outcome(struct node *node, const struct council_outcome *outcome);
-
-/* postgres.c */
-void postgres_event(struct node *node, const struct world_event *event);
-MUST_USE enum err postgres_came(struct node *node, node_id from, struct bytes data);
-void postgres_tell(struct node *node);
-void postgres_tick(struct node *node);
-uint64_t postgres_wake_us(const struct node *node);
-bool postgres_writes(enum primary_server server);
-bool postgres_listed(const struct node *node, node_id id);
-bool postgres_eligible(const struct node *node, node_id id);
-/* What was heard of that node lately, or NULL. */
-/* This node's server was looked at lately. */
-bool postgres_seen_fresh(const struct node *node);
-
-/* This node's region is isolated: its server may not write, and its lease is not renewed. */
-bool postgres_barred(const struct node *node);
-
-const struct postgres_word *postgres_word_of(const struct node *node, node_id id);
-const char *postgres_name(const struct node *node, node_id id);
-
-void postgres_report(const struct node *node, struct primary_report *ret);
-
-/* By what servers are ranked, as far as this node knows. */
-void postgres_rules(const struct node *node, struct primary_rules *ret);
-
-/* postgres_act.c */
-const struct primary_row *postgres_decide(struct node *node);
-
-/* Does what the row says, where nothing else is under way. */
-void postgres_carry_out(struct node *node, const struct primary_row *row);
-void postgres_row_tell(struct node *node, const struct primary_row *row);
-
-/* Tells the gate of a lease that was renewed, and whether commits wait. */
-void postgres_gate_renew(struct node *node);
-
-/* Who is about to be handed the lease is to know its data's end as soon as the holder's last word
- * has come. */
-void postgres_watch_look(struct node *node);
-
-/* postgres_limit.c */
-void postgres_limit_look(struct node *node);
-
-/* postgres_status.c */
-void postgres_status(const struct node *node, uint64_t now_us, struct node_status_postgres *ret);
-void postgres_detail_tell(struct node *node);
-MUST_USE enum err postgres_detail_came(struct node *node, node_id from, struct bytes data);
-
-/* postgres_heir.c */
-/* This node begins to lead the global group. */
-void postgres_heir_begin(struct node *node);
-/* It is about to propose a command to it. */
-void postgres_heir_proposed(struct node *node, const struct lock_command *command);
-void postgres_heir_tick(struct node *node);
-uint64_t postgres_heir_wake_us(const struct node *node);
-
-/* postgres_lease.c */
-struct bytes postgres_lease_key(const struct node *node, char text[static POSTGRES_KEY_MAX]);
-/* The node of an owner's name; 0: it is none of ours (somebody else took the lock by hand). */
-node_id postgres_owner_node(struct bytes owner);
-uint64_t postgres_margin_us(const struct node *node);
-/* Looks at the lease, own and in the council's table: hold, holder, grant. */
-void postgres_lease_look(struct node *node);
-void postgres_lease_renew(struct node *node);
-void postgres_lease_claim(struct node *node);
-void postgres_lease_release(struct node *node);
-void postgres_answered(struct node *node, uint64_t id, const struct reply *reply);
-
-/* Asks the council on behalf of this node: `what` says the kind, the token and whose lock it is;
- * the rest is in the request. False: too many are under way. */
-bool postgres_ask(struct node *node, const struct postgres_ask *what,
-                  const struct request *request);
-
-/* postgres_order.c: a wish has begun; each turn; the council has answered. */
-void postgres_order_begin(struct node *node);
-void postgres_order_look(struct node *node);
-void postgres_order_answered(struct node *node, const struct postgres_ask *ask,
-                             const struct reply *reply);
-
-/* postgres_wish.c */
-void postgres_request(struct node *node, struct asker asker, const struct request *request,
-                      struct bytes data);
-void postgres_wish_look(struct node *node);
-
-/* The lease was given back: for a switchover, to the chosen one. */
-void postgres_wish_released(struct node *node);
-
-/* An action for the wish failed; it is tried again for as long as the wish stands. */
-void postgres_wish_failed(struct node *node, struct bytes why);
-enum primary_wish postgres_wish_of(const struct node *node);
-node_id postgres_designated(const struct node *node);
-bool postgres_ready(const struct node *node);
 
 /* gossip.c */
 void gossip_make(struct node *node, struct gossip *ret);
