@@ -1,6 +1,7 @@
-/* The change of one key: begin notes what is visible, the key-level parts are joined, settle takes
- * away what died by them, elements are joined, end sets the expiry right. The native store is told
- * of each visible change as it happens; a local change runs the same way with no native.
+/* crdt.c - the change of one key: begin notes what is visible, the key-level parts are joined,
+ * settle takes away what died by them, elements are joined, end sets the expiry right. The native
+ * store is told of each visible change as it happens; a local change runs the same way with no
+ * native.
  *
  * What is dead stays dead, for every part only grows. So a value that arrives dead is not kept, and
  * what is alive is always in the native: only the type with the largest `last` can have any. */
@@ -113,72 +114,6 @@ uint64_t crdt_expire_at(const struct crdt *crdt)
 struct stamp crdt_stamp(const struct crdt *crdt)
 {
         return crdt_rival(crdt, CRDT_NONE);
-}
-
-bool crdt_seen_covers(const struct crdt_seen *seen, struct stamp stamp)
-{
-        for (unsigned i = 0; i < seen->hole_count; i++) {
-                const struct crdt_hole *hole = &seen->holes[i];
-                if (stamp.origin == hole->origin && stamp.hlc > hole->low && stamp.hlc < hole->high)
-                        return false;
-        }
-        return vector_covers(&seen->vector, stamp);
-}
-
-bool crdt_seen_through(const struct crdt_seen *seen, struct stamp stamp)
-{
-        for (unsigned i = 0; i < seen->hole_count; i++) {
-                const struct crdt_hole *hole = &seen->holes[i];
-                if (stamp.origin == hole->origin && stamp.hlc > hole->low)
-                        return false;
-        }
-        return vector_covers(&seen->vector, stamp);
-}
-
-void crdt_seen_encode(const struct crdt_seen *seen, struct buffer *buffer)
-{
-        buffer_varint(buffer, seen->hole_count);
-        for (unsigned i = 0; i < seen->hole_count; i++) {
-                buffer_u8(buffer, seen->holes[i].origin);
-                buffer_u64(buffer, seen->holes[i].low);
-                buffer_u64(buffer, seen->holes[i].high);
-        }
-        vector_encode(&seen->vector, buffer);
-}
-
-void crdt_seen_decode(struct cursor *cursor, region_id self, struct crdt_seen *ret)
-{
-        struct crdt_seen seen = {.self = self};
-        seen.hole_count = (uint8_t)cursor_varint_max(cursor, CRDT_HOLES_MAX);
-        for (unsigned i = 0; i < seen.hole_count; i++) {
-                seen.holes[i].origin = cursor_u8(cursor);
-                seen.holes[i].low = cursor_u64(cursor);
-                seen.holes[i].high = cursor_u64(cursor);
-        }
-        vector_decode(cursor, &seen.vector);
-        for (unsigned i = 0; i < seen.hole_count && !cursor_failed(cursor); i++) {
-                const struct crdt_hole *hole = &seen.holes[i];
-                if (!region_valid(hole->origin) || hole->low >= hole->high ||
-                    hole->high - 1 > vector_get(&seen.vector, hole->origin))
-                        cursor_fail(cursor, ERR_MALFORMED);
-        }
-        if (!cursor_failed(cursor))
-                *ret = seen;
-}
-
-bool env_seen(const struct crdt_env *env, struct stamp stamp)
-{
-        return env->seen != NULL && crdt_seen_covers(env->seen, stamp);
-}
-
-bool env_seen_through(const struct crdt_env *env, struct stamp stamp)
-{
-        return env->seen != NULL && crdt_seen_through(env->seen, stamp);
-}
-
-bool env_settled(const struct crdt_env *env, struct stamp stamp)
-{
-        return env->settled == NULL || vector_covers(env->settled, stamp);
 }
 
 /* ---- a change */
@@ -558,91 +493,4 @@ void crdt_evict(const struct table_env *env, struct crdt *crdt)
         crdt->counter.base_kind = CRDT_BASE_LOST;
         crdt->opaque_lost = true;
         crdt->evicted = true;
-}
-
-/* ---- what a local change has observed */
-
-bool crdt_has_cuts(const struct crdt *crdt)
-{
-        return counter_uncut(&crdt->counter);
-}
-
-void crdt_cuts_encode(const struct crdt *crdt, struct buffer *buffer)
-{
-        counter_cuts_encode(&crdt->counter, buffer);
-}
-
-bool crdt_has_bounds(const struct crdt *crdt)
-{
-        return (crdt->members != NULL && crdt->members->live > 0) ||
-               (crdt->list != NULL && crdt->list->length > 0) ||
-               (crdt->stream != NULL && crdt->stream->count > 0) ||
-               (crdt->zset != NULL && crdt->zset->live > 0);
-}
-
-static void elements_bounds(const struct crdt *crdt, struct vector *bounds)
-{
-        struct list_at at = {0};
-        struct list_run run =
-                crdt->list == NULL ? (struct list_run){0} : list_next(crdt->list, &at);
-        for (; run.count > 0; run = list_next(crdt->list, &at))
-                vector_advance(bounds, run.stamp.origin, run.stamp.hlc);
-}
-
-void crdt_bounds_encode(const struct crdt *crdt, struct buffer *buffer)
-{
-        struct vector bounds = {0};
-        struct table_walk walk = {0};
-        elements_bounds(crdt, &bounds);
-        if (crdt->zset != NULL)
-                zset_bounds(crdt->zset, &bounds);
-        if (crdt->stream != NULL)
-                stream_observe(crdt->stream, (struct crdt_stream_id){0},
-                               (struct crdt_stream_id){UINT64_MAX, UINT64_MAX}, &bounds);
-        struct node *node = crdt->members == NULL ? NULL : table_next(&crdt->members->table, &walk);
-        for (; node != NULL; node = table_next(&crdt->members->table, &walk)) {
-                struct item *item = item_of(node);
-                for (unsigned i = 0; i < item->one.count; i++) {
-                        struct crdt_dot dot = item_dots(item)[i];
-                        if (!dot.removed)
-                                vector_advance(&bounds, dot.origin, dot.hlc);
-                }
-        }
-        vector_encode(&bounds, buffer);
-}
-
-void crdt_dots_encode(const struct table_env *env, struct crdt *crdt, struct bytes member,
-                      struct buffer *buffer)
-{
-        struct crdt_env find = {.table = *env};
-        struct item *item = items_find(&find, crdt->members, member);
-        struct vector dots = {0};
-        for (unsigned i = 0; item != NULL && i < item->one.count; i++) {
-                struct crdt_dot dot = item_dots(item)[i];
-                if (!dot.removed)
-                        vector_advance(&dots, dot.origin, dot.hlc);
-        }
-        vector_encode(&dots, buffer);
-}
-
-struct stamp crdt_observed(const struct crdt *crdt)
-{
-        switch (crdt_type(crdt)) {
-        case CRDT_STRING:
-                return crdt->base;
-        case CRDT_HASH:
-                return crdt->last[CRDT_HASH];
-        case CRDT_OPAQUE:
-                return crdt->last[CRDT_OPAQUE];
-        case CRDT_STREAM:
-                return crdt->born;
-        case CRDT_SET:
-        case CRDT_ZSET:
-        case CRDT_SIBLINGS:
-        case CRDT_LIST:
-        case CRDT_HLL:
-        case CRDT_NONE:
-                break;
-        }
-        return (struct stamp){0};
 }

@@ -160,6 +160,8 @@ struct field_told {
         struct bytes counts;
 };
 
+/* The last write that is known is an HSET, and nothing has killed it. */
+bool field_base_there(struct item *item);
 void tally_free(const struct table_env *env, struct item *item);
 static inline struct tally *tally_of(struct item *item)
 {

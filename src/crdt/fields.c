@@ -1,7 +1,7 @@
-/* Fields of hashes. A field has a base: the last HSET or HDEL, of which the later stamp wins; and
- * it may have increments, which are a counter (counter.h) beside it, its tally. An HSET, an HDEL,
- * a DEL and an expiry take away the increments that they had observed, and no others: an HINCRBY
- * that an HDEL had not seen leaves a field of that amount.
+/* fields.c - fields of hashes. A field has a base: the last HSET or HDEL, of which the later stamp
+ * wins; and it may have increments, which are a counter (counter.h) beside it, its tally. An HSET,
+ * an HDEL, a DEL and an expiry take away the increments that they had observed, and no others: an
+ * HINCRBY that an HDEL had not seen leaves a field of that amount.
  *
  * A tally is made by the first increment. It stays until every region has seen its last change, for
  * it says what later totals of the same origin are to be reduced by.
@@ -50,8 +50,7 @@ static void tally_drop(struct crdt_env *env, struct crdt *crdt, struct item *ite
         tally_free(&env->table, item);
 }
 
-/* The last write that is known is an HSET, and nothing has killed it. */
-static bool base_there(struct item *item)
+bool field_base_there(struct item *item)
 {
         return item->one.count == 1 && !item->one.removed;
 }
@@ -64,7 +63,7 @@ static bool field_counted(const struct crdt *crdt, struct item *item)
 
 static bool field_shown(struct item *item)
 {
-        return tally_of(item) != NULL ? item->tally->shown : base_there(item);
+        return tally_of(item) != NULL ? item->tally->shown : field_base_there(item);
 }
 
 static struct item *field_get(struct crdt_env *env, struct crdt *crdt, struct bytes field)
@@ -80,7 +79,7 @@ static bool tally_show(struct crdt_env *env, const struct crdt *crdt, struct ite
 {
         struct buffer text;
         buffer_init(&text, env->table.heap);
-        bool made = counter_text(&item->tally->counter, base_there(item),
+        bool made = counter_text(&item->tally->counter, field_base_there(item),
                                  crdt_rival(crdt, CRDT_HASH), &text);
         if (text.err != ERR_NONE)
                 env->err = ERR_NOMEM;
@@ -96,7 +95,7 @@ static void field_show(struct crdt_env *env, struct crdt *crdt, struct item *ite
 {
         struct tally *tally = tally_of(item);
         struct bytes field = node_key(&item->node);
-        bool now = base_there(item) || field_counted(crdt, item);
+        bool now = field_base_there(item) || field_counted(crdt, item);
         items_live(env, crdt->fields, was, now);
         if (tally != NULL) {
                 tally->shown = now;
@@ -171,7 +170,8 @@ static void base_ask(struct crdt_env *env, struct item *item)
 {
         struct bytes value;
         struct crdt_counter *counter = &item->tally->counter;
-        if (base_there(item) && counter->base_kind == CRDT_BASE_NATIVE && env->native != NULL &&
+        if (field_base_there(item) && counter->base_kind == CRDT_BASE_NATIVE &&
+            env->native != NULL &&
             env->native->hash_get(env->native->context, env->name, node_key(&item->node), &value))
                 base_learn_text(env, counter, value);
 }
@@ -183,7 +183,7 @@ static void base_take(struct crdt_env *env, struct item *item, const struct crdt
         bool own = env->seen != NULL && delta->stamp.origin == env->seen->self;
         if (!own || (delta->flags & CRDT_FLAG_BASE) == 0)
                 base_ask(env, item);
-        else if (base_there(item) && counter->base_kind == CRDT_BASE_NATIVE)
+        else if (field_base_there(item) && counter->base_kind == CRDT_BASE_NATIVE)
                 base_learn_text(env, counter, delta->value);
 }
 
@@ -254,7 +254,7 @@ void fields_cut(struct crdt_env *env, struct crdt *crdt, const struct crdt_delta
 
 static bool base_survives(const struct items_sweep *sweep, struct item *item)
 {
-        return base_there(item) &&
+        return field_base_there(item) &&
                stamp_before(crdt_floor(sweep->crdt, CRDT_HASH), dot_stamp(item->one));
 }
 
@@ -316,7 +316,8 @@ static bool field_told_survives(struct items_sweep *sweep, struct item *item)
         if (tally != NULL && !item_named(sweep, item) &&
             counter_absent(&tally->counter, (struct bytes){0}, sweep->sender))
                 tally->dirty = true;
-        return (base_there(item) && base_told(sweep, item)) || field_counted(sweep->crdt, item);
+        return (field_base_there(item) && base_told(sweep, item)) ||
+               field_counted(sweep->crdt, item);
 }
 
 static bool field_absent(void *context, struct node *node)
@@ -342,7 +343,7 @@ void fields_absent(struct crdt_env *env, struct crdt *crdt, const struct crdt_se
 
 static bool field_flush_survives(struct items_sweep *sweep, struct item *item)
 {
-        return (base_there(item) && !crdt_seen_covers(sweep->sender, dot_stamp(item->one))) ||
+        return (field_base_there(item) && !crdt_seen_covers(sweep->sender, dot_stamp(item->one))) ||
                field_counted(sweep->crdt, item);
 }
 
@@ -351,7 +352,7 @@ static bool field_flush(void *context, struct node *node)
         struct items_sweep *sweep = context;
         struct item *item = item_of(node);
         bool was = field_shown(item);
-        if (!base_there(item) || !crdt_seen_covers(sweep->sender, dot_stamp(item->one)))
+        if (!field_base_there(item) || !crdt_seen_covers(sweep->sender, dot_stamp(item->one)))
                 return false;
         item->one.removed = true;
         if (tally_of(item) != NULL)
@@ -399,7 +400,7 @@ void field_write_state(const struct crdt_env *env, struct item *item, enum crdt_
         stamp_write(buffer, dot_stamp(item->one));
         buffer_u8(buffer,
                   (uint8_t)((removed ? FIELD_REMOVED : 0) | (tally != NULL ? FIELD_TALLY : 0)));
-        if (kind == CRDT_STATE_VALUES && base_there(item))
+        if (kind == CRDT_STATE_VALUES && field_base_there(item))
                 base_text(env, item, buffer);
         if (tally == NULL)
                 return;
@@ -473,7 +474,7 @@ static void base_load(struct crdt_env *env, struct item *item, const struct fiel
 static bool base_lost(struct item *item, const struct field_told *told,
                       const struct crdt_seen *sender)
 {
-        return base_there(item) && stamp_before(told->stamp, dot_stamp(item->one)) &&
+        return field_base_there(item) && stamp_before(told->stamp, dot_stamp(item->one)) &&
                crdt_seen_covers(sender, dot_stamp(item->one));
 }
 
@@ -543,74 +544,4 @@ uint64_t fields_digest(const struct crdt *crdt, bool all)
                                                                                             : 0;
         }
         return sum;
-}
-
-/* ---- what a local change has observed */
-
-static struct item *field_look(const struct table_env *env, const struct crdt *crdt,
-                               struct bytes field)
-{
-        if (crdt->fields == NULL)
-                return NULL;
-        struct node *node = table_look(env, &crdt->fields->table, 0, field);
-        return node == NULL ? NULL : item_of(node);
-}
-
-const struct crdt_count *crdt_field_count(const struct table_env *env, const struct crdt *crdt,
-                                          struct bytes field, region_id origin, uint8_t life,
-                                          bool *ret_counts)
-{
-        struct item *item = field_look(env, crdt, field);
-        const struct crdt_count *count =
-                item == NULL || tally_of(item) == NULL
-                        ? NULL
-                        : counter_find(&item->tally->counter, origin, life);
-        *ret_counts = count != NULL && count_counts(count, crdt_rival(crdt, CRDT_HASH));
-        return count;
-}
-
-bool crdt_field_open(const struct table_env *env, const struct crdt *crdt, struct bytes field)
-{
-        struct item *item = field_look(env, crdt, field);
-        return item != NULL && base_there(item) &&
-               (tally_of(item) == NULL || item->tally->counter.base_kind == CRDT_BASE_NATIVE);
-}
-
-bool crdt_field_text(const struct table_env *env, const struct crdt *crdt, struct bytes field,
-                     struct buffer *buffer)
-{
-        struct item *item = field_look(env, crdt, field);
-        buffer_reset(buffer);
-        return item != NULL && tally_of(item) != NULL &&
-               counter_text(&item->tally->counter, base_there(item), crdt_rival(crdt, CRDT_HASH),
-                            buffer);
-}
-
-bool crdt_has_elements(const struct crdt *crdt)
-{
-        return crdt->fields != NULL && crdt->fields->tallies > 0;
-}
-
-static void element_encode(struct item *item, struct buffer *buffer)
-{
-        if (tally_of(item) == NULL || !counter_uncut(&item->tally->counter))
-                return;
-        buffer_slice(buffer, node_key(&item->node));
-        counter_cuts_encode(&item->tally->counter, buffer);
-}
-
-void crdt_element_encode(const struct table_env *env, const struct crdt *crdt, struct bytes field,
-                         struct buffer *buffer)
-{
-        struct item *item = field_look(env, crdt, field);
-        if (item != NULL)
-                element_encode(item, buffer);
-}
-
-void crdt_elements_encode(const struct crdt *crdt, struct buffer *buffer)
-{
-        struct table_walk walk = {0};
-        struct node *node = crdt->fields == NULL ? NULL : table_next(&crdt->fields->table, &walk);
-        for (; node != NULL; node = table_next(&crdt->fields->table, &walk))
-                element_encode(item_of(node), buffer);
 }

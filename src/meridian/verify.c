@@ -1,12 +1,11 @@
 /* verify.c - `meridian verify`: do the regions hold the same keys? They are asked for digests
  * while they are written (verify/verify.h says how, and what a verdict means); keys that differ are
- * named. Regions that cannot be asked, or are behind, are said, and the rest is compared.
+ * named (verify_report.c). Regions that cannot be asked, or are behind, are said, and the rest is
+ * compared.
  *
  * Exit status: 0 the same, 1 some keys differ, 2 some region could not be asked or did not catch
  * up, so nobody knows. */
-#include "verify/verify.h"
-#include "meridian/cli.h"
-#include "term/term.h"
+#include "meridian/verify_run.h"
 #include "topology/topology.h"
 
 #include <stdio.h>
@@ -21,42 +20,6 @@ enum {
         CATCH_UP_MS = 15000,
         ROUNDS_MAX = 8,
         KEYS_MAX = 200000, /* looked into at most, about */
-        SHOWN_MAX = 50,
-        ORIGINS = 65,
-        EXIT_DIFFERENT = 1,
-        EXIT_UNKNOWN = 2,
-};
-
-struct region {
-        char name[TOPOLOGY_NAME_SIZE];
-        uint8_t id;
-        char node[96];     /* whom we ask; empty: nobody */
-        char problem[300]; /* why it is left out; empty: it is not */
-        unsigned index;    /* in the comparison */
-        unsigned shards;
-        unsigned shard; /* of the walk */
-        uint64_t walk;
-        bool walked;
-        uint64_t positions[ORIGINS]; /* the least of its shards */
-        uint64_t newest;             /* own delta */
-};
-
-struct run {
-        const struct cli *cli;
-        const char *prefix;
-        struct region regions[TOPOLOGY_REGIONS_MAX];
-        size_t region_count;
-        struct verify *verify;
-        uint8_t map[VERIFY_MAP_LEN];
-        bool map_used;
-        uint64_t keys; /* that were looked at */
-        unsigned buckets_different;
-        unsigned buckets_chosen;
-        uint64_t different;
-        uint64_t moving;
-        json_t *list;
-        bool unknown;
-        bool progress;
 };
 
 static void progress(const struct run *run, const char *what)
@@ -193,7 +156,7 @@ static bool positions_ask(struct run *run, struct region *region)
         for (region->shard = 0; region->shard < region->shards; region->shard++) {
                 struct client_answer answer;
                 struct bytes payload;
-                uint64_t positions[ORIGINS] = {0};
+                uint64_t positions[VERIFY_ORIGINS] = {0};
                 if (!ask(run, region, true, &answer, &payload))
                         return false;
                 struct cursor cursor = cursor_of(payload);
@@ -202,12 +165,12 @@ static bool positions_ask(struct run *run, struct region *region)
                 while (cursor_left(&cursor) > 0 && !cursor_failed(&cursor)) {
                         uint8_t origin = cursor_u8(&cursor);
                         uint64_t position = cursor_u64(&cursor);
-                        if (origin < ORIGINS)
+                        if (origin < VERIFY_ORIGINS)
                                 positions[origin] = position;
                 }
                 client_answer_fini(&answer);
                 region->newest = newest > region->newest ? newest : region->newest;
-                for (size_t i = 0; i < ORIGINS; i++)
+                for (size_t i = 0; i < VERIFY_ORIGINS; i++)
                         if (region->shard == 0 || positions[i] < region->positions[i])
                                 region->positions[i] = positions[i];
         }
@@ -224,12 +187,13 @@ static bool positions_all(struct run *run)
 
 /* What every region must have merged to hold all that any of them holds now. Of an origin that is
  * not asked itself, the most that another has. */
-static void needs_of(const struct run *run, uint64_t needs[static ORIGINS])
+static void needs_of(const struct run *run, uint64_t needs[static VERIFY_ORIGINS])
 {
-        memset(needs, 0, ORIGINS * sizeof *needs);
+        memset(needs, 0, VERIFY_ORIGINS * sizeof *needs);
         for (size_t i = 0; i < run->region_count; i++) {
                 const struct region *region = &run->regions[i];
-                for (size_t origin = 0; region->problem[0] == 0 && origin < ORIGINS; origin++)
+                for (size_t origin = 0; region->problem[0] == 0 && origin < VERIFY_ORIGINS;
+                     origin++)
                         if (region->positions[origin] > needs[origin])
                                 needs[origin] = region->positions[origin];
         }
@@ -243,7 +207,8 @@ static struct region *behind(struct run *run, const uint64_t *needs)
 {
         for (size_t i = 0; i < run->region_count; i++) {
                 struct region *region = &run->regions[i];
-                for (size_t origin = 0; region->problem[0] == 0 && origin < ORIGINS; origin++)
+                for (size_t origin = 0; region->problem[0] == 0 && origin < VERIFY_ORIGINS;
+                     origin++)
                         if (origin != region->id && region->positions[origin] < needs[origin])
                                 return region;
         }
@@ -253,7 +218,7 @@ static struct region *behind(struct run *run, const uint64_t *needs)
 /* Waits until everything that is anywhere now is everywhere. */
 static bool catch_up(struct run *run)
 {
-        uint64_t needs[ORIGINS];
+        uint64_t needs[VERIFY_ORIGINS];
         uint64_t until = now_ms() + CATCH_UP_MS;
         if (!positions_all(run))
                 return false;
@@ -379,175 +344,6 @@ static unsigned regions_number(struct run *run)
         return count;
 }
 
-/* ---- what was found */
-
-static const char *type_name(unsigned type)
-{
-        static const char *const names[] = {"none", "string", "list",  "hash",
-                                            "set",  "zset",   "other", "stream"};
-        return type < COUNT_OF(names) ? names[type] : "other";
-}
-
-static json_t *digest_json(uint64_t digest)
-{
-        char text[24];
-        snprintf(text, sizeof text, "%016llx", (unsigned long long)digest);
-        return json_string(text);
-}
-
-static json_t *side_json(const struct region *region, const struct verify_side *side)
-{
-        if (!side->there)
-                return json_pack("{s:s, s:b}", "region", region->name, "there", 0);
-        return json_pack("{s:s, s:b, s:s, s:o, s:o, s:{s:I, s:i}}", "region", region->name, "there",
-                         1, "type", type_name(side->type), "value", digest_json(side->value),
-                         "metadata", digest_json(side->memory), "stamp", "clock",
-                         (json_int_t)side->hlc, "region", (int)side->origin);
-}
-
-/* As text where it is some, with what is none as \xNN. */
-static json_t *key_json(struct bytes key)
-{
-        char *text = malloc(key.len * 4 + 1);
-        char *at = text;
-        json_t *json = json_stringn((const char *)key.ptr, key.len);
-        for (size_t i = 0; json == NULL && text != NULL && i < key.len; i++) {
-                bool plain = key.ptr[i] >= ' ' && key.ptr[i] < 0x7f;
-                at += snprintf(at, 5, plain ? "%c" : "\\x%02x", key.ptr[i]);
-        }
-        if (json == NULL && text != NULL)
-                json = json_stringn(text, (size_t)(at - text));
-        free(text);
-        return json;
-}
-
-static void found(void *context, const struct verify_key *key)
-{
-        struct run *run = context;
-        if (key->verdict == VERIFY_MOVING) {
-                run->moving++;
-                return;
-        }
-        run->different++;
-        json_t *sides = json_array();
-        for (size_t i = 0; i < run->region_count; i++)
-                if (run->regions[i].problem[0] == 0)
-                        json_array_append_new(sides, side_json(&run->regions[i],
-                                                               &key->sides[run->regions[i].index]));
-        json_array_append_new(run->list, json_pack("{s:i, s:o, s:s, s:o}", "db", (int)key->db,
-                                                   "key", key_json(key->key), "differs",
-                                                   key->missing ? "missing"
-                                                   : key->value ? "value"
-                                                                : "metadata",
-                                                   "regions", sides));
-}
-
-static json_t *regions_json(const struct run *run)
-{
-        json_t *list = json_array();
-        for (size_t i = 0; i < run->region_count; i++) {
-                const struct region *region = &run->regions[i];
-                bool good = region->problem[0] == 0;
-                uint64_t keys = good ? verify_keys(run->verify, region->index) : 0;
-                json_array_append_new(list,
-                                      json_pack("{s:s, s:o, s:o}", "region", region->name, "keys",
-                                                good ? json_integer((json_int_t)keys) : json_null(),
-                                                "problem",
-                                                good ? json_null() : json_string(region->problem)));
-        }
-        return list;
-}
-
-static const char *side_text(json_t *side, char text[static 96])
-{
-        const char *type = json_string_value(json_object_get(side, "type"));
-        const char *name = json_string_value(json_object_get(side, "region"));
-        const char *value = json_string_value(json_object_get(side, "value"));
-        snprintf(text, 96, "%s: %s%s%.8s", name == NULL ? "?" : name,
-                 type == NULL ? "nothing" : type, value == NULL ? "" : " ",
-                 value == NULL ? "" : value);
-        return text;
-}
-
-static void print_key(json_t *key)
-{
-        size_t index = 0;
-        json_t *side = NULL;
-        char text[96];
-        const char *name = json_string_value(json_object_get(key, "key"));
-        printf("  %s%s%s", term_style(TERM_BAD), term_symbol(TERM_FAIL), term_style(TERM_PLAIN));
-        printf(" db %lld \"", (long long)json_integer_value(json_object_get(key, "db")));
-        /* Control characters must not reach the terminal. */
-        for (size_t i = 0; name != NULL && name[i] != 0 && i < 120; i++)
-                putchar((unsigned char)name[i] < ' ' || name[i] == 0x7f ? '.' : name[i]);
-        printf("\" %s", json_string_value(json_object_get(key, "differs")));
-        json_array_foreach(json_object_get(key, "regions"), index, side)
-                printf("  %s", side_text(side, text));
-        putchar('\n');
-}
-
-static void print_keys(uint64_t keys)
-{
-        printf(" %llu key%s\n", (unsigned long long)keys, keys == 1 ? "" : "s");
-}
-
-static void print(const struct run *run, bool equal)
-{
-        for (size_t i = 0; i < run->region_count; i++) {
-                const struct region *region = &run->regions[i];
-                bool good = region->problem[0] == 0;
-                printf("  ");
-                term_cell(TERM_BOLD, region->name, 20);
-                if (good)
-                        print_keys(verify_keys(run->verify, region->index));
-                else
-                        printf(" %sleft out: %s%s\n", term_style(TERM_WARN), region->problem,
-                               term_style(TERM_PLAIN));
-        }
-        for (size_t i = 0; i < json_array_size(run->list) && i < SHOWN_MAX; i++)
-                print_key(json_array_get(run->list, i));
-        if (run->different > SHOWN_MAX)
-                printf("  ... %llu more; --json names all\n",
-                       (unsigned long long)run->different - SHOWN_MAX);
-        if (run->buckets_chosen < run->buckets_different)
-                printf("  %u more of %d buckets differ and were not looked into\n",
-                       run->buckets_different - run->buckets_chosen, VERIFY_BUCKETS);
-        if (run->moving > 0)
-                printf("  %llu keys were being written all the time\n",
-                       (unsigned long long)run->moving);
-        printf("%s%s%s\n", term_style(equal ? TERM_GOOD : TERM_BAD),
-               run->different > 0 ? "the regions differ"
-               : !equal           ? "not known: see above"
-                                  : "the regions hold the same",
-               term_style(TERM_PLAIN));
-}
-
-static int report(struct run *run)
-{
-        run->list = json_array();
-        verify_each(run->verify, found, run);
-        run->unknown = run->unknown || run->buckets_chosen < run->buckets_different;
-        for (size_t i = 0; i < run->region_count; i++)
-                run->unknown = run->unknown || run->regions[i].problem[0] != 0;
-        bool equal = run->different == 0 && !run->unknown;
-        if (run->progress)
-                fprintf(stderr, "\r\033[K");
-        if (run->cli->json) {
-                json_t *json =
-                        json_pack("{s:b, s:o, s:i, s:i, s:i, s:I, s:O}", "equal", (int)equal,
-                                  "regions", regions_json(run), "buckets", (int)VERIFY_BUCKETS,
-                                  "buckets_different", (int)run->buckets_different,
-                                  "buckets_looked_into", (int)run->buckets_chosen, "moving",
-                                  (json_int_t)run->moving, "different", run->list);
-                cli_print_json(json);
-                json_decref(json);
-        } else {
-                print(run, equal);
-        }
-        json_decref(run->list);
-        return run->different > 0 ? EXIT_DIFFERENT : equal ? CLI_DONE : EXIT_UNKNOWN;
-}
-
 /* ---- the run */
 
 static void rounds(struct run *run)
@@ -571,7 +367,7 @@ static int compare(struct run *run)
         run->verify = verify_new(&heap, count == 0 ? 1 : count);
         if (run->verify == NULL) {
                 cli_error("out of memory");
-                return EXIT_UNKNOWN;
+                return VERIFY_EXIT_UNKNOWN;
         }
         if (count >= 2 && walk_all(run, "all keys")) {
                 run->buckets_different =
@@ -580,7 +376,7 @@ static int compare(struct run *run)
                         rounds(run);
         }
         run->unknown = run->unknown || count < 2;
-        int status = report(run);
+        int status = verify_report(run);
         verify_free(run->verify);
         return status;
 }
@@ -590,12 +386,12 @@ int cli_verify(struct cli *cli)
         struct run *run = calloc(1, sizeof *run);
         if (run == NULL) {
                 cli_error("out of memory");
-                return EXIT_UNKNOWN;
+                return VERIFY_EXIT_UNKNOWN;
         }
         run->cli = cli;
         run->prefix = cli->argc > 0 ? cli->argv[0] : "";
         run->progress = !cli->json && isatty(STDERR_FILENO) != 0;
-        int status = EXIT_UNKNOWN;
+        int status = VERIFY_EXIT_UNKNOWN;
         if (strlen(run->prefix) > 200)
                 cli_error("the prefix is longer than 200 bytes");
         else if ((cli->region == NULL || cli_regions_check(cli, cli->region)) && regions_find(run))

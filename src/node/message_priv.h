@@ -10,8 +10,8 @@
 #include "primary/primary.h"
 #include "world/world.h"
 
-/* A message of WORLD_CLASS_CONTROL: u8 version, u8 kind, then the kind's body. In a cluster that was
- * restored: u8 ENVELOPE_LIFE, u64 life, then that. */
+/* A message of WORLD_CLASS_CONTROL: u8 version, u8 kind, then the kind's body. In a cluster that
+ * was restored: u8 ENVELOPE_LIFE, u64 life, then that. */
 #define ENVELOPE_LIFE 0xfe
 
 enum envelope_kind {

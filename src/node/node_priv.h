@@ -1,5 +1,6 @@
-/* node_priv.h - what the files of this room share: the node, and what each file does for the others.
- * What nodes tell each other is in message_priv.h, their part in PostgreSQL in postgres_priv.h. */
+/* node_priv.h - what the files of this room share: the node, and what each file does for the
+ * others. What nodes tell each other is in message_priv.h, their part in PostgreSQL in
+ * postgres_priv.h. */
 #ifndef MERIDIAN_NODE_NODE_PRIV_H
 #define MERIDIAN_NODE_NODE_PRIV_H
 

@@ -1,5 +1,5 @@
-/* postgres_priv.h - a node's part in PostgreSQL: what it keeps, and what the files postgres*.c do for
- * each other and for the node. Units are in the names; times are the node's monotonic clock. */
+/* postgres_priv.h - a node's part in PostgreSQL: what it keeps, and what the files postgres*.c do
+ * for each other and for the node. Units are in the names; times are the node's monotonic clock. */
 #ifndef MERIDIAN_NODE_POSTGRES_PRIV_H
 #define MERIDIAN_NODE_POSTGRES_PRIV_H
 

@@ -1,7 +1,6 @@
-/* The inputs and the take.
+/* core.c - the inputs. The take is in core_take.c.
  *
  *   input -> begin (forget what the last take handed out) -> the room's files -> advance
- *   take  -> flush (commands become an entry, entries become messages) -> advance -> output
  *
  * advance  what has become durable counts, what is committed is handed out, reads become ready
  *
@@ -138,8 +137,7 @@ static enum err core_open(struct heap *heap, const struct consensus_config *conf
         return ERR_NONE;
 }
 
-/* Opens every input: moves time on and drops what the last take handed out. */
-static void begin(struct core *core, uint64_t now_ms)
+void core_begin(struct core *core, uint64_t now_ms)
 {
         if (now_ms > core->now_ms) {
                 core->now_ms = now_ms;
@@ -162,7 +160,7 @@ static void begin(struct core *core, uint64_t now_ms)
         core->restore = false;
 }
 
-static bool active(const struct core *core)
+bool core_active(const struct core *core)
 {
         return core->started && !core->failed;
 }
@@ -203,23 +201,6 @@ static bool deliver(struct core *core, uint64_t index, const struct entry *entry
         UNREACHABLE("decoding lets no other type through");
 }
 
-/* Members whom a later applied configuration has replaced. */
-static void forget_regimes(struct core *core)
-{
-        size_t old = 0;
-        uint64_t needed = core->applied_taken;
-        if (core->config.bugs.snapshot_members)
-                return;
-        if (log_stateless(core) && core->everywhere < needed)
-                needed = core->everywhere; /* where its log will be cut */
-        while (old + 1 < core->regime_count && core->regimes[old + 1].index <= needed)
-                old++;
-        if (old == 0)
-                return;
-        core->regime_count -= old;
-        memmove(core->regimes, core->regimes + old, core->regime_count * sizeof *core->regimes);
-}
-
 static void check(const struct core *core)
 {
         CHECK(core->applied <= core->commit);
@@ -228,7 +209,7 @@ static void check(const struct core *core)
         CHECK(IMPLIES(core->role == CORE_LEADER, !core->meta.amnesiac));
 }
 
-static void advance(struct core *core)
+void core_advance(struct core *core)
 {
         if (core->failed)
                 return;
@@ -280,19 +261,19 @@ static enum err core_start(void *engine, uint64_t now_ms, struct bytes journal, 
                 core->election_ms = now_ms;
                 election_tick(core);
         }
-        advance(core);
+        core_advance(core);
         return ERR_NONE;
 }
 
 static void core_tick(void *engine, uint64_t now_ms)
 {
         struct core *core = engine;
-        begin(core, now_ms);
-        if (!active(core))
+        core_begin(core, now_ms);
+        if (!core_active(core))
                 return;
         replicate_tick(core);
         election_tick(core);
-        advance(core);
+        core_advance(core);
 }
 
 static enum err handle(struct core *core, struct message *message)
@@ -325,8 +306,8 @@ static enum err core_receive(void *engine, uint64_t now_ms, uint32_t from, struc
 {
         struct core *core = engine;
         struct message message;
-        begin(core, now_ms);
-        if (!active(core))
+        core_begin(core, now_ms);
+        if (!core_active(core))
                 return ERR_NONE;
         if (data.len > CONSENSUS_MESSAGE_BYTES_MAX)
                 return ERR_MALFORMED;
@@ -337,11 +318,10 @@ static enum err core_receive(void *engine, uint64_t now_ms, uint32_t from, struc
             message.from != from || message.to != core->config.self || from == core->config.self)
                 return ERR_REFUSED;
         err = handle(core, &message);
-        advance(core);
+        core_advance(core);
         return err;
 }
 
-/* What was submitted becomes one entry; it is dropped where this node leads no more. */
 void core_flush(struct core *core)
 {
         if (core->batch.len == 0)
@@ -354,10 +334,10 @@ void core_flush(struct core *core)
 static enum err core_submit(void *engine, uint64_t now_ms, struct bytes command)
 {
         struct core *core = engine;
-        begin(core, now_ms);
+        core_begin(core, now_ms);
         if (command.len == 0 || command.len > CONSENSUS_COMMAND_BYTES_MAX)
                 return ERR_INVALID;
-        if (!active(core) || core->role != CORE_LEADER)
+        if (!core_active(core) || core->role != CORE_LEADER)
                 return ERR_NOT_LEADER;
         if (core->transferee != 0 || log_stateless(core) ||
             log_last(core) - core->applied > BACKLOG_ENTRIES_MAX)
@@ -376,8 +356,8 @@ static enum err core_submit(void *engine, uint64_t now_ms, struct bytes command)
 static void core_synced(void *engine, uint64_t now_ms, uint64_t generation, uint64_t offset)
 {
         struct core *core = engine;
-        begin(core, now_ms);
-        if (!active(core))
+        core_begin(core, now_ms);
+        if (!core_active(core))
                 return;
         compact_synced(core, generation, offset);
         if (generation != core->generation)
@@ -386,7 +366,7 @@ static void core_synced(void *engine, uint64_t now_ms, uint64_t generation, uint
                 offset = core->written;
         if (offset > core->durable)
                 core->durable = offset;
-        advance(core);
+        core_advance(core);
 }
 
 static void core_failed(void *engine)
@@ -397,32 +377,32 @@ static void core_failed(void *engine)
 static enum err core_snapshot(void *engine, struct bytes state)
 {
         struct core *core = engine;
-        begin(core, core->now_ms);
+        core_begin(core, core->now_ms);
         if (state.len == 0)
                 return ERR_INVALID; /* no bytes are what a witness has for a state */
-        return active(core) ? snapshot_take(core, state) : ERR_NONE;
+        return core_active(core) ? snapshot_take(core, state) : ERR_NONE;
 }
 
 static enum err core_snapshot_begin(void *engine)
 {
         struct core *core = engine;
-        begin(core, core->now_ms);
-        return active(core) ? compact_mark(core) : ERR_BUSY;
+        core_begin(core, core->now_ms);
+        return core_active(core) ? compact_mark(core) : ERR_BUSY;
 }
 
 static enum err core_snapshot_give(void *engine, struct buffer *state)
 {
         struct core *core = engine;
-        begin(core, core->now_ms);
+        core_begin(core, core->now_ms);
         if (state->len == 0)
                 return ERR_INVALID;
-        return active(core) ? compact_give(core, state) : ERR_NOT_FOUND;
+        return core_active(core) ? compact_give(core, state) : ERR_NOT_FOUND;
 }
 
 static void core_snapshot_drop(void *engine)
 {
         struct core *core = engine;
-        begin(core, core->now_ms);
+        core_begin(core, core->now_ms);
         if (core->compaction.stage == COMPACT_MARKED)
                 compact_drop(core);
 }
@@ -430,18 +410,18 @@ static void core_snapshot_drop(void *engine)
 static void core_restored(void *engine)
 {
         struct core *core = engine;
-        begin(core, core->now_ms);
+        core_begin(core, core->now_ms);
         snapshot_drop(core, core->restoring);
         core->restoring = NULL;
-        if (active(core))
-                advance(core);
+        if (core_active(core))
+                core_advance(core);
 }
 
 static enum err core_transfer(void *engine, uint64_t now_ms, uint32_t peer)
 {
         struct core *core = engine;
-        begin(core, now_ms);
-        if (!active(core) || core->role != CORE_LEADER)
+        core_begin(core, now_ms);
+        if (!core_active(core) || core->role != CORE_LEADER)
                 return ERR_NOT_LEADER;
         core_flush(core);
         return transfer_to(core, peer);
@@ -450,37 +430,37 @@ static enum err core_transfer(void *engine, uint64_t now_ms, uint32_t peer)
 static enum err core_read(void *engine, uint64_t now_ms, uint64_t id, bool lease)
 {
         struct core *core = engine;
-        begin(core, now_ms);
-        return active(core) ? reads_add(core, id, lease) : ERR_NOT_LEADER;
+        core_begin(core, now_ms);
+        return core_active(core) ? reads_add(core, id, lease) : ERR_NOT_LEADER;
 }
 
 static void core_peer_gone(void *engine, uint64_t now_ms, uint32_t peer)
 {
         struct core *core = engine;
-        begin(core, now_ms);
-        if (active(core))
+        core_begin(core, now_ms);
+        if (core_active(core))
                 election_leader_gone(core, peer);
 }
 
 static bool core_lease_held(const void *engine, uint64_t now_ms)
 {
         const struct core *core = engine;
-        return active(core) && replicate_lease(core, now_ms);
+        return core_active(core) && replicate_lease(core, now_ms);
 }
 
 static enum err core_member_set(void *engine, uint64_t now_ms,
                                 const struct consensus_member *member)
 {
         struct core *core = engine;
-        begin(core, now_ms);
-        return active(core) ? change_set(core, member) : ERR_NOT_LEADER;
+        core_begin(core, now_ms);
+        return core_active(core) ? change_set(core, member) : ERR_NOT_LEADER;
 }
 
 static enum err core_member_remove(void *engine, uint64_t now_ms, uint32_t node)
 {
         struct core *core = engine;
-        begin(core, now_ms);
-        return active(core) ? change_remove(core, node) : ERR_NOT_LEADER;
+        core_begin(core, now_ms);
+        return core_active(core) ? change_remove(core, node) : ERR_NOT_LEADER;
 }
 
 static size_t core_members(const void *engine, struct consensus_member *ret, size_t size)
@@ -499,149 +479,6 @@ static size_t core_members(const void *engine, struct consensus_member *ret, siz
                 };
         }
         return regime->members.count;
-}
-
-/* ---- outputs ---- */
-
-static bool status_differs(const struct consensus_status *a, const struct consensus_status *b)
-{
-        return a->role != b->role || a->term != b->term || a->leader != b->leader ||
-               a->ready != b->ready || a->failed != b->failed || a->amnesiac != b->amnesiac ||
-               a->members_index != b->members_index;
-}
-
-static size_t take_writes(struct core *core)
-{
-        struct consensus_write aside = {0};
-        size_t count = 0;
-        if (core->failed)
-                return 0;
-        compact_take(core, &aside);
-        if (core->pending.len > 0) {
-                struct consensus_write *write = &core->writes[count++];
-                *write = (struct consensus_write){
-                        .kind = CONSENSUS_APPEND,
-                        .generation = core->generation,
-                        .offset = core->written - core->pending.len,
-                        .data = buffer_view(&core->pending),
-                };
-                if (core->pending_replace)
-                        write->kind = core->pending_swap ? CONSENSUS_SWAP : CONSENSUS_REPLACE;
-        }
-        if (aside.data.len > 0)
-                core->writes[count++] = aside;
-        return core->failed ? 0 : count;
-}
-
-static uint64_t wake_ms(const struct core *core)
-{
-        if (!active(core))
-                return UINT64_MAX;
-        uint64_t at = core->role == CORE_LEADER ? replicate_wake(core) : core->election_ms;
-        if (compact_due(core))
-                at = 0;
-        return at > core->now_ms ? at : core->now_ms + 1;
-}
-
-static struct consensus_status core_status(const void *engine);
-
-static void core_take(void *engine, struct consensus_output *ret)
-{
-        struct core *core = engine;
-        begin(core, core->now_ms);
-        if (active(core)) {
-                core_flush(core);
-                advance(core);
-                replicate_flush(core);
-                advance(core);
-        }
-        size_t write_count = take_writes(core);
-        struct consensus_status status = core_status(core);
-        *ret = (struct consensus_output){
-                .writes = core->writes,
-                .write_count = write_count,
-                .message_count = post_release(core),
-                .restore = core->restore,
-                .commands = core->commands,
-                .command_count = core->command_count,
-                .reads = core->ready,
-                .read_count = core->ready_count,
-                .changed = status_differs(&status, &core->told),
-                .snapshot_wished = snapshot_wished(core),
-                .wake_ms = wake_ms(core),
-        };
-        ret->messages = core->messages;
-        if (core->restore) {
-                ret->restore_index = core->snapshot->index;
-                ret->restore_term = core->snapshot->term;
-                ret->restore_state = core->snapshot->state;
-        }
-        if (core->restore && core->config.restore_waits) {
-                snapshot_drop(core, core->restoring);
-                core->restoring = snapshot_hold(core->snapshot);
-                ret->restore_waits = true;
-        }
-        core->applied_taken = core->applied;
-        core->told = status;
-        core->taken = true;
-        forget_regimes(core);
-}
-
-static enum consensus_role role_of(const struct core *core)
-{
-        if (!active(core) || core->role == CORE_FOLLOWER)
-                return CONSENSUS_FOLLOWER;
-        return core->role == CORE_LEADER ? CONSENSUS_LEADER : CONSENSUS_CANDIDATE;
-}
-
-static uint32_t followers_behind(const struct core *core)
-{
-        uint32_t count = 0;
-        for (size_t i = 0; i < core->follower_count; i++)
-                count += core->followers[i].state != PROGRESS_REPLICATE;
-        return count;
-}
-
-static struct consensus_status core_status(const void *engine)
-{
-        const struct core *core = engine;
-        struct consensus_status status = {
-                .role = role_of(core),
-                .started = core->started,
-                .failed = core->failed,
-        };
-        if (!core->started)
-                return status;
-        const struct regime *regime = log_regime(core);
-        status.ready = status.role == CONSENSUS_LEADER && core_ready(core) && !log_stateless(core);
-        status.leader = core->failed ? 0 : core->leader;
-        status.vote = core->meta.vote;
-        status.term = core->meta.term;
-        status.commit_index = core->commit;
-        status.applied_index = core->applied;
-        status.last_index = log_last(core);
-        status.stored_index = core->stored;
-        status.snapshot_index = core->snapshot == NULL ? 0 : core->snapshot->index;
-        status.generation = core->generation;
-        status.journal_bytes = core->written;
-        status.amnesiac = core->meta.amnesiac;
-        status.member = log_self(core) != NULL;
-        status.lease = active(core) && replicate_lease(core, core->now_ms);
-        status.members_index = regime == NULL ? 0 : regime->index;
-        status.followers_behind = followers_behind(core);
-        if (status.role == CONSENSUS_LEADER)
-                status.inherited_ms = core->inherited_ms;
-        return status;
-}
-
-static bool core_has_majority(const void *engine, uint64_t now_ms)
-{
-        const struct core *core = engine;
-        if (!active(core))
-                return false;
-        if (core->role == CORE_LEADER)
-                return true;
-        return core->leader != 0 && now_ms <= core->heard_ms + core->config.election_timeout_ms;
 }
 
 const struct consensus_engine consensus_core = {

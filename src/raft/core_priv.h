@@ -264,7 +264,19 @@ void core_fail(struct core *core);
 /* Makes room for one more of `count` items of `item` bytes; false (and failed) without memory. */
 MUST_USE bool core_grow(struct core *core, void **items, size_t count, size_t *size, size_t item);
 bool core_ready(const struct core *core);
+/* It has started and not failed. */
+bool core_active(const struct core *core);
+/* Opens every input: moves time on and drops what the last take handed out. */
+void core_begin(struct core *core, uint64_t now_ms);
+/* What has become durable counts, what is committed is handed out, reads become ready. */
+void core_advance(struct core *core);
+/* What was submitted becomes one entry; it is dropped where this node leads no more. */
 void core_flush(struct core *core);
+
+/* core_take.c: as consensus.h says of those of these names. */
+void core_take(void *engine, struct consensus_output *ret);
+struct consensus_status core_status(const void *engine);
+bool core_has_majority(const void *engine, uint64_t now_ms);
 
 /* log.c */
 uint64_t log_last(const struct core *core);

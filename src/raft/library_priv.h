@@ -1,6 +1,6 @@
 /* library_priv.h - private to raft/: the state behind the oracle and what its files do for each
- * other. library.c takes inputs and drives the library; store.c owns journal, log and snapshot;
- * exchange.c owns messages. */
+ * other. library.c takes inputs and drives the library; library_store.c owns journal, log and
+ * snapshot, library_recover.c what a start finds of them; library_exchange.c owns messages. */
 #ifndef MERIDIAN_RAFT_LIBRARY_PRIV_H
 #define MERIDIAN_RAFT_LIBRARY_PRIV_H
 
@@ -97,13 +97,20 @@ void library_fail(struct library *consensus);
 /* Feeds one event to the library and carries out its update. Returns the library's error. */
 int library_step(struct library *consensus, struct raft_event *event);
 
-/* store.c */
-void store_init(struct library *consensus);
-void store_fini(struct library *consensus);
+/* library_recover.c */
 MUST_USE enum err store_recover(struct library *consensus, struct bytes journal, uint64_t synced,
                                 struct consensus_recovery *ret);
 /* The event RAFT_START from what was recovered. */
 MUST_USE enum err store_begin(struct library *consensus);
+
+/* library_store.c */
+void store_init(struct library *consensus);
+void store_fini(struct library *consensus);
+struct journal_identity store_identity(const struct library *consensus);
+/* A new generation begins with what `pending` is about to get. */
+void store_replace_begin(struct library *consensus);
+/* The record of an entry, and the entry in memory; false when that runs out. */
+MUST_USE bool store_entry(struct library *consensus, uint64_t index, const struct raft_entry *item);
 void store_meta(struct library *consensus);
 void store_entries(struct library *consensus, uint64_t index, const struct raft_entry *items,
                    size_t count);
@@ -117,7 +124,7 @@ void store_synced(struct library *consensus);
 MUST_USE bool store_configuration(struct bytes encoded, struct raft_configuration *ret);
 void snapshot_fini(struct library *consensus, struct snapshot *snapshot);
 
-/* exchange.c */
+/* library_exchange.c */
 void exchange_send(struct library *consensus, const struct raft_message *from_library);
 MUST_USE enum err exchange_receive(struct library *consensus, uint32_t from, struct bytes data);
 /* Moves what may leave into `messages`; returns how many. */

@@ -612,6 +612,7 @@ void sets_check(struct sim *sim);
 void postgres_draw(struct sim *sim);
 void postgres_init(struct sim *sim);
 bool postgres_takes_writes(const struct sim *sim, const struct host *host);
+bool postgres_gate_open(const struct sim *sim, const struct host *host);
 void postgres_host_up(struct sim *sim, struct host *host);
 void postgres_crash(struct sim *sim, struct host *host);
 void postgres_see(struct sim *sim, struct host *host);
@@ -621,6 +622,12 @@ void postgres_done(struct sim *sim, struct host *host, uint64_t id);
 void postgres_streamed(struct sim *sim, uint32_t from, uint32_t to, uint64_t word);
 void postgres_acked(struct sim *sim, uint32_t primary, uint32_t standby, uint64_t word);
 void postgres_beat(struct sim *sim);
+
+/* postgres_clients.c */
+/* So much later than the limit a commit is let through: of a lease, by clocks at a wrong rate. */
+#define SIM_RPO_LATE_US (5 * SECOND)
+void postgres_clients(struct sim *sim); /* one beat of their work */
+void postgres_check_writers(struct sim *sim);
 bool postgres_converged(struct sim *sim, char *why, size_t size);
 
 /* faults.c */
