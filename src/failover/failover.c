@@ -215,10 +215,11 @@ void failover_markdown(struct buffer *buffer)
         buffer_format(
                 buffer, "%s",
                 "# Failover rows\n\n"
+                "*For:* operators who ask why a region is in its state; an event names its row.\n\n"
                 "Generated from `src/failover/failover.c` by `meridian-rows`; a test compares. "
-                "At most one row fits any combination; where none fits, nothing happens.\n\n"
+                "At most one row fits any\ncombination; where none fits, nothing happens.\n\n"
                 "A region is *down* when a majority of all regions do not hear it. It *fails* "
-                "when it says of itself that Redis, its edge or all of its backends are "
+                "when it says of itself that Redis, its\nedge or all of its backends are "
                 "down.\n\n"
                 "| row | in state | operator asks | verdict of the others | says of itself | "
                 "further | becomes | sentence |\n"

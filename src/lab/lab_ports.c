@@ -148,15 +148,17 @@ static bool lab_of(char *dir)
         return false;
 }
 
-/* "redis-server, pid 12, of the lab in /home/u/other": what is known of who has a port. */
-static void owner_describe(const struct lab *lab, pid_t pid, char *text, size_t size)
+/* "redis-server, pid 12, of the lab in /home/u/other": what is known of who has a port. False: it
+ * is of a lab that was named before, which has most of them. */
+static bool owner_describe(const struct lab *lab, pid_t pid, char *text, size_t size)
 {
+        static char named[LAB_PATH_MAX];
         char path[64];
         char name[64];
         char cwd[LAB_PATH_MAX];
         if (pid == 0) {
                 snprintf(text, size, "another user's process (as root: ss -ltnup)");
-                return;
+                return true;
         }
         snprintf(path, sizeof path, "/proc/%d/comm", (int)pid);
         read_word(path, name, sizeof name);
@@ -165,8 +167,11 @@ static void owner_describe(const struct lab *lab, pid_t pid, char *text, size_t 
         cwd[len > 0 ? len : 0] = '\0';
         if (!lab_of(cwd)) {
                 snprintf(text, size, "%s, pid %d: end it", name, (int)pid);
-                return;
+                return true;
         }
+        if (strcmp(cwd, named) == 0)
+                return false;
+        memcpy(named, cwd, sizeof named);
         size_t len_root = strlen(cwd) - strlen("/.lab");
         if (strlen(cwd) > strlen("/.lab") && strcmp(cwd + len_root, "/.lab") == 0)
                 snprintf(text, size, "%s, pid %d, of the lab in %.*s: run `make -C %.*s lab-down`",
@@ -175,6 +180,7 @@ static void owner_describe(const struct lab *lab, pid_t pid, char *text, size_t 
                 snprintf(text, size,
                          "%s, pid %d, of the lab in %s: run `MERIDIAN_LAB=%s %s lab down`", name,
                          (int)pid, cwd, cwd, lab->self);
+        return true;
 }
 
 /* Of the region's nodes the one that a row is of. */
@@ -205,7 +211,8 @@ static bool port_free(const struct lab *lab, const struct lab_region *region,
         if (inode == 0)
                 inode = socket_find(row->udp ? "/proc/net/udp6" : "/proc/net/tcp6", region->address,
                                     row->port, row->udp);
-        owner_describe(lab, inode == 0 ? 0 : socket_owner(inode), who, sizeof who);
+        if (!owner_describe(lab, inode == 0 ? 0 : socket_owner(inode), who, sizeof who))
+                return false;
         return lab_error("%s:%d (%s, %s of %s) is in use by %s", region->address, row->port, kind,
                          row->what, region->name, who);
 }

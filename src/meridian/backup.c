@@ -116,6 +116,23 @@ static bool node_take(const struct cli_node *node, struct client_answer *answer,
         return true;
 }
 
+/* What is in it, for programs. */
+static json_t *backup_json(const struct backup *backup, const char *path)
+{
+        json_t *groups = json_array();
+        for (size_t i = 0; i < backup->count; i++) {
+                const struct backup_group *group = &backup->groups[i];
+                struct bytes name = group->region.len == 0 ? BYTES("global") : group->region;
+                (void)json_array_append_new(groups, json_pack("{s:s%, s:I, s:I}", "group",
+                                                              (const char *)name.ptr, name.len,
+                                                              "bytes", (json_int_t)group->state.len,
+                                                              "entry", (json_int_t)group->index));
+        }
+        return json_pack("{s:s, s:s%, s:f, s:o}", "file", path, "cluster",
+                         (const char *)backup->cluster.ptr, backup->cluster.len, "time",
+                         (double)backup->wall_us / 1e6, "groups", groups);
+}
+
 static void tell(const struct backup *backup)
 {
         time_t seconds = (time_t)(backup->wall_us / 1000000);
@@ -157,8 +174,14 @@ int cli_backup(struct cli *cli)
         for (size_t i = 0; i < cli->node_count; i++)
                 whole = node_take(&cli->nodes[i], &answers[i], &all) && whole;
         bool good = all.count > 0 && file_make(cli->argv[0], &all);
-        if (good)
+        json_t *json = good && cli->json ? backup_json(&all, cli->argv[0]) : NULL;
+        if (json != NULL) {
+                (void)json_object_set_new(json, "whole", json_boolean(whole));
+                cli_print_json(json);
+        } else if (good) {
                 tell(&all);
+        }
+        json_decref(json);
         for (size_t i = 0; i < cli->node_count; i++)
                 client_answer_fini(&answers[i]);
         return good && whole ? CLI_DONE : CLI_FAILED;
@@ -220,7 +243,15 @@ int cli_restore(struct cli *cli)
         snprintf(path, sizeof path, "%s/restore", cli->argv[1]);
         backup.life = life;
         good = good && file_make(path, &backup);
-        if (good) {
+        if (good && cli->json) {
+                char number[24];
+                snprintf(number, sizeof number, "%" PRIx64, life);
+                json_t *json = backup_json(&backup, cli->argv[0]);
+                (void)json_object_set_new(json, "data_dir", json_string(cli->argv[1]));
+                (void)json_object_set_new(json, "life", json_string(number));
+                cli_print_json(json);
+                json_decref(json);
+        } else if (good) {
                 tell(&backup);
                 printf("ready in %s. On every other node, each stopped and its data folder "
                        "emptied:\n"

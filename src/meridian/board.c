@@ -262,6 +262,20 @@ static void verdict_print(const struct flag_verdict *verdict, const char *user)
                 printf("%s is at %u.%02u\n", user, verdict->bucket / 100, verdict->bucket % 100);
 }
 
+static void verdict_json(const struct cli *cli, const struct flag_verdict *verdict)
+{
+        static const char *const reasons[] = {
+                [FLAG_KILLED] = "killed", [FLAG_RULE] = "rule", [FLAG_OTHERWISE] = "otherwise"};
+        json_t *json = json_pack(
+                "{s:s, s:s, s:b, s:s, s:f, s:f}", "flag", cli->argv[1], "user", cli->argv[2], "on",
+                (int)verdict->on, "reason", reasons[verdict->reason], "share_percent",
+                (double)verdict->share / 100, "bucket_percent", (double)verdict->bucket / 100);
+        if (verdict->reason == FLAG_RULE)
+                (void)json_object_set_new(json, "rule", json_integer(verdict->rule));
+        cli_print_json(json);
+        json_decref(json);
+}
+
 static int eval(const struct cli *cli, const struct board_kind_row *row)
 {
         char key[KEY_SIZE];
@@ -288,7 +302,10 @@ static int eval(const struct cli *cli, const struct board_kind_row *row)
                 flag_compile(bytes_of_str(cli->argv[1]), bytes_of_str(text_of(item)), &out, why);
         if (err == ERR_NONE) {
                 struct flag_verdict verdict = flag_evaluate(buffer_view(&out), &client);
-                verdict_print(&verdict, cli->argv[2]);
+                if (cli->json)
+                        verdict_json(cli, &verdict);
+                else
+                        verdict_print(&verdict, cli->argv[2]);
         } else {
                 cli_error("its text cannot be read: %s", why);
         }

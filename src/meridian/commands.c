@@ -9,8 +9,9 @@
 #define USAGE_SIZE    320
 #define HELP_COLUMN   46
 #define WORDS_MANY    256
+#define WORD_MAX      32
 
-#define ORDER_OPTIONS "[--to NODE|REGION] [--dry-run] [--abort]"
+#define ORDER_OPTIONS "[--to NODE|REGION] [--dry-run] [--abort] [--json]"
 
 static int run_help(struct cli *cli);
 static int run_completion(struct cli *cli);
@@ -54,8 +55,9 @@ static const struct command commands[] = {
 
         HEADING("Topology: which regions and nodes there are, and what is asked of them"),
         ASKS("topology", NULL, "", "[--json]", "the document in force", 0, 0, cli_topology),
-        ASKS("plan", NULL, "FILE", "", "what another document would change", 1, 1, cli_plan),
-        ASKS("apply", NULL, "FILE", "", "put it into force, and look on", 1, 1, cli_apply),
+        ASKS("plan", NULL, "FILE", "[--json]", "what another document would change", 1, 1,
+             cli_plan),
+        ASKS("apply", NULL, "FILE", "[--json]", "put it into force, and look on", 1, 1, cli_apply),
 
         HEADING("PostgreSQL"),
         ASKS("switchover", NULL, "", ORDER_OPTIONS, "move the writer; nothing is lost", 0, 4,
@@ -70,17 +72,18 @@ static const struct command commands[] = {
              "a command while a lock is held", 3, WORDS_MANY, cli_lock),
         ASKS("lock", "acquire", "KEY OWNER TTL",
              "[--wait TIME] [--shared | --slots N] [--delay TIME] [--session ID] [--detect] "
-             "[--also KEY]...",
+             "[--also KEY]... [--json]",
              "take it; prints the fencing token", 3, WORDS_MANY, cli_lock),
-        ASKS("lock", "renew", "KEY OWNER TOKEN TTL", "", "prolong it", 4, 4, cli_lock),
-        ASKS("lock", "release", "KEY OWNER TOKEN", "", "give it back", 3, 3, cli_lock),
-        ASKS("lock", "break", "KEY", "", "take it away; audited", 1, 1, cli_lock),
-        ASKS("lock", "info", "KEY", "", "who holds it", 1, 1, cli_lock),
-        ASKS("lock", "list", "PREFIX", "", "all that are held, e.g. of global:", 1, 1, cli_lock),
+        ASKS("lock", "renew", "KEY OWNER TOKEN TTL", "[--json]", "prolong it", 4, 4, cli_lock),
+        ASKS("lock", "release", "KEY OWNER TOKEN", "[--json]", "give it back", 3, 3, cli_lock),
+        ASKS("lock", "break", "KEY", "[--json]", "take it away; audited", 1, 1, cli_lock),
+        ASKS("lock", "info", "KEY", "[--json]", "who holds it", 1, 1, cli_lock),
+        ASKS("lock", "list", "PREFIX", "[--json]", "all that are held, e.g. of global:", 1, 1,
+             cli_lock),
         ASKS("lock", "watch", "KEY", "[--prefix] [--copy] [--json]",
              "what happens to it, as it happens", 1, 3, cli_lock),
-        ASKS("lock", "session", "open PREFIX OWNER TTL | keep|close PREFIX OWNER SESSION", "",
-             "locks that end together", 4, 4, cli_lock),
+        ASKS("lock", "session", "open PREFIX OWNER TTL | keep|close PREFIX OWNER SESSION",
+             "[--json]", "locks that end together", 4, 4, cli_lock),
 
         HEADING("Values, flags, configuration, services"),
         ASKS("kv", "get", "KEY", "[--stale] [--json]", "a value", 1, 2, cli_kv),
@@ -92,7 +95,7 @@ static const struct command commands[] = {
         ASKS("flag", "set", "NAME RULES", "[--json]", "rules, e.g. \"otherwise 10%\"", 2, 2,
              cli_flag),
         ASKS("flag", "kill", "NAME", "[--json]", "off for everybody, at once", 1, 1, cli_flag),
-        ASKS("flag", "eval", "NAME USER [ATTRIBUTE=VALUE]...", "[--region R]",
+        ASKS("flag", "eval", "NAME USER [ATTRIBUTE=VALUE]...", "[--region R] [--json]",
              "is it on for a user, and why", 2, 20, cli_flag),
         ASKS("flag", "get", "NAME", "[--json]", "its rules", 1, 1, cli_flag),
         ASKS("flag", "list", "", "[--json]", "all flags", 0, 0, cli_flag),
@@ -110,16 +113,18 @@ static const struct command commands[] = {
         ASKS("config", "del", "NAME", "[--json]", "delete it", 1, 1, cli_config),
         ASKS("service", "list", "NAME", "[--json]", "its instances, the nearest first", 1, 1,
              cli_service),
-        ASKS("service", "register", "NAME ID HOST:PORT", "[--region R] [--weight N] [--ttl TIME]",
-             "an instance, while this runs", 3, 7, cli_service),
+        ASKS("service", "register", "NAME ID HOST:PORT",
+             "[--region R] [--weight N] [--ttl TIME] [--json]", "an instance, while this runs", 3,
+             7, cli_service),
 
         HEADING("Backup and certificates"),
-        ASKS("backup", NULL, "FILE", "", "what the nodes have agreed on", 1, 1, cli_backup),
-        LOCAL("restore", NULL, "FILE DATA_DIR", "[--life NUMBER]",
+        ASKS("backup", NULL, "FILE", "[--json]", "what the nodes have agreed on", 1, 1, cli_backup),
+        LOCAL("restore", NULL, "FILE DATA_DIR", "[--life NUMBER] [--json]",
               "make a node begin with a backup", 2, 4, cli_restore),
-        LOCAL("pki", "init", "DIR CLUSTER", "", "the authority of a cluster", 2, 2, cli_pki),
-        LOCAL("pki", "node", "DIR REGION NUMBER FOLDER", "", "a node's key and certificate", 4, 4,
+        LOCAL("pki", "init", "DIR CLUSTER", "[--json]", "the authority of a cluster", 2, 2,
               cli_pki),
+        LOCAL("pki", "node", "DIR REGION NUMBER FOLDER", "[--json]", "a node's key and certificate",
+              4, 4, cli_pki),
         LOCAL("pki", "list", "DIR", "[--json]", "what was issued, and until when", 1, 1, cli_pki),
 
         HEADING("And"),
@@ -151,6 +156,46 @@ static void actions_say(const char *name, const char *tried)
                           list, name);
 }
 
+/* How many letters must be changed, added or left out to make one word of the other; both are
+ * shorter than WORD_MAX, else it is WORD_MAX. */
+static size_t letters_apart(const char *one, const char *other)
+{
+        size_t row[WORD_MAX + 1];
+        size_t len = strlen(other);
+        if (strlen(one) >= WORD_MAX || len >= WORD_MAX)
+                return WORD_MAX;
+        for (size_t i = 0; i <= len; i++)
+                row[i] = i;
+        for (size_t i = 0; one[i] != '\0'; i++) {
+                size_t corner = row[0]++;
+                for (size_t k = 0; k < len; k++) {
+                        size_t swapped = corner + (one[i] == other[k] ? 0 : 1);
+                        size_t least = row[k] < row[k + 1] ? row[k] + 1 : row[k + 1] + 1;
+                        corner = row[k + 1];
+                        row[k + 1] = swapped < least ? swapped : least;
+                }
+        }
+        return row[len];
+}
+
+/* Names a command that may be meant. */
+static void unknown_say(const char *name)
+{
+        const char *best = NULL;
+        size_t least = 3;
+        for (size_t i = 0; i < COUNT_OF(commands); i++) {
+                if (commands[i].run == NULL || letters_apart(name, commands[i].name) >= least)
+                        continue;
+                best = commands[i].name;
+                least = letters_apart(name, best);
+        }
+        if (best != NULL && least < strlen(best))
+                cli_error("there is no command \"%s\"; is \"%s\" meant? `meridian help` lists all",
+                          name, best);
+        else
+                cli_error("there is no command \"%s\"; `meridian help` lists them", name);
+}
+
 const struct command *command_find(const struct cli *cli, const char *name)
 {
         bool known = false;
@@ -166,7 +211,7 @@ const struct command *command_find(const struct cli *cli, const char *name)
         if (known)
                 actions_say(name, cli->argc > 0 ? cli->argv[0] : NULL);
         else
-                cli_error("there is no command \"%s\"; `meridian help` lists them", name);
+                unknown_say(name);
         return NULL;
 }
 
@@ -254,7 +299,7 @@ int commands_print(const char *name)
                        "meridian.\n");
                 return CLI_DONE;
         }
-        cli_error("there is no command \"%s\"; `meridian help` lists them", name);
+        unknown_say(name);
         return CLI_USAGE;
 }
 

@@ -15,7 +15,7 @@ struct lock_row {
         const char *usage;
         int args_min; /* after the name */
         int args_max;
-        int (*run)(redisContext *context, int argc, char **argv);
+        int (*run)(const struct cli *cli, redisContext *context, int argc, char **argv);
 };
 
 redisReply *resp_ask(redisContext *context, int argc, const char **argv)
@@ -67,6 +67,19 @@ static void word_number(struct words *words, const char *name, uint64_t value)
         word(words, text);
 }
 
+/* What was done, for programs: an object of its own, which is taken. Names are those of HTTP. */
+static void json_say(json_t *json)
+{
+        cli_print_json(json);
+        json_decref(json);
+}
+
+/* A number that was given as a word; where it is none the node has refused it before. */
+static json_int_t number_of(const char *text)
+{
+        return (json_int_t)strtoull(text, NULL, 10);
+}
+
 /* Takes "--also KEY" out of the arguments; how many are left, -1: there are too many keys. */
 static int also_take(int argc, char **argv, struct words *words)
 {
@@ -84,7 +97,7 @@ static int also_take(int argc, char **argv, struct words *words)
         return left;
 }
 
-static int lock_acquire(redisContext *context, int argc, char **argv)
+static int lock_acquire(const struct cli *cli, redisContext *context, int argc, char **argv)
 {
         char ttl[32];
         int at = 3;
@@ -112,7 +125,13 @@ static int lock_acquire(redisContext *context, int argc, char **argv)
         if (reply == NULL)
                 return CLI_FAILED;
         int status = CLI_FAILED;
-        if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 2) {
+        bool got = reply->type == REDIS_REPLY_ARRAY && reply->elements == 2;
+        if (got && cli->json) {
+                json_say(json_pack("{s:s, s:s, s:I, s:I}", "key", argv[0], "owner", argv[1],
+                                   "token", (json_int_t)reply->element[0]->integer, "ttl_ms",
+                                   (json_int_t)reply->element[1]->integer));
+                status = CLI_DONE;
+        } else if (got) {
                 printf("acquired %s%s: token %lld, for %lld ms\n", argv[0],
                        several ? " and the others" : "", reply->element[0]->integer,
                        reply->element[1]->integer);
@@ -125,7 +144,7 @@ static int lock_acquire(redisContext *context, int argc, char **argv)
         return status;
 }
 
-static int lock_renew(redisContext *context, int argc, char **argv)
+static int lock_renew(const struct cli *cli, redisContext *context, int argc, char **argv)
 {
         char ttl[32];
         const char *words[5] = {"LOCK.RENEW", argv[0], argv[1], argv[2], ttl};
@@ -135,12 +154,17 @@ static int lock_renew(redisContext *context, int argc, char **argv)
         redisReply *reply = resp_ask(context, 5, words);
         if (reply == NULL)
                 return CLI_FAILED;
-        printf("renewed %s: for %lld ms\n", argv[0], reply->integer);
+        if (cli->json)
+                json_say(json_pack("{s:s, s:s, s:I, s:I}", "key", argv[0], "owner", argv[1],
+                                   "token", number_of(argv[2]), "ttl_ms",
+                                   (json_int_t)reply->integer));
+        else
+                printf("renewed %s: for %lld ms\n", argv[0], reply->integer);
         freeReplyObject(reply);
         return CLI_DONE;
 }
 
-static int lock_release(redisContext *context, int argc, char **argv)
+static int lock_release(const struct cli *cli, redisContext *context, int argc, char **argv)
 {
         const char *words[4] = {"LOCK.RELEASE", argv[0], argv[1], argv[2]};
         (void)argc;
@@ -151,11 +175,15 @@ static int lock_release(redisContext *context, int argc, char **argv)
         freeReplyObject(reply);
         if (!released)
                 return cli_error("%s is not held by %s with token %s", argv[0], argv[1], argv[2]);
-        printf("released %s\n", argv[0]);
+        if (cli->json)
+                json_say(json_pack("{s:s, s:s, s:I}", "key", argv[0], "owner", argv[1], "token",
+                                   number_of(argv[2])));
+        else
+                printf("released %s\n", argv[0]);
         return CLI_DONE;
 }
 
-static int lock_break(redisContext *context, int argc, char **argv)
+static int lock_break(const struct cli *cli, redisContext *context, int argc, char **argv)
 {
         const char *words[3] = {"LOCK.BREAK", argv[0], cli_user()};
         (void)argc;
@@ -166,7 +194,10 @@ static int lock_break(redisContext *context, int argc, char **argv)
         freeReplyObject(reply);
         if (token == 0)
                 return cli_error("%s is held by nobody", argv[0]);
-        printf("took %s away: later tokens are larger than %lld\n", argv[0], token);
+        if (cli->json)
+                json_say(json_pack("{s:s, s:I}", "key", argv[0], "token", (json_int_t)token));
+        else
+                printf("took %s away: later tokens are larger than %lld\n", argv[0], token);
         return CLI_DONE;
 }
 
@@ -185,14 +216,35 @@ static void lock_print(const redisReply *lock)
         putchar('\n');
 }
 
-static int lock_info(redisContext *context, int argc, char **argv)
+static json_t *lock_json(const redisReply *lock)
+{
+        json_t *json = json_object();
+        for (size_t i = 0; i + 1 < lock->elements; i += 2) {
+                const redisReply *value = lock->element[i + 1];
+                json_t *item = NULL;
+                if (value->type == REDIS_REPLY_INTEGER)
+                        item = json_integer((json_int_t)value->integer);
+                else if (value->str != NULL)
+                        item = json_stringn(value->str, value->len);
+                /* Names of locks and owners are bytes. */
+                (void)json_object_set_new(json, lock->element[i]->str,
+                                          item == NULL ? json_string("(not text)") : item);
+        }
+        return json;
+}
+
+static int lock_info(const struct cli *cli, redisContext *context, int argc, char **argv)
 {
         const char *words[2] = {"LOCK.INFO", argv[0]};
         (void)argc;
         redisReply *reply = resp_ask(context, 2, words);
         if (reply == NULL)
                 return CLI_FAILED;
-        if (reply->type == REDIS_REPLY_ARRAY)
+        bool held = reply->type == REDIS_REPLY_ARRAY;
+        if (cli->json)
+                json_say(held ? lock_json(reply)
+                              : json_pack("{s:s, s:n}", "key", argv[0], "owner"));
+        else if (held)
                 lock_print(reply);
         else
                 printf("%s is free\n", argv[0]);
@@ -200,21 +252,40 @@ static int lock_info(redisContext *context, int argc, char **argv)
         return CLI_DONE;
 }
 
-static int lock_list(redisContext *context, int argc, char **argv)
+static int lock_list(const struct cli *cli, redisContext *context, int argc, char **argv)
 {
         const char *words[2] = {"LOCK.LIST", argv[0]};
         (void)argc;
         redisReply *reply = resp_ask(context, 2, words);
         if (reply == NULL)
                 return CLI_FAILED;
-        for (size_t i = 0; i < reply->elements; i++)
-                lock_print(reply->element[i]);
+        json_t *locks = json_array();
+        for (size_t i = 0; i < reply->elements; i++) {
+                if (cli->json)
+                        (void)json_array_append_new(locks, lock_json(reply->element[i]));
+                else
+                        lock_print(reply->element[i]);
+        }
+        if (cli->json)
+                json_say(json_pack("{s:O}", "locks", locks));
+        json_decref(locks);
         freeReplyObject(reply);
         return CLI_DONE;
 }
 
+static void session_json(const redisReply *reply, bool opened, bool kept, const char *session)
+{
+        json_int_t number = opened ? (json_int_t)reply->element[0]->integer : number_of(session);
+        json_t *json = json_pack("{s:I}", "session", number);
+        if (opened)
+                (void)json_object_set_new(json, "ttl_ms", json_integer(reply->element[1]->integer));
+        else if (kept)
+                (void)json_object_set_new(json, "ttl_ms", json_integer(reply->integer));
+        json_say(json);
+}
+
 /* SESSION.OPEN, KEEP and CLOSE by the word after "session". */
-static int lock_session(redisContext *context, int argc, char **argv)
+static int lock_session(const struct cli *cli, redisContext *context, int argc, char **argv)
 {
         char ttl[32];
         const char *words[4] = {NULL, argv[1], argv[2], argc > 3 ? argv[3] : ""};
@@ -231,7 +302,10 @@ static int lock_session(redisContext *context, int argc, char **argv)
         redisReply *reply = resp_ask(context, 4, words);
         if (reply == NULL)
                 return CLI_FAILED;
-        if (opens && reply->type == REDIS_REPLY_ARRAY && reply->elements == 2)
+        bool opened = opens && reply->type == REDIS_REPLY_ARRAY && reply->elements == 2;
+        if (cli->json)
+                session_json(reply, opened, keeps, argv[3]);
+        else if (opened)
                 printf("session %lld, for %lld ms\n", reply->element[0]->integer,
                        reply->element[1]->integer);
         else if (keeps)
@@ -298,7 +372,7 @@ int cli_lock(struct cli *cli)
         redisContext *context = resp_connect(cli);
         if (context == NULL)
                 return CLI_FAILED;
-        int status = found->run(context, cli->argc - 1, cli->argv + 1);
+        int status = found->run(cli, context, cli->argc - 1, cli->argv + 1);
         redisFree(context);
         return status;
 }

@@ -47,6 +47,8 @@ static int region_act(struct cli *cli, const char *action)
 {
         char path[1024];
         struct client_answer answer;
+        if (!cli_regions_check(cli, cli->argv[0]))
+                return CLI_FAILED;
         char *region = client_escape(cli->argv[0]);
         char *why = client_escape(cli->argc > 1 ? cli->argv[1] : "");
         char *actor = client_escape(cli_user());

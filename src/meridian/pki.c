@@ -16,12 +16,22 @@
 static const struct pki_validity ca_validity = {-3600, (int64_t)PKI_DAYS_CA *DAY_S};
 static const struct pki_validity node_validity = {-3600, (int64_t)PKI_DAYS_NODE *DAY_S};
 
+static void json_say(json_t *json)
+{
+        cli_print_json(json);
+        json_decref(json);
+}
+
 static int pki_init(struct cli *cli)
 {
         const char *dir = cli->argv[1];
         struct pki_error error;
         if (pki_ca_make(dir, cli->argv[2], ca_validity, &error) != ERR_NONE)
                 return cli_error("%s", error.text);
+        if (cli->json) {
+                json_say(json_pack("{s:s, s:s}", "dir", dir, "cluster", cli->argv[2]));
+                return CLI_DONE;
+        }
         printf("The authority of cluster %s is in %s, for %d years.\n"
                "Keep ca.key where no node is: who has it can make nodes.\n"
                "Next, for each node: meridian pki node %s REGION NUMBER FOLDER\n",
@@ -47,6 +57,11 @@ static int pki_node(struct cli *cli)
                                  cli->argv[2], PKI_NAME_MAX);
         if (pki_node_issue(dir, folder, &identity, node_validity, &error) != ERR_NONE)
                 return cli_error("%s", error.text);
+        if (cli->json) {
+                json_say(json_pack("{s:s, s:s, s:s, s:i}", "folder", folder, "cluster", cluster,
+                                   "region", identity.region, "node", (int)identity.node));
+                return CLI_DONE;
+        }
         printf("%s: ca.crt, node.crt and node.key of node %u in %s, cluster %s, for %d days.\n",
                folder, identity.node, identity.region, cluster, PKI_DAYS_NODE);
         return CLI_DONE;

@@ -5,6 +5,7 @@
 #include "council/seats.h"
 #include "merge/merge.h"
 #include "meridian/cli.h"
+#include "meridian/step.h"
 #include "term/term.h"
 #include "topology/topology.h"
 
@@ -26,6 +27,7 @@ struct plan {
         struct buffer differences;
         struct buffer document;
         size_t count;
+        json_t *follows; /* with --json: what follows, a sentence each; else NULL */
 };
 
 static bool file_read(const char *path, struct buffer *out)
@@ -38,10 +40,11 @@ static bool file_read(const char *path, struct buffer *out)
         uint8_t *room = buffer_reserve(out, TOPOLOGY_BYTES_MAX + 1);
         size_t len = room == NULL ? 0 : fread(room, 1, TOPOLOGY_BYTES_MAX + 1, file);
         bool failed = ferror(file) != 0;
+        int number = errno;
         fclose(file);
         if (room == NULL || failed || len > TOPOLOGY_BYTES_MAX) {
                 cli_error("%s: %s", path,
-                          failed ? "cannot be read" : "is longer than a topology may be");
+                          failed ? strerror(number) : "is longer than a topology may be");
                 return false;
         }
         buffer_commit(out, len);
@@ -134,35 +137,46 @@ static void plan_fini(struct plan *plan)
         buffer_fini(&plan->document);
         heap_free(&plan->heap, plan->before);
         heap_free(&plan->heap, plan->after);
+        json_decref(plan->follows);
 }
 
-static void plan_print(const struct plan *plan)
+/* Takes the next line off `rest`. */
+static struct bytes line_take(struct bytes *rest)
+{
+        const uint8_t *end = memchr(rest->ptr, '\n', rest->len);
+        size_t len = end == NULL ? rest->len : (size_t)(end - rest->ptr);
+        size_t used = end == NULL ? len : len + 1;
+        struct bytes line = bytes_of(rest->ptr, len);
+        *rest = bytes_of(rest->ptr + used, rest->len - used);
+        return line;
+}
+
+static void changes_print(const struct plan *plan)
 {
         struct bytes rest = buffer_view(&plan->differences);
         while (rest.len > 0) {
-                const uint8_t *end = memchr(rest.ptr, '\n', rest.len);
-                size_t len = end == NULL ? rest.len : (size_t)(end - rest.ptr);
-                enum term_style style = rest.ptr[0] == '+'   ? TERM_GOOD
-                                        : rest.ptr[0] == '-' ? TERM_BAD
+                struct bytes line = line_take(&rest);
+                enum term_style style = line.ptr[0] == '+'   ? TERM_GOOD
+                                        : line.ptr[0] == '-' ? TERM_BAD
                                                              : TERM_WARN;
-                printf("%s%.*s%s\n", term_style(style), (int)len, (const char *)rest.ptr,
-                       term_style(TERM_PLAIN));
-                size_t used = end == NULL ? len : len + 1;
-                rest = bytes_of(rest.ptr + used, rest.len - used);
+                printf("%s%.*s%s\n", term_style(style), BYTES_ARGS(line), term_style(TERM_PLAIN));
         }
 }
 
 /* ---- what follows ---- */
 
-static void say(const char *format, ...) PRINTF_LIKE(1, 2);
-static void say(const char *format, ...)
+static void say(const struct plan *plan, const char *format, ...) PRINTF_LIKE(2, 3);
+static void say(const struct plan *plan, const char *format, ...)
 {
+        char text[1024];
         va_list args;
         va_start(args, format);
-        printf("  %s", term_style(TERM_DIM));
-        vprintf(format, args);
-        printf("%s\n", term_style(TERM_PLAIN));
+        (void)vsnprintf(text, sizeof text, format, args);
         va_end(args);
+        if (plan->follows != NULL)
+                (void)json_array_append_new(plan->follows, json_string(text));
+        else
+                printf("  %s%s%s\n", term_style(TERM_DIM), text, term_style(TERM_PLAIN));
 }
 
 /* "us-east, eu-west": the regions whose loss ends agreement; empty: none. */
@@ -187,30 +201,31 @@ static void consequence_votes(const struct plan *plan)
         if (!seats_wanted(plan->before, 0, &before) || !seats_wanted(plan->after, 0, &after))
                 return;
         size_t was = seats_votes(&before), is = seats_votes(&after);
-        say("votes: %zu before, a majority is %zu; then %zu, a majority is %zu", was, was / 2 + 1,
-            is, is / 2 + 1);
+        say(plan, "votes: %zu before, a majority is %zu; then %zu, a majority is %zu", was,
+            was / 2 + 1, is, is / 2 + 1);
         mortal_text(plan->after, &after, mortal, sizeof mortal);
         if (mortal[0] == '\0')
-                say("agreement then survives the loss of any one region");
+                say(plan, "agreement then survives the loss of any one region");
         else
-                say("agreement then ends with the loss of: %s%s", mortal,
+                say(plan, "agreement then ends with the loss of: %s%s", mortal,
                     plan->after->region_count == 2 ? " (a witness region would prevent that)" : "");
 }
 
-static void consequence_region(const struct topology_region *before,
+static void consequence_region(const struct plan *plan, const struct topology_region *before,
                                const struct topology_region *after)
 {
         uint32_t nodes = after == NULL ? 0 : after->node_count;
         if (after == NULL) {
-                say("%s goes: nothing that it still sends is taken, its own locks are gone; its id "
+                say(plan,
+                    "%s goes: nothing that it still sends is taken, its own locks are gone; its id "
                     "(%u) is never used again",
                     before->name, before->id);
                 return;
         }
         if (before != NULL && before->node_count == nodes)
                 return;
-        say("%s has %u node%s then: its own locks and values survive the loss of %u", after->name,
-            nodes, nodes == 1 ? "" : "s", (nodes - 1) / 2);
+        say(plan, "%s has %u node%s then: its own locks and values survive the loss of %u",
+            after->name, nodes, nodes == 1 ? "" : "s", (nodes - 1) / 2);
 }
 
 static void consequence_nodes(const struct plan *plan)
@@ -220,7 +235,8 @@ static void consequence_nodes(const struct plan *plan)
                 for (uint32_t k = 0; k < region->node_count; k++) {
                         const struct topology_node *node = &region->nodes[k];
                         if (topology_node_by_id(plan->before, node->id) == NULL)
-                                say("%s (id %u) comes: start it with the new document (epoch "
+                                say(plan,
+                                    "%s (id %u) comes: start it with the new document (epoch "
                                     "%llu); it votes when it has caught up, and only then does "
                                     "who goes lose its vote",
                                     node->name, node->id, (unsigned long long)plan->after->epoch);
@@ -230,7 +246,7 @@ static void consequence_nodes(const struct plan *plan)
                 const struct topology_region *region = &plan->before->regions[i];
                 for (uint32_t k = 0; k < region->node_count; k++)
                         if (topology_node_by_id(plan->after, region->nodes[k].id) == NULL)
-                                say("%s (id %u) goes: stop it when apply is done",
+                                say(plan, "%s (id %u) goes: stop it when apply is done",
                                     region->nodes[k].name, region->nodes[k].id);
         }
 }
@@ -247,19 +263,21 @@ static void consequence_rpo(const struct plan *plan)
              before->rpo_hold == after->rpo_hold))
                 return;
         if (after->rpo_hold)
-                say("PostgreSQL's commits wait, in all sessions, while no other region has what "
+                say(plan,
+                    "PostgreSQL's commits wait, in all sessions, while no other region has what "
                     "was committed before the limit: with all other regions' servers away nobody "
                     "can write");
         else if (has)
-                say("beyond the limit (rpo) you are told; PostgreSQL's commits go on");
+                say(plan, "beyond the limit (rpo) you are told; PostgreSQL's commits go on");
         else if (had)
-                say("nobody is told any more how much of PostgreSQL's commits other regions lack");
+                say(plan,
+                    "nobody is told any more how much of PostgreSQL's commits other regions lack");
         if (before->rpo_hold && !after->rpo_hold)
-                say("commits that wait for other regions go on at once");
+                say(plan, "commits that wait for other regions go on at once");
 }
 
 /* The rest only where somebody comes, goes or changes its part. */
-static void consequences_print(const struct plan *plan)
+static void consequences_tell(const struct plan *plan)
 {
         consequence_rpo(plan);
         struct seats before, after;
@@ -269,26 +287,54 @@ static void consequences_print(const struct plan *plan)
         consequence_votes(plan);
         for (uint32_t i = 0; i < plan->after->region_count; i++) {
                 const struct topology_region *region = &plan->after->regions[i];
-                consequence_region(topology_region_by_id(plan->before, region->id), region);
+                consequence_region(plan, topology_region_by_id(plan->before, region->id), region);
         }
         for (uint32_t i = 0; i < plan->before->region_count; i++) {
                 const struct topology_region *region = &plan->before->regions[i];
                 if (topology_region_by_id(plan->after, region->id) == NULL)
-                        consequence_region(region, NULL);
+                        consequence_region(plan, region, NULL);
         }
         consequence_nodes(plan);
+}
+
+/* The plan for programs; the same from `plan` and, in its first line, from `apply`. */
+static json_t *plan_json(struct plan *plan)
+{
+        json_t *changes = json_array();
+        struct bytes rest = buffer_view(&plan->differences);
+        while (rest.len > 0) {
+                struct bytes line = line_take(&rest);
+                (void)json_array_append_new(changes,
+                                            json_stringn((const char *)line.ptr, line.len));
+        }
+        plan->follows = json_array();
+        if (plan->count > 0)
+                consequences_tell(plan);
+        uint64_t next = plan->count > 0 ? plan->after->epoch : plan->epoch;
+        return json_pack("{s:I, s:I, s:o, s:O}", "epoch", (json_int_t)plan->epoch, "next_epoch",
+                         (json_int_t)next, "changes", changes, "follows", plan->follows);
+}
+
+static void plan_print(const struct plan *plan)
+{
+        if (plan->count == 0) {
+                printf("no change\n");
+                return;
+        }
+        changes_print(plan);
+        consequences_tell(plan);
 }
 
 int cli_plan(struct cli *cli)
 {
         struct plan plan = {0};
         bool made = plan_make(cli, cli->argv[0], &plan);
-        if (made && plan.count == 0) {
-                printf("no change\n");
-        } else if (made) {
+        json_t *json = made && cli->json ? plan_json(&plan) : NULL;
+        if (json != NULL)
+                cli_print_json(json);
+        else if (made)
                 plan_print(&plan);
-                consequences_print(&plan);
-        }
+        json_decref(json);
         plan_fini(&plan);
         return made ? CLI_DONE : CLI_FAILED;
 }
@@ -321,8 +367,8 @@ static bool nodes_look(json_t *nodes, json_t *before, char *ret_waits, size_t si
                          json_is_true(json_object_get(node, "coming")) ? ", catches up" : "");
                 const char *was = json_string_value(json_object_get(before, key));
                 if (was != NULL && strcmp(was, part) != 0)
-                        printf("  node %s%s%s: %s\n", key, stays ? " " : "",
-                               stays ? text_of(node, "name") : "", part);
+                        STEP_DONE("node", "%s%s%s: %s", key, stays ? " " : "",
+                                  stays ? text_of(node, "name") : "", part);
                 json_object_set_new(before, key, json_string(part));
                 if (!stays && strcmp(role, "none") == 0)
                         continue;
@@ -359,14 +405,13 @@ static int look_on(const struct cli *cli, uint64_t epoch)
         struct timespec pause = {.tv_nsec = APPLY_LOOK_MS * 1000000L};
         for (unsigned waited_ms = 0; waited_ms < APPLY_WAIT_MS; waited_ms += APPLY_LOOK_MS) {
                 if (status_look(cli, before, epoch, waits, sizeof waits)) {
-                        printf("done: every node is where it belongs\n");
+                        STEP_DONE("done", "every node is where it belongs");
                         json_decref(before);
                         return CLI_DONE;
                 }
                 if (waited_ms >= APPLY_TOLD_MS && strcmp(told, waits) != 0) {
                         memcpy(told, waits, sizeof told);
-                        printf("  %s\n", waits);
-                        fflush(stdout);
+                        STEP_WARN("wait", "%s", waits[0] != '\0' ? waits : "nodes catch up");
                 }
                 nanosleep(&pause, NULL);
         }
@@ -388,8 +433,8 @@ static int plan_apply(const struct cli *cli, const struct plan *plan)
         if (json == NULL)
                 return CLI_FAILED;
         uint64_t epoch = (uint64_t)json_integer_value(json_object_get(json, "epoch"));
-        printf("applied: epoch %llu\n", (unsigned long long)epoch);
-        fflush(stdout);
+        step_tell(STEP_STATE_DONE, "apply", json_pack("{s:I}", "epoch", (json_int_t)epoch),
+                  "agreed: epoch %llu", (unsigned long long)epoch);
         json_decref(json);
         return look_on(cli, epoch);
 }
@@ -398,14 +443,15 @@ int cli_apply(struct cli *cli)
 {
         struct plan plan = {0};
         int status = CLI_FAILED;
+        step_begin(cli, NULL);
         if (plan_make(cli, cli->argv[0], &plan)) {
-                plan_print(&plan);
-                if (plan.count > 0)
-                        consequences_print(&plan);
+                if (cli->json)
+                        step_tell(STEP_STATE_DONE, "plan", plan_json(&plan), "%zu change%s",
+                                  plan.count, plan.count == 1 ? "" : "s");
                 else
-                        printf("no change\n");
+                        plan_print(&plan);
                 status = plan.count > 0 ? plan_apply(cli, &plan) : look_on(cli, plan.epoch);
         }
         plan_fini(&plan);
-        return status;
+        return step_end(status);
 }

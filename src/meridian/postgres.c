@@ -11,6 +11,7 @@
  *
  * A switchover that cannot finish goes back by itself; ending this command stops nothing. */
 #include "meridian/postgres_plan.h"
+#include "meridian/step.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -326,11 +327,11 @@ static bool agreed(const struct order *order)
         char line[16] = "";
         if (!order->force || order->yes || isatty(STDIN_FILENO) == 0)
                 return true;
-        printf("  take this loss? Type yes: ");
-        fflush(stdout);
+        /* Not on stdout, which may be read by a program. */
+        fprintf(stderr, "  take this loss? Type yes: ");
         if (fgets(line, sizeof line, stdin) != NULL && strcmp(line, "yes\n") == 0)
                 return true;
-        printf("  nothing is done\n");
+        STEP_BAD("ask", "nothing is done");
         return false;
 }
 
@@ -345,7 +346,6 @@ static int run(const struct cli *cli, bool failover, const struct order *order)
                 view_fini(&view);
                 return cli_error("the topology has no PostgreSQL cluster (section postgres)");
         }
-        printf("%sPostgreSQL %s%s\n", term_style(TERM_HEAD), action, term_style(TERM_PLAIN));
         if (failover)
                 target_look(cli, order, &view);
         else
@@ -361,7 +361,7 @@ static int run(const struct cli *cli, bool failover, const struct order *order)
                 shown.to = name;
         int status = good && old != NULL && name != NULL ? CLI_DONE : CLI_FAILED;
         if (status == CLI_DONE && order->dry)
-                printf("  nothing is done (--dry-run)\n");
+                STEP_DONE("dry run", "nothing is done");
         else if (status == CLI_DONE && !agreed(order))
                 status = CLI_FAILED;
         else if (status == CLI_DONE)
@@ -385,6 +385,13 @@ static int give_up(const struct cli *cli, const struct order *order)
         return ask(cli, "abort", order, node, sizeof node);
 }
 
+static int carry_out(const struct cli *cli, bool failover, const struct order *order)
+{
+        const char *title = failover ? "PostgreSQL failover" : "PostgreSQL switchover";
+        step_begin(cli, order->abort ? NULL : title);
+        return step_end(order->abort ? give_up(cli, order) : run(cli, failover, order));
+}
+
 int cli_switchover(struct cli *cli)
 {
         struct order order = {0};
@@ -392,7 +399,7 @@ int cli_switchover(struct cli *cli)
                 cli_error("usage: meridian switchover [--to NODE or REGION] [--dry-run] [--abort]");
                 return CLI_USAGE;
         }
-        return order.abort ? give_up(cli, &order) : run(cli, false, &order);
+        return carry_out(cli, false, &order);
 }
 
 int cli_failover(struct cli *cli)
@@ -403,5 +410,5 @@ int cli_failover(struct cli *cli)
                           "[--dry-run] [--abort]");
                 return CLI_USAGE;
         }
-        return order.abort ? give_up(cli, &order) : run(cli, true, &order);
+        return carry_out(cli, true, &order);
 }

@@ -1,13 +1,10 @@
 /* postgres_plan.c - see postgres_plan.h. */
 #include "meridian/postgres_plan.h"
+#include "meridian/step.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-
-enum {
-        STEP_WIDTH = 11,
-};
 
 const char *postgres_text(json_t *object, const char *key)
 {
@@ -23,20 +20,6 @@ bool postgres_is_text(json_t *object, const char *key, const char *text)
 const char *postgres_or_else(const char *text, const char *otherwise)
 {
         return text == NULL ? otherwise : text;
-}
-
-void postgres_step(enum term_style style, enum term_symbol symbol, const char *name,
-                   const char *format, ...)
-{
-        char text[1024];
-        va_list args;
-        va_start(args, format);
-        (void)vsnprintf(text, sizeof text, format, args);
-        va_end(args);
-        printf("  %s%s%s ", term_style(style), term_symbol(symbol), term_style(TERM_PLAIN));
-        term_cell(TERM_BOLD, name, STEP_WIDTH);
-        term_sentence(TERM_PLAIN, text, STEP_WIDTH + 4);
-        fflush(stdout);
 }
 
 json_int_t postgres_epoch(json_t *postgres)

@@ -4,7 +4,6 @@
 #define MERIDIAN_MERIDIAN_POSTGRES_PLAN_H
 
 #include "meridian/cli.h"
-#include "term/term.h"
 
 /* What the options say. */
 struct order {
@@ -27,14 +26,6 @@ const char *postgres_text(json_t *object, const char *key);
 bool postgres_is_text(json_t *object, const char *key, const char *text);
 const char *postgres_or_else(const char *text, const char *otherwise);
 json_int_t postgres_epoch(json_t *postgres);
-
-/* One line of what is done. */
-void postgres_step(enum term_style style, enum term_symbol symbol, const char *name,
-                   const char *format, ...) PRINTF_LIKE(4, 5);
-
-#define STEP_DONE(name, ...) postgres_step(TERM_GOOD, TERM_OK, name, __VA_ARGS__)
-#define STEP_BAD(name, ...)  postgres_step(TERM_BAD, TERM_FAIL, name, __VA_ARGS__)
-#define STEP_WARN(name, ...) postgres_step(TERM_WARN, TERM_RING, name, __VA_ARGS__)
 
 /* Whom the nodes would choose, as far as this view goes: the one that is least behind. Borrowed
  * from the view; NULL: nobody. */

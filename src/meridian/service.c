@@ -88,6 +88,19 @@ static bool session_say(redisContext *context, struct registration *of, const ch
         return done;
 }
 
+static void tell(const struct cli *cli, const struct registration *of, const char *what)
+{
+        json_t *json = cli->json ? json_pack("{s:s, s:s, s:s}", "change", what, "key", of->key,
+                                             "value", of->value)
+                                 : NULL;
+        if (json != NULL)
+                cli_print_json_line(json);
+        else
+                printf("%s %s as %s\n", what, of->key, of->value);
+        (void)fflush(stdout);
+        json_decref(json);
+}
+
 /* Keeps it until the command is ended. A session that was lost is opened again. */
 static void keep(const struct cli *cli, struct registration *of, uint64_t ttl_ms)
 {
@@ -100,8 +113,7 @@ static void keep(const struct cli *cli, struct registration *of, uint64_t ttl_ms
                 if (!good && context != NULL && context->err == 0) {
                         good = session_open(context, of);
                         if (good)
-                                printf("registered %s as %s\n", of->key, of->value);
-                        (void)fflush(stdout);
+                                tell(cli, of, "registered");
                 }
                 if (!good && context != NULL && context->err != 0) {
                         redisFree(context);
@@ -110,7 +122,7 @@ static void keep(const struct cli *cli, struct registration *of, uint64_t ttl_ms
                 (void)usleep((useconds_t)(good ? ttl_ms / 3 : ttl_ms / 10) * 1000);
         }
         if (context != NULL && of->session[0] != '\0' && session_say(context, of, "SESSION.CLOSE"))
-                printf("taken out %s\n", of->key);
+                tell(cli, of, "taken out");
         if (context != NULL)
                 redisFree(context);
 }

@@ -285,11 +285,12 @@ void primary_markdown(struct buffer *buffer)
         buffer_format(
                 buffer, "%s",
                 "# Who may write: the rows\n\n"
+                "*For:* operators who ask why a server takes writes, waits or was stopped.\n\n"
                 "Generated from `src/primary/rows.c` by `meridian-primary-rows`; a test compares. "
-                "Each node asks this table about its own PostgreSQL server whenever something has "
-                "changed. At most one row fits any combination; where none fits, all is well.\n\n"
+                "Each node asks this\ntable about its own PostgreSQL server whenever something has "
+                "changed. At most one row fits any combination; where none\nfits, all is well.\n\n"
                 "The lease is a lock of the council; its token is the epoch. *Rank* is own data "
-                "beside what all others have told, *match* own data beside the lease holder's; "
+                "beside what all others have told,\n*match* own data beside the lease holder's; "
                 "`src/primary/primary.h` says what each word means.\n\n"
                 "| row | server | lease | match | rank | operator asks | further | does | sentence "
                 "|\n"

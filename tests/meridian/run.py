@@ -11,6 +11,7 @@ import os
 import pty
 import re
 import select
+import socketserver
 import struct
 import subprocess
 import sys
@@ -24,6 +25,7 @@ sys.path.insert(0, os.path.join(TOP, "tests"))
 from tally import Tally  # pylint: disable=wrong-import-position
 
 LIMIT_S = 60
+DOOR = "127.77.0.1"  # `--node` has locks at 7402 of its address; nobody else is at this one
 REGIONS = ["us-east", "eu-west", "ap-southeast"]
 WHY_DOWN = ("us-east is down (down: not heard by 2 of 2 regions needed: eu-west for 1.6 s, "
             "ap-southeast for 1.5 s): it gets no traffic")
@@ -65,8 +67,22 @@ STATUS = {
                      {"node": "eu-west-1", "role": "primary", "server": "open", "timeline": 2,
                       "written": "0/40450C8"},
                      {"node": "ap-southeast-1", "role": "standby", "server": "standby",
-                      "following": True, "timeline": 2, "written": "0/40450C8",
+                      "following": True, "eligible": True, "timeline": 2, "written": "0/40450C8",
                       "lag_bytes": 123456789, "lag_ms": 12345.6}]}}
+DOCUMENT = "cluster = shop\nepoch = 7\n" + "".join(
+    f"""region {name} {{
+        id = {number}
+        latitude = {number}.5
+        longitude = 1.5
+        a = [127.0.0.{number}]
+        node {name}-1 {{
+                id = {number}
+                link = "127.0.0.{number}:7401"
+                admin = "127.0.0.{number}:7400"
+                locks = "127.0.0.{number}:7402"
+        }}
+}}
+""" for number, name in enumerate(REGIONS, 1))
 EVENTS = {"next": 1, "events": [{"time": 1795284740.9, "name": "region", "text": WHY_DOWN}]}
 
 
@@ -76,7 +92,8 @@ class Node(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if Node.silent.is_set():
             time.sleep(30)
-        found = {"/status": STATUS, "/events": EVENTS}.get(self.path.split("?")[0])
+        found = {"/status": STATUS, "/events": EVENTS,
+                 "/topology": {"epoch": 7, "document": DOCUMENT}}.get(self.path.split("?")[0])
         body = json.dumps(found or {"code": "NOTFOUND", "error": "there is no such key"}).encode()
         self.send_response(200 if found else 404)
         self.send_header("Content-Length", str(len(body)))
@@ -85,11 +102,33 @@ class Node(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.path = "/nothing"
+        # What is applied is in force at once: /status has epoch 7.
+        self.path = "/topology" if self.path.startswith("/topology?epoch=7") else "/nothing"
         self.do_GET()
 
     def log_message(self, *_):
         pass
+
+
+class LockDoor(socketserver.StreamRequestHandler):
+    """The door for locks of a node: answers that are always the same."""
+
+    held = ("*10\r\n$3\r\nkey\r\n$8\r\nglobal:x\r\n$5\r\nowner\r\n$2\r\nme\r\n"
+            "$5\r\ntoken\r\n:7\r\n$6\r\nttl_ms\r\n:900\r\n$7\r\nwaiters\r\n:0\r\n")
+    answers = {"LOCK.ACQUIRE global:x": "*2\r\n:7\r\n:1000\r\n", "LOCK.ACQUIRE global:y": "$-1\r\n",
+               "LOCK.RENEW global:x": ":900\r\n", "LOCK.RELEASE global:x": ":1\r\n",
+               "LOCK.BREAK global:x": ":7\r\n", "LOCK.INFO global:x": held,
+               "LOCK.INFO global:y": "$-1\r\n", "LOCK.LIST global:": "*1\r\n" + held,
+               "SESSION.OPEN global:": "*2\r\n:8\r\n:5000\r\n", "SESSION.KEEP global:": ":4000\r\n",
+               "SESSION.CLOSE global:": ":1\r\n"}
+
+    def handle(self):
+        while head := self.rfile.readline():
+            words = []
+            for _ in range(int(head[1:])):
+                words.append(self.rfile.read(int(self.rfile.readline()[1:]) + 2)[:-2].decode())
+            answer = LockDoor.answers.get(" ".join(words[:2]), f"-BADREQUEST {words}\r\n")
+            self.wfile.write(answer.encode())
 
 
 class Programs:
@@ -280,11 +319,12 @@ def help_fits_a_terminal(programs):
 
 
 def wrong_words_are_refused(programs):
-    cases = [(["nosuch"], 2, "there is no command"), (["lock", "aquire"], 2, "acquire"),
+    cases = [(["nosuch"], 2, "there is no command \"nosuch\"; `m"),
+             (["sttaus"], 2, "is \"status\" meant?"), (["lock", "aquire"], 2, "acquire"),
              (["lock"], 2, "wants one of"), (["drain"], 2, "usage: meridian drain REGION"),
              (["status", "--jsn"], 2, "has no option --jsn"),
              (["drain", "us-east", "--why"], 2, "has no option --why"),
-             (["plan", "x", "--json"], 2, "has no option --json"), (["events", "-x"], 2, "-x"),
+             (["top", "--json"], 2, "has no option --json"), (["events", "-x"], 2, "-x"),
              (["kv", "put", "global:x"], 2, "usage: meridian kv put KEY VALUE"),
              (["kv", "put", "global:x", "1", "--revision", "z"], 2, "no revision"),
              (["lock", "run", "global:x"], 2, "-- COMMAND"), (["completion", "zsh"], 2, "bash"),
@@ -333,6 +373,96 @@ def json_is_json(programs):
     expect((status, err), (0, ""), "status --json")
     expect(json.loads(out), STATUS, "it is the node's answer")
     expect(out[-2:], "}\n", "it ends with a new line")
+
+
+def nearly_every_command_speaks_to_programs(programs):
+    without = {"top", "lock run", "lab", "completion bash", "help"}  # pictures, and what others print
+    for command, usage in usages(programs).items():
+        expect("[--json]" in usage, command not in without, usage)
+
+
+def steps_of(out):
+    """The objects of `step.h`, a line each, whose form is checked; the last is the end."""
+    steps = [json.loads(line) for line in out.splitlines()]
+    for step in steps:
+        expect([type(step[name]) for name in ("step", "state", "text")], [str] * 3, f"{step}")
+        expect_in(step["state"], ("done", "warning", "failed"))
+    expect([step["step"] for step in steps].index("end"), len(steps) - 1, out)
+    return steps
+
+
+def a_plan_is_an_object(programs):
+    same = programs.path("same.conf", DOCUMENT)
+    other = programs.path("other.conf", DOCUMENT.replace("latitude = 1.5", "latitude = 2.5"))
+    status, out, err = programs.run("plan", same, "--json")
+    expect((status, err), (0, ""), "plan")
+    expect(json.loads(out), {"epoch": 7, "next_epoch": 7, "changes": [], "follows": []}, "no change")
+    plan = json.loads(programs.run("plan", other, "--json")[1])
+    expect((plan["next_epoch"], len(plan["changes"])), (8, 2), f"{plan}")
+    expect_in("us-east", plan["changes"][1])
+    status, out, err = programs.run("apply", other, "--json")
+    expect((status, err), (0, ""), out)
+    steps = steps_of(out)
+    expect([step["step"] for step in steps], ["plan", "apply", "done", "end"], out)
+    expect(steps[0]["changes"], plan["changes"], "the plan is the first step")
+    expect([step["epoch"] for step in steps[:2]], [7, 7], out)
+    status, out, err = programs.run("apply", "/nonexistent", "--json")
+    expect((status, steps_of(out)[-1]["state"]), (1, "failed"), out)
+    expect_in("/nonexistent: No such file", err)
+
+
+def steps_are_lines_of_objects(programs):
+    words = ["switchover", "--to", "ap-southeast-1", "--dry-run"]
+    status, out, err = programs.run(*words, "--json")
+    expect((status, err), (0, ""), out)
+    expect([(step["step"], step["state"]) for step in steps_of(out)],
+           [("check", "done"), ("check", "done"), ("dry run", "done"), ("end", "done")], out)
+    told = programs.run(*words)[1]  # the same for people
+    for step in steps_of(out)[:-1]:
+        expect_in(step["text"], told)
+    status, out, _ = programs.run("switchover", "--to", "mars", "--json")
+    expect((status, [step["state"] for step in steps_of(out)]),
+           (1, ["done", "failed", "failed"]), out)
+    status, out, _ = programs.run("failover", "--json")
+    expect((status, steps_of(out)[0]["state"]), (1, "failed"), out)
+
+
+def locks_are_objects(programs):
+    lock = {"key": "global:x", "owner": "me", "token": 7}
+    cases = [(["acquire", "global:x", "me", "1s"], {**lock, "ttl_ms": 1000}),
+             (["renew", "global:x", "me", "7", "1s"], {**lock, "ttl_ms": 900}),
+             (["release", "global:x", "me", "7"], lock), (["break", "global:x"],
+                                                          {"key": "global:x", "token": 7}),
+             (["info", "global:x"], {**lock, "ttl_ms": 900, "waiters": 0}),
+             (["info", "global:y"], {"key": "global:y", "owner": None}),
+             (["list", "global:"], {"locks": [{**lock, "ttl_ms": 900, "waiters": 0}]}),
+             (["session", "open", "global:", "me", "5s"], {"session": 8, "ttl_ms": 5000}),
+             (["session", "keep", "global:", "me", "8"], {"session": 8, "ttl_ms": 4000}),
+             (["session", "close", "global:", "me", "8"], {"session": 8})]
+    socketserver.ThreadingTCPServer.allow_reuse_address = True
+    with socketserver.ThreadingTCPServer((DOOR, 7402), LockDoor) as door:
+        door.daemon_threads = True
+        threading.Thread(target=door.serve_forever, args=[0.05], daemon=True).start()
+        node = {"MERIDIAN_NODE": f"{DOOR}:7400"}
+        for words, wanted in cases:
+            status, out, err = programs.run("lock", *words, "--json", **node)
+            expect((status, err), (0, ""), f"{words}")
+            expect(json.loads(out), wanted, f"{words}")
+        status, out, err = programs.run("lock", "acquire", "global:y", "me", "1s", "--json", **node)
+        expect((status, out), (1, ""), "a lock of somebody else's")
+        expect_in("is held by somebody else", err)
+        door.shutdown()
+
+
+def certificates_are_objects(programs):
+    ca, own = os.path.join(programs.folder, "ca"), os.path.join(programs.folder, "own")
+    status, out, err = programs.run("pki", "init", ca, "shop", "--json")
+    expect((status, json.loads(out)), (0, {"dir": ca, "cluster": "shop"}), err)
+    status, out, err = programs.run("pki", "node", ca, "us-east", "1", own, "--json")
+    expect((status, json.loads(out)), (0, {"folder": own, "cluster": "shop", "region": "us-east",
+                                           "node": 1}), err)
+    status, out, err = programs.run("pki", "list", ca, "--json")
+    expect((status, [row["region"] for row in json.loads(out)]), (0, ["us-east"]), err)
 
 
 def a_picture_has_no_colours_in_a_pipe(programs):
@@ -399,7 +529,8 @@ TESTS = [every_command_and_option_is_in_the_manual, the_manual_has_no_other_comm
          every_directive_is_in_the_manual, the_manual_can_be_set, help_fits_a_terminal,
          wrong_words_are_refused, what_follows_two_dashes_is_no_option,
          a_node_that_is_not_there_is_told_once, a_broken_configuration_stands_in_nobodys_way,
-         json_is_json, a_picture_has_no_colours_in_a_pipe, a_picture_fits_the_terminal,
+         json_is_json, nearly_every_command_speaks_to_programs, a_plan_is_an_object,
+         steps_are_lines_of_objects, locks_are_objects, certificates_are_objects, a_picture_has_no_colours_in_a_pipe, a_picture_fits_the_terminal,
          top_draws_until_q, top_ends_though_a_node_hangs, top_in_a_pipe_is_one_picture]
 
 

@@ -51,10 +51,11 @@ def run(args, nodes, root):
     busy = threading.Thread(target=load)
     busy.start()
     file = os.path.join(root, "cluster.backup")
-    status, text = meridian(args, nodes, "backup", file)
+    status, text = meridian(args, nodes, "backup", file, "--json")
     stopped.set()
     busy.join()
-    check(status == 0 and all(region in text for region in REGIONS + ["global"]),
+    check(status == 0 and '"whole": true' in text and
+          all(f'"group": "{region}"' in text for region in REGIONS + ["global"]),
           "a backup has all groups", text)
     check(os.path.getsize(file) > 40 * 60000, "and all that they hold", str(os.path.getsize(file)))
     check(not failed, "while locks are granted")
