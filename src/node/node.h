@@ -46,6 +46,7 @@ enum node_bug {
         NODE_BUG_WATCH_NOW = 262144,   /* a watch of locks begins with its question */
         NODE_BUG_HEIR_AT_ONCE = 1 << 21, /* a new leader ends the writer's lease at once */
         NODE_BUG_HEIR_BLIND = 1 << 22,   /* and though it was renewed meanwhile */
+        NODE_BUG_CLAIM_STAYS = 1 << 23,  /* of a switchover that is off */
 };
 
 struct node_config {

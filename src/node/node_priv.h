@@ -378,6 +378,10 @@ void pending_refuse(struct node *node, struct pending *pending, enum reply_code 
 /* request_locks.c */
 void request_lock_came(struct node *node, struct asker asker, const struct request *request,
                        struct bytes data);
+/* Gives up the wait of what this node has asked so: it is answered all the same, by a grant where
+ * that came first. False: it does not wait yet; ask again. */
+bool request_lock_withdraw(struct node *node, uint64_t id);
+
 /* Asks for a global lock on behalf of this node: postgres_answered comes, maybe at once. */
 void request_lock_own(struct node *node, uint64_t id, const struct request *request);
 struct reply request_lock_reply(enum request_kind kind, const struct council_outcome *outcome);

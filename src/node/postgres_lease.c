@@ -96,6 +96,31 @@ void postgres_lease_claim(struct node *node)
         postgres->claim_next_us = node->now_us + CLAIM_AGAIN_US;
         postgres->claiming = ask(node, REQUEST_LOCK_ACQUIRE, 0, queue ? QUEUE_MS : 0);
         postgres->queued = postgres->claiming && queue;
+        postgres->withdrawn = false;
+}
+
+/* Is it said that the holder does not give it back for us any more? Its word is about this very
+ * lease, and it takes writes; who has handed over does not, whatever it says of its wish. */
+static bool goes_on(const struct node *node)
+{
+        const struct postgres *postgres = &node->postgres;
+        const struct postgres_word *word = postgres_word_of(node, postgres->holder);
+        return postgres->hold == PRIMARY_OTHER && word != NULL && word->grant == postgres->grant &&
+               word->report.server == PRIMARY_OPEN && postgres_wish_of(node) == PRIMARY_WISH_NONE;
+}
+
+/* A switchover that is off must not come true by the holder's death. */
+static void withdraw(struct node *node)
+{
+        struct postgres *postgres = &node->postgres;
+        if (!postgres->queued || postgres->withdrawn || !goes_on(node) ||
+            (node->config.bugs & NODE_BUG_CLAIM_STAYS) != 0)
+                return;
+        for (size_t i = 0; i < POSTGRES_ASKS_MAX && !postgres->withdrawn; i++) {
+                const struct postgres_ask *ask = &postgres->asks[i];
+                if (ask->id != 0 && !ask->order && ask->kind == REQUEST_LOCK_ACQUIRE)
+                        postgres->withdrawn = request_lock_withdraw(node, ask->id);
+        }
 }
 
 /* Where the word is lost the lease ends by itself. */
@@ -125,9 +150,18 @@ void postgres_lease_renew(struct node *node)
         (void)ask(node, REQUEST_LOCK_RENEW, postgres->lease.token, 0);
 }
 
+/* It was taken back, too late, and nobody wants it now. */
+static bool unwanted(const struct node *node)
+{
+        return node->postgres.withdrawn && postgres_wish_of(node) == PRIMARY_WISH_NONE &&
+               !node->topology->postgres.automatic;
+}
+
 static void granted(struct node *node, const struct postgres_ask *ask, uint64_t token)
 {
         struct postgres *postgres = &node->postgres;
+        if (ask->kind == REQUEST_LOCK_ACQUIRE && token > postgres->released && unwanted(node))
+                postgres->released = token;
         if (token <= postgres->released) {
                 /* The word that gave it back is lost, or still on its way. */
                 give_back(node, token);
@@ -163,6 +197,7 @@ void postgres_answered(struct node *node, uint64_t id, const struct reply *reply
                 postgres->claiming = postgres->queued = false;
                 if (reply->code == REPLY_OK)
                         granted(node, &ask, reply->lock.token);
+                postgres->withdrawn = false;
         } else if (ask.kind == REQUEST_LOCK_RENEW && ask.token == postgres->lease.token) {
                 if (reply->code == REPLY_OK)
                         granted(node, &ask, ask.token);
@@ -230,4 +265,5 @@ void postgres_lease_look(struct node *node)
         if (own == PRIMARY_UNKNOWN && blind)
                 postgres->holder = 0;
         postgres->hold = own != PRIMARY_UNKNOWN ? own : blind ? PRIMARY_UNKNOWN : told;
+        withdraw(node);
 }

@@ -60,7 +60,8 @@ struct postgres {
         struct postgres_ask asks[POSTGRES_ASKS_MAX];
         uint64_t ask_last;
         bool claiming;
-        bool queued;         /* that claim waits for the holder to give it back */
+        bool queued;         /* that claim waits for the holder to give it back; */
+        bool withdrawn;      /* but it will not: the claim is taken back */
         uint64_t claimed_us; /* the present one was granted then */
         uint64_t claim_next_us, renew_next_us;
 

@@ -522,6 +522,17 @@ void request_gone(struct node *node, uint64_t request)
                 pending_drop(node, pending);
 }
 
+bool request_lock_withdraw(struct node *node, uint64_t id)
+{
+        for (struct pending *at = node->pending_first; at != NULL; at = at->next) {
+                if (at->from != node->config.self || at->from_id != id || !at->queued)
+                        continue;
+                pending_cancel(node, at);
+                return true;
+        }
+        return false;
+}
+
 static void pending_tick(struct node *node, struct pending *pending, bool alone)
 {
         const struct topology_timing *timing = &node->topology->timing;

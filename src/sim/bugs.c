@@ -136,6 +136,11 @@ static const struct planted planted[] = {
          NODE_BUG_HEIR_BLIND,
          0,
          0},
+        {{"claim-stays", "the claim of a switchover that is off stays in the queue", 3000, 120},
+         {0},
+         NODE_BUG_CLAIM_STAYS,
+         0,
+         0},
         {{"no-gate", "a server whose gate has closed takes writes", 3000, 0},
          {0},
          0,
@@ -196,6 +201,12 @@ bool bug_wants_sets(const struct sim *sim)
         return sim->options.bug < 0 || (size_t)sim->options.bug >= COUNT_OF(planted) ||
                (planted[sim->options.bug].node & (NODE_BUG_SET_FIRST | NODE_BUG_KEEP_EARLY |
                                                   NODE_BUG_KEYS_STAY | NODE_BUG_WATCH_NOW)) != 0;
+}
+
+bool bug_wants_orders(const struct sim *sim)
+{
+        return sim->options.bug < 0 || (size_t)sim->options.bug >= COUNT_OF(planted) ||
+               (planted[sim->options.bug].node & NODE_BUG_CLAIM_STAYS) != 0;
 }
 
 void bug_apply(const struct sim *sim, struct node_config *config)

@@ -85,6 +85,7 @@ void swarm_draw(struct sim *sim)
         chase_draw(sim);
         changes_draw(sim);
         stale_draw(sim);
+        orders_draw(sim);
         allow_transfers(swarm);
         if (swarm->calm)
                 sim_cover(sim, COVER_CALM);

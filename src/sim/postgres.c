@@ -477,8 +477,9 @@ void postgres_init(struct sim *sim)
                 seen[sim->hosts[i].region] = true;
         }
         sim->swarm.postgres_rpo = sim->swarm.postgres_rpo && regions > 1;
-        at += (size_t)snprintf(sim->topologies[0] + at, size - at, "]; sync = %u%s }\n",
+        at += (size_t)snprintf(sim->topologies[0] + at, size - at, "]; sync = %u%s%s }\n",
                                sim->swarm.postgres_sync,
+                               sim->swarm.orders ? "; automatic = off" : "",
                                sim->swarm.postgres_rpo ? "; rpo = 1s; rpo_hold = on" : "");
         CHECK(at < size);
         sim_at(sim, BEAT_US, EVENT_POSTGRES_BEAT, 0, 0, 0);

@@ -93,7 +93,8 @@ static void client_switches(struct sim *sim)
 void postgres_clients(struct sim *sim)
 {
         client_writes(sim);
-        client_switches(sim);
+        if (!sim->swarm.orders)
+                client_switches(sim);
 }
 
 static bool log_has(const struct sim_postgres *server, uint32_t record)

@@ -263,6 +263,8 @@ static void take(struct sim *sim, struct sim_event *event)
                         chase_step(sim);
                 else if (sim->swarm.stale)
                         stale_step(sim);
+                else if (sim->swarm.orders)
+                        orders_step(sim);
                 else
                         faults_step(sim);
                 break;

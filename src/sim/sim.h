@@ -76,6 +76,7 @@
         X(COVER_UPGRADED, "all nodes were changed to a newer build, and the level rose")           \
         X(COVER_CHASE, "PostgreSQL's writer was chased for longer than its lease")                 \
         X(COVER_HEIR, "a new leader ended the lease of a writer that had stopped")                 \
+        X(COVER_ORDER_OFF, "a switchover was given up, and then the writer died")                  \
         X(COVER_STALE_SEED, "the leader of the global group was slowed and cut off, and asked")    \
         X(COVER_STALE, "a leader was asked that others had replaced")                              \
         X(COVER_CALM, "a run had no fault but light packet loss")

@@ -455,7 +455,15 @@ struct swarm {
         bool chase; /* PostgreSQL's writer is cut off or stopped, for longer than its lease */
         unsigned postgres_sync; /* commits wait for so many standbys */
         bool postgres_rpo;      /* commits are held where other regions lack more than a second */
+        bool orders;            /* switchovers are given up, and the writer dies */
         bool stale; /* the leader of the global group is replaced, and asked meanwhile */
+};
+
+/* Of orders.c. */
+struct orders {
+        int stage;
+        uint32_t host;  /* who was asked, */
+        uint64_t at_us; /* and when this stage is over */
 };
 
 struct sim {
@@ -491,6 +499,7 @@ struct sim {
         size_t value_op_count;
         uint64_t value_seen[VALUE_KEYS]; /* by whoever read last */
         struct stale stale;
+        struct orders orders;
         struct sets *sets; /* NULL: not in this seed */
         uint64_t request_last;
         /* Checkers. */
@@ -656,6 +665,10 @@ uint64_t chase_rate_ppm(struct sim *sim);
 void chase_step(struct sim *sim);
 void faults_heal_link(struct sim *sim, uint32_t a, uint32_t b);
 
+/* orders.c */
+void orders_draw(struct sim *sim);
+void orders_step(struct sim *sim);
+
 /* stale.c */
 void stale_draw(struct sim *sim);
 uint64_t stale_rate_ppm(struct sim *sim);
@@ -688,6 +701,7 @@ bool check_converged(struct sim *sim, char *why, size_t size);
 /* bugs.c */
 void bug_apply(const struct sim *sim, struct node_config *config);
 void bug_postgres(struct sim *sim);
+bool bug_wants_orders(const struct sim *sim);
 /* Most bugs are not of reads: seeds of stale.c would only change which seeds find one. */
 bool bug_wants_stale(const struct sim *sim);
 /* The same of seeds of sets.c. */
