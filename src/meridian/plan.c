@@ -434,7 +434,7 @@ static int plan_apply(const struct cli *cli, const struct plan *plan)
                 return CLI_FAILED;
         uint64_t epoch = (uint64_t)json_integer_value(json_object_get(json, "epoch"));
         step_tell(STEP_STATE_DONE, "apply", json_pack("{s:I}", "epoch", (json_int_t)epoch),
-                  "agreed: epoch %llu", (unsigned long long)epoch);
+                  "applied: epoch %llu", (unsigned long long)epoch);
         json_decref(json);
         return look_on(cli, epoch);
 }

@@ -18,7 +18,7 @@ def refused(lab, *words, says):
 def scenario_wrong_words_are_refused_with_the_right_ones(lab):
     refused(lab, "nosuch", says="there is no command")
     refused(lab, "drain", says="usage: meridian drain REGION")
-    refused(lab, "drain", "mars", says="NOREGION")
+    refused(lab, "drain", "mars", says="there is no region \"mars\"; there are: us-east")
     refused(lab, "lab", "kill", "mars", says='no region is called "mars"')
     refused(lab, "lab", "slow", "us-east", "eu-west", "soon", says="is no time")
     refused(lab, "lab", "lose", "us-east", "eu-west", "5", says="is no share")
