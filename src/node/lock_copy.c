@@ -44,6 +44,12 @@ const struct node_copy *lock_copy_of(const struct node *node, region_id region)
         return NULL;
 }
 
+const struct lock_copy *node_lock_copy(const struct node *node, region_id region)
+{
+        const struct node_copy *copy = lock_copy_of(node, region);
+        return copy == NULL ? NULL : copy->copy;
+}
+
 /* ---- which regions ---- */
 
 static bool is_followed(const struct node *node, const struct topology_region *region)
@@ -143,7 +149,10 @@ static void now_came(struct node *node, struct node_copy *copy, uint64_t revisio
         copy->check_us = node->now_us + CHECK_US;
         if (revision >= last) {
                 copy->behind_us = 0;
-                if (copy->forgotten && revision > last)
+                unsigned silent = copy->forgotten ? NODE_BUG_COPY_NO_GAP : NODE_BUG_COPY_AHEAD;
+                if ((node->config.bugs & silent) != 0)
+                        CHECK(lock_copy_take(copy->copy, bytes_of(NULL, 0), revision));
+                else if (copy->forgotten && revision > last)
                         lock_copy_skip(copy->copy, revision);
                 copy->forgotten = false;
         } else if (copy->behind_us == 0) {
@@ -178,11 +187,13 @@ void lock_copy_answered(struct node *node, uint64_t id, const struct reply *repl
 {
         struct node_copy *copy = NULL;
         for (size_t i = 0; i < node->copy_count && copy == NULL; i++)
-                if (node->copies[i].asks && node->copies[i].ask == id)
+                if (node->copies[i].asks &&
+                    (node->copies[i].ask == id || (node->config.bugs & NODE_BUG_COPY_MIXED) != 0))
                         copy = &node->copies[i];
         if (copy == NULL)
                 return;
-        copy->asks = false;
+        bool refused = reply == NULL || reply->code != REPLY_OK;
+        copy->asks = refused && (node->config.bugs & NODE_BUG_COPY_STOPS) != 0;
         copy->next_us = node->now_us + RETRY_US;
         if (reply != NULL && reply->kind == REQUEST_LOCK_WATCH &&
             (reply->code == REPLY_OK || reply->code == REPLY_COMPACTED)) {

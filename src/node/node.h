@@ -20,6 +20,7 @@
 #include "world/world.h"
 
 struct council;
+struct lock_copy;
 
 /* Planted bugs of this room; those of other rooms are passed on in their own fields. */
 enum node_bug {
@@ -47,6 +48,10 @@ enum node_bug {
         NODE_BUG_HEIR_AT_ONCE = 1 << 21, /* a new leader ends the writer's lease at once */
         NODE_BUG_HEIR_BLIND = 1 << 22,   /* and though it was renewed meanwhile */
         NODE_BUG_CLAIM_STAYS = 1 << 23,  /* of a switchover that is off */
+        NODE_BUG_COPY_NO_GAP = 1 << 24, /* what a copy of other regions' locks missed is not told */
+        NODE_BUG_COPY_AHEAD = 1 << 25,  /* it takes a region's now for what it knows */
+        NODE_BUG_COPY_MIXED = 1 << 26,  /* it takes the answer to any question for its own */
+        NODE_BUG_COPY_STOPS = 1 << 27,  /* it asks no more after a refusal */
 };
 
 struct node_config {
@@ -146,6 +151,9 @@ const struct topology *node_topology(const struct node *node);
 /* A group's replicated state, borrowed until the next node_step; for lists
  * of locks and the audit. */
 const struct council *node_council(const struct node *node, enum world_group group);
+
+/* What this node keeps of the changes of that region's locks; borrowed as above. NULL: nothing. */
+const struct lock_copy *node_lock_copy(const struct node *node, region_id region);
 
 /* Counters for metrics and for the simulator's coverage. */
 struct node_counters {

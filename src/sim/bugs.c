@@ -176,6 +176,26 @@ static const struct planted planted[] = {
          NODE_BUG_WATCH_NOW,
          0,
          0},
+        {{"copy-no-gap", "what a copy of other regions' locks missed is not told", 300, 0},
+         {0},
+         NODE_BUG_COPY_NO_GAP,
+         0,
+         0},
+        {{"copy-ahead", "a copy of locks takes its region's now for what it knows", 200, 0},
+         {0},
+         NODE_BUG_COPY_AHEAD,
+         0,
+         0},
+        {{"copy-mixed", "a copy of locks takes what another region did", 200, 0},
+         {0},
+         NODE_BUG_COPY_MIXED,
+         0,
+         0},
+        {{"copy-stops", "a copy of locks asks no more after a refusal", 200, 0},
+         {0},
+         NODE_BUG_COPY_STOPS,
+         0,
+         0},
         {{"no-limit", "commits go on whatever other regions lack", 3000, 250},
          {0},
          NODE_BUG_NO_LIMIT,
@@ -207,6 +227,14 @@ bool bug_wants_orders(const struct sim *sim)
 {
         return sim->options.bug < 0 || (size_t)sim->options.bug >= COUNT_OF(planted) ||
                (planted[sim->options.bug].node & NODE_BUG_CLAIM_STAYS) != 0;
+}
+
+bool bug_wants_copies(const struct sim *sim)
+{
+        if (sim->options.bug < 0 || (size_t)sim->options.bug >= COUNT_OF(planted))
+                return sim->options.seed % 3 == 0;
+        return (planted[sim->options.bug].node & (NODE_BUG_COPY_NO_GAP | NODE_BUG_COPY_AHEAD |
+                                                  NODE_BUG_COPY_MIXED | NODE_BUG_COPY_STOPS)) != 0;
 }
 
 void bug_apply(const struct sim *sim, struct node_config *config)

@@ -132,6 +132,8 @@ void check_host(struct sim *sim, struct host *host)
         }
         if (!sim->over)
                 check_view(sim, host);
+        if (!sim->over)
+                copies_check(sim, host);
         uint64_t heirs = node_counters(host->node).heirs;
         if (heirs > host->heirs)
                 sim_cover(sim, COVER_HEIR);
@@ -398,7 +400,8 @@ bool check_converged(struct sim *sim, char *why, size_t size)
                 (void)snprintf(why, size, "locks of clients that are gone are held");
                 return false;
         }
-        if (!postgres_converged(sim, why, size) || !upgrade_converged(sim, why, size))
+        if (!postgres_converged(sim, why, size) || !upgrade_converged(sim, why, size) ||
+            !copies_converged(sim, why, size))
                 return false;
         if (!redis_all_equal(sim)) {
                 (void)snprintf(why, size, "the Redis servers differ");
@@ -411,6 +414,7 @@ void check_end(struct sim *sim)
 {
         redis_check_converged(sim);
         history_check(sim);
+        copies_check_end(sim);
         for (uint32_t i = 0; i < sim->host_count; i++) {
                 const struct host *host = &sim->hosts[i];
                 for (unsigned group = 0; group < WORLD_GROUP_COUNT; group++) {

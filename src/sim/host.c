@@ -74,8 +74,7 @@ void host_start(struct sim *sim, struct host *host)
                 config.replication_piece_bytes = 100;
         }
         config.level_max = upgrade_level(sim, host);
-        /* Planted bugs keep their histories. */
-        config.lock_copies = sim->options.bug < 0 && sim->options.seed % 3 == 0;
+        config.lock_copies = sim->copies != NULL;
         bug_apply(sim, &config);
         CHECK(host->node == NULL);
         enum err err = node_new(&host->heap, &config, &host->node);

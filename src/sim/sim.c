@@ -77,6 +77,8 @@ static void build(struct sim *sim)
         sim->isolated = -1;
         bug_postgres(sim);
         swarm_draw(sim);
+        if (bug_wants_copies(sim))
+                copies_init(sim);
         changes_build(sim);
         postgres_init(sim);
         for (uint32_t i = 0; i < sim->swarm.region_count; i++)
@@ -98,6 +100,7 @@ static void tear_down(struct sim *sim)
 {
         history_fini(sim);
         sets_fini(sim);
+        copies_fini(sim);
         queue_fini(&sim->queue);
         for (uint32_t i = 0; i < sim->host_count; i++)
                 host_fini(&sim->hosts[i]);

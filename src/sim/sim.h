@@ -44,6 +44,8 @@
         X(COVER_SESSION_ENDED, "a session's end was told")                                         \
         X(COVER_BOUND_READ, "a key was read while the session that it is bound to lived")          \
         X(COVER_WATCH_MOVED, "a watch of locks went on at another node")                           \
+        X(COVER_COPY, "a copy of another region's lock changes grew, and is what happened there")  \
+        X(COVER_COPY_GAP, "a copy of another region's lock changes told a gap")                    \
         X(COVER_VALUES, "what was done to values was found linearizable")                          \
         X(COVER_VALUE_REPEATED, "a transaction was repeated, and known by its id")                 \
         X(COVER_MINORITY_SERVES, "a region cut off granted its own locks and refused global ones") \

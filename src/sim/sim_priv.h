@@ -500,7 +500,8 @@ struct sim {
         uint64_t value_seen[VALUE_KEYS]; /* by whoever read last */
         struct stale stale;
         struct orders orders;
-        struct sets *sets; /* NULL: not in this seed */
+        struct sets *sets;     /* NULL: not in this seed */
+        struct copies *copies; /* the same */
         uint64_t request_last;
         /* Checkers. */
         uint16_t leader_of[1 + REGIONS_MAX][TERMS_MAX];
@@ -617,6 +618,14 @@ void sets_host_down(struct sim *sim, const struct host *host);
 /* At the end: histories, and what who watches was told. */
 void sets_check(struct sim *sim);
 
+/* copies.c: what nodes keep of other regions' lock changes. */
+void copies_init(struct sim *sim);
+void copies_fini(struct sim *sim);
+/* After each step of a host. */
+void copies_check(struct sim *sim, const struct host *host);
+bool copies_converged(struct sim *sim, char *why, size_t size);
+void copies_check_end(struct sim *sim);
+
 /* postgres.c */
 void postgres_draw(struct sim *sim);
 void postgres_init(struct sim *sim);
@@ -704,7 +713,8 @@ void bug_postgres(struct sim *sim);
 bool bug_wants_orders(const struct sim *sim);
 /* Most bugs are not of reads: seeds of stale.c would only change which seeds find one. */
 bool bug_wants_stale(const struct sim *sim);
-/* The same of seeds of sets.c. */
+/* The same of seeds of sets.c, and of those where nodes keep copies of locks. */
 bool bug_wants_sets(const struct sim *sim);
+bool bug_wants_copies(const struct sim *sim);
 
 #endif
