@@ -418,6 +418,16 @@ static void apply_list_remove(struct crdt_env *env, struct crdt *crdt,
                 list_remove(env, crdt, list_run_read(&cursor, UINT64_MAX));
 }
 
+/* Of a stream that was evicted, what is there again exists also without entries, as in the store. */
+static void stream_back(struct crdt *crdt)
+{
+        if (!crdt->evicted)
+                return;
+        crdt->evicted = false;
+        crdt->evicted = !stream_exists(crdt);
+        crdt->partial = crdt->partial || !crdt->evicted;
+}
+
 static void apply_stream_add(struct crdt_env *env, struct crdt *crdt,
                              const struct crdt_delta *delta)
 {
@@ -429,6 +439,7 @@ static void apply_stream_add(struct crdt_env *env, struct crdt *crdt,
                 struct stream_entry entry = {stream_id_read(&cursor), delta->stamp};
                 stream_add(env, crdt, entry, stream_fields_read(&cursor));
         }
+        stream_back(crdt);
 }
 
 static void apply_stream_remove(struct crdt_env *env, struct crdt *crdt,
@@ -436,6 +447,8 @@ static void apply_stream_remove(struct crdt_env *env, struct crdt *crdt,
 {
         struct cursor cursor = cursor_of(delta->list);
         crdt->born = stamp_max(crdt->born, delta->stamp);
+        if (env->was == CRDT_STREAM)
+                stream_back(crdt);
         for (uint64_t i = 0; i < delta->list_count; i++) {
                 struct stream_removal removal;
                 stream_removal_read(&cursor, UINT64_MAX, &removal);

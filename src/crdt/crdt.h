@@ -529,7 +529,7 @@ struct crdt_env {
         const struct vector *settled;
         struct bytes
                 text_before; /* the string before a local increment; ptr NULL: ask the native */
-        uint64_t stable;     /* every region has everything up to here; for HyperLogLogs */
+        uint64_t stable;     /* no removal up to here can come any more; for HyperLogLogs */
         uint64_t conflicts;  /* counted up */
         struct crdt_conflict *conflict; /* filled in by crdt_apply; NULL: nobody asks */
         enum err err;                   /* ERR_NONE or ERR_NOMEM, sticky */

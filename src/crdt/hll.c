@@ -136,6 +136,15 @@ void hll_check(struct cursor *cursor, uint64_t hlc_max, struct crdt_state *state
         state->registers = name_read(cursor);
 }
 
+/* All that is here had been seen there before anything was forgotten. So it is in what is told, or
+ * died by a kill that nobody tells any more, of which a region that joins may not have heard. */
+static void hll_replace(const struct crdt_env *env, struct crdt *crdt,
+                        const struct crdt_state *state)
+{
+        if (crdt->hll != NULL && crdt->hll->added.hlc <= state->hll_stable)
+                hll_free(&env->table, crdt);
+}
+
 bool merge_hll(struct crdt_env *env, struct crdt *crdt, const struct crdt_state *state,
                const struct crdt_seen *sender)
 {
@@ -146,8 +155,12 @@ bool merge_hll(struct crdt_env *env, struct crdt *crdt, const struct crdt_state 
         /* Seen there, and not there any more. */
         if (!state->hll_there && here && crdt_seen_covers(sender, crdt->hll->added))
                 crdt->killed = stamp_max(crdt->killed, crdt->hll->added);
-        if (state->hll_there && (here || !env_seen(env, state->hll_added)))
-                return admit(env, crdt, told, state->hll_stable);
+        if (state->hll_there && (here || !env_seen(env, state->hll_added))) {
+                bool admitted = admit(env, crdt, told, state->hll_stable);
+                if (admitted)
+                        hll_replace(env, crdt, state);
+                return admitted;
+        }
         if (stamp_before(own, told) && told.hlc > env->stable)
                 hll_free(&env->table, crdt);
         crdt->last[CRDT_HLL] = stamp_max(own, told);

@@ -98,7 +98,7 @@ enum err keyspace_merge(struct keyspace *keyspace, const struct crdt_native *nat
         if (crdt == NULL)
                 return ERR_NOMEM;
         if (delta->op == CRDT_OP_HLL || crdt->hll != NULL)
-                env.stable = keyspace_stable(keyspace);
+                env.stable = keyspace_kills_known(keyspace);
         enum crdt_type was = crdt_type(crdt);
         env.conflict = asked ? &found : NULL;
         env.text_before = keyspace->replay_before;

@@ -528,6 +528,12 @@ uint64_t keyspace_stable(const struct keyspace *keyspace)
         return stable;
 }
 
+uint64_t keyspace_kills_known(const struct keyspace *keyspace)
+{
+        uint64_t stable = keyspace_stable(keyspace);
+        return stable > keyspace->collected_to ? stable : keyspace->collected_to;
+}
+
 enum {
         COLLECT_BATCH = 64,
 };

@@ -14,7 +14,7 @@ static struct buffer *hll_begin(struct keyspace *keyspace, uint64_t wall_ms, str
         *ret_stamp = keyspace_issue(keyspace, wall_ms);
         struct buffer *delta =
                 delta_begin(keyspace, *ret_stamp, CRDT_OP_HLL, flags, entry_name(entry));
-        buffer_u64(delta, keyspace_stable(keyspace));
+        buffer_u64(delta, keyspace_kills_known(keyspace));
         buffer_u64(delta, generation.hlc);
         buffer_u8(delta, generation.origin);
         return delta;

@@ -163,7 +163,7 @@ static struct crdt_env scan_env(const struct scan *scan, const struct entry *ent
 {
         struct crdt_env env = keyspace_env(scan->keyspace, scan->native, entry_name(entry));
         if (entry_type(entry) == CRDT_HLL)
-                env.stable = keyspace_stable(scan->keyspace);
+                env.stable = keyspace_kills_known(scan->keyspace);
         return env;
 }
 

@@ -191,7 +191,7 @@ static enum err merge_key(struct keyspace *keyspace, const struct crdt_native *n
         entry->round = keyspace->transfer.round;
         struct crdt_env env = keyspace_env(keyspace, native, state.name);
         if (state.hll_there || crdt->hll != NULL || state.head.last[CRDT_HLL].hlc != 0)
-                env.stable = keyspace_stable(keyspace);
+                env.stable = keyspace_kills_known(keyspace);
         enum crdt_type was = crdt_type(crdt);
         uint64_t hash = keyspace_name_hash(keyspace, state.name);
         if (state.mark.there)

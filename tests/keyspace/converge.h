@@ -56,11 +56,13 @@ struct replica {
         int64_t skew_ms;
         struct buffer saved; /* for a crash */
         struct model saved_model;
+        bool saved_told;
         uint64_t incarnation;
         uint8_t reserved[64]; /* the last reservation of the clock: what a log would hold */
         size_t reserved_len;
         uint64_t given; /* clock of the newest that others were given of its stream */
         unsigned lives; /* begun since all of its own stream was there */
+        bool told;      /* a state has come, and has been taken over */
         bool alone;     /* to it the last replica is no member: not any more, or not yet */
 };
 

@@ -175,6 +175,7 @@ static void transfer(struct world *world, unsigned from, unsigned to, bool busy)
         if (busy && rng_chance(&world->rng, 100))
                 return; /* broken off before its end */
         DEMAND(world, keyspace_adopt(target->keyspace, &target->native, NULL, &result) == ERR_NONE);
+        target->told = true;
         TRACE(target, "takes over what %u has seen", from + 1);
         agree(world, target);
 }
@@ -299,6 +300,7 @@ static void remember(struct world *world, unsigned index)
         buffer_reset(&replica->saved);
         CHECK(keyspace_save(replica->keyspace, true, &replica->saved) == ERR_NONE);
         replica->saved_model = replica->model;
+        replica->saved_told = replica->told;
 }
 
 /* Back to the older save, then all that the others have of it. */
@@ -308,6 +310,7 @@ static void crash(struct world *world, unsigned index)
         if (replica->saved.len == 0)
                 return;
         replica->model = replica->saved_model;
+        replica->told = replica->saved_told;
         for (size_t i = 0; i < STASH; i++)
                 batch_free(world, &world->stash[i]);
         load(world, index, buffer_view(&replica->saved));

@@ -358,6 +358,9 @@ static const struct {
         {5630258, FAULT_RESUME | FAULT_JOIN | FAULT_TELL | FAULT_ROUND | FAULT_FLUSH |
                           FAULT_COLLECT | FAULT_CRASH | FAULT_LOSE | FAULT_TRANSFER |
                           FAULT_SMALL_RING},
+        {61000313, FAULT_JOIN | FAULT_TELL | FAULT_EXPIRY | FAULT_COLLECT | FAULT_SMALL_RING},
+        {71000044, FAULT_EVICT | FAULT_RESUME | FAULT_CRASH | FAULT_LOSE | FAULT_FLUSH |
+                           FAULT_TYPES | FAULT_EXPIRY | FAULT_COLLECT | FAULT_SMALL_RING},
 };
 
 static void run(size_t number, unsigned faults, uint64_t first, uint64_t count)
