@@ -145,6 +145,25 @@ static bool recovers(struct warden *warden, bool *ret, struct fail *fail)
         return true;
 }
 
+/* A standby that has heard of a newer timeline, and has nothing of it, would claim in its history
+ * that it went through that one: its own would begin there, without our mark, and maybe before the
+ * place where the other began. What it aims at it decides at its start. */
+static bool line_keep(struct warden *warden, struct world_postgres *before, struct fail *fail)
+{
+        uint32_t timeline = before->timeline;
+        if (!file_there("%s/pg_wal/%08" PRIX32 ".history", warden->paths.data, timeline + 1))
+                return true;
+        warden_note(warden, "postgres",
+                    "PostgreSQL: a timeline newer than %" PRIu32 " is known, of which nothing is "
+                    "here: the server is started anew, to go on without it",
+                    timeline);
+        if (!server_stay(warden, timeline, fail))
+                return false;
+        return (look(warden, before) && before->server == PRIMARY_STANDBY &&
+                before->timeline == timeline) ||
+               fail_set(fail, "it did not stay on timeline %" PRIu32, timeline);
+}
+
 static bool act_promote(struct warden *warden, const struct command *command, struct fail *fail)
 {
         struct world_postgres before;
@@ -152,7 +171,8 @@ static bool act_promote(struct warden *warden, const struct command *command, st
         bool still = true;
         if (!look(warden, &before) || before.server != PRIMARY_STANDBY)
                 return fail_set(fail, "it is no standby that runs");
-        if (!epoch_mark(warden, before.timeline, command->epoch, fail) ||
+        if (!line_keep(warden, &before, fail) ||
+            !epoch_mark(warden, before.timeline, command->epoch, fail) ||
             !sql_do(warden, "SELECT pg_promote(false)", ASK_MS, fail))
                 return false;
         while (still && gate_now_us() < until_us) {

@@ -4,6 +4,7 @@
 #include "warden/warden_priv.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -148,20 +149,17 @@ static bool remains_end(struct warden *warden, struct fail *fail)
         return true;
 }
 
-static bool spawn(struct warden *warden, enum server_mode mode, struct fail *fail)
+static bool spawn(struct warden *warden, enum server_mode mode, uint32_t timeline,
+                  struct fail *fail)
 {
         static const char alone[] = "-c meridian.gate= -c listen_addresses= "
                                     "-c synchronous_standby_names= -c archive_mode=off";
-        const char *arguments[] = {"start",
-                                   "-D",
-                                   warden->paths.data,
-                                   "-l",
-                                   warden->paths.log,
-                                   "-W",
-                                   "-s",
-                                   mode == SERVER_ALONE ? "-o" : NULL,
-                                   alone,
-                                   NULL};
+        char stays[64];
+        (void)snprintf(stays, sizeof stays, "-c recovery_target_timeline=%" PRIu32, timeline);
+        const char *more = mode == SERVER_ALONE ? alone : timeline != 0 ? stays : NULL;
+        const char *arguments[] = {
+                "start", "-D", warden->paths.data,         "-l", warden->paths.log,
+                "-W",    "-s", more != NULL ? "-o" : NULL, more, NULL};
         char older[WARDEN_PATH_SIZE];
         if (path_set(older, "%s.1", warden->paths.log))
                 (void)rename(warden->paths.log, older);
@@ -181,6 +179,19 @@ static bool runs_as(struct warden *warden, enum server_mode mode)
         return fits;
 }
 
+/* `timeline`: of a standby that follows no newer one; 0: it follows the newest. */
+static bool begin(struct warden *warden, enum server_mode mode, node_id upstream, uint32_t timeline,
+                  struct fail *fail)
+{
+        sql_close(warden);
+        return check_folder(warden, fail) && remains_end(warden, fail) &&
+               (mode == SERVER_ALONE || check_address(warden, fail)) &&
+               signal_set(warden, mode == SERVER_STANDBY, fail) &&
+               conf_write(warden, warden->paths.data, upstream, fail) &&
+               spawn(warden, mode, timeline, fail) && wait_for_answer(warden, fail) &&
+               gate_stands(warden, mode, fail);
+}
+
 bool server_start(struct warden *warden, enum server_mode mode, node_id upstream, struct fail *fail)
 {
         if (server_pid(warden) != 0) {
@@ -196,13 +207,12 @@ bool server_start(struct warden *warden, enum server_mode mode, node_id upstream
                 if (!server_stop(warden, false, fail))
                         return false;
         }
-        sql_close(warden);
-        return check_folder(warden, fail) && remains_end(warden, fail) &&
-               (mode == SERVER_ALONE || check_address(warden, fail)) &&
-               signal_set(warden, mode == SERVER_STANDBY, fail) &&
-               conf_write(warden, warden->paths.data, upstream, fail) &&
-               spawn(warden, mode, fail) && wait_for_answer(warden, fail) &&
-               gate_stands(warden, mode, fail);
+        return begin(warden, mode, upstream, 0, fail);
+}
+
+bool server_stay(struct warden *warden, uint32_t timeline, struct fail *fail)
+{
+        return server_stop(warden, false, fail) && begin(warden, SERVER_STANDBY, 0, timeline, fail);
 }
 
 bool server_stop(struct warden *warden, bool fast, struct fail *fail)

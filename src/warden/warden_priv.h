@@ -327,6 +327,9 @@ enum server_mode {
 MUST_USE bool server_start(struct warden *warden, enum server_mode mode, node_id upstream,
                            struct fail *fail);
 
+/* Starts a standby anew that follows nobody, and no newer timeline than this one. */
+MUST_USE bool server_stay(struct warden *warden, uint32_t timeline, struct fail *fail);
+
 /* Ends it at once, or (fast) with a checkpoint; done where it does not run. */
 MUST_USE bool server_stop(struct warden *warden, bool fast, struct fail *fail);
 

@@ -461,6 +461,32 @@ def test_a_standby_that_fell_behind_catches_up_from_the_archive(world):
     wait_for("the same in both", lambda: same([first, second]))
 
 
+def logged(node, text):
+    with open(f"{node.home}/server.log", encoding="utf-8") as file:
+        return text in file.read()
+
+
+def knows_of_a_newer_timeline(node, lacks):
+    """One that was promoted told so, and died: of the new timeline this one has nothing, of the
+    first one `lacks` bytes less than that had."""
+    end = node.seen["written"] + lacks
+    with open(f"{node.home}/data/pg_wal/00000002.history", "w", encoding="utf-8") as file:
+        file.write(f"# meridian: after timeline 1 epoch 8\n1\t{end >> 32:X}/{end & 0xffffffff:X}"
+                   "\tno recovery target specified\n")
+    wait_for("it to aim at that", lambda: logged(node, "new target timeline is 2"))
+
+
+def test_one_that_knows_of_a_newer_timeline_goes_on_with_its_own(world):
+    first, second = world.nodes
+    first.do("fence")
+    first.is_now("closed")
+    knows_of_a_newer_timeline(second, 1 << 20)
+    second.take("promote", 9)
+    expect((second.seen["timeline"], second.seen["epoch"]), (3, 9), "a line of its own")
+    expect([line[:2] for line in second.seen["lines"]], [[1, 2]], "begun where it was")
+    second.ask("INSERT INTO t VALUES (107)")
+
+
 def test_bad_configurations_are_refused(world):
     for arguments, says in ((("/nowhere", f"{world.folder}/password"), "postgresql-15"),
                             ((BIN, f"{world.folder}/topology"), "password"),
