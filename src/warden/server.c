@@ -73,6 +73,16 @@ static bool signal_set(struct warden *warden, bool standby, struct fail *fail)
         return true;
 }
 
+/* The postmaster begins where pg_ctl was run, and goes into the data folder before it writes down
+ * its pid. So where nobody lives in either, it has ended without a word to anybody but its log. */
+static bool stillborn(const struct warden *warden)
+{
+        char home[PATH_MAX], data[PATH_MAX];
+        return realpath(warden->config.home, home) != NULL &&
+               realpath(warden->paths.data, data) != NULL && child_signal_in(home, 0) == 0 &&
+               child_signal_in(data, 0) == 0 && server_pid(warden) == 0;
+}
+
 static bool wait_for_answer(struct warden *warden, struct fail *fail)
 {
         uint64_t begin_us = gate_now_us();
@@ -83,7 +93,8 @@ static bool wait_for_answer(struct warden *warden, struct fail *fail)
                         born = true;
                         if (sql_own(warden, &last))
                                 return true;
-                } else if (born || gate_now_us() > begin_us + 1000ull * BORN_MS) {
+                } else if (born || stillborn(warden) ||
+                           gate_now_us() > begin_us + 1000ull * BORN_MS) {
                         return log_fails(warden, fail);
                 }
                 if (!warden_pause(warden, ASK_EVERY_MS))

@@ -172,6 +172,13 @@ def test_data_open_to_others_or_of_another_version_is_refused(world):
     says(second.fails("start", 1), data, "PostgreSQL 14", "pg_upgrade")
     with open(f"{data}/PG_VERSION", "w", encoding="ascii") as file:
         file.write("15\n")
+    with open(f"{data}/postgresql.conf", encoding="utf-8") as file:
+        settings = file.read()
+    with open(f"{data}/postgresql.conf", "w", encoding="utf-8") as file:
+        file.write("work_mem = 'nonsense'\n" + settings)
+    says(second.fails("start", 1), "does not start", "work_mem", "nonsense")
+    with open(f"{data}/postgresql.conf", "w", encoding="utf-8") as file:
+        file.write(settings)
     second.do("start", 1)
     second.follows(1)
 
