@@ -18,6 +18,9 @@ import tempfile
 import threading
 import time
 
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import own_network  # noqa: E402
+
 HOST = "127.95.0.1"
 LIMIT = 60
 failures = []
@@ -682,4 +685,5 @@ def main():
 
 
 if __name__ == "__main__":
+    own_network.enter()
     sys.exit(main())

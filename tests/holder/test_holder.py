@@ -244,4 +244,5 @@ def main():
 
 
 if __name__ == "__main__":
+    cluster.own_network.enter()
     sys.exit(main() if TTL_MS else with_short_leases_or_long())

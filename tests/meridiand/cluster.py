@@ -16,6 +16,9 @@ import time
 import urllib.error
 import urllib.request
 
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import own_network  # noqa: E402
+
 REGIONS = ["us-east", "eu-west", "ap-southeast"]
 WAIT_S = 60
 count = 0
@@ -380,4 +383,5 @@ def main():
 
 
 if __name__ == "__main__":
+    own_network.enter()
     sys.exit(main())

@@ -481,4 +481,5 @@ def main():
 
 
 if __name__ == "__main__":
+    cluster.own_network.enter()
     sys.exit(main())

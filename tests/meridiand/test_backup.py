@@ -153,4 +153,5 @@ def main():
 
 
 if __name__ == "__main__":
+    cluster.own_network.enter()
     sys.exit(main())

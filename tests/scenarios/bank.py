@@ -14,7 +14,7 @@ import uuid
 
 import psycopg2
 
-from lab import ADDRESSES, LIMIT_S, REGIONS, eventually, expect_true, promise
+from lab import ADDRESSES, LIMIT_S, REGIONS, after, eventually, expect_true, promise
 
 ACCOUNTS = 20
 MONEY = 1000
@@ -254,6 +254,7 @@ def scenario_the_bank_opens(lab):
     balance(lab, bank)
 
 
+@after(scenario_the_bank_opens)
 def scenario_the_writer_moves_and_nothing_is_lost(lab):
     region = eventually("one writer, and two that follow", lambda: all_stream(lab))
     target = next(other for other in ("eu-west", "us-east") if other != region)
@@ -270,6 +271,7 @@ def scenario_the_writer_moves_and_nothing_is_lost(lab):
     print(f"        no transfer was acknowledged for {pause * 1000:.0f} ms")
 
 
+@after(scenario_the_bank_opens)
 def scenario_the_writers_region_dies(lab):
     region = eventually("one writer, and two that follow", lambda: all_stream(lab))
     others = [other for other in REGIONS if other != region]
@@ -305,14 +307,17 @@ def stopped(lab, part, seconds):
     balance(lab, bank)
 
 
+@after(scenario_the_bank_opens)
 def scenario_the_writers_daemon_stands_still(lab):
     stopped(lab, "meridiand", 6)
 
 
+@after(scenario_the_bank_opens)
 def scenario_the_writers_server_stands_still(lab):
     stopped(lab, "postgres", 6)
 
 
+@after(scenario_the_bank_opens)
 def scenario_the_writer_is_cut_off(lab):
     region = eventually("one writer, and two that follow", lambda: all_stream(lab))
     others = [other for other in REGIONS if other != region]
@@ -330,6 +335,7 @@ def writer_says(lab, region):
     return lab.status(region)["postgres"]["lease"]["may_write"]
 
 
+@after(scenario_the_bank_opens)
 def scenario_half_a_partition(lab):
     """The writer and one region do not hear each other; the third hears both."""
     region = eventually("one writer, and two that follow", lambda: all_stream(lab))

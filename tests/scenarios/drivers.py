@@ -11,7 +11,7 @@ import time
 import psycopg2
 
 from bank import all_stream, connect, patiently, writer
-from lab import ADDRESSES, LIMIT_S, REGIONS, eventually, expect, expect_true
+from lab import ADDRESSES, LIMIT_S, REGIONS, after, eventually, expect, expect_true
 from node_package import node_environment
 
 ENVIRONMENT = dict(os.environ, PGPASSWORD="app", HOME="/nonexistent")
@@ -83,6 +83,7 @@ def scenario_the_drivers_table_is_there(lab):
     patiently(region, "CREATE TABLE IF NOT EXISTS driver (name text); TRUNCATE driver")
 
 
+@after(scenario_the_drivers_table_is_there)
 def scenario_psql_by_every_door(lab):
     for region in REGIONS:
         done = subprocess.run(
@@ -98,6 +99,7 @@ def scenario_psql_by_every_door(lab):
     expect(count("psql"), 3, "rows by psql")
 
 
+@after(scenario_the_drivers_table_is_there)
 def scenario_libpq_from_c(lab):
     if shutil.which("cc") is None or not os.path.exists("/usr/include/postgresql/libpq-fe.h"):
         print("        cc or libpq-dev is missing: not tried")
@@ -115,6 +117,7 @@ def scenario_libpq_from_c(lab):
     expect(count("libpq"), 3, "rows by libpq")
 
 
+@after(scenario_the_drivers_table_is_there)
 def scenario_nodes_pg(lab):
     environment = node_environment("pg", 8, ENVIRONMENT)
     if environment is None:
@@ -126,6 +129,7 @@ def scenario_nodes_pg(lab):
     expect(count("node"), 3, "rows by node")
 
 
+@after(scenario_the_drivers_table_is_there)
 def scenario_a_session_at_a_standby_writes_and_reads_its_own(lab):
     home = writer(lab)
     for region in REGIONS:
@@ -182,6 +186,7 @@ class Bouncer:
         return True
 
 
+@after(scenario_the_drivers_table_is_there)
 def scenario_pgbouncer_follows_the_writer(lab):
     if shutil.which("pgbouncer") is None:
         print("        pgbouncer is missing: not tried")

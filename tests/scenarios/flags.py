@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 
-from lab import ADDRESSES, BUILD, MERIDIAN, REGIONS, always, eventually, expect, expect_true
+from lab import ADDRESSES, BUILD, MERIDIAN, REGIONS, after, always, eventually, expect, expect_true
 
 LIBRARY = os.path.join(BUILD, "src", "reader", "libmeridian_flags.so")
 ALONE = "eu-west"
@@ -49,6 +49,7 @@ def scenario_a_flag_is_on_in_one_region_and_for_a_share(lab):
     expect_true(status == 2 and "percentage" in err, f"a mistake is refused: {err}")
 
 
+@after(scenario_a_flag_is_on_in_one_region_and_for_a_share)
 def scenario_the_kill_switch_and_the_way_back(lab):
     programs = [Program(lab, region) for region in REGIONS]
     lab.meridian("flag", "kill", "checkout")
@@ -110,6 +111,7 @@ def scenario_services_come_and_go_with_those_who_keep_them(lab):
             program.wait()
 
 
+@after(scenario_the_kill_switch_and_the_way_back)
 def scenario_cut_off_a_region_reads_what_it_knew(lab):
     program = Program(lab, ALONE)
     lab.cut_off(ALONE)

@@ -7,7 +7,7 @@ import time
 import psycopg2
 import requests
 
-from lab import LIMIT_S, Failure, Lab, eventually, expect
+from lab import LIMIT_S, Failure, Lab, after, eventually, expect
 
 OWN = "127.10.0.2"  # the second node of the writer's region
 state = {}
@@ -38,6 +38,7 @@ def scenario_a_lab_of_two_servers_a_region(lab):
         cursor.execute("INSERT INTO t VALUES (1)")
 
 
+@after(scenario_a_lab_of_two_servers_a_region)
 def scenario_a_reader_is_the_nodes_own_standby(_):
     def served():
         with connect(port=5433) as connection, connection.cursor() as cursor:
@@ -46,6 +47,7 @@ def scenario_a_reader_is_the_nodes_own_standby(_):
     eventually("us-east-2 reads from its own standby", served)
 
 
+@after(scenario_a_reader_is_the_nodes_own_standby)
 def scenario_the_writers_neighbour_takes_over(_):
     begin = time.monotonic()
     state["lab"].kill("us-east/1")
@@ -69,6 +71,7 @@ def scenario_the_writers_neighbour_takes_over(_):
                lambda: cluster("127.20.0.1")["writer_region"] == "us-east")
 
 
+@after(scenario_the_writers_neighbour_takes_over)
 def scenario_the_old_writer_comes_back_as_a_standby(_):
     state["lab"].start("us-east/1")
     eventually("it follows", lambda: "us-east-1" in followers())
@@ -80,5 +83,6 @@ def scenario_the_old_writer_comes_back_as_a_standby(_):
     eventually("through the door of the node that came back", by_its_door)
 
 
+@after(scenario_the_old_writer_comes_back_as_a_standby)
 def scenario_the_lab_of_two_servers_ends(_):
     state.pop("lab").meridian("lab", "down", "--wipe")

@@ -3,7 +3,7 @@ import time
 
 import redis
 
-from lab import AMERICAN, REGIONS, eventually, expect, expect_true
+from lab import AMERICAN, REGIONS, after, eventually, expect, expect_true
 
 WWW = "www.example.test"
 AUDITED = "us-east:audited"
@@ -49,6 +49,7 @@ def nothing_stale(lab):
     return None
 
 
+@after(scenario_a_region_dies_and_the_others_answer_without_it)
 def scenario_what_it_granted_last_is_still_known(lab):
     for region in OTHERS:
         expect(last_grant(lab, region), "ann", f"by the copy of {region}")
@@ -56,6 +57,7 @@ def scenario_what_it_granted_last_is_still_known(lab):
     expect_true(f"granted {AUDITED} ann" in told, "on the command line")
 
 
+@after(scenario_a_region_dies_and_the_others_answer_without_it)
 def scenario_meanwhile_the_others_write_and_lock(lab):
     for region in OTHERS:
         for _ in range(20):
@@ -68,6 +70,7 @@ def scenario_meanwhile_the_others_write_and_lock(lab):
         "LOCK.RELEASE", "global:meanwhile", "ann", token), 1, "released elsewhere")
 
 
+@after(scenario_meanwhile_the_others_write_and_lock)
 def scenario_it_comes_back_and_catches_up_before_it_gets_traffic(lab):
     lab.start("us-east")
     lab.sent("eu-west", WWW, AMERICAN, ["us-east"])

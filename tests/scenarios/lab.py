@@ -22,6 +22,9 @@ import redis
 import requests
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.append(os.path.join(TOP, "tests"))
+import own_network  # noqa: E402
+
 BUILD = os.environ.get("MERIDIAN_BUILD", os.path.join(TOP, "build"))
 MERIDIAN = os.path.join(BUILD, "meridian")
 # Clients of the lab's geo database.
@@ -96,6 +99,14 @@ def keeps(what, condition, seconds, turns=3):
     raise Failure(f"did not stay so in any of {turns} turns: {what}")
 
 
+def after(*needed):
+    """A scenario that goes on from what those of its theme before it have left."""
+    def mark(scenario):
+        scenario.needed = needed
+        return scenario
+    return mark
+
+
 def expect(seen, wanted, what):
     if seen != wanted:
         raise Failure(f"{what}: wanted {wanted!r}, seen {seen!r}")
@@ -130,26 +141,18 @@ def lab_in_the_way():
     return None
 
 
-OWN_NETWORK = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-
-
-def own_network_allowed():
-    """May this user have a network namespace, in which the addresses are free?"""
-    return subprocess.run([*OWN_NETWORK, "true"], check=False, capture_output=True).returncode == 0
-
-
-def own_network(name):
+def free_network(name):
     """Where a lab runs already, the program begins again in a network namespace of its own; where this
     user may not have one, it ends."""
     who = lab_in_the_way()
     if who is None:
         return
-    if not own_network_allowed():
+    if not own_network.allowed():
         print(f"{name}: {who} answers already: a lab runs. Stop it first: make lab-down")
         print("0 passed, 1 failed")
         sys.exit(1)
     print(f"{name}: a lab runs already; this one runs in a network of its own", flush=True)
-    os.execvp("unshare", [*OWN_NETWORK, sys.executable, "-u", *sys.argv])
+    own_network.begin_again()
 
 
 class Asker(redis.Redis):

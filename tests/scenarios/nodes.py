@@ -13,7 +13,8 @@ import time
 import redis
 import requests
 
-from lab import ADDRESSES, BUILD, LIMIT_S, REGIONS, Failure, Lab, eventually, expect, expect_true
+from lab import (ADDRESSES, BUILD, LIMIT_S, REGIONS, Failure, Lab, after, eventually, expect,
+                 expect_true)
 from removal import without
 
 WITNESS = "127.40.0.1"
@@ -95,6 +96,7 @@ def scenario_a_lab_of_three_nodes_a_region(lab):
         round_of_everything(own, region, 2)
 
 
+@after(scenario_a_lab_of_three_nodes_a_region)
 def scenario_one_node_of_each_region_dies_in_turn(_):
     own = state["lab"]
     for region in REGIONS:
@@ -150,6 +152,7 @@ class Applying(threading.Thread):
         expect_true(self.done[0] == 0 and "done" in self.done[1], f"apply ends well: {self.done}")
 
 
+@after(scenario_one_node_of_each_region_dies_in_turn)
 def scenario_a_witness_comes_and_a_region_goes_while_clients_work(_):
     own = state["lab"]
     writer = Writer(own, ["us-east", "eu-west"])
@@ -176,6 +179,7 @@ def scenario_a_witness_comes_and_a_region_goes_while_clients_work(_):
                    lambda r=region: int(own.redis(r).get("counted")) == writer.count)
 
 
+@after(scenario_a_witness_comes_and_a_region_goes_while_clients_work)
 def scenario_a_region_that_would_be_left_without_state_is_refused(_):
     own = state["lab"]
     def others(text):
@@ -188,6 +192,7 @@ def scenario_a_region_that_would_be_left_without_state_is_refused(_):
     expect_true(status != 0 and "keep no node" in said, f"refused: {said}")
 
 
+@after(scenario_a_region_that_would_be_left_without_state_is_refused)
 def scenario_the_witness_is_lost(_):
     own = state["lab"]
     state["witness"].send_signal(signal.SIGKILL)
@@ -196,6 +201,7 @@ def scenario_the_witness_is_lost(_):
         round_of_everything(own, region, 2)
 
 
+@after(scenario_the_witness_is_lost)
 def scenario_a_dead_node_is_replaced_by_another_while_clients_work(_):
     own = state["lab"]
     writer = Writer(own, state["regions"])
@@ -219,6 +225,7 @@ def scenario_a_dead_node_is_replaced_by_another_while_clients_work(_):
     round_of_everything(own, "us-east", 2)  # of 1, 2 and 4 two are there: the new one votes
 
 
+@after(scenario_a_dead_node_is_replaced_by_another_while_clients_work)
 def scenario_the_lab_of_three_nodes_ends(_):
     for name in ("witness", "fourth"):
         process = state.pop(name, None)

@@ -1,5 +1,5 @@
 """One region is cut off from two."""
-from lab import AMERICAN, BRITISH, REGIONS, always, eventually, expect, expect_true, keeps
+from lab import AMERICAN, BRITISH, REGIONS, after, always, eventually, expect, expect_true, keeps
 
 WWW = "www.example.test"
 ALONE = "eu-west"
@@ -25,6 +25,7 @@ def scenario_the_two_go_on_and_the_one_serves_its_users(lab):
     expect(lab.redis(ALONE).get("cut:one"), "written alone", "its Redis serves")
 
 
+@after(scenario_the_two_go_on_and_the_one_serves_its_users)
 def scenario_the_minority_refuses_global_locks_and_grants_its_own(lab):
     eventually("NOMAJORITY",
                lambda: lab.no_majority(ALONE, "LOCK.ACQUIRE", "global:cut", "someone", 1000))
@@ -36,6 +37,7 @@ def scenario_the_minority_refuses_global_locks_and_grants_its_own(lab):
         "drain", "us-east", "--node", "127.20.0.1:7400")[2].count("NOMAJORITY"))
 
 
+@after(scenario_the_minority_refuses_global_locks_and_grants_its_own)
 def scenario_both_sides_write_and_nothing_is_lost(lab):
     for region in REGIONS:
         for index in range(100):
@@ -52,6 +54,7 @@ def scenario_both_sides_write_and_nothing_is_lost(lab):
             "cut:one", "cut:two") == ["written alone", "written by the two"])
 
 
+@after(scenario_both_sides_write_and_nothing_is_lost)
 def scenario_healed_it_returns(lab):
     lab.wait_all_active()
     lab.sent("us-east", WWW, BRITISH, [ALONE])
@@ -71,6 +74,7 @@ def scenario_one_broken_link_of_three_takes_nobody_out(lab):
         region["routable"] for region in lab.status("eu-west")["regions"]), 6)
 
 
+@after(scenario_one_broken_link_of_three_takes_nobody_out)
 def scenario_data_goes_round_a_broken_link(lab):
     """The link of the scenario before is still cut."""
     eventually("what was written before is there",

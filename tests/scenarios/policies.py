@@ -5,7 +5,7 @@ import tempfile
 
 import requests
 
-from lab import ADDRESSES, REGIONS, eventually, expect, expect_true
+from lab import ADDRESSES, REGIONS, after, eventually, expect, expect_true
 
 CART = '''
 function cart { text = """
@@ -63,6 +63,7 @@ data "session:" { conflict = last-write; }
     everywhere(lab, "the module knows", lambda r: len(r.execute_command("MERIDIAN.POLICY")) == 3)
 
 
+@after(scenario_policies_are_applied_live)
 def scenario_concurrent_writes_end_as_the_policies_say(lab):
     for region in REGIONS:
         lab.redis(region).set("seen", "before")
@@ -88,6 +89,7 @@ def conflicts(lab, *words):
     return [json.loads(line) for line in lab.meridian("conflicts", "--json", *words).splitlines()]
 
 
+@after(scenario_concurrent_writes_end_as_the_policies_say)
 def scenario_conflicts_are_told(lab):
     eventually("the conflicts of every key", lambda: {"cart:7", "profile:7", "session:7", "plain"} <=
                {conflict["key"] for conflict in conflicts(lab)})
@@ -105,6 +107,7 @@ def scenario_conflicts_are_told(lab):
                     for count in range(1, 1000)), "counted for Prometheus")
 
 
+@after(scenario_concurrent_writes_end_as_the_policies_say)
 def scenario_a_policy_goes_again(lab):
     lab.applied(lambda good: good if '\ndata "' not in good else
                 good[:good.index('\ndata "')] + good[good.index("\npostgres "):])

@@ -8,7 +8,7 @@ import time
 
 import psycopg2
 
-from lab import ADDRESSES, LIMIT_S, REGIONS, eventually, expect_true, promise
+from lab import ADDRESSES, LIMIT_S, REGIONS, after, eventually, expect_true, promise
 
 SERVER = 5434  # behind the doors: each region's own
 
@@ -118,6 +118,7 @@ def scenario_there_is_one_primary_and_the_others_follow(lab):
     eventually("it is the only one to take writes", lambda: writer() == primary)
 
 
+@after(scenario_there_is_one_primary_and_the_others_follow)
 def scenario_a_region_dies_another_takes_over_and_nothing_is_lost(lab):
     """Commits wait for one standby: whatever was acknowledged is in the next primary."""
     first = eventually("a primary", writer)
@@ -151,6 +152,7 @@ def scenario_a_region_dies_another_takes_over_and_nothing_is_lost(lab):
                lambda: ask(primary, "SHOW synchronous_standby_names") == [("",)])
 
 
+@after(scenario_there_is_one_primary_and_the_others_follow)
 def scenario_a_former_primary_that_has_more_is_rewound(lab):
     """What was committed in a region that is cut off from the others is kept aside."""
     primary = eventually("a primary", writer)
@@ -179,6 +181,7 @@ def scenario_a_former_primary_that_has_more_is_rewound(lab):
     lab.wait_all_active()
 
 
+@after(scenario_there_is_one_primary_and_the_others_follow)
 def scenario_a_primary_whose_daemon_stands_still_fences_itself(lab):
     primary = eventually("a primary", writer)
     others = [region for region in REGIONS if region != primary]

@@ -1,7 +1,7 @@
 """A region is taken out of the topology: the others go on, and its id is never used again."""
 import re
 
-from lab import eventually, expect, expect_true
+from lab import after, eventually, expect, expect_true
 
 GONE = "ap-southeast"
 LEFT = ["us-east", "eu-west"]
@@ -47,6 +47,7 @@ def scenario_the_others_agree_on_what_a_removed_region_left(lab):
            "the HyperLogLogs")
 
 
+@after(scenario_the_others_agree_on_what_a_removed_region_left)
 def scenario_the_id_of_a_removed_region_is_not_used_again(lab):
     good = lab.meridian("topology")
     for name in (GONE, "mars"):

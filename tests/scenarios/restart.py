@@ -1,5 +1,5 @@
 """Everything ends and starts again: data and the council's state are kept."""
-from lab import REGIONS, eventually, expect_true
+from lab import REGIONS, after, eventually, expect_true
 
 
 def kept(lab, region):
@@ -39,6 +39,7 @@ def scenario_an_operators_wish_is_kept_over_a_restart(lab):
     lab.wait_all_active()
 
 
+@after(scenario_everything_is_kept_over_a_restart)
 def scenario_writes_go_on_after_it(lab):
     for region in REGIONS:
         lab.redis(region).incr("kept:count")

@@ -1,7 +1,10 @@
 #!/usr/bin/python3
 """Drives three regions with their real servers on this machine, one file of scenarios a theme.
 
-    tests/scenarios/run.py [--only WORD] [--keep] [--once]
+    tests/scenarios/run.py [--only NAME] [--keep] [--once]
+
+`--only` takes a theme's name, or words of the names of scenarios, which run with those that they go
+on from (`@after`); a name that fits nothing is answered by all that there are.
 
 Functions called `scenario_...` are run in the order of the themes below and of their lines. Most of
 their time is waiting, so there are two lanes beside each other, each with a lab in a network namespace
@@ -27,8 +30,8 @@ import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
-from lab import (ADDRESSES, BUILD, MERIDIAN, OWN_NETWORK, Broken, Failure, Lab,  # noqa: E402
-                 own_network, own_network_allowed)
+import own_network  # noqa: E402
+from lab import ADDRESSES, BUILD, MERIDIAN, Broken, Failure, Lab, free_network  # noqa: E402
 
 FIRST = "first_minutes"  # starts the lab of each lane, and has more to say in the first one
 LANES = [["traffic", "postgres", "bank", "orders", "drivers", "ports_taken", "restart", "in_region"],
@@ -46,6 +49,43 @@ def scenarios(theme):
              if name.startswith("scenario_") and function.__module__ == theme]
     return [(f"{theme}: {name[len('scenario_'):].replace('_', ' ')}", function)
             for _, name, function in sorted(found)]
+
+
+def all_themes():
+    return [FIRST, *(theme for lane in LANES for theme in lane)]
+
+
+def with_needed(chosen):
+    """These scenarios, and those that they go on from."""
+    found = set()
+    more = list(chosen)
+    while more:
+        function = more.pop()
+        if function not in found:
+            found.add(function)
+            more += getattr(function, "needed", ())
+    return found
+
+
+def wanted(theme, only):
+    """[(name, scenario)] of a theme that `only` asks for, in their order."""
+    every = scenarios(theme)
+    if only in ("", theme):
+        return every
+    needed = set()
+    if only not in all_themes():
+        words = only.replace("_", " ")
+        needed = with_needed(function for name, function in every
+                             if words in name.replace("_", " "))
+    found = [one for one in every if one[1] in needed]
+    if needed and theme in OWN_LABS and every[-1] not in found:
+        found.append(every[-1])  # ends the lab of this theme
+    return found
+
+
+def nothing_fits(only):
+    names = "\n".join(f"    {name}" for theme in all_themes() for name, _ in scenarios(theme))
+    return f"--only {only!r} is no theme, and in no scenario's name. There are:\n{names}"
 
 
 def show_logs(lab):
@@ -109,11 +149,6 @@ def settle(lab):
         recover(lab)
 
 
-def wanted(theme, only):
-    return [(name, function) for name, function in scenarios(theme)
-            if only in name or "the lab starts" in name]
-
-
 def run_theme(lab, theme, found, last_turn):
     """(passed, failed, may it be run again); it ends early where it may."""
     passed = failed = 0
@@ -138,9 +173,10 @@ def run_lane(lab, lane, only, again_max):
     passed = failed = 0
     for theme in [FIRST, *LANES[lane]]:
         found = wanted(theme, only)
-        if theme == FIRST and lane > 0:
-            found = found[:1]
-        elif found and theme != FIRST and theme not in OWN_LABS:
+        if theme == FIRST:
+            starts, *others = scenarios(FIRST)
+            found = [starts] + [one for one in others if lane == 0 and one in found]
+        elif found and theme not in OWN_LABS:
             settle(lab)
         more = run_theme(lab, theme, found, again_max == 0)
         if more[2]:
@@ -177,7 +213,7 @@ class Lane(threading.Thread):
         super().__init__(daemon=True)
         self.lane, self.passed, self.failed = lane, 0, 1
         self.process = subprocess.Popen(
-            [*OWN_NETWORK, sys.executable, "-u", sys.argv[0], "--lane", str(lane), *words],
+            [*own_network.COMMAND, sys.executable, "-u", sys.argv[0], "--lane", str(lane), *words],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
         self.start()
 
@@ -208,7 +244,8 @@ def run_lanes(words):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="scenarios whose name holds this")
+    parser.add_argument("--only", default="", metavar="NAME",
+                        help="a theme, or scenarios whose names hold this, with what they need")
     parser.add_argument("--keep", action="store_true", help="leave the lab running at the end")
     parser.add_argument("--once", action="store_true", help="run no theme again")
     parser.add_argument("--lane", type=int, choices=range(len(LANES)), help="this one, here")
@@ -216,15 +253,16 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the labs end, too
     if args.lane is not None:
         passed, failed = run_here(args, args.lane)
-    elif not args.only and not args.keep and own_network_allowed():
+    elif not args.only and not args.keep and own_network.allowed():
         passed, failed = run_lanes(["--once"] if args.once else [])
     else:
-        own_network("scenarios")
+        lanes = [lane for lane, themes in enumerate(LANES)
+                 if any(wanted(theme, args.only) for theme in [FIRST][lane:] + themes)]
+        if not lanes:
+            parser.error(nothing_fits(args.only))
+        free_network("scenarios")
         passed = failed = 0
-        for lane, themes in enumerate(LANES):
-            in_first = lane == 0 and any(args.only in name for name, _ in scenarios(FIRST))
-            if not in_first and not any(wanted(theme, args.only) for theme in themes):
-                continue
+        for lane in lanes:
             more = run_here(args, lane)
             passed, failed = passed + more[0], failed + more[1]
             if args.keep:

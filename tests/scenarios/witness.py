@@ -4,7 +4,7 @@ These scenarios have a lab of their own, which takes the place of the other one.
 """
 import time
 
-from lab import Failure, Lab, eventually, expect, expect_true, promise
+from lab import Failure, Lab, after, eventually, expect, expect_true, promise
 
 DATA = ["us-east", "eu-west"]
 WITNESS = "ap-southeast"
@@ -43,6 +43,7 @@ def scenario_a_lab_with_a_witness(lab):
     well(own, DATA + [WITNESS])
 
 
+@after(scenario_a_lab_with_a_witness)
 def scenario_any_one_of_the_three_is_lost(_):
     own = state["lab"]
     for lost in (WITNESS, *DATA):
@@ -57,6 +58,7 @@ def scenario_any_one_of_the_three_is_lost(_):
     well(own, DATA + [WITNESS])
 
 
+@after(scenario_any_one_of_the_three_is_lost)
 def scenario_two_of_the_three_are_lost_and_nothing_is_decided(_):
     own = state["lab"]
     own.kill(WITNESS)
@@ -69,6 +71,7 @@ def scenario_two_of_the_three_are_lost_and_nothing_is_decided(_):
                 "its own are not")
 
 
+@after(scenario_two_of_the_three_are_lost_and_nothing_is_decided)
 def scenario_the_lab_with_a_witness_ends(_):
     own = state.pop("lab", None)
     if own is None:

@@ -25,7 +25,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(HERE), "scenarios"))
 sys.path.insert(0, HERE)
 import bank  # noqa: E402
 from faults import Faults  # noqa: E402
-from lab import BUILD, MERIDIAN, REGIONS, Failure, Lab, eventually, own_network  # noqa: E402
+from lab import BUILD, MERIDIAN, REGIONS, Failure, Lab, eventually, free_network  # noqa: E402
 from load import Locker, Resource, Writer, problems  # noqa: E402
 
 WRITERS = 2  # of each region
@@ -103,7 +103,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--seed", type=int, default=int(os.environ.get("SEED", time.time())))
     args = parser.parse_args()
-    own_network("soak")
+    free_network("soak")
     folder = os.path.join(BUILD, "soak-lab")
     shutil.rmtree(folder, ignore_errors=True)
     lab = Lab(folder)
