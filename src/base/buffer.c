@@ -1,3 +1,5 @@
+/* buffer.c - a buffer doubles when it is full. The first failure sticks in `err`, and what is
+ * written after it is dropped. */
 #include "base/buffer.h"
 
 #include "base/check.h"

@@ -1,3 +1,5 @@
+/* check.c - one of our own beliefs is broken: it is told on standard error, and the program
+ * ends. */
 #include "base/check.h"
 
 #include <stdio.h>

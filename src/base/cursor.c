@@ -1,3 +1,5 @@
+/* cursor.c - reads bytes that nobody vouches for. The first error sticks and puts the cursor at
+ * the end, where every read gives zero. */
 #include "base/cursor.h"
 
 struct cursor cursor_of(struct bytes data)

@@ -1,3 +1,5 @@
+/* digits.c - a number is digits and nothing else; one beyond the limit is refused before it is
+ * computed. */
 #include "base/digits.h"
 
 bool digits_parse(struct bytes text, uint64_t max, uint64_t *ret)

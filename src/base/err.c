@@ -1,3 +1,4 @@
+/* err.c - names and texts of the errors, from the list in err.h. */
 #include "base/err.h"
 
 #include "base/bytes.h"

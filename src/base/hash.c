@@ -1,3 +1,4 @@
+/* hash.c - the hashes of hash.h, by the papers that it names. Nothing fails. */
 #include "base/hash.h"
 
 /* Nibble table of the reflected polynomial 0x82f63b78. */

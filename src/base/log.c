@@ -1,3 +1,5 @@
+/* log.c - a line is made whole in memory and written by one call, so lines of two threads do not
+ * mix. One that is too long is cut; one that cannot be written is lost without a word. */
 #include "base/log.h"
 
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* rng.c - xoshiro256**, seeded by splitmix64. Nothing fails. */
 #include "base/rng.h"
 
 #include "base/check.h"

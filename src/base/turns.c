@@ -1,3 +1,6 @@
+/* turns.c - the bytes of the pieces lie in one buffer, in the order in which they came; a binary
+ * heap of their places tells whose turn is next. Without memory a piece is not taken: turns_add
+ * says so. */
 #include "base/turns.h"
 
 #include "base/check.h"

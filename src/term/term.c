@@ -1,3 +1,5 @@
+/* term.c - what the terminal can do is asked once, at the start, and its size whenever it may
+ * have changed. Nothing fails: one that tells nothing gets plain text. */
 #include "term/term.h"
 
 #include <stdint.h>
