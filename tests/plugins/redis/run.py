@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Tests of the Redis module against real servers.
 
-    tests/plugins/redis/run.py [--seed N] [GROUP ...]
+    tests/plugins/redis/run.py [--seed N] [--program SERVER] [GROUP ...]
 
 The seed is also taken from SEED.
 
@@ -53,11 +53,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int,
                         default=int(os.environ.get("SEED") or time.time()))
+    parser.add_argument("--program", help="this one alone: redis-server or valkey-server")
     parser.add_argument("groups", nargs="*")
     arguments = parser.parse_args()
     if not os.path.exists(MODULE):
         sys.exit(f"{MODULE} is not built; run make")
-    servers = list(programs())
+    servers = list(programs() if arguments.program is None else
+                   filter(None, [shutil.which(arguments.program)]))
     if not servers:
         sys.exit("there is no redis-server")
     tally = Tally(arguments.groups, told=(Failed,))
