@@ -418,7 +418,7 @@ static void apply_list_remove(struct crdt_env *env, struct crdt *crdt,
                 list_remove(env, crdt, list_run_read(&cursor, UINT64_MAX));
 }
 
-/* Of a stream that was evicted, what is there again exists also without entries, as in the store. */
+/* A stream that was evicted, and is there again, exists also without entries, as in the store. */
 static void stream_back(struct crdt *crdt)
 {
         if (!crdt->evicted)

@@ -257,7 +257,8 @@ void relay_fini(struct keyspace *keyspace);
 /* Up to here every member has everything. */
 uint64_t keyspace_stable(const struct keyspace *keyspace);
 
-/* Up to here nothing that removes can come any more: that, or what it was before a region joined. */
+/* Up to here nothing that removes can come any more: that, or what it was before a region
+ * joined. */
 uint64_t keyspace_kills_known(const struct keyspace *keyspace);
 /* The same of one stream; UINT64_MAX: it is not told who is a member. */
 uint64_t keyspace_known_to_all(const struct keyspace *keyspace, region_id origin);
