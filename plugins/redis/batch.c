@@ -91,22 +91,6 @@ static bool put_list(struct redis_filter_context *ctx, int argc, uint64_t count,
         return true;
 }
 
-/* The list of a ZADD of one member. Where the command changes something, the score is this one. */
-static bool put_score(struct redis_filter_context *ctx, uint8_t **at, const uint8_t *end)
-{
-        double score;
-        uint64_t bits;
-        struct bytes member = plugin_bytes(redis.CommandFilterArgGet(ctx, 3));
-        if (!zset_parse_again(redis.CommandFilterArgGet(ctx, 2), &score) ||
-            member.len + PUT_VARINT_MAX + sizeof(bits) >= (size_t)(end - *at))
-                return false;
-        memcpy(&bits, &score, sizeof(bits));
-        *at = put_slice(put_varint(*at, 1), member);
-        for (unsigned i = 0; i < sizeof(bits); i++)
-                *(*at)++ = (uint8_t)(bits >> (8 * i));
-        return true;
-}
-
 /* Where an expiry goes before it, there is room for that. */
 static bool put_value(struct redis_filter_context *ctx, int from, bool expires,
                       struct keyspace_op *op, uint8_t **at, const uint8_t *end)
@@ -145,6 +129,16 @@ static bool set_options(struct redis_filter_context *ctx, int argc, bool *ret_ex
         return true;
 }
 
+/* What is not set here is where it is used, by the kind of op. */
+static inline void op_begin(struct keyspace_op *op, enum crdt_op kind, struct bytes name)
+{
+        op->op = kind;
+        op->name = (struct crdt_name){0, name};
+        op->hash = 0;
+        op->item_hash = 0;
+        op->entry = NULL;
+}
+
 /* The body of the open op's delta; false where the command is not plain. */
 static bool put_body(struct redis_filter_context *ctx, const struct shape *shape, int argc,
                      struct keyspace_op *op, uint8_t **at, const uint8_t *end)
@@ -171,7 +165,7 @@ static bool put_body(struct redis_filter_context *ctx, const struct shape *shape
         case CRDT_OP_HDEL:
                 return put_list(ctx, argc, (uint64_t)(argc - 2), false, at, end);
         case CRDT_OP_ZADD:
-                return put_score(ctx, at, end);
+                return false; /* batch_open_add */
         }
         op->amount = shape->head;
         if (shape->op == CRDT_OP_LIST_REMOVE)
@@ -195,8 +189,7 @@ bool batch_open(struct redis_filter_context *ctx, const struct rule *rule)
         uint8_t *delta = batch.bytes + batch.used + DB_SPACE;
         const uint8_t *end = delta + OP_BYTES_MAX - DB_SPACE - KEYSPACE_OP_COUNT;
         uint8_t *at = put_varint(delta + keyspace_op_body(shape->op) + 1, name.len);
-        op->op = shape->op;
-        op->hash = 0;
+        op_begin(op, shape->op, name);
         op->delta = delta;
         op->name.key = bytes_of(at, name.len);
         at = put_bytes(at, name);
@@ -213,9 +206,58 @@ bool batch_open(struct redis_filter_context *ctx, const struct rule *rule)
         return true;
 }
 
-void batch_hash(uint64_t hash)
+/* Its name is where the command has it. */
+static void open_add(struct keyspace_op *op, struct redis_string *key, const struct shape *shape,
+                     struct bytes member, double score)
 {
-        batch.ops[batch.count].hash = hash;
+        uint8_t *delta = batch.bytes + batch.used + DB_SPACE;
+        uint8_t *at = put_slice(delta + keyspace_op_body(shape->op) + 1, op->name.key);
+        op->name.key.ptr = at - op->name.key.len;
+        op->delta = delta;
+        op->body.ptr = at;
+        at = put_slice(put_varint(at, 1), member);
+        if (shape->op == CRDT_OP_ZADD) {
+                uint64_t bits;
+                memcpy(&bits, &score, sizeof(bits));
+                at = put_u64(at, bits);
+        }
+        op->body.len = (size_t)(at - op->body.ptr);
+        op->delta_len = (size_t)(at - delta);
+        batch.end = (size_t)(at - batch.bytes);
+        batch.event = shape->event;
+        batch.expires = false;
+        plugin.open_key = key;
+}
+
+/* A ZADD mostly changes something: its delta is written while the processor fetches where the
+ * member is. */
+bool batch_open_add(struct redis_filter_context *ctx, const struct rule *rule,
+                    enum crdt_member *ret_look)
+{
+        const struct shape *shape = &shapes[rule->kind];
+        bool scored = shape->op == CRDT_OP_ZADD;
+        int last = redis.CommandFilterArgsCount(ctx) - 1;
+        if (last != (scored ? 3 : 2))
+                return false;
+        struct redis_string *key = redis.CommandFilterArgGet(ctx, 1);
+        struct bytes name = plugin_bytes(key);
+        struct bytes member = plugin_bytes(redis.CommandFilterArgGet(ctx, last));
+        double score = 0;
+        if (policy_of(name) != POLICY_TYPED || name.len + member.len > OP_BYTES_MAX / 2)
+                return false;
+        struct keyspace_op *op = &batch.ops[batch.count];
+        op_begin(op, shape->op, name);
+        keyspace_op_find(plugin.keyspace, op, member);
+        if (scored && !zset_parse(redis.CommandFilterArgGet(ctx, 2), &score))
+                return false;
+        if (scored)
+                open_add(op, key, shape, member, score);
+        *ret_look = keyspace_op_look(plugin.keyspace, op, member, score, plugin.shipped);
+        if (*ret_look != CRDT_MEMBER_ABSENT)
+                plugin.open_key = NULL;
+        else if (!scored)
+                open_add(op, key, shape, member, score);
+        return true;
 }
 
 /* ---- committing */
@@ -234,6 +276,7 @@ static void widen(struct keyspace_op *op)
         op->delta_len += extra;
         put_varint(op->delta + keyspace_op_body(op->op), op->name.db);
         op->hash = 0;
+        op->entry = NULL;
         plugin.many_dbs = true;
 }
 

@@ -105,7 +105,6 @@ static void filter_set_add(struct redis_filter_context *ctx, const struct rule *
                 }
                 if (look == CRDT_MEMBER_ABSENT) {
                         stash_command(ctx, rule, argc);
-                        batch_hash(hash);
                         return;
                 }
                 fresh = fresh && look == CRDT_MEMBER_FRESH;
@@ -116,26 +115,44 @@ static void filter_set_add(struct redis_filter_context *ctx, const struct rule *
 
 static void filter_zset_add(struct redis_filter_context *ctx, const struct rule *rule, int argc)
 {
-        uint64_t hash;
-        enum crdt_member look = zset_filter_look(ctx, argc, &hash);
+        enum crdt_member look = zset_filter_look(ctx, argc);
         if (look != CRDT_MEMBER_ABSENT && plugin.taking) {
                 batch_drain();
-                look = zset_filter_look(ctx, argc, &hash);
+                look = zset_filter_look(ctx, argc);
         }
         if (look == CRDT_MEMBER_THERE)
                 wrap_rule(ctx, rule);
-        if (look != CRDT_MEMBER_ABSENT)
-                return;
-        stash_command(ctx, rule, argc);
-        batch_hash(hash);
+        else if (look == CRDT_MEMBER_ABSENT)
+                stash_command(ctx, rule, argc);
+}
+
+/* The same of one member. False: it is not so plain. */
+static __attribute__((noinline)) bool filter_add_one(struct redis_filter_context *ctx,
+                                                     const struct rule *rule)
+{
+        enum crdt_member look;
+        if (!batch_open_add(ctx, rule, &look))
+                return false;
+        if (look != CRDT_MEMBER_ABSENT && plugin.taking) {
+                batch_drain();
+                if (!batch_open_add(ctx, rule, &look))
+                        return false;
+        }
+        if (look == CRDT_MEMBER_THERE)
+                wrap_rule(ctx, rule);
+        return true;
+}
+
+static bool rule_adds(const struct rule *rule)
+{
+        return rule->kind == RULE_SADD || rule->kind == RULE_ZADD;
 }
 
 static void filter_write(struct redis_filter_context *ctx, const struct rule *rule, int argc)
 {
         if (!rule_fits(rule, argc))
                 return;
-        bool adds = rule->kind == RULE_SADD || rule->kind == RULE_ZADD;
-        bool blind = adds && plugin.many_dbs; /* the database is not known here */
+        bool blind = rule_adds(rule) && plugin.many_dbs; /* the database is not known here */
         if (rule->always || blind || plugin.multi_open > 0)
                 wrap_rule(ctx, rule);
         else if (rule->kind == RULE_SADD)
@@ -283,6 +300,11 @@ void filter_command(struct redis_filter_context *ctx)
         if (rule == NULL)
                 return;
         zset_settle();
-        if (!rule_plain(rule) || plugin.multi_open > 0 || !batch_open(ctx, rule))
-                filter_rule(ctx, rule);
+        if (plugin.multi_open == 0) {
+                if (rule_plain(rule) && batch_open(ctx, rule))
+                        return;
+                if (rule_adds(rule) && !plugin.many_dbs && filter_add_one(ctx, rule))
+                        return;
+        }
+        filter_rule(ctx, rule);
 }

@@ -143,8 +143,10 @@ struct bytes stash_bytes(const struct stash *stash, unsigned at);
 /* In the filter: the command that runs next is a plain write of that shape. False: it is not, and
  * nothing is open. */
 bool batch_open(struct redis_filter_context *ctx, const struct rule *rule);
-/* The hash of its key in database 0, which is known already. */
-void batch_hash(uint64_t hash);
+/* The same of an SADD or ZADD of one member, in database 0; and what it would be to that, as
+ * keyspace_op_look says, by what is told: where it is not ABSENT, nothing is open. */
+bool batch_open_add(struct redis_filter_context *ctx, const struct rule *rule,
+                    enum crdt_member *ret_look);
 void batch_settle(void);
 static inline void batch_close(void)
 {
@@ -276,13 +278,10 @@ void hll_native_merge(void *context, struct crdt_name name, struct bytes registe
 
 /* A score as Redis reads it; whether that is a word of ZADD or GEOADD and no score. */
 bool zset_parse(const struct redis_string *text, double *ret);
-/* The same; of that same text the parse before this one, where it was one, is remembered. */
-bool zset_parse_again(const struct redis_string *text, double *ret);
 bool zset_is_option(struct bytes word);
 
-/* In the filter: what a ZADD would be to the members that it names: ABSENT where it changes any.
- * And the hash of its key in database 0. */
-enum crdt_member zset_filter_look(struct redis_filter_context *ctx, int argc, uint64_t *ret_hash);
+/* In the filter: what a ZADD would be to the members that it names: ABSENT where it changes any. */
+enum crdt_member zset_filter_look(struct redis_filter_context *ctx, int argc);
 
 void zset_on_zadd(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
 void zset_on_zincr(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);

@@ -41,9 +41,10 @@ static bool digits_parse(struct bytes text, double *ret)
         if (text.len == at || text.len - at > DIGITS_MAX)
                 return false;
         for (; at < text.len; at++) {
-                if (text.ptr[at] < '0' || text.ptr[at] > '9')
+                unsigned digit = (unsigned)text.ptr[at] - '0';
+                if (digit > 9)
                         return false;
-                value = value * 10 + (text.ptr[at] - '0');
+                value = value * 10 + digit;
         }
         *ret = (double)(negative ? -value : value);
         return true;
@@ -56,19 +57,6 @@ bool zset_parse(const struct redis_string *text, double *ret)
         bool number = redis.StringToDouble(text, ret) == REDIS_OK;
         *ret += 0.0; /* Redis forgets the sign of a zero in small sets: none has one here */
         return number;
-}
-
-static struct {
-        const struct redis_string *text; /* of the command that is filtered; NULL: none */
-        double score;
-} parsed;
-
-bool zset_parse_again(const struct redis_string *text, double *ret)
-{
-        if (text != parsed.text)
-                return zset_parse(text, ret);
-        *ret = parsed.score;
-        return true;
 }
 
 static bool member_score(struct redis_key *open, struct redis_string *member, double *ret)
@@ -205,13 +193,11 @@ void zset_on_zincr(struct redis_context *ctx, struct crdt_name name, struct redi
 /* A ZADD of a member that has that score already changes nothing in Redis and notifies nobody, yet
  * must win over a concurrent removal: it is wrapped then, unless the member stands by a dot that
  * nobody else can have seen. */
-enum crdt_member zset_filter_look(struct redis_filter_context *ctx, int argc, uint64_t *ret_hash)
+enum crdt_member zset_filter_look(struct redis_filter_context *ctx, int argc)
 {
         struct crdt_name name = {0, plugin_bytes(redis.CommandFilterArgGet(ctx, 1))};
         enum crdt_member all = CRDT_MEMBER_FRESH;
         uint64_t hash = keyspace_name_hash(plugin.keyspace, name);
-        *ret_hash = hash;
-        parsed.text = NULL;
         if (argc % 2 != 0 || zset_is_option(plugin_bytes(redis.CommandFilterArgGet(ctx, 2))))
                 return CRDT_MEMBER_ABSENT;
         for (int i = 2; i < argc; i += 2) {
@@ -223,8 +209,6 @@ enum crdt_member zset_filter_look(struct redis_filter_context *ctx, int argc, ui
                 const struct redis_string *text = redis.CommandFilterArgGet(ctx, i);
                 if (look == CRDT_MEMBER_ABSENT || !zset_parse(text, &score))
                         return CRDT_MEMBER_ABSENT;
-                parsed.text = text;
-                parsed.score = score;
                 if (score < known || score > known)
                         return CRDT_MEMBER_ABSENT;
                 all = look == CRDT_MEMBER_FRESH ? all : look;

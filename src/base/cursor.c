@@ -58,7 +58,14 @@ uint32_t cursor_u32(struct cursor *cursor)
 
 uint64_t cursor_u64(struct cursor *cursor)
 {
-        return cursor_fixed(cursor, 8);
+        uint64_t value = 0;
+        struct bytes data = cursor_bytes(cursor, sizeof value);
+        if (data.len > 0)
+                memcpy(&value, data.ptr, sizeof value);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+        value = __builtin_bswap64(value);
+#endif
+        return value;
 }
 
 uint64_t cursor_varint(struct cursor *cursor)
@@ -95,6 +102,11 @@ int64_t cursor_varint_signed(struct cursor *cursor)
 
 struct bytes cursor_slice(struct cursor *cursor)
 {
+        const uint8_t *at = cursor->at;
+        if (at != cursor->end && *at < 0x80 && *at < cursor->end - at) { /* most are short */
+                cursor->at = at + 1 + *at;
+                return bytes_of(at + 1, *at);
+        }
         uint64_t len = cursor_varint(cursor);
         if (len > cursor_left(cursor)) {
                 cursor_fail(cursor, ERR_TRUNCATED);

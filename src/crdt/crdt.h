@@ -705,8 +705,9 @@ enum crdt_member {
         CRDT_MEMBER_FRESH, /* there by a dot of `origin` with a clock beyond `shipped` */
 };
 
-enum crdt_member crdt_set_look(const struct table_env *env, const struct crdt *crdt,
-                               struct bytes member, region_id origin, uint64_t shipped);
+/* `hash` is the member's, from crdt_item_hash. */
+enum crdt_member crdt_set_look(const struct crdt *crdt, struct bytes member, uint64_t hash,
+                               region_id origin, uint64_t shipped);
 
 /* The part of `origin`, of that life, where one more increment changes nothing but its total, its
  * clock and last[CRDT_STRING]: a live counter of parts that add up, no content of other types.
@@ -724,9 +725,8 @@ struct crdt_items *crdt_items_plain(const struct crdt *crdt, enum crdt_type type
 struct table *crdt_zset_plain(const struct crdt *crdt);
 bool crdt_zset_put(struct crdt_env *env, struct crdt *crdt, struct bytes member, uint64_t hash,
                    double score, struct stamp stamp);
-enum crdt_member crdt_zset_look(const struct table_env *env, const struct crdt *crdt,
-                                struct bytes name, region_id origin, uint64_t shipped,
-                                double *ret_score);
+enum crdt_member crdt_zset_look(const struct crdt *crdt, struct bytes name, uint64_t hash,
+                                region_id origin, uint64_t shipped, double *ret_score);
 
 /* The same for a list: a push of `count` with a stamp later than all that is known, and a pop of
  * one that leaves some, whose name is appended as a delta has it. False: not so plain, or no

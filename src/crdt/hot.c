@@ -5,25 +5,57 @@
 #include "crdt/counter.h"
 #include "crdt/crdt_priv.h"
 #include "crdt/list.h"
+#include "crdt/zset.h"
 
-static struct item *member_find(const struct table_env *env, const struct crdt *crdt,
-                                struct bytes member)
+static struct item *member_find(const struct crdt *crdt, struct bytes member, uint64_t hash)
 {
         if (crdt->members == NULL || crdt->evicted || crdt_type(crdt) != CRDT_SET)
                 return NULL;
-        struct node *node = table_look(env, &crdt->members->table, 0, member);
+        struct node *node = table_look_hashed(&crdt->members->table, hash, 0, member);
         return node == NULL || !item_visible(item_of(node)) ? NULL : item_of(node);
 }
 
-enum crdt_member crdt_set_look(const struct table_env *env, const struct crdt *crdt,
-                               struct bytes member, region_id origin, uint64_t shipped)
+enum crdt_member crdt_set_look(const struct crdt *crdt, struct bytes member, uint64_t hash,
+                               region_id origin, uint64_t shipped)
 {
-        struct item *item = member_find(env, crdt, member);
+        struct item *item = member_find(crdt, member, hash);
         if (item == NULL)
                 return CRDT_MEMBER_ABSENT;
         const struct crdt_dot *dot = item_dot(item, origin);
         bool fresh = dot != NULL && !dot->removed && dot->hlc > shipped;
         return fresh ? CRDT_MEMBER_FRESH : CRDT_MEMBER_THERE;
+}
+
+static bool zset_shows(const struct crdt *crdt)
+{
+        return crdt->zset != NULL && !crdt->evicted && crdt_type(crdt) == CRDT_ZSET;
+}
+
+enum crdt_member crdt_zset_look(const struct crdt *crdt, struct bytes name, uint64_t hash,
+                                region_id origin, uint64_t shipped, double *ret_score)
+{
+        struct node *node =
+                zset_shows(crdt) ? table_look_hashed(&crdt->zset->table, hash, 0, name) : NULL;
+        if (node == NULL)
+                return CRDT_MEMBER_ABSENT;
+        struct zset_member *member = zset_member_of(node);
+        if (member->more != NULL)
+                return zset_score(crdt, member, ret_score) ? CRDT_MEMBER_THERE : CRDT_MEMBER_ABSENT;
+        if (member->one.count == 0 || member->one.removed)
+                return CRDT_MEMBER_ABSENT;
+        *ret_score = member->one.score;
+        bool fresh = member->one.origin == origin && member->one.hlc > shipped;
+        return fresh ? CRDT_MEMBER_FRESH : CRDT_MEMBER_THERE;
+}
+
+struct table *crdt_zset_plain(const struct crdt *crdt)
+{
+        struct crdt_zset *zset = crdt->zset;
+        bool plain = zset != NULL && zset->live > 0 && crdt->fields == NULL &&
+                     crdt->members == NULL && crdt->list == NULL && crdt->stream == NULL &&
+                     crdt->hll == NULL && crdt->siblings == NULL && crdt->bound_count == 0 &&
+                     crdt->counter.base_kind == CRDT_BASE_NATIVE;
+        return plain ? &zset->table : NULL;
 }
 
 /* A sum that has saturated stays where it is while a part goes up or down: who adds to such parts
@@ -66,11 +98,39 @@ struct crdt_items *crdt_items_plain(const struct crdt *crdt, enum crdt_type type
         return plain ? items : NULL;
 }
 
+/* An element that stands by one dot, whose place the new one takes. False: it is not so plain. */
+static bool item_renew(struct item *item, enum crdt_type type, struct stamp stamp)
+{
+        bool own = type == CRDT_HASH || item->one.origin == stamp.origin;
+        if (item->node.kind != ITEM_PLAIN || item->one.count != 1 || item->one.removed || !own ||
+            !stamp_before(dot_stamp(item->one), stamp))
+                return false;
+        dot_write(&item->one, stamp, false);
+        return true;
+}
+
+static void item_make(struct crdt_env *env, struct crdt_items **slot, struct bytes name,
+                      uint64_t hash, struct stamp stamp)
+{
+        struct item *item = items_add(env, slot, name, hash);
+        if (item == NULL)
+                return;
+        item->one.count = 1;
+        dot_write(&item->one, stamp, false);
+        (*slot)->live++;
+}
+
 void crdt_item_put(struct crdt_env *env, struct crdt *crdt, enum crdt_type type, struct bytes name,
                    uint64_t hash, struct stamp stamp)
 {
+        struct crdt_items **slot = type == CRDT_HASH ? &crdt->fields : &crdt->members;
+        struct item *item = items_find_hashed(env, *slot, name, hash);
         crdt->last[type] = stamp;
-        if (type == CRDT_HASH)
+        if (item == NULL)
+                item_make(env, slot, name, hash, stamp);
+        else if (item_renew(item, type, stamp))
+                return;
+        else if (type == CRDT_HASH)
                 field_put(env, crdt, name, hash, stamp);
         else
                 member_put(env, crdt, name, hash, stamp);

@@ -516,31 +516,9 @@ bool crdt_score_next(const struct table_env *env, const struct crdt *crdt, struc
 
 /* ---- questions */
 
-enum crdt_member crdt_zset_look(const struct table_env *env, const struct crdt *crdt,
-                                struct bytes name, region_id origin, uint64_t shipped,
-                                double *ret_score)
-{
-        struct zset_member *member =
-                crdt->evicted || crdt_type(crdt) != CRDT_ZSET ? NULL : zset_look(env, crdt, name);
-        if (member == NULL || !zset_score(crdt, member, ret_score))
-                return CRDT_MEMBER_ABSENT;
-        bool own = member->more == NULL && member->one.origin == origin;
-        return own && member->one.hlc > shipped ? CRDT_MEMBER_FRESH : CRDT_MEMBER_THERE;
-}
-
 uint64_t crdt_zset_length(const struct crdt *crdt)
 {
         return crdt->zset != NULL && crdt_type(crdt) == CRDT_ZSET ? crdt->zset->live : 0;
-}
-
-struct table *crdt_zset_plain(const struct crdt *crdt)
-{
-        struct crdt_zset *zset = crdt->zset;
-        bool plain = zset != NULL && zset->live > 0 && crdt->fields == NULL &&
-                     crdt->members == NULL && crdt->list == NULL && crdt->stream == NULL &&
-                     crdt->hll == NULL && crdt->siblings == NULL && crdt->bound_count == 0 &&
-                     crdt->counter.base_kind == CRDT_BASE_NATIVE;
-        return plain ? &zset->table : NULL;
 }
 
 void crdt_zset_each(const struct crdt *crdt,

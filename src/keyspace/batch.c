@@ -36,11 +36,9 @@ static struct entry *entry_fetch(struct node *node, const struct keyspace_op *op
         return entry;
 }
 
-static struct bytes first_item(const struct keyspace_op *op)
+static const struct crdt *entry_whole(const struct entry *entry)
 {
-        struct cursor cursor = cursor_of(op->body);
-        cursor_varint(&cursor);
-        return cursor_slice(&cursor);
+        return entry != NULL && entry->node.kind == ENTRY_FULL ? entry->crdt : NULL;
 }
 
 static const struct table *table_plain(const struct crdt *crdt, enum crdt_type type)
@@ -51,40 +49,34 @@ static const struct table *table_plain(const struct crdt *crdt, enum crdt_type t
         return items == NULL ? NULL : &items->table;
 }
 
-static void fetch_part(const struct keyspace *keyspace, struct keyspace_op *op,
-                       const struct crdt *crdt)
+/* The table in which the first item is looked for, where that was not done by keyspace_op_find. */
+static const struct table *fetch_part(const struct keyspace *keyspace, struct keyspace_op *op,
+                                      const struct crdt *crdt)
 {
         enum crdt_type type = op_type(op->op);
         if (op->op == CRDT_OP_COUNT && crdt->counter.counts != NULL)
                 fetch_bytes(crdt->counter.counts, sizeof *crdt->counter.counts);
-        if (type == CRDT_STRING)
-                return;
+        if (type == CRDT_STRING || op->item_hash != 0)
+                return NULL;
         const struct table *table = table_plain(crdt, type);
         if (table == NULL)
-                return;
-        op->item_hash = crdt_item_hash(&keyspace->env, first_item(op));
+                return NULL;
+        op->item_hash = crdt_item_hash(&keyspace->env, op_first(op));
         table_fetch_bucket(table, op->item_hash);
-}
-
-static const struct crdt *entry_whole(const struct entry *entry)
-{
-        return entry != NULL && entry->node.kind == ENTRY_FULL ? entry->crdt : NULL;
+        return table;
 }
 
 static void fetch_parts(const struct keyspace *keyspace, struct keyspace_op *ops, size_t count,
                         struct entry *const *entries)
 {
+        const struct table *tables[KEYSPACE_OPS_MAX];
         for (size_t i = 0; i < count; i++) {
-                if (entry_whole(entries[i]) != NULL)
-                        fetch_part(keyspace, &ops[i], entries[i]->crdt);
+                const struct crdt *crdt = entry_whole(entries[i]);
+                tables[i] = crdt == NULL ? NULL : fetch_part(keyspace, &ops[i], crdt);
         }
         for (size_t i = 0; i < count; i++) {
-                enum crdt_type type = op_type(ops[i].op);
-                const struct crdt *crdt = entry_whole(entries[i]);
-                const struct table *table =
-                        type == CRDT_STRING || crdt == NULL ? NULL : table_plain(crdt, type);
-                if (table != NULL)
-                        table_fetch_node(table, ops[i].item_hash);
+                if (tables[i] != NULL)
+                        table_fetch_node(tables[i], ops[i].item_hash);
         }
 }
 
@@ -95,15 +87,20 @@ static void fetch_all(const struct keyspace *keyspace, struct keyspace_op *ops, 
         struct node *nodes[KEYSPACE_OPS_MAX];
         bool whole = false;
         for (size_t i = 0; i < count; i++) {
+                entries[i] = op_entry(keyspace, &ops[i]);
+                if (entries[i] != NULL)
+                        continue;
                 if (ops[i].hash == 0)
                         ops[i].hash = keyspace_name_hash(keyspace, ops[i].name);
                 table_fetch_bucket(&keyspace->table, ops[i].hash);
-                ops[i].item_hash = 0;
         }
-        for (size_t i = 0; i < count; i++)
-                nodes[i] = table_fetch_node(&keyspace->table, ops[i].hash);
         for (size_t i = 0; i < count; i++) {
-                entries[i] = entry_fetch(nodes[i], &ops[i]);
+                if (entries[i] == NULL)
+                        nodes[i] = table_fetch_node(&keyspace->table, ops[i].hash);
+        }
+        for (size_t i = 0; i < count; i++) {
+                if (entries[i] == NULL)
+                        entries[i] = entry_fetch(nodes[i], &ops[i]);
                 whole = whole || entry_whole(entries[i]) != NULL;
         }
         if (whole)
@@ -117,9 +114,8 @@ static uint8_t *put_whole(uint8_t *at, uint64_t whole)
         return put_varint(at, whole << 1 ^ (uint64_t)((int64_t)whole >> 63));
 }
 
-/* Puts a delta into the ring as it is. */
-static void publish(struct keyspace *keyspace, struct stamp stamp, const struct keyspace_op *op,
-                    uint8_t flags, const struct keyspace_teller *teller)
+void op_publish(struct keyspace *keyspace, struct stamp stamp, const struct keyspace_op *op,
+                uint8_t flags, const struct keyspace_teller *teller)
 {
         bool more = keyspace_op_body(op->op) > KEYSPACE_OP_BODY;
         put_u64(op->delta, stamp.hlc);
@@ -147,7 +143,7 @@ static void count_tell(struct keyspace *keyspace, struct stamp stamp, struct key
                 *at++ = count->life;
         flags |= crdt_count_flags(count);
         op->delta_len = (size_t)(at - op->delta);
-        publish(keyspace, stamp, op, flags, teller);
+        op_publish(keyspace, stamp, op, flags, teller);
 }
 
 static bool has_part(const struct crdt_count *count)
@@ -173,8 +169,7 @@ static int64_t value_before(const struct keyspace_op *ops, size_t at, size_t cou
         const struct keyspace_op *op = &ops[at];
         uint64_t later = 0;
         for (size_t i = at; i < count; i++) {
-                if (ops[i].hash != op->hash || ops[i].name.db != op->name.db ||
-                    !bytes_equal(ops[i].name.key, op->name.key))
+                if (ops[i].name.db != op->name.db || !bytes_equal(ops[i].name.key, op->name.key))
                         continue;
                 if (ops[i].op == CRDT_OP_EXPIRE)
                         continue;
@@ -221,7 +216,7 @@ static bool short_set(struct keyspace *keyspace, struct stamp stamp, struct entr
         } else {
                 entry_set(keyspace, entry, stamp, expire_at_ms);
         }
-        publish(keyspace, stamp, op, expire_at_ms != 0 ? CRDT_FLAG_EXPIRY : 0, teller);
+        op_publish(keyspace, stamp, op, expire_at_ms != 0 ? CRDT_FLAG_EXPIRY : 0, teller);
         return true;
 }
 
@@ -232,7 +227,7 @@ static bool short_delete(struct keyspace *keyspace, struct stamp stamp, struct e
         if (!entry_shorten(keyspace, entry) || entry_type(entry) == CRDT_NONE)
                 return false;
         entry_kill(keyspace, entry, stamp);
-        publish(keyspace, stamp, op, 0, teller);
+        op_publish(keyspace, stamp, op, 0, teller);
         return true;
 }
 
@@ -242,7 +237,7 @@ static bool short_expire(struct keyspace *keyspace, struct stamp stamp, struct e
         if (entry_type(entry) == CRDT_NONE ||
             !entry_expire(keyspace, entry, stamp, (uint64_t)op->amount))
                 return false;
-        publish(keyspace, stamp, op, 0, teller);
+        op_publish(keyspace, stamp, op, 0, teller);
         return true;
 }
 
@@ -253,7 +248,7 @@ static bool short_body(struct keyspace *keyspace, struct stamp stamp, struct ent
         uint8_t flags;
         if (!pack_body(keyspace, entry, op->op, stamp, op->body, &flags))
                 return false;
-        publish(keyspace, stamp, op, flags, teller);
+        op_publish(keyspace, stamp, op, flags, teller);
         return true;
 }
 
@@ -274,59 +269,6 @@ static enum err run_count(struct keyspace *keyspace, struct stamp stamp, struct 
                 before = buffer_view(&keyspace->before);
         }
         return count_publish(keyspace, stamp, entry, ops[at].amount, 0, before, ret);
-}
-
-/* Of the first item, which is `name`. */
-static uint64_t item_hash(const struct keyspace *keyspace, const struct keyspace_op *op,
-                          struct bytes name)
-{
-        return op->item_hash != 0 ? op->item_hash : crdt_item_hash(&keyspace->env, name);
-}
-
-/* Told through `plain` or *ret. */
-static enum err run_items(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
-                          const struct keyspace_op *op, const struct keyspace_teller *teller,
-                          struct keyspace_change *ret)
-{
-        enum crdt_type type = op_type(op->op);
-        if (entry->node.kind != ENTRY_FULL || crdt_items_plain(entry->crdt, type) == NULL)
-                return items_publish(keyspace, stamp, entry, op->op, op->body, ret);
-        struct crdt_env env = {.table = keyspace->env};
-        struct cursor cursor = cursor_of(op->body);
-        uint64_t count = cursor_varint(&cursor);
-        for (uint64_t i = 0; i < count; i++) {
-                struct bytes name = cursor_slice(&cursor);
-                uint64_t hash = i == 0 ? item_hash(keyspace, op, name)
-                                       : crdt_item_hash(&keyspace->env, name);
-                crdt_item_put(&env, entry->crdt, type, name, hash, stamp);
-                if (type == CRDT_HASH)
-                        cursor_slice(&cursor);
-        }
-        CHECK(cursor_done(&cursor) == ERR_NONE);
-        if (env.err == ERR_NONE)
-                publish(keyspace, stamp, op, 0, teller);
-        return env.err;
-}
-
-/* The plain one is of one member, which most commands name. */
-static enum err run_score(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
-                          const struct keyspace_op *op, const struct keyspace_teller *teller,
-                          struct keyspace_change *ret)
-{
-        if (entry->node.kind != ENTRY_FULL || crdt_zset_plain(entry->crdt) == NULL)
-                return scores_publish(keyspace, stamp, entry, op->body, ret);
-        struct crdt_env env = {.table = keyspace->env};
-        struct cursor cursor = cursor_of(op->body);
-        uint64_t count = cursor_varint(&cursor);
-        struct bytes member = cursor_slice(&cursor);
-        double score = crdt_score_read(&cursor);
-        CHECK(!cursor_failed(&cursor));
-        if (count != 1 || !crdt_zset_put(&env, entry->crdt, member, item_hash(keyspace, op, member),
-                                         score, stamp))
-                return scores_publish(keyspace, stamp, entry, op->body, ret);
-        if (env.err == ERR_NONE)
-                publish(keyspace, stamp, op, 0, teller);
-        return env.err;
 }
 
 static enum err run_pop(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
@@ -356,6 +298,12 @@ static bool run_short(struct keyspace *keyspace, struct stamp stamp, struct entr
         case CRDT_OP_LIST_REMOVE:
         case CRDT_OP_SREM:
                 return false;
+        case CRDT_OP_HSET:
+        case CRDT_OP_SADD:
+        case CRDT_OP_ZADD:
+                if (entry->node.kind == ENTRY_FULL)
+                        return short_item(keyspace, stamp, entry, op, teller);
+                break;
         }
         return short_body(keyspace, stamp, entry, op, teller);
 }
@@ -379,7 +327,7 @@ static enum err run_long(struct keyspace *keyspace, struct stamp stamp, struct e
                                ? expire_publish(keyspace, stamp, entry, (uint64_t)op->amount, ret)
                                : change_nothing(ret);
         case CRDT_OP_ZADD:
-                return run_score(keyspace, stamp, entry, op, teller, ret);
+                return scores_publish(keyspace, stamp, entry, op->body, ret);
         case CRDT_OP_LIST_INSERT:
         case CRDT_OP_HDEL:
                 return items_publish(keyspace, stamp, entry, op->op, op->body, ret);
@@ -391,12 +339,11 @@ static enum err run_long(struct keyspace *keyspace, struct stamp stamp, struct e
         return run_items(keyspace, stamp, entry, op, teller, ret);
 }
 
-static enum err run_one(struct keyspace *keyspace, struct entry *entry, struct keyspace_op *ops,
-                        size_t at, size_t count, const struct keyspace_teller *teller)
+static __attribute__((noinline)) enum err run_told(struct keyspace *keyspace, struct entry *entry,
+                                                   struct keyspace_op *ops, size_t at, size_t count,
+                                                   const struct keyspace_teller *teller)
 {
         struct stamp stamp = {ops[at].hlc, keyspace->config.origin};
-        if (run_short(keyspace, stamp, entry, &ops[at], teller))
-                return ERR_NONE;
         struct keyspace_change change = {0};
         enum err err = run_long(keyspace, stamp, entry, ops, at, count, teller, &change);
         if (err == ERR_NONE && (change.nothing || change.delta.ptr != NULL))
@@ -436,9 +383,13 @@ enum err keyspace_run(struct keyspace *keyspace, struct keyspace_op *ops, size_t
                         entry = entry_get_hashed(keyspace, ops[i].name, ops[i].hash);
                 if (entry == NULL)
                         return ERR_NOMEM;
-                enum err err = run_one(keyspace, entry, ops, i, count, teller);
+                struct stamp stamp = {ops[i].hlc, keyspace->config.origin};
+                if (run_short(keyspace, stamp, entry, &ops[i], teller))
+                        continue;
+                enum err err = run_told(keyspace, entry, ops, i, count, teller);
                 if (err != ERR_NONE)
                         return err;
         }
+        op_lately(keyspace, entries[count - 1]);
         return ERR_NONE;
 }

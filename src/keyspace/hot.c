@@ -6,18 +6,44 @@ uint64_t keyspace_name_hash(const struct keyspace *keyspace, struct crdt_name na
         return table_hash(&keyspace->env, (uint16_t)name.db, name.key);
 }
 
+static uint64_t known_hash(const struct keyspace *keyspace, struct bytes member, uint64_t hash)
+{
+        return hash != 0 ? hash : crdt_item_hash(&keyspace->env, member);
+}
+
+enum crdt_member entry_set_look(const struct keyspace *keyspace, const struct entry *entry,
+                                struct bytes member, uint64_t hash, uint64_t shipped)
+{
+        region_id self = keyspace->config.origin;
+        if (entry->node.kind == ENTRY_PACK)
+                return crdt_pack_member(entry->pack, member, self, shipped);
+        if (entry->node.kind == ENTRY_FULL)
+                return crdt_set_look(entry->crdt, member, known_hash(keyspace, member, hash), self,
+                                     shipped);
+        return CRDT_MEMBER_ABSENT;
+}
+
+enum crdt_member entry_zset_look(const struct keyspace *keyspace, const struct entry *entry,
+                                 struct bytes member, uint64_t hash, uint64_t shipped,
+                                 double *ret_score)
+{
+        region_id self = keyspace->config.origin;
+        if (entry->node.kind == ENTRY_PACK)
+                return crdt_pack_score(entry->pack, member, self, shipped, ret_score);
+        if (entry->node.kind == ENTRY_FULL)
+                return crdt_zset_look(entry->crdt, member, known_hash(keyspace, member, hash), self,
+                                      shipped, ret_score);
+        return CRDT_MEMBER_ABSENT;
+}
+
 enum crdt_member keyspace_set_look(const struct keyspace *keyspace, struct crdt_name name,
                                    uint64_t hash, struct bytes member, uint64_t shipped)
 {
-        region_id self = keyspace->config.origin;
         const struct node *node =
                 table_look_hashed(&keyspace->table, hash, (uint16_t)name.db, name.key);
         const struct entry *entry = (const struct entry *)node;
-        if (node != NULL && node->kind == ENTRY_PACK)
-                return crdt_pack_member(entry->pack, member, self, shipped);
-        if (node != NULL && node->kind == ENTRY_FULL)
-                return crdt_set_look(&keyspace->env, entry->crdt, member, self, shipped);
-        return CRDT_MEMBER_ABSENT;
+        return entry == NULL ? CRDT_MEMBER_ABSENT
+                             : entry_set_look(keyspace, entry, member, 0, shipped);
 }
 
 void keyspace_names(struct bytes deltas, void (*each)(void *context, struct crdt_name name),

@@ -46,6 +46,7 @@ static void entry_fini(struct keyspace *keyspace, struct entry *entry)
                 crdt_pack_free(&keyspace->env, entry->pack);
         }
         heap_give(keyspace->heap, entry, entry_size(entry->node.key_len));
+        keyspace->freed++;
 }
 
 static bool entry_drop(void *context, struct node *node)

@@ -353,8 +353,12 @@ struct keyspace_op {
         size_t delta_len;
         struct bytes body;
 
-        uint64_t hash; /* of the name; 0: not known yet. item_hash is the run's own */
+        /* Known by keyspace_op_find, else 0: hashes of the name and of the first item, the entry,
+         * and how many entries had been freed when it was found. */
+        uint64_t hash;
         uint64_t item_hash;
+        struct entry *entry;
+        uint64_t freed;
 };
 
 /* Where it stands for that operation, whose number may take one byte more. */
@@ -362,6 +366,15 @@ static inline unsigned keyspace_op_body(enum crdt_op op)
 {
         return KEYSPACE_OP_BODY + ((unsigned)op > 15);
 }
+
+/* Of an SADD or ZADD of one member, of which `op` and `name` alone are known yet: looks for the
+ * key, and asks the processor for the place of the member. Other changes may come before the run. */
+void keyspace_op_find(struct keyspace *keyspace, struct keyspace_op *op, struct bytes member);
+
+/* Right after it: what that would be to the member. ABSENT where it makes it or gives it another
+ * score, so that the store changes; else as keyspace_set_look. */
+enum crdt_member keyspace_op_look(const struct keyspace *keyspace, const struct keyspace_op *op,
+                                  struct bytes member, double score, uint64_t shipped);
 
 /* What a run asks and tells. */
 struct keyspace_teller {

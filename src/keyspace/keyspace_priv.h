@@ -116,7 +116,11 @@ struct keyspace {
         unsigned flush_count;
         void (*found)(void *context, const struct crdt_conflict *conflict);
         void *found_context;
-        bool quiet;                  /* a log is loaded: conflicts were told before */
+        bool quiet;            /* a log is loaded: conflicts were told before */
+        uint64_t freed;        /* entries, ever: those that were found before may be gone */
+        struct entry *lately;  /* of the last of many changes: the next is often of the same key */
+        uint64_t lately_freed; /* how many were freed by then */
+        struct crdt_env plain; /* of changes that need no more of it than memory */
         struct keyspace_stats stats; /* what is counted; the rest is filled in by keyspace_stats */
 };
 
@@ -351,6 +355,28 @@ enum err count_publish(struct keyspace *keyspace, struct stamp stamp, struct ent
 /* local_set.c: an SREM of the members that a body names. */
 enum err removal_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                          struct bytes body, struct keyspace_change *ret);
+/* hot.c: as keyspace_set_look and keyspace_zset_look; `hash` of the member, 0: not known. */
+enum crdt_member entry_set_look(const struct keyspace *keyspace, const struct entry *entry,
+                                struct bytes member, uint64_t hash, uint64_t shipped);
+enum crdt_member entry_zset_look(const struct keyspace *keyspace, const struct entry *entry,
+                                 struct bytes member, uint64_t hash, uint64_t shipped,
+                                 double *ret_score);
+/* batch_items.c: the entry that was found for the op, or the last one's where that is the same;
+ * NULL: it is to be looked for. */
+struct entry *op_entry(const struct keyspace *keyspace, const struct keyspace_op *op);
+void op_lately(struct keyspace *keyspace, struct entry *entry);
+/* The first item of its body. */
+struct bytes op_first(const struct keyspace_op *op);
+/* Plain writes of elements of what is kept whole, told through `plain` or *ret. A short one, of one
+ * item: false where it is not so plain. */
+bool short_item(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                const struct keyspace_op *op, const struct keyspace_teller *teller);
+enum err run_items(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                   const struct keyspace_op *op, const struct keyspace_teller *teller,
+                   struct keyspace_change *ret);
+/* batch.c: puts a delta into the ring as it is. */
+void op_publish(struct keyspace *keyspace, struct stamp stamp, const struct keyspace_op *op,
+                uint8_t flags, const struct keyspace_teller *teller);
 /* local_zset.c: a ZADD with that body. */
 enum err scores_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                         struct bytes body, struct keyspace_change *ret);

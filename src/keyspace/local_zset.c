@@ -161,13 +161,8 @@ enum crdt_member keyspace_zset_look_hashed(const struct keyspace *keyspace, stru
                                            double *ret_score)
 {
         const struct entry *entry = look(keyspace, name, hash);
-        region_id self = keyspace->config.origin;
-        if (entry == NULL)
-                return CRDT_MEMBER_ABSENT;
-        return entry->node.kind == ENTRY_PACK
-                       ? crdt_pack_score(entry->pack, member, self, shipped, ret_score)
-                       : crdt_zset_look(&keyspace->env, entry->crdt, member, self, shipped,
-                                        ret_score);
+        return entry == NULL ? CRDT_MEMBER_ABSENT
+                             : entry_zset_look(keyspace, entry, member, 0, shipped, ret_score);
 }
 
 enum crdt_member keyspace_zset_look(const struct keyspace *keyspace, struct crdt_name name,

@@ -56,10 +56,11 @@ enum {
  * due. */
 static inline uint8_t *ring_append(struct ring *ring, uint64_t hlc, size_t len)
 {
-        uint64_t need = 1 + len;
+        unsigned prefix = len < 0x80 ? 1 : 2;
+        uint64_t need = prefix + len;
         uint64_t head = ring->head + need;
         uint64_t head_at = ring->head_at + need;
-        if (len >= 0x80 || len < sizeof hlc || hlc < ring->last || ring->count == 0 ||
+        if (len >= 0x4000 || len < sizeof hlc || hlc < ring->last || ring->count == 0 ||
             head_at >= ring->size || head - ring->tail > ring->size ||
             ring->mark_head == ring->mark_tail || ring->head - ring->marked >= RING_MARK_BYTES)
                 return ring_append_slow(ring, hlc, len);
@@ -69,8 +70,10 @@ static inline uint8_t *ring_append(struct ring *ring, uint64_t hlc, size_t len)
         ring->count++;
         ring->appended++;
         ring->last = hlc;
-        *at = (uint8_t)len;
-        return at + 1;
+        *at = (uint8_t)(prefix == 1 ? len : len | 0x80);
+        if (prefix > 1)
+                at[1] = (uint8_t)(len >> 7);
+        return at + prefix;
 }
 
 /* Drops what is up to `hlc`: readers must be there or later. */

@@ -37,6 +37,8 @@ struct pair {
         char names[KEYS][40];
         size_t count; /* of the batch that is being made */
         size_t count_max;
+        uint64_t shipped;
+        size_t looks[3]; /* by enum crdt_member: how often that was the answer */
         size_t heard;
         size_t asked;
         struct keyspace_op ops[KEYSPACE_OPS_MAX];
@@ -90,6 +92,8 @@ static void drain(void)
         assert_int_equal(keyspace_run(pair.batched, pair.ops, pair.count, &teller), ERR_NONE);
         assert_int_equal(pair.heard, pair.count);
         pair.count = 0;
+        if (rng_below(&pair.rng, 4) == 0)
+                pair.shipped = keyspace_ring_last(pair.batched);
         pair.count_max = rng_below(&pair.rng, KEYSPACE_OPS_MAX) + 1;
 }
 
@@ -106,6 +110,56 @@ static uint8_t *put_slice(uint8_t *at, struct bytes data)
         return put(at, data);
 }
 
+/* What a store asks before the command is what it would be told by the other questions. */
+static void ask(struct keyspace_op *op, struct bytes member, double score)
+{
+        struct keyspace *keyspace = pair.batched;
+        double known = 0;
+        bool scored = op->op == CRDT_OP_ZADD;
+        enum crdt_member told =
+                scored ? keyspace_zset_look(keyspace, op->name, member, pair.shipped, &known)
+                       : keyspace_set_look(keyspace, op->name,
+                                           keyspace_name_hash(keyspace, op->name), member,
+                                           pair.shipped);
+        if (scored && (score < known || score > known))
+                told = CRDT_MEMBER_ABSENT;
+        keyspace_op_find(keyspace, op, member);
+        assert_int_equal(keyspace_op_look(keyspace, op, member, score, pair.shipped), told);
+        pair.looks[told]++;
+}
+
+static double draw_score(void)
+{
+        return (double)rng_below(&pair.rng, 9) / 3 - 1;
+}
+
+static void ask_any(size_t key)
+{
+        char text[8];
+        enum crdt_type type = pair.shadow[key].type;
+        struct keyspace_op op = {.op = type == CRDT_ZSET ? CRDT_OP_ZADD : CRDT_OP_SADD,
+                                 .name = name_of(key)};
+        size_t item = rng_below(&pair.rng, ITEMS);
+        for (size_t i = 0; i < ITEMS && !pair.shadow[key].items[item]; i++)
+                item = (item + 1) % ITEMS;
+        snprintf(text, sizeof text, "i%zu", item);
+        if (type == CRDT_SET || type == CRDT_ZSET)
+                ask(&op, bytes_of_str(text), draw_score());
+}
+
+/* Other changes may be made between the question and the run. */
+static void ask_before(struct keyspace_op *op, struct bytes body)
+{
+        double score = 0;
+        struct bytes member = bytes_of(body.ptr + 2, body.ptr[1]);
+        if (op->op == CRDT_OP_ZADD) {
+                struct cursor cursor = cursor_of(bytes_of(body.ptr + 2 + member.len, 8));
+                uint64_t bits = cursor_u64(&cursor);
+                memcpy(&score, &bits, sizeof score);
+        }
+        ask(op, member, score);
+}
+
 /* The same change for the other keyspace, told with the next batch; the first `skip` bytes of the
  * delta's part after the key are not in the op's. */
 static void later_skipping(enum crdt_op op, size_t key, int64_t amount, size_t skip,
@@ -113,7 +167,11 @@ static void later_skipping(enum crdt_op op, size_t key, int64_t amount, size_t s
 {
         struct keyspace_op *next = &pair.ops[pair.count];
         struct crdt_name name = name_of(key);
+        ask_any(key);
         *next = (struct keyspace_op){.op = op, .name = name, .amount = amount};
+        bool adds = op == CRDT_OP_SADD || op == CRDT_OP_ZADD;
+        if (adds && body.ptr[0] == 1 && rng_below(&pair.rng, 3) > 0)
+                ask_before(next, body);
         /* an increment may come without room for its delta */
         if (op != CRDT_OP_COUNT || rng_below(&pair.rng, 4) > 0) {
                 next->delta = pair.bytes[pair.count];
@@ -308,7 +366,7 @@ static void step_scores(size_t key)
                 shadow->items[item] = true;
                 snprintf(names[i], sizeof names[i], "i%zu", item);
                 scores[i].member = bytes_of_str(names[i]);
-                scores[i].score = (double)rng_below(&pair.rng, 9) / 3 - 1;
+                scores[i].score = draw_score();
                 memcpy(&bits, &scores[i].score, sizeof bits);
                 at = put_slice(at, scores[i].member);
                 for (unsigned n = 0; n < sizeof bits; n++)
@@ -522,17 +580,64 @@ static void test_batches_change_nothing(void **state)
 {
         (void)state;
         size_t asked = 0;
+        size_t looks[COUNT_OF(pair.looks)] = {0};
         for (uint64_t seed = 1; seed <= HISTORIES; seed++) {
                 printf("seed %llu\n", (unsigned long long)seed);
                 live(seed);
                 asked += pair.asked;
+                for (size_t i = 0; i < COUNT_OF(looks); i++)
+                        looks[i] += pair.looks[i];
         }
+        for (size_t i = 0; i < COUNT_OF(looks); i++)
+                assert_true(looks[i] > HISTORIES);
         assert_true(asked > HISTORIES); /* increments after a SET were among them */
+}
+
+/* The key that was found before the command is forgotten before the change is made. */
+static void test_found_key_goes(void **state)
+{
+        (void)state;
+        const struct keyspace_config config = {
+                .origin = 3, .ring_bytes = 1 << 20, .incarnation = 1};
+        const struct keyspace_teller teller = {.value = value, .changed = changed, .plain = plain};
+        struct keyspace_change change;
+        memset(&pair, 0, sizeof pair);
+        heap_init(&pair.heaps[0], 0);
+        struct keyspace *keyspace = keyspace_new(&pair.heaps[0], &config);
+        assert_non_null(keyspace);
+        struct crdt_name name = {0, BYTES("k")};
+        struct bytes member = BYTES("m");
+        struct bytes body = BYTES("\x01\x01m");
+        assert_int_equal(keyspace_local_set_add(keyspace, WALL_MS, name, &member, 1, &change), 0);
+        struct keyspace_op *op = &pair.ops[0];
+        *op = (struct keyspace_op){.op = CRDT_OP_SADD, .name = name, .delta = pair.bytes[0]};
+        keyspace_op_find(keyspace, op, member);
+        assert_int_equal(keyspace_op_look(keyspace, op, member, 0, 0), CRDT_MEMBER_FRESH);
+        keyspace_forget(keyspace, name);
+        uint8_t *at = put_slice(op->delta + KEYSPACE_OP_BODY + 1, name.key);
+        op->body = bytes_of(at, body.len);
+        op->delta[KEYSPACE_OP_BODY] = 0;
+        op->delta_len = (size_t)(put(at, body) - op->delta);
+        op->hlc = keyspace_stamps(keyspace, WALL_MS, 1);
+        pair.expected_len[0] = op->delta_len;
+        memcpy(pair.expected[0], op->delta, op->delta_len);
+        for (unsigned i = 0; i < 8; i++)
+                pair.expected[0][i] = (uint8_t)(op->hlc >> (8 * i));
+        pair.count = 1;
+        pair.expected[0][8] = CRDT_OP_SADD | CRDT_FLAG_CREATED;
+        assert_int_equal(keyspace_run(keyspace, op, 1, &teller), ERR_NONE);
+        assert_int_equal(pair.heard, 1);
+        assert_int_equal(
+                keyspace_set_look(keyspace, name, keyspace_name_hash(keyspace, name), member, 0),
+                CRDT_MEMBER_FRESH);
+        keyspace_free(keyspace);
+        assert_int_equal(pair.heaps[0].used_bytes, 0);
 }
 
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_found_key_goes),
                 cmocka_unit_test(test_batches_change_nothing),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
