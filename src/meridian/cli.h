@@ -100,6 +100,8 @@ int cli_drain(struct cli *cli);
 int cli_undrain(struct cli *cli);
 int cli_isolate(struct cli *cli);
 int cli_unisolate(struct cli *cli);
+int cli_evacuate(struct cli *cli);
+int cli_unevacuate(struct cli *cli);
 int cli_switchover(struct cli *cli);
 int cli_failover(struct cli *cli);
 int cli_pki(struct cli *cli);

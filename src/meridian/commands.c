@@ -53,6 +53,11 @@ static const struct command commands[] = {
         ASKS("unisolate", NULL, "REGION [WHY]", "[--json]", "let it come back", 1, 2,
              cli_unisolate),
 
+        ASKS("evacuate", NULL, "REGION [WHY]", "[--to NODE|REGION] [--dry-run] [--abort] [--json]",
+             "move all away from it, in steps", 1, 6, cli_evacuate),
+        ASKS("unevacuate", NULL, "REGION [WHY]", "[--writer] [--dry-run] [--json]", "bring it back",
+             1, 4, cli_unevacuate),
+
         HEADING("Topology: which regions and nodes there are, and what is asked of them"),
         ASKS("topology", NULL, "", "[--json]", "the document in force", 0, 0, cli_topology),
         ASKS("plan", NULL, "FILE", "[--json]", "what another document would change", 1, 1,

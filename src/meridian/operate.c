@@ -1,6 +1,6 @@
 /* operate.c - commands that ask about or change the cluster: topology, events,
  * why-route, drain and the like. */
-#include "meridian/cli.h"
+#include "meridian/evacuate.h"
 #include "term/term.h"
 
 #include <errno.h>
@@ -43,27 +43,33 @@ int cli_topology(struct cli *cli)
 
 /* ---- regions ---- */
 
-static int region_act(struct cli *cli, const char *action)
+json_t *cli_region_ask(const struct cli *cli, const char *region, const char *action,
+                       const char *why)
 {
         char path[1024];
         struct client_answer answer;
-        if (!cli_regions_check(cli, cli->argv[0]))
-                return CLI_FAILED;
-        char *region = client_escape(cli->argv[0]);
-        char *why = client_escape(cli->argc > 1 ? cli->argv[1] : "");
+        char *name = client_escape(region);
+        char *reason = client_escape(why);
         char *actor = client_escape(cli_user());
         int len = -1;
-        if (region != NULL && why != NULL && actor != NULL)
-                len = snprintf(path, sizeof path, "/region/%s/%s?actor=%s&why=%s", region, action,
-                               actor, why);
-        free(region);
-        free(why);
+        if (name != NULL && reason != NULL && actor != NULL)
+                len = snprintf(path, sizeof path, "/region/%s/%s?actor=%s&why=%s", name, action,
+                               actor, reason);
+        free(name);
+        free(reason);
         free(actor);
         if (len < 0 || (size_t)len >= sizeof path)
-                return cli_error("the reason is too long: a sentence is enough");
-        if (!cli_post(cli, path, BYTES(""), &answer))
+                (void)cli_error("the reason is too long: a sentence is enough");
+        else if (cli_post(cli, path, BYTES(""), &answer))
+                return cli_json(&answer);
+        return NULL;
+}
+
+static int region_act(struct cli *cli, const char *action)
+{
+        if (!cli_regions_check(cli, cli->argv[0]))
                 return CLI_FAILED;
-        json_t *json = cli_json(&answer);
+        json_t *json = cli_region_ask(cli, cli->argv[0], action, cli->argc > 1 ? cli->argv[1] : "");
         if (json == NULL)
                 return CLI_FAILED;
         const char *state = json_string_value(json_object_get(json, "state"));

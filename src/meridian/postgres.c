@@ -10,6 +10,7 @@
  *     follow   the others stream from it
  *
  * A switchover that cannot finish goes back by itself; ending this command stops nothing. */
+#include "meridian/evacuate.h"
 #include "meridian/postgres_plan.h"
 #include "meridian/step.h"
 
@@ -53,7 +54,7 @@ static json_t *look_at(const struct cli_node *node)
         return json;
 }
 
-static void view_fini(struct view *view)
+void postgres_view_fini(struct view *view)
 {
         json_decref(view->status);
         json_decref(view->own);
@@ -63,10 +64,10 @@ static void view_fini(struct view *view)
 /* Of those with a majority the one that knows of the newest epoch; else any. What others tell of a
  * node's server is older than its own word, some more than others: that of `own` is kept beside
  * (NULL: nobody's). */
-static bool look(const struct cli *cli, const char *own, struct view *view)
+bool postgres_look(const struct cli *cli, const char *own, struct view *view)
 {
         long long best = -1;
-        view_fini(view);
+        postgres_view_fini(view);
         for (size_t i = 0; i < cli->node_count; i++) {
                 json_t *status = look_at(&cli->nodes[i]);
                 json_t *postgres = json_object_get(status, "postgres");
@@ -85,6 +86,17 @@ static bool look(const struct cli *cli, const char *own, struct view *view)
                 }
         }
         return view->status != NULL;
+}
+
+json_t *postgres_status_of_region(const struct cli *cli, const char *region)
+{
+        for (size_t i = 0; i < cli->node_count; i++) {
+                json_t *status = look_at(&cli->nodes[i]);
+                if (postgres_is_text(status, "region", region))
+                        return status;
+                json_decref(status);
+        }
+        return NULL;
 }
 
 /* A node's server, by its own word. NULL: it did not answer. */
@@ -205,7 +217,7 @@ static void followers_wait(const struct cli *cli, struct view *view, uint64_t un
                 if (following == count)
                         break;
                 pause_ms(4L * LOOK_EVERY_MS);
-                if (!look(cli, NULL, view))
+                if (!postgres_look(cli, NULL, view))
                         break;
         }
         if (following == count)
@@ -225,10 +237,10 @@ static int follow_run(const struct cli *cli, struct view *view, struct follow *f
         while (now_ms() < until_ms) {
                 struct view next = {0};
                 pause_ms(LOOK_EVERY_MS);
-                if (!look(cli, follow->actor, &next))
+                if (!postgres_look(cli, follow->actor, &next))
                         continue;
                 bool over = follow_look(follow, &next, &status);
-                view_fini(view);
+                postgres_view_fini(view);
                 *view = next;
                 if (!over)
                         continue;
@@ -304,7 +316,7 @@ static void standby_wait(const struct cli *cli, const struct order *order, struc
                     (target == NULL || json_is_true(json_object_get(target, "following"))))
                         return;
                 pause_ms(LOOK_EVERY_MS);
-                if (!look(cli, NULL, view))
+                if (!postgres_look(cli, NULL, view))
                         return;
         }
 }
@@ -315,9 +327,9 @@ static void target_look(const struct cli *cli, const struct order *order, struct
         struct view next = {0};
         json_t *target = postgres_candidate(view, order, NULL);
         const char *name = postgres_text(target, "node");
-        if (name == NULL || !look(cli, name, &next))
+        if (name == NULL || !postgres_look(cli, name, &next))
                 return;
-        view_fini(view);
+        postgres_view_fini(view);
         *view = next;
 }
 
@@ -340,10 +352,10 @@ static int run(const struct cli *cli, bool failover, const struct order *order)
         struct view view = {0};
         json_t *target = NULL;
         const char *action = failover ? "failover" : "switchover";
-        if (!look(cli, NULL, &view))
+        if (!postgres_look(cli, NULL, &view))
                 return cli_nodes_silent(cli);
         if (!json_is_object(view.postgres)) {
-                view_fini(&view);
+                postgres_view_fini(&view);
                 return cli_error("the topology has no PostgreSQL cluster (section postgres)");
         }
         if (failover)
@@ -375,7 +387,7 @@ static int run(const struct cli *cli, bool failover, const struct order *order)
         }
         free(old);
         free(name);
-        view_fini(&view);
+        postgres_view_fini(&view);
         return status;
 }
 
@@ -383,6 +395,16 @@ static int give_up(const struct cli *cli, const struct order *order)
 {
         char node[128];
         return ask(cli, "abort", order, node, sizeof node);
+}
+
+int postgres_switchover(const struct cli *cli, const struct order *order)
+{
+        return run(cli, false, order);
+}
+
+int postgres_give_up(const struct cli *cli)
+{
+        return give_up(cli, &(struct order){0});
 }
 
 static int carry_out(const struct cli *cli, bool failover, const struct order *order)

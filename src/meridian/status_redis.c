@@ -1,7 +1,7 @@
 /* status_redis.c - the Redis part of `meridian status`: what regions have not acknowledged of each
  * other's changes, transfers under way, and what each region's servers keep, merge and lack. What
  * a node does not tell, as it is older or does not answer, shows as `?`. */
-#include "meridian/cli.h"
+#include "meridian/evacuate.h"
 #include "term/table.h"
 
 #include <stdio.h>
@@ -15,19 +15,12 @@ static const char *text_of(json_t *object, const char *key, const char *otherwis
         return text == NULL ? otherwise : text;
 }
 
-/* Of one region's servers together: what another has not acknowledged. */
-struct behind {
-        bool known;
-        bool state; /* it has to be sent the state of at least one of them */
-        double deltas, bytes, ms, ahead_ms;
-};
-
 static double number_of(json_t *object, const char *key)
 {
         return json_number_value(json_object_get(object, key));
 }
 
-static struct behind behind_of(json_t *region, const char *other)
+struct behind cli_behind_of(json_t *region, const char *other)
 {
         struct behind sum = {0};
         size_t i = 0;
@@ -65,7 +58,7 @@ void cli_bytes_text(double bytes, char *text, size_t size)
 static void cell_behind(struct term_table *table, json_t *row, json_t *column)
 {
         char bytes[24];
-        struct behind behind = behind_of(row, text_of(column, "name", ""));
+        struct behind behind = cli_behind_of(row, text_of(column, "name", ""));
         cli_bytes_text(behind.bytes, bytes, sizeof bytes);
         if (row == column || !behind.known)
                 term_table_cell(table, TERM_DIM, row == column ? "-" : "?");

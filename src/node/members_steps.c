@@ -129,7 +129,19 @@ static uint8_t better_for_long(struct node *node, uint8_t best, uint8_t present)
         return node->now_us - node->better_since_us < BETTER_FOR_US ? present : best;
 }
 
-/* Who is in the region from which it is best to lead is preferred. */
+/* An operator has taken it out: whoever does that wants to stop its nodes. */
+static bool region_out(const struct node *node, uint8_t id)
+{
+        for (size_t i = 0; i < node->region_count; i++)
+                if (node->regions[i].id == id)
+                        return node->regions[i].state == REGION_DRAINING ||
+                               node->regions[i].state == REGION_DRAINED ||
+                               node->regions[i].state == REGION_ISOLATED;
+        return false;
+}
+
+/* Who is in the region from which it is best to lead is preferred; who is in one that was taken out
+ * leads only where nobody else can. */
 static void prefer(struct node *node, const struct seats *now, struct seats *wanted)
 {
         struct leader_region regions[TOPOLOGY_REGIONS_MAX];
@@ -137,22 +149,28 @@ static void prefer(struct node *node, const struct seats *now, struct seats *wan
         uint8_t present = 0;
         memset(regions, 0, sizeof regions);
         for (size_t i = 0; i < now->count; i++)
-                if (now->items[i].member.priority > SEATS_PRIORITY)
+                if (now->items[i].member.priority > SEATS_PRIORITY &&
+                    !region_out(node, now->items[i].region))
                         present = now->items[i].region;
         for (size_t i = 0; i < count; i++) {
                 const struct topology_region *region = &node->topology->regions[i];
                 bool data = region->role == TOPOLOGY_ROLE_DATA;
                 regions[i].id = region->id;
                 regions[i].votes = (uint32_t)seats_votes_of(wanted, region->id);
-                regions[i].leads = data && regions[i].votes > 0;
+                regions[i].leads = data && regions[i].votes > 0 && !region_out(node, region->id);
                 regions[i].capacity = data ? region->capacity : 0;
         }
         leader_rtts(node, regions, count);
         uint8_t best = better_for_long(node, leader_region_best(regions, count, present), present);
-        for (size_t i = 0; i < wanted->count; i++)
-                if (wanted->items[i].region == best && best != 0 &&
-                    wanted->items[i].member.role == CONSENSUS_VOTER)
-                        wanted->items[i].member.priority = SEATS_PRIORITY + 1;
+        for (size_t i = 0; i < wanted->count; i++) {
+                struct seat *seat = &wanted->items[i];
+                if (seat->member.role != CONSENSUS_VOTER)
+                        continue;
+                if (region_out(node, seat->region))
+                        seat->member.priority = SEATS_PRIORITY - 1;
+                else if (seat->region == best && best != 0)
+                        seat->member.priority = SEATS_PRIORITY + 1;
+        }
 }
 
 /* The newest document that is known here is without this node: parsed into `spare`. */

@@ -427,6 +427,25 @@ def steps_are_lines_of_objects(programs):
     expect((status, steps_of(out)[0]["state"]), (1, "failed"), out)
 
 
+def an_evacuation_is_checked_before_it_begins(programs):
+    status, out, _ = programs.run("evacuate", "eu-west", "--json")
+    expect((status, steps_of(out)[0]["state"]), (1, "failed"), out)
+    expect_in("no other region serves", steps_of(out)[0]["text"])
+    status, out, err = programs.run("evacuate", "us-east", "--dry-run", "--json")
+    expect((status, err), (0, ""), out)
+    expect([step["step"] for step in steps_of(out)], ["check"] + 4 * ["plan"] + ["dry run", "end"], out)
+    status, out, err = programs.run("evacuate", "us-east", "--json")  # the node takes no orders
+    expect((status, [step["step"] for step in steps_of(out)][-2:]), (1, ["writer", "end"]), out)
+    expect_in("NOTFOUND", err)
+    expect_in("traffic: what is done stays; the same command goes on from here", err)
+    status, out, _ = programs.run("unevacuate", "us-east", "--writer", "--dry-run", "--json")
+    expect((status, [step["step"] for step in steps_of(out)]),
+           (0, ["plan", "plan", "dry run", "end"]), out)
+    for words in (["evacuate"], ["evacuate", "us-east", "why", "more"], ["unevacuate", "--writer"]):
+        expect(programs.run(*words)[0], 2, f"{words}")
+    expect_in("there is no region \"mars\"", programs.run("evacuate", "mars")[2])
+
+
 def locks_are_objects(programs):
     lock = {"key": "global:x", "owner": "me", "token": 7}
     cases = [(["acquire", "global:x", "me", "1s"], {**lock, "ttl_ms": 1000}),
@@ -530,7 +549,8 @@ TESTS = [every_command_and_option_is_in_the_manual, the_manual_has_no_other_comm
          wrong_words_are_refused, what_follows_two_dashes_is_no_option,
          a_node_that_is_not_there_is_told_once, a_broken_configuration_stands_in_nobodys_way,
          json_is_json, nearly_every_command_speaks_to_programs, a_plan_is_an_object,
-         steps_are_lines_of_objects, locks_are_objects, certificates_are_objects, a_picture_has_no_colours_in_a_pipe, a_picture_fits_the_terminal,
+         steps_are_lines_of_objects,
+         an_evacuation_is_checked_before_it_begins, locks_are_objects, certificates_are_objects, a_picture_has_no_colours_in_a_pipe, a_picture_fits_the_terminal,
          top_draws_until_q, top_ends_though_a_node_hangs, top_in_a_pipe_is_one_picture]
 
 
