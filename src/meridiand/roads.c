@@ -2,9 +2,11 @@
  * struct road_roles; the roads compare it with the last. What a node says of its own server counts
  * there, at once; what it was told by others counts here, as long as it is fresh. */
 #include "base/check.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "meridiand/daemon.h"
 #include "primary/primary.h"
+#include "topology/state.h"
 
 #include <stdio.h>
 
@@ -95,6 +97,35 @@ static const struct node_status_server *server_of(const struct node_status_postg
         return NULL;
 }
 
+/* An isolated region gives no data away and takes none; inside of it all goes on. */
+static bool isolated(const struct daemon *daemon, region_id region)
+{
+        int state = node_region_state(daemon->node, region);
+        return state >= 0 && state < REGION_STATE_COUNT &&
+               !region_state_replicates((enum region_state)state);
+}
+
+static bool road_barred_by(void *user, node_id peer)
+{
+        const struct daemon *daemon = user;
+        const struct topology *topology = node_topology(daemon->node);
+        const struct topology_region *own = topology_region_of_node(topology, daemon->config.node);
+        const struct topology_region *other = topology_region_of_node(topology, peer);
+        if (own == NULL || other == NULL || own == other)
+                return false;
+        return isolated(daemon, own->id) || isolated(daemon, other->id);
+}
+
+static uint64_t bars_of(const struct daemon *daemon)
+{
+        const struct topology *topology = node_topology(daemon->node);
+        uint64_t bars = HASH_FNV_START;
+        for (uint32_t i = 0; i < topology->region_count; i++)
+                if (isolated(daemon, topology->regions[i].id))
+                        bars = hash_fnv_u64(bars, topology->regions[i].id);
+        return bars;
+}
+
 static bool is_now(const struct node_status_server *server, enum primary_server what)
 {
         return server != NULL && server->server_value == (int)what;
@@ -114,6 +145,7 @@ static void roles_fill(const struct daemon *daemon, const struct node_status_pos
         roles->own_reads = is_now(own, PRIMARY_STANDBY) || is_now(own, PRIMARY_OPEN) ||
                            is_now(own, PRIMARY_HELD);
         readers_fill(daemon, postgres, roles);
+        roles->bars = bars_of(daemon);
 }
 
 void roads_look(struct daemon *daemon)
@@ -293,7 +325,8 @@ bool roads_open(struct daemon *daemon)
 {
         const struct config *config = &daemon->config;
         char why[512];
-        struct road_callbacks callbacks = {daemon, road_send, road_room, wire_engine_note};
+        struct road_callbacks callbacks = {daemon, road_send, road_room, wire_engine_note,
+                                           road_barred_by};
         struct road_config wish = {
                 .heap = &daemon->heap,
                 .loop = &daemon->loop,

@@ -227,12 +227,20 @@ static bool write_wrong(const struct road *road, const struct way *way)
         return roles->epoch > way->epoch || (roles->writer != 0 && roles->writer != way->target);
 }
 
+bool road_barred(const struct road *road, node_id peer)
+{
+        const struct road_callbacks *callbacks = &road->callbacks;
+        return callbacks->barred != NULL && callbacks->barred(callbacks->user, peer);
+}
+
 static bool way_wrong(const struct road *road, const struct way *way)
 {
         bool own = !way->near || way->target == road->self;
         if (way->courier ||
             (way->state != WAY_OPEN && way->state != WAY_PASSED && way->state != WAY_OPENING))
                 return false;
+        if (way->tunnel.id != 0 && road_barred(road, way->tunnel.peer))
+                return true;
         switch (way->door) {
         case ROAD_WRITE:
                 return write_wrong(road, way);
@@ -274,7 +282,8 @@ static void ways_review(struct road *road)
                 return;
         char text[128];
         (void)snprintf(text, sizeof text,
-                       "PostgreSQL: %llu connection%s cut, as a server's role changed.",
+                       "PostgreSQL: %llu connection%s cut, as a server's role or a region's state "
+                       "changed.",
                        (unsigned long long)cut, cut == 1 ? " is" : "s are");
         road->callbacks.note(road->callbacks.user, "postgres-cut", text);
 }
@@ -283,7 +292,8 @@ static bool roles_same(const struct road_roles *a, const struct road_roles *b)
 {
         bool same = a->writer == b->writer && a->epoch == b->epoch &&
                     a->own_writes == b->own_writes && a->own_stays == b->own_stays &&
-                    a->own_reads == b->own_reads && a->reader_count == b->reader_count;
+                    a->own_reads == b->own_reads && a->reader_count == b->reader_count &&
+                    a->bars == b->bars;
         for (uint32_t i = 0; same && i < a->reader_count; i++)
                 same = a->readers[i] == b->readers[i];
         return same;

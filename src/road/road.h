@@ -19,6 +19,7 @@
  *    error in the protocol (57P03), as it does where too many are open (53300).
  *  - A request to cancel goes to every server that the door has led to and that has connections.
  *  - A reader that is slow slows down its own connection only.
+ *  - Nothing passes between two nodes of which either holds the other for barred.
  *
  * Memory: each connection holds at most ROAD_WINDOW bytes in each direction and a first packet of
  * ROAD_FIRST_MAX; those of the follow door ROAD_WINDOW_FOLLOW. */
@@ -56,6 +57,7 @@ struct road_roles {
         bool own_reads;  /* this node's server may be read: it runs, and is not fenced */
         uint32_t reader_count;
         node_id readers[ROAD_SERVERS_MAX]; /* that may be read now, the best first */
+        uint64_t bars; /* another number where road_callbacks.barred may answer otherwise now */
 };
 
 struct road_callbacks {
@@ -71,6 +73,10 @@ struct road_callbacks {
 
         /* Something for the log and for people. */
         void (*note)(void *user, const char *name, const char *text);
+
+        /* Nothing is to pass between this node and that one, in neither direction; NULL: none is
+         * barred. What passes is cut when the roles tell of it. */
+        bool (*barred)(void *user, node_id peer);
 };
 
 /* An address to listen on or to connect to. host "" : none. */

@@ -268,6 +268,8 @@ uint64_t road_now_us(const struct road *road);
 MUST_USE bool road_slot_take(struct road *road, struct way *way);
 void road_slot_free(struct road *road, struct way *way);
 
+bool road_barred(const struct road *road, node_id peer);
+
 /* There is a way: its limits of time are looked after. */
 void road_timer_run(struct road *road);
 

@@ -71,7 +71,7 @@ bool tunnel_open(struct way *way, node_id peer)
 {
         struct road *road = way->road;
         struct buffer frame;
-        if (!road_slot_take(road, way))
+        if (road_barred(road, peer) || !road_slot_take(road, way))
                 return false;
         tunnel_fill(way, peer, 0);
         buffer_init(&frame, road->heap);
@@ -179,10 +179,10 @@ void tunnel_cancel(struct road *road, node_id peer, enum road_door door, struct 
 
 /* ---- the far end ---- */
 
-static bool may_enter(const struct road *road, enum road_door door, uint64_t epoch)
+static bool may_enter(const struct road *road, node_id peer, enum road_door door, uint64_t epoch)
 {
         const struct road_roles *roles = &road->roles;
-        if (!road->server_known || road->closing ||
+        if (!road->server_known || road->closing || road_barred(road, peer) ||
             road->counters.tunnels_in >= road->connections_max * ROAD_DOOR_COUNT)
                 return false;
         if (door == ROAD_WRITE)
@@ -217,7 +217,7 @@ static enum err came_open(struct road *road, node_id peer, uint32_t far, struct 
             first.len > ROAD_FIRST_MAX + 64)
                 return ERR_MALFORMED;
         struct way *way = NULL;
-        if (may_enter(road, (enum road_door)door, epoch))
+        if (may_enter(road, peer, (enum road_door)door, epoch))
                 way = far_new(road, peer, (enum road_door)door, far);
         if (way == NULL) {
                 (void)send_small(road, peer, FRAME_REFUSED, far, NULL);

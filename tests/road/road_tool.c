@@ -293,7 +293,7 @@ static uint32_t setting(const char *name)
 
 static bool road_start(node_id id, char *place)
 {
-        struct road_callbacks callbacks = {&numbers[id], tool_send, tool_room, tool_note};
+        struct road_callbacks callbacks = {&numbers[id], tool_send, tool_room, tool_note, NULL};
         char why[256];
         char *ports = strchr(place, ':');
         CHECK(ports != NULL);

@@ -93,6 +93,7 @@ static struct {
         uint16_t server_port;
         uint16_t door;
         unsigned closed;
+        bool bars[3]; /* this node bars the other */
 } world;
 
 static enum err put(void *user, node_id peer, struct bytes data)
@@ -121,6 +122,11 @@ static void note(void *user, const char *name, const char *text)
         (void)user;
         (void)name;
         (void)text;
+}
+
+static bool barred(void *user, node_id peer)
+{
+        return world.bars[*(const node_id *)user] && peer != *(const node_id *)user;
 }
 
 static uint16_t port_of(int fd)
@@ -159,7 +165,14 @@ static void roles(node_id id, bool writes)
         now.own_reads = true;
         now.readers[0] = FAR;
         now.reader_count = 1;
+        now.bars = world.bars[id];
         road_roles_set(world.roads[id], &now);
+}
+
+static void bar(node_id id, bool bars)
+{
+        world.bars[id] = bars;
+        roles(id, id == FAR);
 }
 
 static int setup(void **state)
@@ -176,7 +189,7 @@ static int setup(void **state)
         world.door = port_free();
         for (node_id id = FAR; id <= NEAR; id++) {
                 world.ids[id] = id;
-                struct road_callbacks callbacks = {&world.ids[id], put, room, note};
+                struct road_callbacks callbacks = {&world.ids[id], put, room, note, barred};
                 struct road_config config = {.heap = &world.heap,
                                              .loop = &world.loop,
                                              .self = id,
@@ -301,6 +314,47 @@ static void bytes_pass_and_ends_are_told(void **state)
         assert_null(way_open_of(FAR));
         assert_null(way_open_of(NEAR));
         close(client);
+}
+
+/* What a client gets within some turns: bytes, 0 at the end, -1 for nothing. */
+static ssize_t hears(int client, char *got, size_t size)
+{
+        ssize_t len = -1;
+        for (unsigned i = 0; i < 20000 && len < 0; i++) {
+                turn(NULL);
+                if (i > 1000)
+                        usleep(100);
+                len = recv(client, got, size, MSG_DONTWAIT);
+        }
+        return len;
+}
+
+/* Whichever end bars the other: what passes is cut, and who comes is told that there is no server;
+ * when nobody does any more, all is as before. */
+static void nothing_passes_where_one_is_barred(void **state)
+{
+        int client, server;
+        char got[256];
+        (void)state;
+        for (node_id id = FAR; id <= NEAR; id++) {
+                meet(&client, &server);
+                bar(id, true);
+                assert_true(hears(client, got, sizeof got) <= 0);
+                assert_null(way_open_of(FAR));
+                assert_null(way_open_of(NEAR));
+                close(client);
+                close(server);
+                client = dial();
+                assert_int_equal(write(client, hello.ptr, 16), 16);
+                assert_true(hears(client, got, sizeof got) > 5);
+                assert_int_equal(got[0], 'E');
+                assert_int_equal(accept4(world.server, NULL, NULL, SOCK_NONBLOCK), -1);
+                close(client);
+                bar(id, false);
+        }
+        meet(&client, &server);
+        close(client);
+        close(server);
 }
 
 static void frame(struct buffer *out, unsigned kind, uint32_t to)
@@ -435,6 +489,8 @@ int main(void)
                 cmocka_unit_test(first_packets),
                 cmocka_unit_test(refusals_are_whole),
                 cmocka_unit_test_setup_teardown(bytes_pass_and_ends_are_told, setup, teardown),
+                cmocka_unit_test_setup_teardown(nothing_passes_where_one_is_barred, setup,
+                                                teardown),
                 cmocka_unit_test_setup_teardown(nonsense_is_malformed, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_old_epoch_is_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(damage_does_no_harm, setup, teardown),

@@ -48,6 +48,10 @@ def writer(regions=None):
     return found[0] if len(found) == 1 else None
 
 
+def streams(region):
+    return ask(region, "SELECT count(*) FROM pg_stat_wal_receiver") == [(1,)]
+
+
 def prepared():
     """The primary, with the tables of these scenarios."""
     for region in REGIONS:

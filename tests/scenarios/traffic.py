@@ -3,6 +3,7 @@ import dns.edns
 import dns.rcode
 
 from lab import AMERICAN, BRITISH, REGIONS, SINGAPOREAN, eventually, expect, expect_true
+from postgres import role, streams
 
 WWW = "www.example.test"
 
@@ -91,6 +92,9 @@ def scenario_an_isolated_region_is_out_until_it_is_let_in(lab):
     eventually("isolated", lambda: lab.state("ap-southeast") == "isolated")
     eventually("nobody is sent there",
                lambda: lab.dns("us-east", WWW, SINGAPOREAN) != ["ap-southeast"])
+    standby = role("ap-southeast") == "standby"
+    eventually("its standby gets nothing", lambda: not streams("ap-southeast"))
     lab.meridian("unisolate", "ap-southeast")
     lab.wait_all_active()
+    eventually("its standby goes on", lambda: streams("ap-southeast") == standby)
     lab.sent("us-east", WWW, SINGAPOREAN, ["ap-southeast"])
