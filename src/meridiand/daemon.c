@@ -164,6 +164,7 @@ static bool node_open(struct daemon *daemon)
         struct node_config config = {
                 .self = daemon->config.node,
                 .topology = bytes_of(daemon->document, daemon->document_len),
+                .early_votes = true,
                 .lock_copies = true,
                 .level_max = (uint8_t)daemon->config.level,
         };

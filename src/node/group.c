@@ -35,6 +35,7 @@ void group_config(const struct node *node, enum world_group group, uint64_t seed
         ret->heartbeat_ms =
                 global ? timing->election_heartbeat_ms : timing->region_election_heartbeat_ms;
         ret->pre_vote = true;
+        ret->early_votes = node->config.early_votes;
         ret->seed = hash_fnv_u64(seed, (uint64_t)group + 1);
         ret->snapshot_entries = node->config.snapshot_entries;
         ret->snapshot_bytes = node->config.snapshot_bytes;

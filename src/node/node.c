@@ -179,11 +179,16 @@ static bool life_take(const struct node *node, struct bytes *data)
         return same && !cursor_failed(&cursor);
 }
 
-static void peer_gone(struct node *node, node_id peer)
+/* The groups are told of a link. */
+static void link_told(struct node *node, node_id peer, bool up)
 {
-        for (int i = 0; i < WORLD_GROUP_COUNT; i++)
-                if (node->groups[i].consensus != NULL)
-                        consensus_peer_gone(node->groups[i].consensus, node->now_us / 1000, peer);
+        for (int i = 0; i < WORLD_GROUP_COUNT; i++) {
+                struct consensus *consensus = node->groups[i].consensus;
+                if (consensus != NULL && up)
+                        consensus_peer_back(consensus, node->now_us / 1000, peer);
+                else if (consensus != NULL)
+                        consensus_peer_gone(consensus, node->now_us / 1000, peer);
+        }
 }
 
 static void message_came(struct node *node, const struct world_event *event)
@@ -258,13 +263,13 @@ static void peer_changed(struct node *node, const struct world_event *event)
         if (peer == NULL || peer->id == node->config.self)
                 return;
         peer->up = event->kind == WORLD_PEER_UP;
+        link_told(node, peer->id, peer->up);
         if (peer->up) {
                 health_heard(node->health, peer->id, node->now_us);
                 node->gossip_wanted = true;
         } else {
                 peer->rtt_known = false;
                 request_peer_down(node, peer->id);
-                peer_gone(node, peer->id);
         }
 }
 

@@ -70,6 +70,7 @@ struct node_config {
         uint32_t replication_window_bytes; /* as in replication/replication.h; 0: its default */
         uint32_t replication_batch_bytes;
         uint32_t replication_piece_bytes;
+        bool early_votes;  /* a leader whose link broke is replaced before an election timeout */
         bool lock_copies;  /* keep what happens to other regions' locks; a witness never does */
         uint8_t level_max; /* speak as a build of that level (council.h); 0: as this one */
         unsigned bugs;     /* enum node_bug */

@@ -167,6 +167,12 @@ void consensus_peer_gone(struct consensus *consensus, uint64_t now_ms, uint32_t 
                 consensus->engine->peer_gone(consensus->core, now_ms, peer);
 }
 
+void consensus_peer_back(struct consensus *consensus, uint64_t now_ms, uint32_t peer)
+{
+        if (consensus->engine->peer_back != NULL)
+                consensus->engine->peer_back(consensus->core, now_ms, peer);
+}
+
 bool consensus_lease_held(const struct consensus *consensus, uint64_t now_ms)
 {
         return consensus->engine->lease_held != NULL &&

@@ -442,6 +442,14 @@ static void core_peer_gone(void *engine, uint64_t now_ms, uint32_t peer)
                 election_leader_gone(core, peer);
 }
 
+static void core_peer_back(void *engine, uint64_t now_ms, uint32_t peer)
+{
+        struct core *core = engine;
+        core_begin(core, now_ms);
+        if (core_active(core))
+                election_leader_back(core, peer);
+}
+
 static bool core_lease_held(const void *engine, uint64_t now_ms)
 {
         const struct core *core = engine;
@@ -502,6 +510,7 @@ const struct consensus_engine consensus_core = {
         .has_majority = core_has_majority,
         .read = core_read,
         .peer_gone = core_peer_gone,
+        .peer_back = core_peer_back,
         .lease_held = core_lease_held,
         .member_set = core_member_set,
         .member_remove = core_member_remove,

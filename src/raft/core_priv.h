@@ -206,8 +206,10 @@ struct core {
         uint32_t leader;
         uint64_t heard_ms; /* the leader's word; votes are refused for an election timeout */
         uint64_t election_ms;
-        bool gone;          /* the link to the leader broke, */
-        uint64_t gone_ms;   /* then */
+        bool gone;        /* the link to the leader broke, */
+        uint64_t gone_ms; /* then */
+        bool away;        /* it broke at away_ms, and is not there again */
+        uint64_t away_ms;
         bool transfer_vote; /* this candidacy was asked for by the leader */
         bool granted[CONSENSUS_VOTERS_MAX];
         uint64_t verified;     /* as follower: agrees with the leader of this term up to here */
@@ -314,6 +316,7 @@ MUST_USE enum err recover_journal(struct core *core, struct bytes journal, uint6
 void election_timer(struct core *core);
 void election_tick(struct core *core);
 void election_leader_gone(struct core *core, uint32_t peer);
+void election_leader_back(struct core *core, uint32_t peer);
 void election_step_down(struct core *core, uint64_t term, uint32_t leader);
 void election_vote(struct core *core, const struct message *message);
 void election_vote_result(struct core *core, const struct message *message);

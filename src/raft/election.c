@@ -11,9 +11,13 @@
  * Only a candidate that the leader itself has sent (transfer) is heard at once.
  *
  * A follower whose link to the leader broke waits the same election timeout, but for less chance on
- * top, and asks again sooner when it is refused: no vote is given earlier for it, so what the pause
- * protects does not depend on links. Of two who stand so at once, far apart, one waits for the
- * other (yield).
+ * top, and asks again sooner when it is refused. Of two who stand so at once, far apart, one waits
+ * for the other (yield).
+ *
+ * Where votes may be early, a node that has had no link to its leader for an eighth of the election
+ * timeout has heard nobody, and one that could vote stands after a quarter. So only a leader that a
+ * majority has lost is replaced: one whose link to some broke is kept by the votes of the others,
+ * and one whose links stand again at once by all. No lease can be built on that.
  *
  * A refusal carries the true term. One that lost its journal refuses always. */
 #include "base/check.h"
@@ -21,6 +25,7 @@
 
 enum {
         GONE_TIMEOUTS = 4, /* a broken link counts for so long */
+        AWAY_PART = 8,     /* of the election timeout: what a link may take to stand again */
 };
 
 static bool is_witness(const struct core *core)
@@ -62,12 +67,40 @@ void election_timer(struct core *core)
 void election_leader_gone(struct core *core, uint32_t peer)
 {
         uint64_t timeout = core->config.election_timeout_ms;
-        if (core->role != CORE_FOLLOWER || core->leader != peer || is_witness(core))
+        if (core->role != CORE_FOLLOWER || core->leader != peer)
+                return;
+        if (core->config.early_votes && !core->away) {
+                core->away = true;
+                core->away_ms = core->now_ms;
+        }
+        if (is_witness(core))
                 return;
         core->gone = true;
         core->gone_ms = core->now_ms;
-        uint64_t at = core->heard_ms + timeout + rng_below(&core->rng, timeout / 8 + 1);
+        uint64_t from = core->heard_ms + timeout;
+        if (core->away && core->away_ms + timeout / 4 < from)
+                from = core->away_ms + timeout / 4;
+        uint64_t at = from + rng_below(&core->rng, timeout / 8 + 1);
         if (at < core->election_ms)
+                core->election_ms = at;
+}
+
+/* Whether it still leads is for its word to say. One that was away for long is heard again with
+ * that. */
+static bool leader_away(const struct core *core)
+{
+        return core->away &&
+               core->now_ms >= core->away_ms + core->config.election_timeout_ms / AWAY_PART;
+}
+
+void election_leader_back(struct core *core, uint32_t peer)
+{
+        uint64_t timeout = core->config.election_timeout_ms;
+        if (!core->away || core->role != CORE_FOLLOWER || core->leader != peer || leader_away(core))
+                return;
+        core->away = false;
+        uint64_t at = core->heard_ms + timeout + rng_below(&core->rng, timeout / 8 + 1);
+        if (core->gone && at > core->election_ms)
                 core->election_ms = at;
 }
 
@@ -218,7 +251,8 @@ static bool leader_alive(const struct core *core)
 {
         if (core->role == CORE_LEADER)
                 return true;
-        return core->now_ms < core->heard_ms + core->config.election_timeout_ms;
+        return !leader_away(core) &&
+               core->now_ms < core->heard_ms + core->config.election_timeout_ms;
 }
 
 /* Of two that stand at once. The same at both, but for what they know of members. */

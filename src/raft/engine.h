@@ -28,6 +28,7 @@ struct consensus_engine {
         void (*restored)(void *core);
         enum err (*read)(void *core, uint64_t now_ms, uint64_t id, bool lease);
         void (*peer_gone)(void *core, uint64_t now_ms, uint32_t peer);
+        void (*peer_back)(void *core, uint64_t now_ms, uint32_t peer);
         bool (*lease_held)(const void *core, uint64_t now_ms);
         enum err (*member_set)(void *core, uint64_t now_ms, const struct consensus_member *member);
         enum err (*member_remove)(void *core, uint64_t now_ms, uint32_t node);

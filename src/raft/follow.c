@@ -74,7 +74,7 @@ static bool accept_leader(struct core *core, const struct message *message, enum
                 *ret_err = ERR_MALFORMED;
                 return false;
         }
-        core->gone = false;
+        core->gone = core->away = false;
         if (message->term > core->meta.term || core->role != CORE_FOLLOWER)
                 election_step_down(core, message->term, message->from);
         core->leader = message->from;

@@ -552,7 +552,8 @@ uint64_t replicate_needed(const struct core *core)
 
 bool replicate_lease(const struct core *core, uint64_t now_ms)
 {
-        if (core->role != CORE_LEADER || core->lease_void || !core_ready(core))
+        if (core->role != CORE_LEADER || core->lease_void || core->config.early_votes ||
+            !core_ready(core))
                 return false;
         const struct consensus_bugs *bugs = &core->config.bugs;
         const struct members *members = &log_regime(core)->members;

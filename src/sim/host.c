@@ -75,6 +75,8 @@ void host_start(struct sim *sim, struct host *host)
         }
         config.level_max = upgrade_level(sim, host);
         config.lock_copies = sim->copies != NULL;
+        /* Planted bugs keep their histories. */
+        config.early_votes = sim->options.bug < 0;
         bug_apply(sim, &config);
         CHECK(host->node == NULL);
         enum err err = node_new(&host->heap, &config, &host->node);

@@ -15,6 +15,7 @@ struct history_options {
         const struct consensus_engine *engine;
         bool oracle; /* only what the library can: ordered links, fixed members, no reads */
         bool whole;  /* states are taken and written at once, as the library does */
+        bool early;  /* who has lost its leader votes before an election timeout */
         bool harsh;  /* slow disks and frequent crashes: planted bugs show sooner */
         bool trace;
         struct consensus_bugs bugs;

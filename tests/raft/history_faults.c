@@ -115,6 +115,8 @@ void faults_step(struct world *w)
         /* A link that breaks and stands again at once. */
         if (!w->options.whole && !w->options.oracle && chance(w, w->crash))
                 node_links_break(w, at);
+        for (unsigned i = 0; i < NODES && w->options.early; i++)
+                node_links_mend(w, i);
         if (chance(w, w->pause) && node->consensus != NULL)
                 node->paused_until = w->now + below(w, 600);
         if (chance(w, w->cuts)) {

@@ -198,6 +198,7 @@ static void config_of(struct world *w, unsigned at, struct consensus_config *con
                 .election_timeout_ms = ELECTION_MS,
                 .heartbeat_ms = HEARTBEAT_MS,
                 .pre_vote = true,
+                .early_votes = w->options.early,
                 .seed = rng_next(&w->rng),
                 .snapshot_entries = 30,
                 .snapshot_bytes = 4096,
@@ -223,6 +224,7 @@ void node_start(struct world *w, unsigned at)
         node->up_at = 0;
         node->paused_until = 0;
         node->count = 0;
+        node->broken = 0;
         node->marked = false;
         node->restoring = false;
         node->disk.generation = 0;
@@ -263,6 +265,20 @@ void node_links_break(struct world *w, unsigned at)
                         continue;
                 consensus_peer_gone(node->consensus, clock_of(w, node), at + 1);
                 node_pump(w, i);
+                node->broken |= 1u << at;
+        }
+}
+
+void node_links_mend(struct world *w, unsigned at)
+{
+        struct node *node = &w->nodes[at];
+        for (unsigned i = 0; i < NODES && node->consensus != NULL; i++) {
+                if ((node->broken >> i & 1) == 0 || w->nodes[i].consensus == NULL ||
+                    !chance(w, 500))
+                        continue;
+                node->broken &= ~(1u << i);
+                consensus_peer_back(node->consensus, clock_of(w, node), i + 1);
+                node_pump(w, at);
         }
 }
 

@@ -59,6 +59,7 @@ struct node {
         uint32_t ids[LOG_MAX];
         bool marked;         /* a state is being put together, */
         uint64_t mark_count; /* of so many commands */
+        unsigned broken;     /* links, by peer */
         bool restoring;      /* a state that came out is not taken over yet */
         struct bytes restore_state;
 };
@@ -178,6 +179,8 @@ void node_crash(struct world *w, unsigned at);
 void node_synced(struct world *w, unsigned at);
 /* Most of the others hear that their links to it broke. */
 void node_links_break(struct world *w, unsigned at);
+/* Some of its own, to who runs. */
+void node_links_mend(struct world *w, unsigned at);
 void node_aside_synced(struct world *w, unsigned at);
 /* The next message arrives. */
 void node_deliver(struct world *w);

@@ -10,6 +10,8 @@
 
 static const uint32_t three[] = {7, 8, 9};
 
+static bool early;
+
 static struct consensus *group_start(void)
 {
         struct consensus *consensus = NULL;
@@ -24,6 +26,7 @@ static struct consensus *group_start(void)
                 .election_timeout_ms = 800,
                 .heartbeat_ms = 100,
                 .pre_vote = true,
+                .early_votes = early,
         };
         assert_int_equal(consensus_new(&heap, &config, &consensus), ERR_NONE);
         assert_int_equal(consensus_start(consensus, 1000, (struct bytes){0}, 0, &recovery),
@@ -91,6 +94,85 @@ static void test_leader_gone(void **state)
                 assert_in_range(stands_ms(consensus, 1100), 1800, told ? 1900 : 2600);
                 consensus_free(consensus);
         }
+}
+
+/* What node 9 is answered that asks for a vote. */
+static bool votes(struct consensus *consensus, uint64_t now_ms, bool pre_vote)
+{
+        struct message vote = {
+                .type = MESSAGE_VOTE, .group = 1, .cluster = 42, .from = 9, .to = 7, .term = 9};
+        struct consensus_output output;
+        bool granted = false;
+        vote.vote.pre_vote = pre_vote;
+        vote.vote.last_index = 9;
+        vote.vote.last_term = 5;
+        receive(consensus, now_ms, &vote);
+        for (int i = 0; i < 2; i++) {
+                consensus_take(consensus, &output);
+                for (size_t k = 0; k < output.message_count; k++) {
+                        struct message answer;
+                        assert_int_equal(message_decode(output.messages[k].data, &answer),
+                                         ERR_NONE);
+                        if (answer.type == MESSAGE_VOTE_RESULT && answer.to == 9)
+                                granted = answer.vote_result.granted;
+                }
+                struct consensus_status status = consensus_status(consensus);
+                consensus_synced(consensus, now_ms, status.generation, status.journal_bytes);
+        }
+        return granted;
+}
+
+/* Who lost its leader votes and stands early, where that is wanted. */
+static void test_early(void **state)
+{
+        (void)state;
+        for (int pre_vote = 0; pre_vote < 2; pre_vote++) {
+                struct consensus *consensus = follower(true);
+                assert_false(votes(consensus, 1799, pre_vote));
+                consensus_free(consensus);
+                early = true;
+                consensus = follower(true);
+                assert_false(votes(consensus, 1199, pre_vote));
+                assert_true(votes(consensus, 1200, pre_vote));
+                consensus_free(consensus);
+                consensus = follower(false); /* another one's link broke */
+                assert_false(votes(consensus, 1799, pre_vote));
+                consensus_free(consensus);
+                consensus = follower(true);
+                assert_in_range(stands_ms(consensus, 1100), 1300, 1400);
+                consensus_free(consensus);
+                early = false;
+        }
+}
+
+/* A leader whose link stands again at once, or that is heard, is kept. */
+static void test_kept(void **state)
+{
+        (void)state;
+        struct message word = {
+                .type = MESSAGE_APPEND, .group = 1, .cluster = 42, .from = 8, .to = 7, .term = 5};
+        word.append.previous_index = 1;
+        word.append.previous_term = 1;
+        early = true;
+        struct consensus *consensus = follower(true);
+        consensus_peer_back(consensus, 1199, 8);
+        assert_false(votes(consensus, 1799, true));
+        assert_in_range(stands_ms(consensus, 1199), 1800, 1900);
+        consensus_free(consensus);
+        consensus = follower(true); /* it took too long: its word counts, not the link */
+        consensus_peer_back(consensus, 1200, 8);
+        assert_true(votes(consensus, 1201, true));
+        receive(consensus, 1250, &word);
+        assert_false(votes(consensus, 2049, true));
+        assert_in_range(stands_ms(consensus, 1250), 2050, 2850);
+        consensus_free(consensus);
+        consensus = follower(true); /* once more, which counts from then */
+        consensus_peer_back(consensus, 1150, 8);
+        consensus_peer_gone(consensus, 1160, 8);
+        assert_false(votes(consensus, 1259, true));
+        assert_true(votes(consensus, 1260, true));
+        consensus_free(consensus);
+        early = false;
 }
 
 /* Of two that stand at once the one with less in its log, or the later number, waits: once. */
@@ -161,8 +243,8 @@ static void test_inherited(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_leader_gone),
-                cmocka_unit_test(test_one_yields),
+                cmocka_unit_test(test_leader_gone), cmocka_unit_test(test_early),
+                cmocka_unit_test(test_kept),        cmocka_unit_test(test_one_yields),
                 cmocka_unit_test(test_inherited),
         };
         return cmocka_run_group_tests(tests, heap_group_setup, heap_group_teardown);

@@ -55,6 +55,7 @@ static void run_seeds(const struct consensus_engine *engine, bool oracle, uint64
                         .engine = engine,
                         .oracle = oracle,
                         .whole = seed % 4 == 0,
+                        .early = !oracle && seed % 4 > 1,
                         .harsh = seed % 3 == 0,
                         .trace = getenv("TRACE") != NULL,
                 };
