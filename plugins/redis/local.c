@@ -358,8 +358,7 @@ static void on_evicted(struct redis_context *ctx, struct crdt_name name, struct 
         (void)key;
         plugin_must(keyspace_key_gone(plugin.keyspace, name), "an eviction");
         plugin.evicted++;
-        log_frame(bytes_of(NULL, 0), false);
-        local_dirty(&plugin.pending, name);
+        log_gone(name);
 }
 
 /* The old name of what RENAME or MOVE took away. */

@@ -1,8 +1,8 @@
 /* log.c - MERIDIAN.LOG: the metadata of local changes, for the AOF and for replicas.
  *
- *   varint len << 1, delta        a delta of this region
- *   varint len << 1 | 1, delta    a SET without its value, or an HSET of one field without the
- *                                 value's bytes: it is what Redis holds
+ *   a delta of this region        as keyspace/record.h has it; one that is cut is a SET without its
+ *                                 value, or an HSET of one field without the value's bytes: it is
+ *                                 what Redis holds
  *   varint 0, u32 db, slice key   the key was evicted
  *   varint 1, u8 kind, ...        enum log_kind
  *
@@ -11,14 +11,24 @@
  * which a server that loads its AOF reports and goes on. */
 #include "plugin.h"
 
-#include "base/put.h"
+#include "keyspace/record.h"
 
 enum log_kind {
         LOG_MARK = 1, /* u64 position that was told */
         LOG_BEFORE,   /* slice: what the increment that follows was the first to be added to */
         LOG_FORGET,   /* u32 db, slice key: it has gone to another server of the region */
         LOG_MOVED,    /* u64 clock, slice state: a key has come from one */
+        LOG_NEAR = RECORD_NEAR, /* see record.h */
 };
+
+static struct record record; /* of plugin.pending */
+
+static struct buffer *pending_open(void)
+{
+        if (plugin.pending.len == 0)
+                record = (struct record){0};
+        return &plugin.pending;
+}
 
 bool log_flush(struct redis_context *ctx)
 {
@@ -59,9 +69,8 @@ static enum err replay_moved(struct cursor *cursor)
         return err != ERR_NONE ? err : keyspace_move_in(plugin.keyspace, NULL, state);
 }
 
-static enum err replay_kind(struct cursor *cursor, struct bytes *ret_before)
+static enum err replay_kind(struct cursor *cursor, uint8_t kind, struct bytes *ret_before)
 {
-        uint8_t kind = cursor_u8(cursor);
         if (kind == LOG_BEFORE)
                 *ret_before = cursor_slice(cursor);
         if (cursor_failed(cursor) || kind == LOG_BEFORE)
@@ -79,50 +88,60 @@ static enum err replay_kind(struct cursor *cursor, struct bytes *ret_before)
         return ERR_NONE;
 }
 
+static struct buffer *pending_kind(enum log_kind kind)
+{
+        struct buffer *pending = pending_open();
+        buffer_varint(pending, 1);
+        buffer_u8(pending, (uint8_t)kind);
+        return pending;
+}
+
+static void pending_close(void)
+{
+        plugin_must(plugin.pending.err, "the log");
+}
+
 void log_mark(uint64_t position)
 {
-        buffer_varint(&plugin.pending, 1);
-        buffer_u8(&plugin.pending, LOG_MARK);
-        buffer_u64(&plugin.pending, position);
-        plugin_must(plugin.pending.err, "the log");
+        buffer_u64(pending_kind(LOG_MARK), position);
+        pending_close();
 }
 
 void log_forget(struct crdt_name name)
 {
-        buffer_varint(&plugin.pending, 1);
-        buffer_u8(&plugin.pending, LOG_FORGET);
-        buffer_u32(&plugin.pending, name.db);
-        buffer_slice(&plugin.pending, name.key);
-        plugin_must(plugin.pending.err, "the log");
+        struct buffer *pending = pending_kind(LOG_FORGET);
+        buffer_u32(pending, name.db);
+        buffer_slice(pending, name.key);
+        pending_close();
 }
 
 void log_moved(uint64_t clock, struct bytes state)
 {
-        buffer_varint(&plugin.pending, 1);
-        buffer_u8(&plugin.pending, LOG_MOVED);
-        buffer_u64(&plugin.pending, clock);
-        buffer_slice(&plugin.pending, state);
-        plugin_must(plugin.pending.err, "the log");
+        struct buffer *pending = pending_kind(LOG_MOVED);
+        buffer_u64(pending, clock);
+        buffer_slice(pending, state);
+        pending_close();
 }
 
 void log_before(struct bytes text)
 {
-        buffer_varint(&plugin.pending, 1);
-        buffer_u8(&plugin.pending, LOG_BEFORE);
-        buffer_slice(&plugin.pending, text);
-        plugin_must(plugin.pending.err, "the log");
+        buffer_slice(pending_kind(LOG_BEFORE), text);
+        pending_close();
+}
+
+void log_gone(struct crdt_name name)
+{
+        struct buffer *pending = pending_open();
+        buffer_varint(pending, 0);
+        buffer_u32(pending, name.db);
+        buffer_slice(pending, name.key);
+        pending_close();
 }
 
 void log_frame(struct bytes delta, bool cut)
 {
-        struct buffer *pending = &plugin.pending;
-        size_t need = PUT_VARINT_MAX + delta.len;
-        if (pending->size - pending->len < need)
-                plugin_must(buffer_reserve(pending, need) == NULL ? ERR_NOMEM : ERR_NONE,
-                            "the log");
-        uint8_t *from = pending->ptr + pending->len;
-        uint8_t *at = put_bytes(put_varint(from, (uint64_t)delta.len << 1 | cut), delta);
-        pending->len += (size_t)(at - from);
+        record_add(&record, pending_open(), delta, cut);
+        pending_close();
 }
 
 static enum err uncut_set(const struct crdt_native *native, struct bytes delta,
@@ -182,30 +201,45 @@ static enum err replay_cut(const struct crdt_native *native, struct bytes delta)
         return err;
 }
 
-static enum err replay(struct redis_context *ctx, struct bytes record)
+static enum err replay_frames(const struct crdt_native *native, struct record_read *read)
 {
-        const struct crdt_native *native = native_of(ctx);
-        struct cursor cursor = cursor_of(record);
         struct bytes before = {0};
-        enum err err = ERR_NONE;
-        while (err == ERR_NONE && cursor_left(&cursor) > 0) {
+        for (;;) {
                 struct keyspace_result result;
-                uint64_t head = cursor_varint(&cursor);
-                struct bytes delta = cursor_bytes(&cursor, head >> 1);
-                if (cursor_failed(&cursor))
+                struct bytes delta = {0};
+                uint8_t kind = 0;
+                enum err err = ERR_NONE;
+                enum record_frame frame = record_next(read, &delta, &kind);
+                switch (frame) {
+                case RECORD_END:
+                        return read->cursor.err;
+                case RECORD_ZERO:
+                        err = replay_gone(&read->cursor);
                         break;
-                if (head == 0)
-                        err = replay_gone(&cursor);
-                else if (head == 1)
-                        err = replay_kind(&cursor, &before);
-                else if ((head & 1) != 0)
+                case RECORD_KIND:
+                        err = replay_kind(&read->cursor, kind, &before);
+                        break;
+                case RECORD_CUT:
                         err = replay_cut(native, delta);
-                else
+                        break;
+                case RECORD_DELTA:
                         err = keyspace_replay(plugin.keyspace, native, delta, before, &result);
-                if (head != 1)
+                        break;
+                }
+                if (err != ERR_NONE)
+                        return err;
+                if (frame != RECORD_KIND)
                         before = (struct bytes){0};
         }
-        return err != ERR_NONE ? err : cursor.err;
+}
+
+static enum err replay(struct redis_context *ctx, struct bytes bytes)
+{
+        struct record_read read;
+        record_begin(&read, &plugin.heap, bytes);
+        enum err err = replay_frames(native_of(ctx), &read);
+        record_end(&read);
+        return err;
 }
 
 int log_command(struct redis_context *ctx, struct redis_string **argv, int argc)

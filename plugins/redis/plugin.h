@@ -356,6 +356,7 @@ bool log_flush(struct redis_context *ctx);
 /* Appends one frame to `pending`. `cut`: the value, its tail, is left out. */
 void log_before(struct bytes text); /* keyspace_change.before, before its delta */
 void log_frame(struct bytes delta, bool cut);
+void log_gone(struct crdt_name name); /* it was evicted */
 int log_command(struct redis_context *ctx, struct redis_string **argv, int argc);
 
 /* Appends a position of our own stream that was told (keyspace_mark). */

@@ -492,7 +492,7 @@ static bool brief_open(const struct table_env *env, const struct crdt_pack *pack
                 return false;
         counter->base_kind = CRDT_BASE_NATIVE;
         counter->count_count = 1;
-        counter->counts[0] = brief_part(pack, last);
+        brief_part(pack, last, brief_total(pack), &counter->counts[0]);
         return true;
 }
 

@@ -260,7 +260,7 @@ static bool brief_increment(struct crdt_pack *pack, uint8_t life, struct stamp l
             !brief_fits(sum))
                 return false;
         brief_write(pack, sum);
-        *ret = brief_part(pack, stamp);
+        brief_part(pack, stamp, sum, ret);
         return true;
 }
 

@@ -79,32 +79,34 @@ static inline bool brief_fits(int64_t total)
         return total >= -(INT64_C(1) << (BRIEF_BITS - 1)) && total < INT64_C(1) << (BRIEF_BITS - 1);
 }
 
+/* The upper four bytes of the total stand from `live` on, in the byte order of the machine. */
 static inline int64_t brief_total(const struct crdt_pack *pack)
 {
-        uint64_t total = pack->len | (uint64_t)pack->live << 16 | (uint64_t)pack->count << 24 |
-                         (uint64_t)pack->bytes[0] << 32 | (uint64_t)pack->bytes[1] << 40;
-        uint64_t sign = UINT64_C(1) << (BRIEF_BITS - 1);
-        return (int64_t)((total ^ sign) - sign);
+        int32_t high;
+        memcpy(&high, (const uint8_t *)pack + offsetof(struct crdt_pack, live), sizeof high);
+        return (int64_t)((uint64_t)(int64_t)high << 16 | pack->len);
 }
 
 static inline void brief_write(struct crdt_pack *pack, int64_t total)
 {
-        uint64_t bits = (uint64_t)total;
-        pack->len = (uint16_t)bits;
-        pack->live = (uint8_t)(bits >> 16);
-        pack->count = (uint8_t)(bits >> 24);
-        pack->bytes[0] = (uint8_t)(bits >> 32);
-        pack->bytes[1] = (uint8_t)(bits >> 40);
+        uint32_t high = (uint32_t)((uint64_t)total >> 16);
+        pack->len = (uint16_t)(uint64_t)total;
+        memcpy((uint8_t *)pack + offsetof(struct crdt_pack, live), &high, sizeof high);
 }
 
-/* Its part; the last write had the stamp `last`. */
-static inline struct crdt_count brief_part(const struct crdt_pack *pack, struct stamp last)
+/* Its part; the last write had the stamp `last`. Field by field: a processor waits for what was
+ * stored in pieces and is then read as one. */
+static inline void brief_part(const struct crdt_pack *pack, struct stamp last, int64_t total,
+                              struct crdt_count *ret)
 {
-        return (struct crdt_count){.hlc = last.hlc,
-                                   .total = {(uint64_t)brief_total(pack), 0},
-                                   .cut_hlc = pack->ttl_hlc - 1,
-                                   .origin = pack->ttl_origin,
-                                   .life = pack->flags >> BRIEF_LIFE_AT};
+        ret->hlc = last.hlc;
+        ret->total.whole = (uint64_t)total;
+        ret->total.part = 0;
+        ret->cut_hlc = pack->ttl_hlc - 1;
+        ret->cut.whole = 0;
+        ret->cut.part = 0;
+        ret->origin = pack->ttl_origin;
+        ret->life = pack->flags >> BRIEF_LIFE_AT;
 }
 
 static inline uint64_t u64_read(const uint8_t *at)

@@ -29,7 +29,9 @@ static struct entry *entry_fetch(struct node *node, const struct keyspace_op *op
         if (node == NULL || !node_is(node, (uint16_t)op->name.db, op->name.key))
                 return NULL;
         struct entry *entry = entry_of(node);
-        if (node->kind == ENTRY_PACK)
+        if (node->kind == ENTRY_PACK && op->op == CRDT_OP_COUNT)
+                fetch_at(entry->pack); /* most counters have no more than the begin */
+        else if (node->kind == ENTRY_PACK)
                 fetch_bytes(entry->pack, (size_t)2 * FETCH_LINE);
         else if (node->kind == ENTRY_FULL)
                 fetch_bytes(entry->crdt, sizeof *entry->crdt);

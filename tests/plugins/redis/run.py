@@ -29,6 +29,7 @@ import limits
 import lists
 import lives
 import policies
+import records
 import replaced
 import status
 import streams
@@ -39,7 +40,8 @@ from harness import MODULE, Failed
 from tally import Tally
 
 THEMES = (groups, replaced, access, commands, counters, lives, limits, policies, flushed, hyperloglog,
-          libraries, lists, streams, waiting, status, digests, events, feed, zsets, transfers)
+          libraries, lists, streams, waiting, status, digests, events, feed, zsets, transfers,
+          records)
 
 
 def programs():
