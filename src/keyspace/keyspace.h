@@ -368,7 +368,8 @@ static inline unsigned keyspace_op_body(enum crdt_op op)
 }
 
 /* Of an SADD or ZADD of one member, of which `op` and `name` alone are known yet: looks for the
- * key, and asks the processor for the place of the member. Other changes may come before the run. */
+ * key, and asks the processor for the place of the member. Other changes may come before the run.
+ */
 void keyspace_op_find(struct keyspace *keyspace, struct keyspace_op *op, struct bytes member);
 
 /* Right after it: what that would be to the member. ABSENT where it makes it or gives it another
