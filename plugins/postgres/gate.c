@@ -4,7 +4,7 @@
  * durable here and where it has to be, before its answer leaves: a machine that slept in between
  * would else tell of a commit that nobody else has. The first refusal is an error that ends the
  * transaction. At the second the commit stands, and only its client must not hear of it: the
- * session ends without an answer, as where a server dies at that moment. While writes are held (a
+ * session ends, as where a server dies at that moment, with the error 08007 that says so. While writes are held (a
  * switchover is under way) commits wait before they begin; so they do, for as long as it takes and
  * the gate stands open, while other regions are too far behind (rpo_hold).
  *
@@ -18,6 +18,12 @@
 #include <unistd.h>
 
 #include "access/xact.h"
+
+/* the server's own header wants Kerberos's where that is compiled in; nothing of it is used here */
+#undef ENABLE_GSS
+#include "libpq/libpq.h"
+
+#include "libpq/pqformat.h"
 #include "miscadmin.h"
 #include "postmaster/autovacuum.h"
 #include "storage/ipc.h"
@@ -124,18 +130,44 @@ static void before_commit(void)
         }
 }
 
-/* It is too late for an error: the transaction is committed. As where a wait for a standby is
- * canceled by the end of the session, the client gets no answer. */
+static void field_add(StringInfo message, char kind, const char *text)
+{
+        pq_sendbyte(message, (uint8)kind);
+        pq_sendstring(message, text);
+}
+
+/* To PostgreSQL it must be no error, as the transaction is committed; to the client it is one. */
+static void tell_unknown(const char *why, const char *detail)
+{
+        StringInfoData message;
+        if (whereToSendOutput != DestRemote)
+                return;
+        pq_beginmessage(&message, 'E');
+        field_add(&message, PG_DIAG_SEVERITY, "FATAL");
+        field_add(&message, PG_DIAG_SEVERITY_NONLOCALIZED, "FATAL");
+        field_add(&message, PG_DIAG_SQLSTATE, "08007");
+        field_add(&message, PG_DIAG_MESSAGE_PRIMARY, why);
+        field_add(&message, PG_DIAG_MESSAGE_DETAIL, detail);
+        pq_sendbyte(&message, 0);
+        pq_endmessage(&message);
+        pq_flush();
+}
+
+/* It is too late to refuse: the transaction is committed. As where a wait for a standby is canceled
+ * by the end of the session, the client gets no answer, but is told that nobody knows. */
 static void after_commit(void)
 {
+        static const char why[] =
+                "this server stopped taking writes while the transaction committed";
+        static const char detail[] = "The transaction is committed here; whether the next primary "
+                                     "has it is not known.";
         count_end();
         if (gate_open(gate, gate_boot))
                 return;
-        ereport(WARNING,
-                (errcode(ERRCODE_ADMIN_SHUTDOWN),
-                 errmsg("this server stopped taking writes while the transaction committed"),
-                 errdetail("The transaction is committed here; whether the next primary has it "
-                           "is not known.")));
+        /* Some drivers show the last error only, which is that the connection is gone. */
+        ereport(WARNING, (errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+                          errmsg_internal("%s", why), errdetail_internal("%s", detail)));
+        tell_unknown(why, detail);
         whereToSendOutput = DestNone;
         ProcDiePending = true;
         InterruptPending = true;

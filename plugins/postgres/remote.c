@@ -121,12 +121,15 @@ static bool wait_socket(struct wait *wait, int events)
         return (what & WL_TIMEOUT) == 0;
 }
 
-/* True when libpq itself made this result up, as the connection is gone. */
+/* True when it is no answer: libpq itself made it up, as the connection is gone, or the primary ends
+ * the session and does not know what becomes of the commit (gate.c). */
 static bool made_up(const PGresult *result)
 {
+        const char *code = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+        if (code != NULL && strcmp(code, "08007") == 0)
+                return true;
         return PQstatus(remote.conn) == CONNECTION_BAD &&
-               (result == NULL || (PQresultStatus(result) == PGRES_FATAL_ERROR &&
-                                   PQresultErrorField(result, PG_DIAG_SQLSTATE) == NULL));
+               (result == NULL || (PQresultStatus(result) == PGRES_FATAL_ERROR && code == NULL));
 }
 
 /* The next result, or NULL at the end of a query; sets `*ret_lost` when there is no more. */

@@ -175,9 +175,13 @@ def test_an_answer_does_not_leave_after_the_end(world):
     world.run("SELECT pg_reload_conf()")
     harness.wait_for(lambda: world.run("SHOW synchronous_standby_names")[0][0] == "nobody", "it")
     session = Background(world, "INSERT INTO t VALUES (5)")
+    psql = subprocess.Popen(
+        ["psql", "-X", "-v", "VERBOSITY=verbose", "-h", "127.0.0.1", "-p", str(world.server.port),
+         "-U", "postgres", "-c", "SET synchronous_commit = on", "-c", "INSERT INTO t VALUES (5)"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     harness.wait_for(lambda: world.run(
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")[0][0] == 1, "the wait")
-    expect(world.gate.get(BEGUN), world.gate.get(ENDED) + 1, "one commit is under way")
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")[0][0] == 2, "the wait")
+    expect(world.gate.get(BEGUN), world.gate.get(ENDED) + 2, "two commits are under way")
     world.gate.close()
     world.run("ALTER SYSTEM RESET synchronous_standby_names")
     world.run("SELECT pg_reload_conf()")
@@ -185,7 +189,9 @@ def test_an_answer_does_not_leave_after_the_end(world):
     expect(error is not None, True, "no success is told")
     expect(any("stopped taking writes" in notice for notice in session.notices), True,
            f"it says why: {session.notices}")
-    expect(world.count(), before + 1, "though it is committed here")
+    told = psql.communicate(timeout=60)[0]
+    expect("FATAL:  08007" in told and "INSERT" not in told, True, f"an error says so: {told}")
+    expect(world.count(), before + 2, "though it is committed here")
     expect(world.gate.get(BEGUN), world.gate.get(ENDED), "and over")
 
 
