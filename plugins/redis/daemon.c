@@ -441,7 +441,7 @@ int daemon_scan(struct redis_context *ctx, struct redis_string **argv, int argc)
         clock_out();
         if (!log_flush(ctx))
                 return redis.ReplyWithError(ctx, "MERIDIAN clients are paused; try again");
-        if (cluster_refuses(ctx))
+        if (cluster_refuses(ctx) || (plugin.replica && promote_refuses(ctx)))
                 return REDIS_OK;
         bool begin = cursor == 0;
         struct vector positions = {{0}};

@@ -139,6 +139,16 @@ static bool preamble_is_on(struct redis_context *ctx)
         return !off;
 }
 
+static bool databases_fit(struct redis_context *ctx)
+{
+        bool fit = redis.SelectDb(ctx, CRDT_DB_MAX + 1) != REDIS_OK;
+        redis.SelectDb(ctx, 0);
+        if (!fit)
+                redis.Log(ctx, "warning", "meridian: 'databases' may be at most %u",
+                          (unsigned)CRDT_DB_MAX + 1);
+        return fit;
+}
+
 /* ---- commands */
 
 static const struct {
@@ -294,9 +304,11 @@ static void role_changed(struct redis_context *ctx, struct redis_event event, ui
         feed_reset();
         plugin.begun = false;
         if (plugin.replica) {
+                promote_left();
                 buffer_reset(&plugin.pending);
                 return;
         }
+        promote_begin();
         /* Another server wrote our stream until now; what it wrote last may not have come. */
         persist_incarnation();
         clock_begin();
@@ -326,7 +338,7 @@ static struct heap_source memory;
 static bool start(struct redis_context *ctx, struct redis_string **argv, int argc)
 {
         const char *why = "the server refuses a command, a type or a subscription of the module";
-        if (!read_options(ctx, argv, argc) || !preamble_is_on(ctx))
+        if (!read_options(ctx, argv, argc) || !preamble_is_on(ctx) || !databases_fit(ctx))
                 return false;
         /* the server's own, so that INFO and maxmemory count what is remembered of its keys */
         memory = (struct heap_source){redis.Calloc, redis.Realloc, redis.Free};

@@ -54,9 +54,68 @@ static enum err replay_forget(struct cursor *cursor)
 {
         struct crdt_name name = {.db = cursor_u32(cursor)};
         name.key = cursor_slice(cursor);
-        if (!cursor_failed(cursor))
-                keyspace_forget(plugin.keyspace, name);
-        return cursor->err;
+        if (cursor_failed(cursor))
+                return cursor->err;
+        keyspace_forget(plugin.keyspace, name);
+        promote_good(name);
+        return ERR_NONE;
+}
+
+static void skip_kind(struct cursor *cursor, uint8_t kind)
+{
+        if (kind == LOG_FORGET)
+                cursor_u32(cursor);
+        else if (kind == LOG_MARK || kind == LOG_MOVED)
+                cursor_u64(cursor);
+        if (kind != LOG_MARK)
+                cursor_slice(cursor);
+}
+
+/* A reservation of the clock is no delta of the stream. */
+static bool head_read(struct bytes delta, struct crdt_name *ret_name, struct log_unsaid *unsaid)
+{
+        struct cursor cursor = cursor_of(delta);
+        uint64_t clock = cursor_u64(&cursor);
+        enum crdt_op op = crdt_op_read(&cursor, NULL);
+        ret_name->db = (uint32_t)cursor_varint_max(&cursor, CRDT_DB_MAX);
+        ret_name->key = cursor_slice(&cursor);
+        bool life = op == CRDT_OP_LIFE;
+        if (life && cursor_u8(&cursor) == CRDT_LIFE_RESERVED)
+                return false;
+        CHECK(!cursor_failed(&cursor));
+        if (!unsaid->any || clock < unsaid->first)
+                unsaid->first = clock;
+        unsaid->any = true;
+        bool keyless = life || op == CRDT_OP_SEEN;
+        bool adds = op == CRDT_OP_SADD || op == CRDT_OP_ZADD || op == CRDT_OP_EVENT;
+        unsaid->changed = unsaid->changed || (!keyless && !adds);
+        return !keyless && op != CRDT_OP_FLUSH;
+}
+
+void log_pending(struct log_unsaid *ret, void (*each)(struct crdt_name name))
+{
+        struct record_read read;
+        enum record_frame frame;
+        struct bytes delta;
+        uint8_t kind;
+        *ret = (struct log_unsaid){0};
+        record_begin(&read, &plugin.heap, buffer_view(&plugin.pending));
+        while ((frame = record_next(&read, &delta, &kind)) != RECORD_END) {
+                struct crdt_name name;
+                bool named = frame == RECORD_ZERO;
+                if (frame == RECORD_KIND) {
+                        skip_kind(&read.cursor, kind);
+                } else if (named) {
+                        name.db = cursor_u32(&read.cursor);
+                        name.key = cursor_slice(&read.cursor);
+                } else {
+                        named = head_read(delta, &name, ret);
+                }
+                if (named && !cursor_failed(&read.cursor))
+                        each(name);
+        }
+        CHECK(read.cursor.err == ERR_NONE);
+        record_end(&read);
 }
 
 static enum err replay_moved(struct cursor *cursor)

@@ -31,6 +31,7 @@ void persist_reset(void)
         buffer_reset(&plugin.pending);
         buffer_reset(&plugin.dirty);
         buffer_reset(&plugin.expired);
+        promote_reset();
         plugin.shipped = 0;
         plugin.begun = false;
         wait_reset();

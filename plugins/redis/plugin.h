@@ -366,6 +366,34 @@ void log_mark(uint64_t position);
 void log_forget(struct crdt_name name);
 void log_moved(uint64_t clock, struct bytes state);
 
+/* What waits in `pending`: the clock of its first delta, and whether there is more than adds of
+ * what was there. */
+struct log_unsaid {
+        uint64_t first;
+        bool any;
+        bool changed;
+};
+
+/* Calls `each` with every key that is named in `pending`. */
+void log_pending(struct log_unsaid *ret, void (*each)(struct crdt_name name));
+
+/* ---- promote.c: changes that were not logged when the server stopped being the primary */
+
+/* It is a replica now, `pending` will not be logged; it is the primary now. */
+void promote_left(void);
+void promote_begin(void);
+
+/* Replies with an error and is true where a replica remembers what its primary does not. */
+bool promote_refuses(struct redis_context *ctx);
+
+/* A key of `dirty` was stamped anew; all were. */
+void promote_stamped(struct crdt_name name);
+void promote_end(void);
+
+/* The log has told all that is to be remembered of a key. */
+void promote_good(struct crdt_name name);
+void promote_reset(void);
+
 /* ---- cluster.c: one of several servers of a region */
 
 void cluster_init(struct redis_context *ctx);

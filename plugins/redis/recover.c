@@ -16,6 +16,7 @@ static void stamp_key(struct redis_context *ctx, struct crdt_name name)
         struct redis_string *string = redis.CreateString(
                 NULL, name.key.len == 0 ? "" : (const char *)name.key.ptr, name.key.len);
         replace_key(ctx, name, string);
+        promote_stamped(name);
         plugin.stamped_anew++;
         redis.FreeString(NULL, string);
 }
@@ -51,6 +52,7 @@ void local_stamp_dirty(struct redis_context *ctx)
         stamped_last = bytes_of(NULL, 0);
         each_listed(&plugin.dirty, ctx, stamp_listed);
         stamped_last = bytes_of(NULL, 0);
+        promote_end();
 }
 
 static bool is_absent(struct redis_context *ctx, struct crdt_name name)

@@ -182,6 +182,23 @@ static bool add_refused(const char *listed, size_t len)
         return add(&rule);
 }
 
+/* The server lists a command by its own name and finds it by the one that it was given: then what
+ * runs is not in the table. */
+static bool is_renamed(struct redis_context *ctx, const char *listed, size_t len)
+{
+        const char *end = memchr(listed, '|', len);
+        size_t name_len = end == NULL ? len : (size_t)(end - listed);
+        struct redis_reply *reply = redis.Call(ctx, "COMMAND", "cb", "INFO", listed, name_len);
+        if (reply == NULL)
+                return false;
+        struct redis_reply *found = redis.CallReplyType(reply) == REDIS_REPLY_ARRAY
+                                            ? redis.CallReplyArrayElement(reply, 0)
+                                            : NULL;
+        bool is = found != NULL && redis.CallReplyType(found) != REDIS_REPLY_ARRAY;
+        redis.FreeCallReply(reply);
+        return is;
+}
+
 bool rules_init(struct redis_context *ctx, const char **ret_why)
 {
         for (size_t i = 0; i < COUNT_OF(fixed); i++)
@@ -197,14 +214,20 @@ bool rules_init(struct redis_context *ctx, const char **ret_why)
                 return false;
         }
         bool fits = true;
+        bool renamed = false;
         for (size_t i = 0; i < redis.CallReplyLength(reply); i++) {
                 size_t len;
                 struct redis_reply *item = redis.CallReplyArrayElement(reply, i);
                 const char *name = redis.CallReplyStringPtr(item, &len);
                 fits = fits && name != NULL && add_refused(name, len);
+                renamed = renamed || (name != NULL && is_renamed(ctx, name, len));
         }
         redis.FreeCallReply(reply);
         if (!fits)
                 *ret_why = "the server has more or longer write commands than the table holds";
-        return fits;
+        if (renamed)
+                *ret_why =
+                        "'rename-command' gives a command that writes another name, by which the "
+                        "module would not know it; switch it off (\"\") or use ACLs";
+        return fits && !renamed;
 }

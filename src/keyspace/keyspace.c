@@ -349,6 +349,15 @@ uint64_t keyspace_ring_last(const struct keyspace *keyspace)
         return keyspace->ring.count == 0 ? 0 : keyspace->ring.last;
 }
 
+void keyspace_unlogged(struct keyspace *keyspace, uint64_t clock)
+{
+        if (clock == 0)
+                ring_forget(&keyspace->ring,
+                            vector_get(&keyspace->seen.vector, keyspace->config.origin));
+        else
+                ring_cut(&keyspace->ring, clock);
+}
+
 static struct keyspace_key key_of(const struct entry *entry)
 {
         struct stamp stamp = entry_stamp(entry);

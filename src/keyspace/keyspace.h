@@ -470,6 +470,10 @@ uint64_t keyspace_heartbeat(struct keyspace *keyspace, uint64_t wall_ms,
 uint64_t keyspace_ring_first(const struct keyspace *keyspace);
 uint64_t keyspace_ring_last(const struct keyspace *keyspace);
 
+/* What was stamped here with `clock` or later is in no log, and will not be: no reader gets it. 0:
+ * readers get the state instead of what was stamped up to now. The host sees to the keys. */
+void keyspace_unlogged(struct keyspace *keyspace, uint64_t clock);
+
 /* The version vector, self included. Borrowed, changes with every call. */
 const struct vector *keyspace_positions(const struct keyspace *keyspace);
 

@@ -214,6 +214,28 @@ static uint64_t ring_seek(const struct ring *ring, uint64_t after, uint64_t *ret
         return place;
 }
 
+void ring_cut(struct ring *ring, uint64_t hlc)
+{
+        uint64_t number;
+        if (ring->count == 0 || hlc > ring->last)
+                return;
+        uint64_t place = ring_seek(ring, hlc == 0 ? 0 : hlc - 1, &number);
+        while (ring->mark_head > ring->mark_tail &&
+               ring->marks[(ring->mark_head - 1) % ring->mark_size].at >= place)
+                ring->mark_head--;
+        bool marked = ring->mark_head > ring->mark_tail;
+        const struct ring_mark *mark = &ring->marks[(ring->mark_head - 1) % ring->mark_size];
+        ring->marked = marked ? mark->at : 0;
+        ring->last = ring->dropped;
+        for (uint64_t at = marked ? mark->at : ring->tail; at < place; at = place_next(ring, at))
+                ring->last = place_clock(ring, at);
+        ring->count -= ring->appended - number;
+        ring->appended = number;
+        ring->seamed = ring->seamed && ring->seam < place;
+        ring->head = place;
+        ring->head_at = place % ring->size;
+}
+
 struct ring_rest ring_rest(const struct ring *ring, uint64_t after)
 {
         uint64_t number;

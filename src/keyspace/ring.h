@@ -79,6 +79,9 @@ static inline uint8_t *ring_append(struct ring *ring, uint64_t hlc, size_t len)
 /* Drops what is up to `hlc`: readers must be there or later. */
 void ring_forget(struct ring *ring, uint64_t hlc);
 
+/* Takes back what is of `hlc` and later, as if it had never been appended. Cost: as to find it. */
+void ring_cut(struct ring *ring, uint64_t hlc);
+
 struct ring_read {
         struct bytes parts[2];
         uint64_t last;

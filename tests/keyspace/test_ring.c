@@ -87,6 +87,14 @@ static void history(uint64_t seed, bool short_of_memory)
                 size_t len = rng_chance(&rng, 20) ? rng_between(&rng, 8, 64 << 10)
                                                   : rng_between(&rng, 8, LEN_MAX);
                 append(&ring, &model, hlc, len);
+                if (rng_chance(&rng, 10)) {
+                        hlc -= rng_below(&rng, hlc - ring.dropped < 40 ? hlc - ring.dropped : 40);
+                        ring_cut(&ring, hlc + 1);
+                        while (model.count > 0 && model.clocks[model.count - 1] > hlc)
+                                model.count--;
+                        check(&ring, &model,
+                              ring.dropped + rng_below(&rng, hlc - ring.dropped + 1));
+                }
                 if (rng_chance(&rng, 5))
                         ring_forget(&ring, hlc - rng_below(&rng, 50));
                 uint64_t after = ring.dropped + rng_below(&rng, hlc - ring.dropped + 1);

@@ -23,6 +23,7 @@ import events
 import feed
 import flushed
 import groups
+import handover
 import hyperloglog
 import libraries
 import limits
@@ -31,6 +32,7 @@ import lives
 import policies
 import records
 import replaced
+import setups
 import status
 import streams
 import transfers
@@ -41,7 +43,7 @@ from tally import Tally
 
 THEMES = (groups, replaced, access, commands, counters, lives, limits, policies, flushed, hyperloglog,
           libraries, lists, streams, waiting, status, digests, events, feed, zsets, transfers,
-          records)
+          records, handover, setups)
 
 
 def programs():
