@@ -88,7 +88,8 @@ static void history(uint64_t seed, bool short_of_memory)
                                                   : rng_between(&rng, 8, LEN_MAX);
                 append(&ring, &model, hlc, len);
                 if (rng_chance(&rng, 10)) {
-                        hlc -= rng_below(&rng, hlc - ring.dropped < 40 ? hlc - ring.dropped : 40);
+                        hlc -= rng_below(&rng,
+                                         hlc - ring.dropped < 40 ? hlc - ring.dropped + 1 : 40);
                         ring_cut(&ring, hlc + 1);
                         while (model.count > 0 && model.clocks[model.count - 1] > hlc)
                                 model.count--;
