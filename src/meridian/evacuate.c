@@ -26,7 +26,7 @@ enum {
         CHANGES_WAIT_S = 30,
         DRAIN_WAIT_S = 3660, /* `timing { drain }` is an hour at most */
         RETURN_WAIT_S = 300,
-        FLOWING_MS = 2000, /* younger changes are on their way, where somebody still writes */
+        FLOWING_MS = 2000, /* younger changes are on their way: it tells what it has seen, too */
 };
 
 struct move {
@@ -260,8 +260,8 @@ static bool changes_seen(const struct move *move, json_t *own, json_t *regions, 
                 }
                 if (behind.deltas > 0)
                         snprintf(text, TEXT_SIZE,
-                                 "the others have all that its Redis has written but for the last "
-                                 "%d s: somebody still writes there",
+                                 "the others have acknowledged all that its Redis has written, but "
+                                 "for what is younger than %d s",
                                  FLOWING_MS / 1000);
         }
         return true;
