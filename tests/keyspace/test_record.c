@@ -1,5 +1,5 @@
-/* Deltas in a record of the log: what is read is what was added, also as older builds wrote it; what
- * is damaged ends the reading and is never read beyond. */
+/* Deltas in a record of the log: what is read is what was added, also as older builds wrote it;
+ * what is damaged ends the reading and is never read beyond. */
 #include "keyspace/record.h"
 
 #include "base/rng.h"
@@ -135,7 +135,8 @@ static void test_round_trip(void **state)
         }
 }
 
-/* One delta stands there as ever; each further one of neighbouring clocks is seven bytes shorter. */
+/* One delta stands there as ever; each further one of neighbouring clocks is seven bytes
+ * shorter. */
 static void test_lengths(void **state)
 {
         (void)state;
