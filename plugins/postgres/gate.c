@@ -4,9 +4,9 @@
  * durable here and where it has to be, before its answer leaves: a machine that slept in between
  * would else tell of a commit that nobody else has. The first refusal is an error that ends the
  * transaction. At the second the commit stands, and only its client must not hear of it: the
- * session ends, as where a server dies at that moment, with the error 08007 that says so. While writes are held (a
- * switchover is under way) commits wait before they begin; so they do, for as long as it takes and
- * the gate stands open, while other regions are too far behind (rpo_hold).
+ * session ends, as where a server dies at that moment, with the error 08007 that says so. While
+ * writes are held (a switchover is under way) commits wait before they begin; so they do, for as
+ * long as it takes and the gate stands open, while other regions are too far behind (rpo_hold).
  *
  * The file is mapped once, by the postmaster, at whose start a new number of it closes the gate
  * until the daemon opens it for that number. Where it cannot be mapped the server does not start.

@@ -121,8 +121,8 @@ static bool wait_socket(struct wait *wait, int events)
         return (what & WL_TIMEOUT) == 0;
 }
 
-/* True when it is no answer: libpq itself made it up, as the connection is gone, or the primary ends
- * the session and does not know what becomes of the commit (gate.c). */
+/* True when it is no answer: libpq itself made it up, as the connection is gone, or the primary
+ * ends the session and does not know what becomes of the commit (gate.c). */
 static bool made_up(const PGresult *result)
 {
         const char *code = PQresultErrorField(result, PG_DIAG_SQLSTATE);
