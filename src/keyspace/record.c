@@ -5,15 +5,19 @@
 #include "base/check.h"
 #include "base/put.h"
 
+#include <string.h>
+
 enum {
         FRAME_KIND = 1, /* how a frame begins that RECORD_NEAR or the caller's kind follows */
 };
 
 static uint64_t clock_of(struct bytes delta)
 {
-        uint64_t clock = 0;
-        for (unsigned i = RECORD_CLOCK; i > 0; i--)
-                clock = clock << 8 | delta.ptr[i - 1];
+        uint64_t clock;
+        memcpy(&clock, delta.ptr, sizeof clock);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+        clock = __builtin_bswap64(clock);
+#endif
         return clock;
 }
 
