@@ -11,8 +11,8 @@
  *   the new one    logs, behind what it stamps anew, all that is remembered of each such key, which
  *                  then takes the place of what a replica remembers (log_forget, log_moved);
  *   whoever becomes primary with a list that nobody has made good stamps those keys anew himself;
- *                  where it is the old one, whose failover came to nothing, what it has not told may
- *                  be a delete, so the readers get its state.
+ *                  where the failover came to nothing, what was not told may be a delete, so
+ *                  that the readers get the state.
  *
  * A snapshot that is loaded makes all of it good. */
 #include "plugin.h"
