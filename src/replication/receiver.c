@@ -83,7 +83,8 @@ void receiver_subscribe(struct replication *r, struct peer *peer)
         receiver->subscribed_us = receiver->heard_us = r->now_us;
         struct replication_message message = {.kind = REPLICATION_RESUME, .sub = receiver->sub};
         message.resume = receiver->resume;
-        if (receiver->resume.table != 0)
+        receiver->resuming = receiver->resume.table != 0;
+        if (receiver->resuming)
                 replication_send(r, peer, &message);
         message = (struct replication_message){.kind = REPLICATION_SUBSCRIBE};
         message.sub = receiver->sub;
@@ -228,7 +229,7 @@ static void take_batch(struct replication *r, struct peer *peer,
                 return;
         }
         receiver->expect = message->last;
-        receiver->transfer = false;
+        receiver->transfer = receiver->resuming = false;
         receiver->resume = (struct world_resume){0};
         if (message->last > receiver->end)
                 receiver->end = message->last;
@@ -334,6 +335,21 @@ static void learned(struct replication *r, const struct world_event *event)
         }
 }
 
+/* Redis remembers where one transfer goes on: the one of which it had a part last. Who was asked to
+ * go on with another is asked for the whole at once, for its next part would be refused. */
+static void place_taken(struct replication *r, struct peer *by)
+{
+        by->receiver.resuming = false;
+        for (size_t i = 0; i < r->peer_count; i++) {
+                struct receiver *receiver = &r->peers[i].receiver;
+                if (&r->peers[i] == by)
+                        continue;
+                receiver->resume = (struct world_resume){0};
+                if (receiver->state == RECEIVER_OPEN && receiver->resuming)
+                        receiver_subscribe(r, &r->peers[i]);
+        }
+}
+
 void receiver_merged(struct replication *r, struct peer *peer, const struct world_event *event)
 {
         struct receiver *receiver = &peer->receiver;
@@ -351,8 +367,10 @@ void receiver_merged(struct replication *r, struct peer *peer, const struct worl
                 learned(r, event);
         if (event->merged.gap)
                 receiver->position = event->merged.position;
-        if (item->state && (good || event->merged.err != ERR_BUSY))
+        if (item->state && (good || event->merged.err != ERR_BUSY)) {
                 receiver->resume = good ? item->resume : (struct world_resume){0};
+                place_taken(r, peer);
+        }
         if (!good && item->relayed) {
                 receiver->relay_next_us = r->now_us + REPLICATION_RELAY_US;
                 stale = true;
@@ -376,6 +394,7 @@ void receiver_merged(struct replication *r, struct peer *peer, const struct worl
                 if (item->synced_us > receiver->synced_us)
                         receiver->synced_us = item->synced_us;
         } else if (!stale) {
+                receiver->done_us = r->now_us;
                 if (!item->state) {
                         receiver->synced = true;
                         if (item->synced_us > receiver->synced_us)
@@ -391,10 +410,18 @@ void receiver_merged(struct replication *r, struct peer *peer, const struct worl
         receiver_go(r, peer);
 }
 
+/* From when on it says too little: while we were at what it had sent it may have waited for us. */
+static uint64_t silence_us(const struct replication *r, const struct receiver *receiver)
+{
+        uint64_t since_us =
+                receiver->heard_us > receiver->done_us ? receiver->heard_us : receiver->done_us;
+        return since_us + r->config.silence_us;
+}
+
 static bool silent(const struct replication *r, const struct receiver *receiver)
 {
         return receiver->state == RECEIVER_OPEN && !receiver->merging && receiver->first == NULL &&
-               r->now_us >= receiver->heard_us + r->config.silence_us;
+               r->now_us >= silence_us(r, receiver);
 }
 
 static bool has_holes(const struct replication *r, const struct peer *peer)
@@ -457,7 +484,7 @@ static uint64_t direct_wake_us(const struct replication *r, const struct peer *p
                 return receiver->retry_us != 0 ? receiver->retry_us : UINT64_MAX;
         if (receiver->merging || receiver->first != NULL)
                 return UINT64_MAX;
-        uint64_t silent_us = receiver->heard_us + r->config.silence_us;
+        uint64_t silent_us = silence_us(r, receiver);
         return receiver->holes_us != 0 && receiver->holes_us < silent_us && calm(receiver)
                        ? receiver->holes_us
                        : silent_us;

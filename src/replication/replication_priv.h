@@ -149,6 +149,7 @@ struct receiver {
         uint64_t heard_us;
         uint64_t subscribed_us;
         uint64_t retry_us; /* 0: none */
+        uint64_t done_us;  /* when Redis had merged what the subscription brought last */
         uint64_t holes_us; /* when it tells its holes again */
         uint64_t holes_wait_us;
         bool synced;
@@ -159,6 +160,7 @@ struct receiver {
         size_t count;
         uint64_t bytes;
         struct world_resume resume; /* of a transfer that broke off */
+        bool resuming;              /* the subscription asks to go on there */
         struct world_resume place;  /* as told of the part `place_of` */
         uint64_t place_of;
         bool merging, merge_stale;
