@@ -141,7 +141,7 @@ enum reply_kind reply_scan(const redisReply *reply, struct world_event *ret_even
                            struct positions *ret_positions);
 
 /* The world's error for an error that Redis answered. */
-enum err reply_err(const redisReply *reply);
+MUST_USE enum err reply_err(const redisReply *reply);
 
 bool reply_is_unknown_command(const redisReply *reply);
 bool reply_is_denied(const redisReply *reply); /* by the access list */

@@ -55,7 +55,7 @@ MUST_USE enum err io_file_write(const char *path, struct bytes data, unsigned mo
                                 struct io_error *error);
 
 /* The error of the world for an errno: ENOSPC and EDQUOT are ERR_NOSPACE, ... */
-enum err io_err_of_errno(int number);
+MUST_USE enum err io_err_of_errno(int number);
 
 /* ---- the driver ---- */
 

@@ -8,7 +8,8 @@
 #define IO_PATH_MAX 2048
 
 /* Fills an error's text (NULL is fine); returns `err`. */
-enum err io_fail(struct io_error *error, enum err err, const char *format, ...) PRINTF_LIKE(3, 4);
+MUST_USE enum err io_fail(struct io_error *error, enum err err, const char *format, ...)
+        PRINTF_LIKE(3, 4);
 
 /* Makes renames and new files in `dir` durable; false with errno. */
 bool io_dir_sync(const char *dir);

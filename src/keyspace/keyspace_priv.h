@@ -153,8 +153,9 @@ const struct crdt *entry_open(const struct keyspace *keyspace, const struct entr
 void entry_close(const struct keyspace *keyspace, const struct entry *entry, struct crdt *room);
 
 /* Appends its state, see crdt_state_encode. */
-enum err entry_encode(const struct keyspace *keyspace, const struct entry *entry,
-                      const struct crdt_env *env, enum crdt_state_kind kind, struct buffer *buffer);
+MUST_USE enum err entry_encode(const struct keyspace *keyspace, const struct entry *entry,
+                               const struct crdt_env *env, enum crdt_state_kind kind,
+                               struct buffer *buffer);
 
 enum crdt_type entry_type(const struct entry *entry);
 uint64_t entry_expire_at(const struct entry *entry);
@@ -202,8 +203,8 @@ void entry_pack(struct keyspace *keyspace, struct entry *entry);
 
 /* Merges what a snapshot of this store or another shard of it says of a key (CRDT_STATE_SAVED):
  * nothing in it was seen before. ERR_NOMEM, or what the value refused. */
-enum err entry_take(struct keyspace *keyspace, const struct crdt_native *native,
-                    const struct crdt_state *state);
+MUST_USE enum err entry_take(struct keyspace *keyspace, const struct crdt_native *native,
+                             const struct crdt_state *state);
 
 /* Keeps the counts of keys and tombstones: `was` is the type before a change. */
 void entry_count(struct keyspace *keyspace, enum crdt_type was, enum crdt_type now);
@@ -275,21 +276,21 @@ void removed_tell(const struct keyspace *keyspace, struct crdt_gone *ret);
 bool removed_settled(const struct keyspace *keyspace, region_id origin);
 
 /* flush.c: others' flushes; what is remembered of them, applied again to a key after a change. */
-enum err flush_merge(struct keyspace *keyspace, const struct crdt_native *native,
-                     const struct crdt_delta *delta);
-enum err flush_entry(struct keyspace *keyspace, const struct crdt_native *native,
-                     struct entry *entry, const struct flush *flush);
-enum err flushes_again(struct keyspace *keyspace, const struct crdt_native *native,
-                       struct entry *entry);
+MUST_USE enum err flush_merge(struct keyspace *keyspace, const struct crdt_native *native,
+                              const struct crdt_delta *delta);
+MUST_USE enum err flush_entry(struct keyspace *keyspace, const struct crdt_native *native,
+                              struct entry *entry, const struct flush *flush);
+MUST_USE enum err flushes_again(struct keyspace *keyspace, const struct crdt_native *native,
+                                struct entry *entry);
 void flushes_prune(struct keyspace *keyspace);
 void flushes_free(struct keyspace *keyspace);
 
 /* The same as bytes: checked and skipped; merged as news, from checked bytes; only kept. */
 void flushes_encode(const struct keyspace *keyspace, struct buffer *buffer);
 struct bytes flushes_check(struct cursor *cursor);
-enum err flushes_merge(struct keyspace *keyspace, const struct crdt_native *native,
-                       struct bytes flushes);
-enum err flushes_load(struct keyspace *keyspace, struct cursor *cursor);
+MUST_USE enum err flushes_merge(struct keyspace *keyspace, const struct crdt_native *native,
+                                struct bytes flushes);
+MUST_USE enum err flushes_load(struct keyspace *keyspace, struct cursor *cursor);
 
 static inline bool name_fits(struct crdt_name name)
 {
@@ -302,17 +303,17 @@ bool names_fit(struct crdt_name name, const struct bytes *names, size_t count);
 uint8_t created_flag(const struct entry *entry);
 struct buffer *delta_begin(struct keyspace *keyspace, struct stamp stamp, enum crdt_op op,
                            uint8_t flags, struct crdt_name name);
-enum err delta_end(struct keyspace *keyspace, struct entry *entry, struct stamp stamp,
-                   struct bytes text_before, struct keyspace_change *ret);
-enum err change_nothing(struct keyspace_change *ret);
+MUST_USE enum err delta_end(struct keyspace *keyspace, struct entry *entry, struct stamp stamp,
+                            struct bytes text_before, struct keyspace_change *ret);
+MUST_USE enum err change_nothing(struct keyspace_change *ret);
 void change_publish(struct keyspace *keyspace, struct stamp stamp, struct keyspace_change *ret);
-enum err entry_delete(struct keyspace *keyspace, uint64_t wall_ms, struct entry *entry,
-                      struct keyspace_change *ret);
+MUST_USE enum err entry_delete(struct keyspace *keyspace, uint64_t wall_ms, struct entry *entry,
+                               struct keyspace_change *ret);
 /* Their stamp is issued already. */
-enum err delete_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
-                        struct keyspace_change *ret);
-enum err expire_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
-                        uint64_t expire_at_ms, struct keyspace_change *ret);
+MUST_USE enum err delete_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                                 struct keyspace_change *ret);
+MUST_USE enum err expire_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                                 uint64_t expire_at_ms, struct keyspace_change *ret);
 
 /* True where there is something that a delete or an expiry changes; NULL: no. */
 bool entry_holds(const struct entry *entry);
@@ -341,20 +342,21 @@ bool pack_pop(struct keyspace *keyspace, struct entry *entry, struct stamp stamp
 /* local.c: changes whose stamp is issued already. `body` is the delta's, after the key. */
 void entry_set(struct keyspace *keyspace, struct entry *entry, struct stamp stamp,
                uint64_t expire_at_ms);
-enum err value_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
-                       enum crdt_op op, struct bytes value, uint64_t expire_at_ms,
-                       struct keyspace_change *ret);
+MUST_USE enum err value_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                                enum crdt_op op, struct bytes value, uint64_t expire_at_ms,
+                                struct keyspace_change *ret);
 /* The next totals of this origin, and the cut that belongs to them: `own` is its part, `counted`
  * whether that counts. A part that others may have forgotten, or that a write of another type has
  * killed, does not come back by a new increment. */
 struct crdt_count count_next(const struct keyspace *keyspace, const struct crdt_count *own,
                              bool counted, struct stamp stamp, int64_t whole, double part);
-enum err count_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
-                       int64_t whole, double part, struct bytes text_before,
-                       struct keyspace_change *ret);
+MUST_USE enum err count_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                                int64_t whole, double part, struct bytes text_before,
+                                struct keyspace_change *ret);
 /* local_set.c: an SREM of the members that a body names. */
-enum err removal_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
-                         struct bytes body, struct keyspace_change *ret);
+MUST_USE enum err removal_publish(struct keyspace *keyspace, struct stamp stamp,
+                                  struct entry *entry, struct bytes body,
+                                  struct keyspace_change *ret);
 /* hot.c: as keyspace_set_look and keyspace_zset_look; `hash` of the member, 0: not known. */
 enum crdt_member entry_set_look(const struct keyspace *keyspace, const struct entry *entry,
                                 struct bytes member, uint64_t hash, uint64_t shipped);
@@ -371,21 +373,21 @@ struct bytes op_first(const struct keyspace_op *op);
  * item: false where it is not so plain. */
 bool short_item(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
                 const struct keyspace_op *op, const struct keyspace_teller *teller);
-enum err run_items(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
-                   const struct keyspace_op *op, const struct keyspace_teller *teller,
-                   struct keyspace_change *ret);
+MUST_USE enum err run_items(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                            const struct keyspace_op *op, const struct keyspace_teller *teller,
+                            struct keyspace_change *ret);
 /* batch.c: puts a delta into the ring as it is. */
 void op_publish(struct keyspace *keyspace, struct stamp stamp, const struct keyspace_op *op,
                 uint8_t flags, const struct keyspace_teller *teller);
 /* local_zset.c: a ZADD with that body. */
-enum err scores_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
-                        struct bytes body, struct keyspace_change *ret);
+MUST_USE enum err scores_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                                 struct bytes body, struct keyspace_change *ret);
 bool count_fits(const struct crdt_count *own, int64_t amount);
 uint64_t entry_list_length(const struct entry *entry);
-enum err pops_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
-                      const struct keyspace_range *ranges, size_t count,
-                      struct keyspace_change *ret);
-enum err items_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
-                       enum crdt_op op, struct bytes body, struct keyspace_change *ret);
+MUST_USE enum err pops_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                               const struct keyspace_range *ranges, size_t count,
+                               struct keyspace_change *ret);
+MUST_USE enum err items_publish(struct keyspace *keyspace, struct stamp stamp, struct entry *entry,
+                                enum crdt_op op, struct bytes body, struct keyspace_change *ret);
 
 #endif

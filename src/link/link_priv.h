@@ -249,7 +249,7 @@ struct peer *link_admit(struct link *link, const struct pki_identity *identity,
                         char why[LINK_WHY_MAX]);
 
 /* A numeric address of either family; ERR_INVALID where it is none. */
-enum err link_address_parse(const char *host, uint16_t port, struct sockaddr_storage *ret);
+MUST_USE enum err link_address_parse(const char *host, uint16_t port, struct sockaddr_storage *ret);
 
 /* It is for this node to dial the peer, and there is no connection. */
 bool link_peer_dials(const struct link *link, const struct peer *peer);

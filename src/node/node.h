@@ -109,7 +109,7 @@ void node_step(struct node *node, const struct world_event *event,
 
 /* ERR_NONE, or why the node cannot go on: ERR_CORRUPT (a journal is damaged before its torn end),
  * ERR_NOMEM. The program should end and say so. */
-enum err node_failed(const struct node *node);
+MUST_USE enum err node_failed(const struct node *node);
 
 /* What the node knows now. Cost: about the size of the struct. */
 void node_status(const struct node *node, uint64_t now_us, uint64_t wall_us,

@@ -54,8 +54,8 @@ void redis_forget_links(struct sim_redis *redis);
 /* redis_values.c: a string's number; the key becomes it plus `amount`. */
 int64_t redis_number(const struct model_key *key);
 void redis_delete(struct sim_redis *redis, struct crdt_name name);
-enum err redis_increment(struct sim_redis *redis, struct crdt_name name, uint32_t amount,
-                         struct keyspace_change *ret);
+MUST_USE enum err redis_increment(struct sim_redis *redis, struct crdt_name name, uint32_t amount,
+                                  struct keyspace_change *ret);
 
 /* redis_clients.c: a client's change is logged, and told. */
 void redis_logged(struct sim_redis *redis, enum err err, const struct keyspace_change *change);

@@ -74,8 +74,8 @@ _Static_assert(sizeof(_Atomic uint64_t) == 8 && ATOMIC_LLONG_LOCK_FREE == 2,
                "readers map the file read-only, so loads must need no lock");
 
 /* Is this the header of a file of `file_size` bytes that can be read? Else which error, and why. */
-enum err view_header_check(const struct view_header *header, uint64_t file_size,
-                           const char **ret_why);
+MUST_USE enum err view_header_check(const struct view_header *header, uint64_t file_size,
+                                    const char **ret_why);
 
 /* The checksum of a slot. */
 uint32_t view_slot_crc(uint64_t sequence, struct bytes payload);
@@ -89,14 +89,15 @@ static inline size_t view_page_at(size_t len)
 /* Copies what is published into `payload` (VIEW_PAYLOAD_MAX bytes), with the page, whose length is
  * 0 where there is none (or a damaged one), at view_page_at. ERR_NOT_FOUND: nothing yet.
  * ERR_BUSY: it was overwritten several times meanwhile. ERR_CORRUPT. */
-enum err view_slot_copy(const struct view_file *file, uint8_t *payload, size_t *ret_len,
-                        size_t *ret_page_len, uint64_t *ret_generation, const char **ret_why);
+MUST_USE enum err view_slot_copy(const struct view_file *file, uint8_t *payload, size_t *ret_len,
+                                 size_t *ret_page_len, uint64_t *ret_generation,
+                                 const char **ret_why);
 
 /* Appends the payload. ERR_INVALID, ERR_NOMEM. */
-enum err view_encode(const struct view_content *content, struct buffer *out);
+MUST_USE enum err view_encode(const struct view_content *content, struct buffer *out);
 
 /* Reads a payload; all of it is checked. On an error *ret is in no useful
  * state. ERR_TRUNCATED, ERR_MALFORMED. */
-enum err view_decode(struct bytes payload, uint64_t generation, struct view *ret);
+MUST_USE enum err view_decode(struct bytes payload, uint64_t generation, struct view *ret);
 
 #endif
