@@ -267,7 +267,9 @@ bool channel_send(struct channel *channel, char *text, size_t len)
         struct piece *piece = heap_alloc(channel->engine->config.heap, sizeof *piece);
         if (piece == NULL)
                 return false;
-        *piece = (struct piece){.text = text, .len = len};
+        piece->text = text;
+        piece->len = len;
+        piece->next = NULL;
         *channel->out_end = piece;
         channel->out_end = &piece->next;
         channel_want(channel, UV_READABLE | UV_WRITABLE);
