@@ -101,7 +101,7 @@ void log_pending(struct log_unsaid *ret, void (*each)(struct crdt_name name))
         *ret = (struct log_unsaid){0};
         record_begin(&read, &plugin.heap, buffer_view(&plugin.pending));
         while ((frame = record_next(&read, &delta, &kind)) != RECORD_END) {
-                struct crdt_name name;
+                struct crdt_name name = {0};
                 bool named = frame == RECORD_ZERO;
                 if (frame == RECORD_KIND) {
                         skip_kind(&read.cursor, kind);
