@@ -198,7 +198,8 @@ class Terminal:
 
 
 def plain(seen):
-    """Lines without colours."""
+    """Lines without colours. Where the next picture begins, a line ends."""
+    seen = seen.replace(b"\x1b[H", b"\n")
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode()).replace("\r", "").split("\n")
 
 
