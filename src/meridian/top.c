@@ -175,7 +175,7 @@ static void draw(struct top *top)
         const char *at = top->shown.text;
         top->first = top->first > last ? last : top->first;
         head_draw(term_columns(), last > 0);
-        for (size_t i = 0; i < count && i < top->first + rows; i++) {
+        for (size_t i = 0; at != NULL && i < count && i < top->first + rows; i++) {
                 const char *end = strchr(at, '\n');
                 if (i >= top->first) {
                         printf("\r\n");
