@@ -3,7 +3,7 @@
 #ifndef MERIDIAN_TESTS_KEYSPACE_CONVERGE_NET_H
 #define MERIDIAN_TESTS_KEYSPACE_CONVERGE_NET_H
 
-#include "converge_ops.h"
+#include "converge_whole.h"
 
 /* ---- delivery */
 

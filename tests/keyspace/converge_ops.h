@@ -74,11 +74,12 @@ static void op_sibling(struct op *op)
                                      value, expiry, &op->change) == ERR_NONE);
 }
 
-/* A part of what is known as a whole is told by the store as a whole: not here. */
+/* A part of what is known as a whole is told by the store as a whole: with FAULT_WHOLE only. */
 static bool op_is_part(const struct op *op)
 {
         struct keyspace_key known;
-        return keyspace_find(op->replica->keyspace, op->name, &known) &&
+        return (op->world->faults & FAULT_WHOLE) == 0 &&
+               keyspace_find(op->replica->keyspace, op->name, &known) &&
                known.type == CRDT_SIBLINGS;
 }
 
@@ -159,6 +160,8 @@ static void op_increment_float(struct op *op)
                 return;
         }
         CHECK(err == ERR_NONE);
+        if (op->change.whole)
+                return;
         DEMAND(op->world, op->change.rewrite);
         model_text_set(op, op->change.text);
 }
@@ -246,6 +249,8 @@ static void op_hash_increment_float(struct op *op)
         if (err == ERR_INVALID)
                 return;
         CHECK(err == ERR_NONE);
+        if (op->change.whole)
+                return;
         DEMAND(op->world, op->change.rewrite);
         model_hash_set(&op->replica->model, op->name, field, op->change.text);
 }
@@ -340,7 +345,8 @@ static void op_list_remove(struct op *op)
         }
         CHECK(keyspace_local_list_remove(op->replica->keyspace, wall(op->world, op->replica),
                                          op->name, ranges, 2, &op->change) == ERR_NONE);
-        DEMAND(op->world, !op->change.nothing || evicts(op->world, op->replica));
+        DEMAND(op->world,
+               !op->change.nothing || op->change.whole || evicts(op->world, op->replica));
 }
 
 static void op_list_set(struct op *op)
@@ -436,7 +442,8 @@ static void op_stream_remove(struct op *op)
         }
         CHECK(keyspace_local_stream_remove(op->replica->keyspace, wall(op->world, op->replica),
                                            op->name, &range, 1, &op->change) == ERR_NONE);
-        DEMAND(op->world, !op->change.nothing || evicts(op->world, op->replica));
+        DEMAND(op->world,
+               !op->change.nothing || op->change.whole || evicts(op->world, op->replica));
 }
 
 #include "converge_zset.h"
@@ -493,44 +500,30 @@ static void (*const ops_mixed[])(struct op *op) = {
         op_zset_remove,
 };
 
-static void act(struct world *world, struct replica *replica)
+static void act_by_type(struct op *op, size_t which)
 {
-        size_t which = rng_below(&world->rng, COUNT_OF(key_names));
-        struct op op = {.world = world, .replica = replica};
-        if ((world->faults & FAULT_JOIN) != 0 && !world->joined &&
-            replica == &world->replicas[world->count - 1])
-                return;
-        strike_before_change(world, replica);
-        op.name =
-                (struct crdt_name){(uint32_t)(which == 3 || which == KEY_TALLY || which == KEY_SCORE
-                                                      ? 0
-                                                      : rng_below(&world->rng, 2)),
-                                   bytes_of_str(key_names[which])};
-        op.key = model_find(&replica->model, op.name);
         if (which == 3)
-                op_increment(&op);
+                op_increment(op);
         else if (which == KEY_TALLY)
-                op_hash_increment(&op);
+                op_hash_increment(op);
         else if (which == KEY_SCORE)
-                op_zset_increment(&op);
-        else if ((world->faults & FAULT_TYPES) != 0)
-                ops_mixed[rng_below(&world->rng, COUNT_OF(ops_mixed))](&op);
+                op_zset_increment(op);
+        else if ((op->world->faults & FAULT_TYPES) != 0)
+                ops_mixed[rng_below(&op->world->rng, COUNT_OF(ops_mixed))](op);
         else if (which == 0)
-                ops_hash[rng_below(&world->rng, COUNT_OF(ops_hash))](&op);
+                ops_hash[rng_below(&op->world->rng, COUNT_OF(ops_hash))](op);
         else if (which == KEY_ZSET)
-                ops_zset[rng_below(&world->rng, COUNT_OF(ops_zset))](&op);
+                ops_zset[rng_below(&op->world->rng, COUNT_OF(ops_zset))](op);
         else if (which == 7)
-                ops_stream[rng_below(&world->rng, COUNT_OF(ops_stream))](&op);
+                ops_stream[rng_below(&op->world->rng, COUNT_OF(ops_stream))](op);
         else if (which == 5)
-                ops_list[rng_below(&world->rng, COUNT_OF(ops_list))](&op);
+                ops_list[rng_below(&op->world->rng, COUNT_OF(ops_list))](op);
         else if (which == 6)
-                ops_hll[rng_below(&world->rng, COUNT_OF(ops_hll))](&op);
+                ops_hll[rng_below(&op->world->rng, COUNT_OF(ops_hll))](op);
         else if (which == 1)
-                ops_set[rng_below(&world->rng, COUNT_OF(ops_set))](&op);
+                ops_set[rng_below(&op->world->rng, COUNT_OF(ops_set))](op);
         else
-                ops_string[rng_below(&world->rng, COUNT_OF(ops_string))](&op);
-        trace_change(replica, &op.change);
-        agree(world, replica);
+                ops_string[rng_below(&op->world->rng, COUNT_OF(ops_string))](op);
 }
 
 static void flushed(void *context, const struct keyspace_change *change)

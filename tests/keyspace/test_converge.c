@@ -262,6 +262,8 @@ static void history(uint64_t seed, unsigned faults)
                 model_init(&replica->model);
                 replica->model.evicts = evicts(&world, replica);
                 replica->native = model_native(&replica->model);
+                if ((faults & FAULT_WHOLE) != 0)
+                        whole_native(&replica->native);
                 buffer_init(&replica->saved, &world.heap);
                 replica->alone = (faults & FAULT_JOIN) != 0 && i + 1 < world.count;
                 if (replica->alone)
@@ -343,6 +345,11 @@ static const unsigned profiles[] = {
         FAULT_RESUME | FAULT_TRANSFER,
         FAULT_RESUME | FAULT_TRANSFER | FAULT_TYPES | FAULT_EXPIRY | FAULT_COLLECT | FAULT_FLUSH |
                 FAULT_ROUND | FAULT_RESTART,
+        FAULT_WHOLE | FAULT_EXPIRY,
+        FAULT_WHOLE | FAULT_TRANSFER | FAULT_COLLECT | FAULT_FLUSH | FAULT_TYPES | FAULT_EXPIRY |
+                FAULT_RESTART | FAULT_SMALL_RING,
+        FAULT_WHOLE | FAULT_CRASH | FAULT_LOSE | FAULT_TRANSFER | FAULT_COLLECT | FAULT_TYPES |
+                FAULT_EXPIRY | FAULT_RESTART | FAULT_ROUND,
 };
 
 /* Histories that once ended different. */
@@ -372,6 +379,13 @@ static void run(size_t number, unsigned faults, uint64_t first, uint64_t count)
                (unsigned long long)count, faults, (unsigned long long)collected);
 }
 
+/* Fewer of those that take long. */
+static uint64_t seeds_of(unsigned faults, uint64_t count)
+{
+        uint64_t part = (faults & FAULT_OFTEN) != 0 ? 20 : (faults & FAULT_WHOLE) != 0 ? 2 : 1;
+        return (count + part - 1) / part;
+}
+
 int main(int argc, char **argv)
 {
         uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
@@ -387,10 +401,8 @@ int main(int argc, char **argv)
                 run(1, (unsigned)strtoul(argv[3], NULL, 10), first, count);
                 return 0;
         }
-        for (size_t i = 0; i < COUNT_OF(profiles); i++) {
-                uint64_t seeds = (profiles[i] & FAULT_OFTEN) != 0 ? (count + 19) / 20 : count;
-                run(i + 1, profiles[i], first, seeds);
-        }
+        for (size_t i = 0; i < COUNT_OF(profiles); i++)
+                run(i + 1, profiles[i], first, seeds_of(profiles[i], count));
         for (size_t i = 0; i < COUNT_OF(pinned); i++)
                 run(COUNT_OF(profiles) + i + 1, pinned[i].faults, pinned[i].seed, 1);
         printf("1..%zu\n", COUNT_OF(profiles) + COUNT_OF(pinned));
