@@ -153,9 +153,10 @@ static void look(struct sim *sim)
                 bool off = strcmp(order_state(sim, host), "off") == 0 && other == host;
                 orders->stage = off ? STAGE_OFF : STAGE_STEADY;
                 orders->at_us = sim->now_us + (off ? 4 * sim->swarm.delay_us : 0);
-        } else if (orders->stage == STAGE_OFF) {
+        } else if (orders->stage == STAGE_OFF && other == host) {
                 die(sim);
         } else {
+                /* Also where it has died before, by another fault, which ends sooner. */
                 orders->stage = STAGE_STEADY;
         }
 }
