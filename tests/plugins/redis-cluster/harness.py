@@ -473,7 +473,7 @@ def single(world, program, id):
     return region
 
 
-def cluster(program, id, primaries, replicas=0, node_timeout_ms=1500, ring=1 << 20):
+def cluster(program, id, primaries, replicas=0, node_timeout_ms=15000, ring=1 << 20):
     region = Region(id)
     count = primaries * (1 + replicas)
     region.servers = [Server(program, id, "--cluster-enabled", "yes", "--cluster-node-timeout",
