@@ -227,7 +227,8 @@ def failover(program):
     world = World()
     rng = random.Random(4)
     try:
-        one, two = cluster(program, 1, 3, replicas=1, node_timeout_ms=1500), single(world, program, 2)
+        one = cluster(program, 1, 3, replicas=1, node_timeout_ms=1500)
+        two = single(world, program, 2)
         open_world(world, one, two)
         clients = [one.client(), two.client()]
         added = sum(write_some(client, rng, 300) for client in clients)
