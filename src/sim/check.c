@@ -381,7 +381,7 @@ static bool locks_free(const struct sim *sim)
                         const struct lock_table *locks = council_locks(
                                 node_council(sim->hosts[i].node, (enum world_group)group));
                         bool global = group == WORLD_GROUP_GLOBAL;
-                        /* The lease of PostgreSQL stays, and for a while what was asked for last. */
+                        /* PostgreSQL's lease stays, for a while what was asked for last. */
                         size_t stay = (global && sim->swarm.postgres ? 1 : 0) +
                                       (global && sim->swarm.orders ? 1 : 0);
                         if (lock_table_count(locks) > stay || lock_table_waiters(locks) > 0)
