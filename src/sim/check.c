@@ -382,8 +382,8 @@ static bool locks_free(const struct sim *sim)
                                 node_council(sim->hosts[i].node, (enum world_group)group));
                         bool global = group == WORLD_GROUP_GLOBAL;
                         /* PostgreSQL's lease stays, for a while what was asked for last. */
-                        size_t stay = (global && sim->swarm.postgres ? 1 : 0) +
-                                      (global && sim->swarm.orders ? 1 : 0);
+                        size_t stay = global && sim->swarm.postgres ? 1u : 0u;
+                        stay += global && sim->swarm.orders ? 1u : 0u;
                         if (lock_table_count(locks) > stay || lock_table_waiters(locks) > 0)
                                 return false;
                 }
