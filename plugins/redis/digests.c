@@ -266,8 +266,7 @@ static void key_next(struct walk *walk, struct redis_context *ctx)
         struct bytes names = buffer_view(&walk->names);
         struct cursor cursor =
                 cursor_of(bytes_of(names.ptr + walk->names_at, names.len - walk->names_at));
-        struct crdt_name name = {.db = cursor_u32(&cursor)};
-        name.key = cursor_slice(&cursor);
+        struct crdt_name name = local_listed(&cursor);
         walk->names_at = names.len - cursor_left(&cursor);
         key_begin(walk, ctx, name);
 }

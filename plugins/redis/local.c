@@ -26,6 +26,13 @@ void local_dirty(struct buffer *list, struct crdt_name name)
         plugin_must(list->err, "the list of changed keys");
 }
 
+struct crdt_name local_listed(struct cursor *cursor)
+{
+        struct crdt_name name = {.db = cursor_u32(cursor)};
+        name.key = cursor_slice(cursor);
+        return name;
+}
+
 void local_changed(const struct keyspace_change *change)
 {
         if (change->whole)

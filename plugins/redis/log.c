@@ -45,15 +45,13 @@ bool log_flush(struct redis_context *ctx)
 
 static enum err replay_gone(struct cursor *cursor)
 {
-        struct crdt_name name = {.db = cursor_u32(cursor)};
-        name.key = cursor_slice(cursor);
+        struct crdt_name name = local_listed(cursor);
         return cursor_failed(cursor) ? cursor->err : keyspace_key_gone(plugin.keyspace, name);
 }
 
 static enum err replay_forget(struct cursor *cursor)
 {
-        struct crdt_name name = {.db = cursor_u32(cursor)};
-        name.key = cursor_slice(cursor);
+        struct crdt_name name = local_listed(cursor);
         if (cursor_failed(cursor))
                 return cursor->err;
         keyspace_forget(plugin.keyspace, name);
@@ -106,8 +104,7 @@ void log_pending(struct log_unsaid *ret, void (*each)(struct crdt_name name))
                 if (frame == RECORD_KIND) {
                         skip_kind(&read.cursor, kind);
                 } else if (named) {
-                        name.db = cursor_u32(&read.cursor);
-                        name.key = cursor_slice(&read.cursor);
+                        name = local_listed(&read.cursor);
                 } else {
                         named = head_read(delta, &name, ret);
                 }
@@ -147,6 +144,13 @@ static enum err replay_kind(struct cursor *cursor, uint8_t kind, struct bytes *r
         return ERR_NONE;
 }
 
+static void pending_name(struct buffer *pending, struct crdt_name name)
+{
+        buffer_u32(pending, name.db);
+        buffer_slice(pending, name.key);
+        plugin_must(pending->err, "the log");
+}
+
 static struct buffer *pending_kind(enum log_kind kind)
 {
         struct buffer *pending = pending_open();
@@ -168,10 +172,7 @@ void log_mark(uint64_t position)
 
 void log_forget(struct crdt_name name)
 {
-        struct buffer *pending = pending_kind(LOG_FORGET);
-        buffer_u32(pending, name.db);
-        buffer_slice(pending, name.key);
-        pending_close();
+        pending_name(pending_kind(LOG_FORGET), name);
 }
 
 void log_moved(uint64_t clock, struct bytes state)
@@ -192,9 +193,7 @@ void log_gone(struct crdt_name name)
 {
         struct buffer *pending = pending_open();
         buffer_varint(pending, 0);
-        buffer_u32(pending, name.db);
-        buffer_slice(pending, name.key);
-        pending_close();
+        pending_name(pending, name);
 }
 
 void log_frame(struct bytes delta, bool cut)

@@ -294,14 +294,6 @@ void migrate_slot_leaves(const struct leaving *leaving)
                 (void)keyspace_each(plugin.keyspace, 0, WALK_STEPS, tombstone, &one);
 }
 
-/* The name of a list entry. */
-static struct crdt_name left_name(struct cursor *cursor)
-{
-        struct crdt_name name = {.db = cursor_u32(cursor)};
-        name.key = cursor_slice(cursor);
-        return name;
-}
-
 static bool name_there(struct redis_context *ctx, struct crdt_name name)
 {
         struct redis_string *key =
@@ -377,7 +369,7 @@ static bool slot_ship(struct redis_context *ctx, const struct leaving *leaving)
         companion_begin(&value);
         struct cursor cursor = cursor_of(buffer_view(&left));
         while (cursor_left(&cursor) > 0) {
-                struct crdt_name name = left_name(&cursor);
+                struct crdt_name name = local_listed(&cursor);
                 if (shards_slot(name.key) == leaving->slot && !name_there(ctx, name))
                         any = companion_add(&value, name, false) || any;
         }
@@ -386,7 +378,7 @@ static bool slot_ship(struct redis_context *ctx, const struct leaving *leaving)
         buffer_fini(&value);
         cursor = cursor_of(buffer_view(&left));
         while (done && cursor_left(&cursor) > 0) {
-                struct crdt_name name = left_name(&cursor);
+                struct crdt_name name = local_listed(&cursor);
                 struct keyspace_key key;
                 if (shards_slot(name.key) == leaving->slot && !name_there(ctx, name) &&
                     keyspace_find(plugin.keyspace, name, &key))

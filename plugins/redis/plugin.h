@@ -187,7 +187,10 @@ void local_set_changed(struct bytes delta, struct bytes value);
 void local_hset_changed(struct bytes delta, struct bytes body);
 
 void local_set_add(struct crdt_name name, struct stash *stash, unsigned first);
+/* A list of keys: u32 db, slice key each. Adds one; takes the next one, which borrows, or what the
+ * cursor's error stands for. */
 void local_dirty(struct buffer *list, struct crdt_name name);
+struct crdt_name local_listed(struct cursor *cursor);
 
 /* When the key expires, in Unix milliseconds; 0: never, or there is no such key. */
 uint64_t local_expiry(struct redis_context *ctx, struct redis_string *key);

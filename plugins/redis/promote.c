@@ -84,8 +84,7 @@ void promote_good(struct crdt_name name)
         buffer_init(&rest, &plugin.heap);
         struct cursor cursor = cursor_of(buffer_view(&unlogged));
         while (cursor_left(&cursor) > 0) {
-                struct crdt_name other = {.db = cursor_u32(&cursor)};
-                other.key = cursor_slice(&cursor);
+                struct crdt_name other = local_listed(&cursor);
                 CHECK(!cursor_failed(&cursor));
                 if (other.db != name.db || !bytes_equal(other.key, name.key))
                         local_dirty(&rest, other);

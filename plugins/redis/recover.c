@@ -28,8 +28,7 @@ static void each_listed(struct buffer *list, struct redis_context *ctx,
         buffer_init(list, &plugin.heap);
         struct cursor cursor = cursor_of(buffer_view(&taken));
         while (cursor_left(&cursor) > 0 && !cursor_failed(&cursor)) {
-                struct crdt_name name = {.db = cursor_u32(&cursor)};
-                name.key = cursor_slice(&cursor);
+                struct crdt_name name = local_listed(&cursor);
                 if (!cursor_failed(&cursor))
                         call(ctx, name);
         }

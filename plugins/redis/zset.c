@@ -423,8 +423,7 @@ static void settle(struct redis_context *ctx, struct redis_reply *hints)
         batch_drain();
         struct cursor cursor = cursor_of(buffer_view(&taken));
         while (cursor_left(&cursor) > 0 && !cursor_failed(&cursor)) {
-                struct crdt_name name = {.db = cursor_u32(&cursor)};
-                name.key = cursor_slice(&cursor);
+                struct crdt_name name = local_listed(&cursor);
                 CHECK(!cursor_failed(&cursor));
                 redis.SelectDb(ctx, (int)name.db);
                 struct redis_string *key = redis.CreateString(

@@ -30,6 +30,17 @@ static inline struct bytes bytes_of(const void *ptr, size_t len)
         return (struct bytes){(const uint8_t *)ptr, len};
 }
 
+/* Eight bytes as a number, the lowest first; `at` needs no alignment. */
+static inline uint64_t bytes_u64(const void *at)
+{
+        uint64_t value;
+        memcpy(&value, at, sizeof value);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+        value = __builtin_bswap64(value);
+#endif
+        return value;
+}
+
 /* A slice of a NUL-terminated string, without the NUL. */
 static inline struct bytes bytes_of_str(const char *text)
 {

@@ -58,14 +58,8 @@ uint32_t cursor_u32(struct cursor *cursor)
 
 uint64_t cursor_u64(struct cursor *cursor)
 {
-        uint64_t value = 0;
-        struct bytes data = cursor_bytes(cursor, sizeof value);
-        if (data.len > 0)
-                memcpy(&value, data.ptr, sizeof value);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-        value = __builtin_bswap64(value);
-#endif
-        return value;
+        struct bytes data = cursor_bytes(cursor, sizeof(uint64_t));
+        return data.len > 0 ? bytes_u64(data.ptr) : 0;
 }
 
 uint64_t cursor_varint(struct cursor *cursor)

@@ -8,16 +8,6 @@ static const uint32_t crc_nibble[16] = {
         0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75,
 };
 
-static uint64_t load_word(const uint8_t *at)
-{
-        uint64_t word = 0;
-        memcpy(&word, at, 8);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-        word = __builtin_bswap64(word);
-#endif
-        return word;
-}
-
 #if defined(__x86_64__)
 /* The same by the instruction that processors since 2008 have for it. */
 __attribute__((target("sse4.2"))) static uint32_t crc_machine(uint32_t crc, struct bytes data)
@@ -25,7 +15,7 @@ __attribute__((target("sse4.2"))) static uint32_t crc_machine(uint32_t crc, stru
         uint64_t wide = crc;
         size_t at = 0;
         for (; data.len - at >= 8; at += 8)
-                wide = __builtin_ia32_crc32di(wide, load_word(data.ptr + at));
+                wide = __builtin_ia32_crc32di(wide, bytes_u64(data.ptr + at));
         crc = (uint32_t)wide;
         for (; at < data.len; at++)
                 crc = __builtin_ia32_crc32qi(crc, data.ptr[at]);
@@ -73,7 +63,7 @@ static uint64_t load_tail(const uint8_t *at, size_t len, size_t before)
         if (len == 0)
                 return 0;
         if (before >= 8 - len)
-                return load_word(at + len - 8) >> (8 * (8 - len));
+                return bytes_u64(at + len - 8) >> (8 * (8 - len));
         uint64_t value = 0;
         for (size_t i = len; i > 0; i--)
                 value = value << 8 | at[i - 1];
@@ -86,7 +76,7 @@ uint64_t hash_sip(struct hash_key key, struct bytes data)
                          key.k0 ^ 0x6c7967656e657261u, key.k1 ^ 0x7465646279746573u};
         size_t at = 0;
         for (; data.len - at >= 8; at += 8) {
-                uint64_t word = load_word(data.ptr + at);
+                uint64_t word = bytes_u64(data.ptr + at);
                 v[3] ^= word;
                 sip_round(v);
                 v[0] ^= word;
@@ -125,12 +115,12 @@ uint64_t hash_fold(struct hash_key key, struct bytes data)
         if (data.len > 16) {
                 const uint8_t *end = at + data.len;
                 for (; end - at > 16; at += 16)
-                        state = fold(load_word(at) ^ key.k1, load_word(at + 8) ^ state);
-                first = load_word(end - 16);
-                last = load_word(end - 8);
+                        state = fold(bytes_u64(at) ^ key.k1, bytes_u64(at + 8) ^ state);
+                first = bytes_u64(end - 16);
+                last = bytes_u64(end - 8);
         } else if (data.len >= 8) {
-                first = load_word(at);
-                last = load_word(at + data.len - 8);
+                first = bytes_u64(at);
+                last = bytes_u64(at + data.len - 8);
         } else if (data.len >= 4) {
                 first = load_half(at);
                 last = load_half(at + data.len - 4);

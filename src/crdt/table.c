@@ -210,12 +210,7 @@ static void table_fit(const struct table_env *env, struct table *table)
 
 static uint64_t tags_load(const struct bucket *bucket)
 {
-        uint64_t tags;
-        memcpy(&tags, bucket, sizeof tags);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-        tags = __builtin_bswap64(tags);
-#endif
-        return tags; /* and `chained` in the highest byte */
+        return bytes_u64(bucket); /* and `chained` in the highest byte */
 }
 
 /* A bit in each byte of `tags` that may be the tag (a byte above one that is may be taken for it

@@ -589,7 +589,9 @@ static void scratch_trim(struct keyspace *keyspace)
 
 static void settle(struct keyspace *keyspace)
 {
-        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX && scan_under_way(keyspace); i++)
+        if (!scan_under_way(keyspace))
+                return;
+        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++)
                 keyspace->settled.hlc[i] =
                         keyspace->members == 0 ? 0 : keyspace_known_to_all(keyspace, (region_id)i);
 }

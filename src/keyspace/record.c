@@ -5,21 +5,9 @@
 #include "base/check.h"
 #include "base/put.h"
 
-#include <string.h>
-
 enum {
         FRAME_KIND = 1, /* how a frame begins that RECORD_NEAR or the caller's kind follows */
 };
-
-static uint64_t clock_of(struct bytes delta)
-{
-        uint64_t clock;
-        memcpy(&clock, delta.ptr, sizeof clock);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-        clock = __builtin_bswap64(clock);
-#endif
-        return clock;
-}
 
 static uint8_t *put_near(struct record *record, uint8_t *at)
 {
@@ -37,7 +25,7 @@ void record_add(struct record *record, struct buffer *buffer, struct bytes delta
                 return;
         uint8_t *from = buffer->ptr + buffer->len;
         uint8_t *at = from;
-        uint64_t clock = clock_of(delta);
+        uint64_t clock = bytes_u64(delta.ptr);
         if (record->any) {
                 if (!record->near)
                         at = put_near(record, at);
@@ -83,7 +71,7 @@ static struct bytes delta_next(struct record_read *read, uint64_t len)
                 cursor_fail(cursor, ERR_MALFORMED);
         if (cursor_failed(cursor))
                 return (struct bytes){0};
-        read->last = read->near ? read->last + added : clock_of(rest);
+        read->last = read->near ? read->last + added : bytes_u64(rest.ptr);
         return read->near ? whole(read, read->last, rest) : rest;
 }
 

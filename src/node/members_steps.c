@@ -132,12 +132,8 @@ static uint8_t better_for_long(struct node *node, uint8_t best, uint8_t present)
 /* An operator has taken it out: whoever does that wants to stop its nodes. */
 static bool region_out(const struct node *node, uint8_t id)
 {
-        for (size_t i = 0; i < node->region_count; i++)
-                if (node->regions[i].id == id)
-                        return node->regions[i].state == REGION_DRAINING ||
-                               node->regions[i].state == REGION_DRAINED ||
-                               node->regions[i].state == REGION_ISOLATED;
-        return false;
+        enum region_state state = region_state_of(node, id);
+        return state == REGION_DRAINING || state == REGION_DRAINED || state == REGION_ISOLATED;
 }
 
 /* Who is in the region from which it is best to lead is preferred; who is in one that was taken out

@@ -484,6 +484,8 @@ void regions_input(const struct node *node, const struct node_region *region,
 bool region_routable(const struct node *node, const struct node_region *region, uint64_t now_us);
 bool node_caught_up(const struct node *node);
 struct node_region *node_region_of(struct node *node, region_id id);
+/* As this node last looked at it; REGION_STATE_COUNT: not known. */
+enum region_state region_state_of(const struct node *node, region_id id);
 /* Publishes when what matters to routing has changed. */
 void regions_publish(struct node *node);
 

@@ -44,15 +44,6 @@ bool postgres_listed(const struct node *node, node_id id)
         return place_of(rules->nodes, rules->node_count, id) < rules->node_count;
 }
 
-/* REGION_STATE_COUNT: not known. */
-static enum region_state region_state_of(const struct node *node, region_id id)
-{
-        for (size_t i = 0; i < node->region_count; i++)
-                if (node->regions[i].id == id)
-                        return (enum region_state)node->regions[i].state;
-        return REGION_STATE_COUNT;
-}
-
 bool postgres_eligible(const struct node *node, node_id id)
 {
         const struct topology_postgres *rules = &node->topology->postgres;

@@ -11,6 +11,14 @@
 #define PROPOSE_AGAIN_US 500000
 #define RTT_CHANGE_US    2000
 
+enum region_state region_state_of(const struct node *node, region_id id)
+{
+        for (size_t i = 0; i < node->region_count; i++)
+                if (node->regions[i].id == id)
+                        return (enum region_state)node->regions[i].state;
+        return REGION_STATE_COUNT;
+}
+
 struct node_region *node_region_of(struct node *node, region_id id)
 {
         for (size_t i = 0; i < node->region_count; i++)
