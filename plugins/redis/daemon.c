@@ -406,10 +406,11 @@ int daemon_merge(struct redis_context *ctx, struct redis_string **argv, int argc
         }
         uint64_t before = vector_get(keyspace_positions(plugin.keyspace), (region_id)origin);
         plugin.applying = true;
-        enum err err = logged ? keyspace_apply_logged(plugin.keyspace, native_of(ctx),
-                                                      (region_id)origin, last, deltas, &result)
-                              : keyspace_apply(plugin.keyspace, native_of(ctx), plugin_now_ms(),
-                                               (region_id)origin, after, last, deltas, &result);
+        enum err err =
+                logged ? keyspace_apply_logged(plugin.keyspace, native_of(ctx), (region_id)origin,
+                                               after, last, deltas, &result)
+                       : keyspace_apply(plugin.keyspace, native_of(ctx), plugin_now_ms(),
+                                        (region_id)origin, after, last, deltas, &result);
         stream_native_close();
         list_native_close();
         plugin.applying = false;

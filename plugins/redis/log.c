@@ -19,6 +19,7 @@ enum log_kind {
         LOG_FORGET,   /* u32 db, slice key: it has gone to another server of the region */
         LOG_MOVED,    /* u64 clock, slice state: a key has come from one */
         LOG_NEAR = RECORD_NEAR, /* see record.h */
+        LOG_SEEN,               /* slice: how far that server was, where it was less than here */
 };
 
 static struct record record; /* of plugin.pending */
@@ -125,6 +126,13 @@ static enum err replay_moved(struct cursor *cursor)
         return err != ERR_NONE ? err : keyspace_move_in(plugin.keyspace, NULL, state);
 }
 
+static enum err replay_seen(struct cursor *cursor)
+{
+        bool less;
+        struct bytes seen = cursor_slice(cursor);
+        return cursor_failed(cursor) ? cursor->err : keyspace_seen_in(plugin.keyspace, seen, &less);
+}
+
 static enum err replay_kind(struct cursor *cursor, uint8_t kind, struct bytes *ret_before)
 {
         if (kind == LOG_BEFORE)
@@ -135,6 +143,8 @@ static enum err replay_kind(struct cursor *cursor, uint8_t kind, struct bytes *r
                 return replay_forget(cursor);
         if (kind == LOG_MOVED)
                 return replay_moved(cursor);
+        if (kind == LOG_SEEN)
+                return replay_seen(cursor);
         if (kind != LOG_MARK)
                 return ERR_VERSION;
         uint64_t position = cursor_u64(cursor);
@@ -180,6 +190,12 @@ void log_moved(uint64_t clock, struct bytes state)
         struct buffer *pending = pending_kind(LOG_MOVED);
         buffer_u64(pending, clock);
         buffer_slice(pending, state);
+        pending_close();
+}
+
+void log_seen(struct bytes seen)
+{
+        buffer_slice(pending_kind(LOG_SEEN), seen);
         pending_close();
 }
 

@@ -13,10 +13,14 @@
  * A companion is a string under a name of its own in the same slot, made for one MIGRATE and
  * deleted at both ends, so the metadata goes the way of the values: by the same command, over the
  * same connection, with the same credentials. It tells the clock of the server that it comes from,
- * beyond which the other stamps from then on: a write there is later than what it replaces.
+ * beyond which the other stamps from then on: a write there is later than what it replaces; and how
+ * far that server is in the streams of other regions, so that the other takes once more what the
+ * first one had not got for the key (src/keyspace/move.c).
  *
  *      u8 version, u8 origin, u64 clock,
- *      then (u8 1 where a value follows, slice key, slice state) each
+ *      then (u8 enum companion_kind, slice key, slice state) each
+ *
+ * Older builds take what is of COMPANION_SEEN for a state that they cannot read, and go on.
  *
  * A MIGRATE that fails in the middle leaves each key where Redis leaves it; metadata that came
  * without its key is dropped after a while. A companion that does not arrive is sent again. */
@@ -40,6 +44,12 @@ enum {
         ARRIVAL_MS = 10000, /* that a key may take after its metadata */
         NAME_SIZE = 32,
         WALK_STEPS = 1 << 20,
+};
+
+enum companion_kind {
+        COMPANION_DEAD,  /* of a key without a value */
+        COMPANION_VALUE, /* which comes after it */
+        COMPANION_SEEN,  /* of no key: keyspace_seen_out */
 };
 
 /* Metadata that has come before its key. */
@@ -95,25 +105,36 @@ static bool native_there(struct redis_context *ctx, struct redis_string *key)
         return open != NULL;
 }
 
+static void companion_entry(struct buffer *to, enum companion_kind kind, struct bytes key,
+                            const struct buffer *state)
+{
+        buffer_u8(to, (uint8_t)kind);
+        buffer_slice(to, key);
+        buffer_slice(to, buffer_view(state));
+        plugin_must(state->err, "a companion");
+}
+
 static void companion_begin(struct buffer *to)
 {
+        struct buffer seen;
         buffer_init(to, &plugin.heap);
+        buffer_init(&seen, &plugin.heap);
         buffer_u8(to, VERSION);
         buffer_u8(to, plugin.config.origin);
         buffer_u64(to, keyspace_clock(plugin.keyspace));
+        keyspace_seen_out(plugin.keyspace, &seen);
+        companion_entry(to, COMPANION_SEEN, BYTES(""), &seen);
+        buffer_fini(&seen);
 }
 
 /* False: nothing is remembered of it. */
-static bool companion_add(struct buffer *to, struct crdt_name name, bool value)
+static bool companion_add(struct buffer *to, struct crdt_name name, enum companion_kind kind)
 {
         struct buffer state;
         buffer_init(&state, &plugin.heap);
         enum err err = keyspace_move_out(plugin.keyspace, name, &state);
-        if (err == ERR_NONE) {
-                buffer_u8(to, value);
-                buffer_slice(to, name.key);
-                buffer_slice(to, buffer_view(&state));
-        }
+        if (err == ERR_NONE)
+                companion_entry(to, kind, name.key, &state);
         buffer_fini(&state);
         plugin_must(err == ERR_NOT_FOUND ? to->err : err, "a key that moves");
         return err == ERR_NONE;
@@ -233,7 +254,7 @@ int migrate_run(struct redis_context *ctx, struct redis_string **argv, int argc)
                 any = any || was[i];
                 if (was[i])
                         (void)companion_add(&value, (struct crdt_name){0, plugin_bytes(argv[i])},
-                                            true);
+                                            COMPANION_VALUE);
         }
         plugin_must(value.err, "a companion");
         char room[NAME_SIZE];
@@ -371,7 +392,7 @@ static bool slot_ship(struct redis_context *ctx, const struct leaving *leaving)
         while (cursor_left(&cursor) > 0) {
                 struct crdt_name name = local_listed(&cursor);
                 if (shards_slot(name.key) == leaving->slot && !name_there(ctx, name))
-                        any = companion_add(&value, name, false) || any;
+                        any = companion_add(&value, name, COMPANION_DEAD) || any;
         }
         plugin_must(value.err, "a companion");
         bool done = !any || companion_ship(ctx, leaving, buffer_view(&value));
@@ -415,6 +436,17 @@ static void moved_in(struct bytes state)
                 log_moved(keyspace_clock(plugin.keyspace), state);
 }
 
+static void seen_in(struct redis_context *ctx, struct bytes seen)
+{
+        bool less;
+        if (keyspace_seen_in(plugin.keyspace, seen, &less) != ERR_NONE)
+                redis.Log(ctx, "warning",
+                          "meridian: keys come from a server of another version: what other "
+                          "regions change meanwhile may be missing here (meridian verify tells)");
+        else if (less)
+                log_seen(seen);
+}
+
 static void arrival_add(struct bytes key, struct bytes state)
 {
         struct arrival *arrival = heap_alloc(&plugin.heap, sizeof(*arrival) + key.len + state.len);
@@ -449,12 +481,14 @@ static void companion_read(struct redis_context *ctx, struct bytes value)
                 return;
         }
         while (cursor_left(&cursor) > 0) {
-                bool with_value = cursor_u8(&cursor) == 1;
+                uint8_t kind = cursor_u8(&cursor);
                 struct bytes key = cursor_slice(&cursor);
                 struct bytes state = cursor_slice(&cursor);
                 if (cursor_failed(&cursor))
                         break;
-                if (with_value)
+                if (kind == COMPANION_SEEN)
+                        seen_in(ctx, state);
+                else if (kind == COMPANION_VALUE)
                         arrival_add(key, state);
                 else
                         moved_in(state);

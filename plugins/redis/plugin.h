@@ -368,6 +368,7 @@ void log_mark(uint64_t position);
 /* A key has gone to another server of the region; one has come, by a server with that clock. */
 void log_forget(struct crdt_name name);
 void log_moved(uint64_t clock, struct bytes state);
+void log_seen(struct bytes seen);
 
 /* What waits in `pending`: the clock of its first delta, and whether there is more than adds of
  * what was there. */

@@ -524,6 +524,10 @@ struct crdt_env {
         struct crdt_name name;
         const struct crdt_seen *seen; /* by this replica; NULL: nothing (loading) */
 
+        /* What is beyond this of another origin may come again, by origin: it counts as not seen.
+         * NULL: nothing may. */
+        const struct vector *level;
+
         /* Removals that came before what they remove are remembered until every member has that,
          * as far as is known: up to here, by origin. NULL: until this replica has it. */
         const struct vector *settled;
@@ -733,8 +737,8 @@ enum crdt_member crdt_zset_look(const struct crdt *crdt, struct bytes name, uint
  * memory; nothing is changed. */
 bool crdt_list_push_plain(const struct table_env *env, struct crdt *crdt, bool head, uint32_t count,
                           struct stamp stamp);
-bool crdt_list_pop_plain(const struct table_env *env, struct crdt *crdt,
-                         const struct crdt_seen *seen, bool head, struct buffer *name);
+bool crdt_list_pop_plain(const struct crdt_env *env, struct crdt *crdt, bool head,
+                         struct buffer *name);
 
 /* Writes a field or adds a member with a stamp later than all that is known. `hash` is the
  * name's, from crdt_item_hash. */

@@ -57,7 +57,8 @@ struct stamp crdt_rival(const struct crdt *crdt, enum crdt_type type);
 bool rival_rose(const struct crdt_env *env, const struct crdt *crdt, enum crdt_type type);
 bool floor_rose(const struct crdt_env *env, const struct crdt *crdt, enum crdt_type type);
 
-/* True where a write with that stamp has been merged here (and may be gone again). */
+/* True where a write with that stamp has been merged here (and may be gone again), and will not
+ * come once more. */
 bool env_seen(const struct crdt_env *env, struct stamp stamp);
 /* The same of all writes of that origin up to it. */
 bool env_seen_through(const struct crdt_env *env, struct stamp stamp);

@@ -166,17 +166,18 @@ bool crdt_list_push_plain(const struct table_env *env, struct crdt *crdt, bool h
         return true;
 }
 
-bool crdt_list_pop_plain(const struct table_env *env, struct crdt *crdt,
-                         const struct crdt_seen *seen, bool head, struct buffer *name)
+bool crdt_list_pop_plain(const struct crdt_env *env, struct crdt *crdt, bool head,
+                         struct buffer *name)
 {
         struct crdt_list *list = list_plain(crdt);
         if (list == NULL || list->length == 1)
                 return false;
+        const struct crdt_seen *seen = env->seen;
         struct list_at at = list_seek(list, head ? 0 : list->length - 1);
         struct list_run run = list_run_at(list, at);
         run.count = 1;
-        if (run.kind == LIST_BETWEEN || !crdt_seen_covers(seen, run.stamp) ||
-            !list_take(env->heap, list, at, 1))
+        if (run.kind == LIST_BETWEEN || !env_seen(env, run.stamp) ||
+            !list_take(env->table.heap, list, at, 1))
                 return false;
         list_run_write(name, run);
         if (crdt->touched < seen->vector.hlc[seen->self])

@@ -82,8 +82,8 @@ bool crdt_pack_score_put(const struct table_env *env, struct crdt_pack **slot, s
 bool crdt_pack_hash_delete(struct crdt_pack *pack, struct bytes field, struct stamp stamp);
 
 /* SREM of one member: the dots that it had are appended as a delta has them. */
-bool crdt_pack_set_remove(const struct table_env *env, struct crdt_pack **slot,
-                          const struct crdt_seen *seen, struct bytes member, struct buffer *dots);
+bool crdt_pack_set_remove(const struct crdt_env *env, struct crdt_pack **slot, struct bytes member,
+                          struct buffer *dots);
 
 /* One more increment of the origin of `stamp`, whose part of that life had the largest stamp so
  * far: the part after it. */
@@ -95,8 +95,8 @@ bool crdt_pack_push(const struct table_env *env, struct crdt_pack **slot, bool h
                     struct stamp stamp);
 
 /* LPOP (`head`) or RPOP of one: its name is appended as a delta has it. */
-bool crdt_pack_pop(const struct table_env *env, struct crdt_pack **slot,
-                   const struct crdt_seen *seen, bool head, struct buffer *name);
+bool crdt_pack_pop(const struct crdt_env *env, struct crdt_pack **slot, bool head,
+                   struct buffer *name);
 
 /* EXPIRE, or PERSIST (0). */
 bool crdt_pack_expire(const struct table_env *env, struct crdt_pack **slot, struct stamp stamp,

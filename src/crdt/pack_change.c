@@ -156,28 +156,28 @@ static void element_drop(const struct table_env *env, struct crdt_pack **slot,
         (*slot)->count--;
 }
 
-static bool dots_seen(const uint8_t *dot, const struct crdt_seen *seen)
+static bool dots_seen(const uint8_t *dot, const struct crdt_env *env)
 {
         const uint8_t *end = dot + dots_len(dot);
         for (; dot < end; dot += DOT_LEN) {
-                if (!crdt_seen_through(seen, dot_read_at(dot)))
+                if (!env_seen_through(env, dot_read_at(dot)))
                         return false;
         }
         return true;
 }
 
-bool crdt_pack_set_remove(const struct table_env *env, struct crdt_pack **slot,
-                          const struct crdt_seen *seen, struct bytes member, struct buffer *dots)
+bool crdt_pack_set_remove(const struct crdt_env *env, struct crdt_pack **slot, struct bytes member,
+                          struct buffer *dots)
 {
         struct crdt_pack *pack = *slot;
         if (pack_type(pack) != PACK_SET)
                 return false;
         const uint8_t *element = element_find(pack, member);
-        if (at_end(pack, element) || !dots_seen(element + 1, seen))
+        if (at_end(pack, element) || !dots_seen(element + 1, env))
                 return false;
         dots_encode(element + 1, dots);
         pack->live--;
-        element_drop(env, slot, element);
+        element_drop(&env->table, slot, element);
         return true;
 }
 
@@ -327,8 +327,8 @@ bool crdt_pack_push(const struct table_env *env, struct crdt_pack **slot, bool h
         return true;
 }
 
-bool crdt_pack_pop(const struct table_env *env, struct crdt_pack **slot,
-                   const struct crdt_seen *seen, bool head, struct buffer *name)
+bool crdt_pack_pop(const struct crdt_env *env, struct crdt_pack **slot, bool head,
+                   struct buffer *name)
 {
         struct crdt_pack *pack = *slot;
         uint8_t bytes[RUN_LEN_MAX];
@@ -341,7 +341,7 @@ bool crdt_pack_pop(const struct table_env *env, struct crdt_pack **slot,
                 from = at;
                 run = pack_run_read(&at);
         }
-        if (!crdt_seen_covers(seen, run.stamp))
+        if (!env_seen(env, run.stamp))
                 return false;
         struct list_run gone = run;
         gone.first += head ? 0 : run.count - 1;
@@ -353,7 +353,7 @@ bool crdt_pack_pop(const struct table_env *env, struct crdt_pack **slot,
         size_t place = (size_t)(from - pack->bytes);
         if (run.count == 0)
                 pack->count--;
-        uint8_t *to = pack_splice(env, slot, place, (size_t)(at - from), len);
+        uint8_t *to = pack_splice(&env->table, slot, place, (size_t)(at - from), len);
         if (to == NULL)
                 return false;
         memcpy(to, bytes, len);

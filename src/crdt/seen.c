@@ -53,14 +53,21 @@ void crdt_seen_decode(struct cursor *cursor, region_id self, struct crdt_seen *r
                 *ret = seen;
 }
 
+/* Our own stream does not come to us. */
+static bool comes_again(const struct crdt_env *env, struct stamp stamp)
+{
+        return env->level != NULL && stamp.origin != env->seen->self &&
+               !vector_covers(env->level, stamp);
+}
+
 bool env_seen(const struct crdt_env *env, struct stamp stamp)
 {
-        return env->seen != NULL && crdt_seen_covers(env->seen, stamp);
+        return env->seen != NULL && crdt_seen_covers(env->seen, stamp) && !comes_again(env, stamp);
 }
 
 bool env_seen_through(const struct crdt_env *env, struct stamp stamp)
 {
-        return env->seen != NULL && crdt_seen_through(env->seen, stamp);
+        return env->seen != NULL && crdt_seen_through(env->seen, stamp) && !comes_again(env, stamp);
 }
 
 bool env_settled(const struct crdt_env *env, struct stamp stamp)

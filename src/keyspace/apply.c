@@ -4,7 +4,10 @@
  * or below the position is known already; a batch that begins beyond the position
  * leaves a gap and is not read. An origin of several shards may have given one clock to deltas of
  * different keys: they come together in one batch, so the position moves to a clock only when the
- * next one is larger. */
+ * next one is larger.
+ *
+ * Of several servers of a region, each is sent its part of every batch, and `after` is where the
+ * last of them is: that is the level, beyond which a batch may come once more (move.c). */
 #include "base/check.h"
 #include "keyspace/keyspace_priv.h"
 
@@ -181,9 +184,12 @@ static enum err apply_batch(struct apply *apply, struct bytes deltas, struct key
         return err;
 }
 
-static enum err apply_run(struct apply *apply, struct bytes deltas, struct keyspace_result *ret)
+static enum err apply_run(struct apply *apply, uint64_t after, struct bytes deltas,
+                          struct keyspace_result *ret)
 {
         struct keyspace *keyspace = apply->keyspace;
+        if (after <= ret->position)
+                vector_advance(&keyspace->level, apply->origin, after);
         uint64_t conflicts = keyspace->stats.conflicts;
         keyspace->quiet = apply->logged;
         enum err err = apply_batch(apply, deltas, ret);
@@ -219,18 +225,18 @@ enum err keyspace_apply(struct keyspace *keyspace, const struct crdt_native *nat
                 return ERR_NONE;
         }
         struct apply apply = {keyspace, native, origin, last, wall_ms, false, 0};
-        return apply_run(&apply, deltas, ret);
+        return apply_run(&apply, after, deltas, ret);
 }
 
 enum err keyspace_apply_logged(struct keyspace *keyspace, const struct crdt_native *native,
-                               region_id origin, uint64_t last, struct bytes deltas,
+                               region_id origin, uint64_t after, uint64_t last, struct bytes deltas,
                                struct keyspace_result *ret)
 {
         *ret = (struct keyspace_result){.position = vector_get(&keyspace->seen.vector, origin)};
         if (!origin_foreign(keyspace, origin))
                 return ERR_INVALID;
         struct apply apply = {keyspace, native, origin, last, 0, true, 0};
-        return apply_run(&apply, deltas, ret);
+        return apply_run(&apply, after, deltas, ret);
 }
 
 enum err keyspace_replay(struct keyspace *keyspace, const struct crdt_native *native,

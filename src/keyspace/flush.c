@@ -85,7 +85,9 @@ static bool flush_is_past(const struct keyspace *keyspace, const struct flush *f
         region_id self = flush->seen.self;
         vector_advance(&seen.vector, self, vector_get(&flush->seen.vector, self));
         for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++) {
-                if (seen_solid(&seen, (region_id)i) < flush->seen.vector.hlc[i])
+                uint64_t solid = i == self ? seen_solid(&seen, self)
+                                           : keyspace_solid(keyspace, (region_id)i);
+                if (solid < flush->seen.vector.hlc[i])
                         return false;
         }
         return true;

@@ -281,6 +281,7 @@ struct crdt_env keyspace_env(const struct keyspace *keyspace, const struct crdt_
                                  .native = native,
                                  .name = name,
                                  .seen = &keyspace->seen,
+                                 .level = keyspace->config.several ? &keyspace->level : NULL,
                                  .settled = scan_under_way(keyspace) ? &keyspace->settled : NULL};
 }
 
@@ -489,6 +490,11 @@ enum err keyspace_members(struct keyspace *keyspace, const region_id *regions, s
                 members |= 1ull << (regions[i] - 1);
         }
         keyspace->members = members | 1ull << (keyspace->config.origin - 1);
+        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX; i++) {
+                if (!member_is(keyspace, i)) /* it is heard no more */
+                        vector_advance(&keyspace->level, (region_id)i,
+                                       vector_get(&keyspace->seen.vector, (region_id)i));
+        }
         keyspace->settled = (struct vector){{0}};
         return ERR_NONE;
 }
@@ -504,12 +510,20 @@ bool member_is(const struct keyspace *keyspace, unsigned region)
         return (keyspace->members >> (region - 1) & 1) != 0;
 }
 
+uint64_t keyspace_solid(const struct keyspace *keyspace, region_id origin)
+{
+        uint64_t solid = seen_solid(&keyspace->seen, origin);
+        uint64_t level = vector_get(&keyspace->level, origin);
+        bool all = !keyspace->config.several || origin == keyspace->config.origin;
+        return all || solid < level ? solid : level;
+}
+
 /* Only what a member has told in its stream counts: what it wrote before it had seen that much has
  * come by then. An acknowledgement comes by another way, and ahead of such writes. */
 static uint64_t member_knows(const struct keyspace *keyspace, region_id member, region_id origin)
 {
         if (member == keyspace->config.origin)
-                return seen_solid(&keyspace->seen, origin);
+                return keyspace_solid(keyspace, origin);
         return vector_get(&keyspace->known[member], origin);
 }
 

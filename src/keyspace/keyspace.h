@@ -424,8 +424,8 @@ MUST_USE enum err keyspace_apply(struct keyspace *keyspace, const struct crdt_na
 /* The same while a log is loaded: no drift bound, no gap (a log may begin in the middle of a
  * stream, after the snapshot that it continues). */
 MUST_USE enum err keyspace_apply_logged(struct keyspace *keyspace, const struct crdt_native *native,
-                                        region_id origin, uint64_t last, struct bytes deltas,
-                                        struct keyspace_result *ret);
+                                        region_id origin, uint64_t after, uint64_t last,
+                                        struct bytes deltas, struct keyspace_result *ret);
 
 /* One delta of this region as keyspace_change.delta held it, from the log: sets metadata, ring,
  * position and the native value. Known ones are skipped. `before`: keyspace_change.before; with ptr
@@ -598,6 +598,14 @@ void keyspace_marked(struct keyspace *keyspace, uint64_t position);
  * ERR_REFUSED: it holds keys, or a clock is beyond the drift bound. */
 MUST_USE enum err keyspace_join(struct keyspace *keyspace, uint64_t wall_ms,
                                 const struct vector *positions);
+
+/* How far this shard is in the streams of the other regions, for another one to which keys go; and
+ * there: where the giver was less far, so is this shard from now on, and what comes after that is
+ * to be sent to it once more. A batch goes to all shards at once, so one may be ahead of another by
+ * it, and what is in it for a key that moves would come to neither. *ret_less: a position has
+ * changed. ERR_MALFORMED, ERR_TRUNCATED. */
+void keyspace_seen_out(const struct keyspace *keyspace, struct buffer *buffer);
+MUST_USE enum err keyspace_seen_in(struct keyspace *keyspace, struct bytes seen, bool *ret_less);
 
 /* Appends what is remembered of one key, without its value, for another shard of this region.
  * ERR_NOT_FOUND: nothing is. ERR_NOMEM. */

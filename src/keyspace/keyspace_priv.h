@@ -81,6 +81,7 @@ struct keyspace {
         struct table table;
         struct hlc hlc;
         struct crdt_seen seen; /* positions, and what a crash took from our own stream */
+        struct vector level; /* of several servers: what all of them have of the others, at least */
         struct vector known[CLOCK_REGIONS_MAX + 1]; /* positions of the others, as they told */
         uint64_t members;                           /* bit per region; 0: not told */
         struct ring ring;
@@ -233,6 +234,9 @@ void keyspace_learn(struct keyspace *keyspace, const struct crdt_seen *theirs);
 
 /* Up to here everything of that origin is seen. */
 uint64_t seen_solid(const struct crdt_seen *seen, region_id origin);
+
+/* Up to here everything of that origin is seen, and none of it will come once more. */
+uint64_t keyspace_solid(const struct keyspace *keyspace, region_id origin);
 
 /* The life whose part of a counter an increment here goes to: 0 where nothing of ours may still
  * come back. */

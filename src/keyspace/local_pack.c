@@ -145,11 +145,11 @@ bool pack_set_remove(struct keyspace *keyspace, struct entry *entry, struct stam
 {
         if (entry->node.kind != ENTRY_PACK)
                 return false;
-        struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_SREM, 0, entry_name(entry));
+        struct crdt_env env = keyspace_env(keyspace, NULL, entry_name(entry));
+        struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_SREM, 0, env.name);
         buffer_varint(delta, 1);
         buffer_slice(delta, member);
-        if (!crdt_pack_set_remove(&keyspace->env, &entry->pack, &keyspace->seen, member, delta) ||
-            delta->err != ERR_NONE)
+        if (!crdt_pack_set_remove(&env, &entry->pack, member, delta) || delta->err != ERR_NONE)
                 return false;
         entry_count(keyspace, CRDT_SET, crdt_pack_type(entry->pack));
         change_publish(keyspace, stamp, ret);
@@ -159,16 +159,14 @@ bool pack_set_remove(struct keyspace *keyspace, struct entry *entry, struct stam
 bool pack_pop(struct keyspace *keyspace, struct entry *entry, struct stamp stamp, bool head,
               struct keyspace_change *ret)
 {
-        const struct table_env *env = &keyspace->env;
-        const struct crdt_seen *seen = &keyspace->seen;
         if (entry_short(entry))
                 return false;
-        struct buffer *delta =
-                delta_begin(keyspace, stamp, CRDT_OP_LIST_REMOVE, 0, entry_name(entry));
+        struct crdt_env env = keyspace_env(keyspace, NULL, entry_name(entry));
+        struct buffer *delta = delta_begin(keyspace, stamp, CRDT_OP_LIST_REMOVE, 0, env.name);
         buffer_varint(delta, 1);
         bool packed = entry->node.kind == ENTRY_PACK;
-        bool done = packed ? crdt_pack_pop(env, &entry->pack, seen, head, delta)
-                           : crdt_list_pop_plain(env, entry->crdt, seen, head, delta);
+        bool done = packed ? crdt_pack_pop(&env, &entry->pack, head, delta)
+                           : crdt_list_pop_plain(&env, entry->crdt, head, delta);
         if (!done || delta->err != ERR_NONE)
                 return false;
         if (packed)

@@ -2,7 +2,15 @@
  *
  * What is moved of a key is its metadata as a snapshot keeps it (CRDT_STATE_SAVED); the value goes
  * by the store's own means. The receiver takes it as it is: nothing that the sender had seen is
- * taken for deleted, and nothing of it for known. */
+ * taken for deleted, and nothing of it for known.
+ *
+ *      shard A   ......k......|                     a batch of another region is on its way
+ *      shard B   ..................|                 and is here already
+ *      k moves   ......k......|<---                 B, too, is where A was; the batch comes again
+ *
+ * So what is between the level, where all shards are, and the own position may be merged into a
+ * key that has it. Merging does not mind, as long as what a removal knew of it is remembered: so
+ * what is beyond the level does not count as seen (struct crdt_env). */
 #include "base/check.h"
 #include "keyspace/keyspace_priv.h"
 #include "keyspace/shards.h"
@@ -36,6 +44,52 @@ enum err keyspace_join(struct keyspace *keyspace, uint64_t wall_ms, const struct
         for (unsigned i = 1; i <= CLOCK_REGIONS_MAX && err == ERR_NONE; i++) {
                 if (i != keyspace->config.origin)
                         vector_advance(&keyspace->seen.vector, (region_id)i, positions->hlc[i]);
+        }
+        return err;
+}
+
+void keyspace_seen_out(const struct keyspace *keyspace, struct buffer *buffer)
+{
+        vector_encode(&keyspace->seen.vector, buffer);
+}
+
+/* What is in a hole is not claimed, so the position is below one that reaches beyond it. */
+static void seen_lower(struct keyspace *keyspace, region_id origin, uint64_t position)
+{
+        struct crdt_seen *seen = &keyspace->seen;
+        struct crdt_seen now = {.vector = seen->vector, .self = seen->self};
+        uint64_t was = vector_get(&seen->vector, origin);
+        vector_advance(&keyspace->hinted, origin, was);
+        relay_forget(keyspace, origin, was);
+
+        for (unsigned i = 0; i < seen->hole_count; i++) {
+                const struct crdt_hole *hole = &seen->holes[i];
+                if (hole->origin == origin && hole->high > position && hole->low < position)
+                        position = hole->low;
+        }
+        for (unsigned i = 0; i < seen->hole_count; i++) {
+                if (seen->holes[i].origin != origin || seen->holes[i].high <= position)
+                        now.holes[now.hole_count++] = seen->holes[i];
+        }
+        now.vector.hlc[origin] = position;
+        *seen = now;
+        if (position < keyspace->level.hlc[origin])
+                keyspace->level.hlc[origin] = position;
+}
+
+enum err keyspace_seen_in(struct keyspace *keyspace, struct bytes seen, bool *ret_less)
+{
+        struct vector theirs = {{0}};
+        struct cursor cursor = cursor_of(seen);
+        *ret_less = false;
+        vector_decode(&cursor, &theirs);
+        enum err err = cursor_done(&cursor);
+        for (unsigned i = 1; i <= CLOCK_REGIONS_MAX && err == ERR_NONE; i++) {
+                if (i == keyspace->config.origin ||
+                    theirs.hlc[i] >= vector_get(&keyspace->seen.vector, (region_id)i))
+                        continue;
+                seen_lower(keyspace, (region_id)i, theirs.hlc[i]);
+                *ret_less = true;
         }
         return err;
 }

@@ -21,6 +21,8 @@ void relay_append(struct keyspace *keyspace, region_id origin, uint64_t hlc, str
                 }
                 ring->dropped = ring->last = vector_get(&keyspace->seen.vector, origin);
         }
+        if (hlc <= ring->dropped)
+                return; /* it came before, and is forgotten */
         uint8_t *at = ring_append(ring, hlc, delta.len);
         if (at != NULL)
                 memcpy(at, delta.ptr, delta.len);

@@ -8,6 +8,7 @@
  *      vector  what parts of states hinted at
  *      u64     members, a bit per region
  *      u64     up to where tombstones may be forgotten
+ *      vector  of one of several servers: what all of them have
  *      varint  count, then (u8 region, vector, u64 members, [members not 0: vector of marks]) of
  *              what the others know, as they told it
  *      flushes as in flush.c
@@ -22,7 +23,8 @@
 
 enum {
         SAVE_MAGIC = 0x04534b4d,
-        SAVE_MAGIC_UNTOLD = 0x03534b4d, /* without what is told of the members, and forgotten */
+        SAVE_MAGIC_SEVERAL = 0x05534b4d, /* one of several servers */
+        SAVE_MAGIC_UNTOLD = 0x03534b4d,  /* without what is told of the members, and forgotten */
         SAVE_MAGIC_MASK = 0x00ffffff,
         SAVE_CRC_LEN = 4,
 };
@@ -81,7 +83,8 @@ static void ring_save(const struct keyspace *keyspace, bool ring, struct buffer 
 enum err keyspace_save(struct keyspace *keyspace, bool ring, struct buffer *buffer)
 {
         size_t begin = buffer->len;
-        buffer_u32(buffer, SAVE_MAGIC);
+        bool several = keyspace->config.several;
+        buffer_u32(buffer, several ? SAVE_MAGIC_SEVERAL : SAVE_MAGIC);
         buffer_u8(buffer, keyspace->config.origin);
         buffer_u64(buffer, keyspace->hlc.last);
         buffer_u64(buffer, keyspace->reserved);
@@ -89,6 +92,8 @@ enum err keyspace_save(struct keyspace *keyspace, bool ring, struct buffer *buff
         vector_encode(&keyspace->hinted, buffer);
         buffer_u64(buffer, keyspace->members);
         buffer_u64(buffer, keyspace->collected_to);
+        if (several)
+                vector_encode(&keyspace->level, buffer);
         known_save(keyspace, buffer);
         flushes_encode(keyspace, buffer);
         enum err err = keys_save(keyspace, buffer);
@@ -177,7 +182,7 @@ static enum err head_load(struct keyspace *keyspace, struct cursor *cursor)
         region_id origin = cursor_u8(cursor);
         if (cursor_failed(cursor) || ((magic ^ SAVE_MAGIC) & SAVE_MAGIC_MASK) != 0)
                 return ERR_CORRUPT;
-        if (magic != SAVE_MAGIC && magic != SAVE_MAGIC_UNTOLD)
+        if (magic != SAVE_MAGIC && magic != SAVE_MAGIC_SEVERAL && magic != SAVE_MAGIC_UNTOLD)
                 return ERR_VERSION;
         if (origin != keyspace->config.origin)
                 return ERR_INVALID;
@@ -186,8 +191,11 @@ static enum err head_load(struct keyspace *keyspace, struct cursor *cursor)
         crdt_seen_decode(cursor, origin, &keyspace->seen);
         vector_decode(cursor, &keyspace->hinted);
         keyspace->members = cursor_u64(cursor);
-        keyspace->collected_to = magic == SAVE_MAGIC ? cursor_u64(cursor) : 0;
-        known_load(keyspace, cursor, magic == SAVE_MAGIC);
+        keyspace->collected_to = magic == SAVE_MAGIC_UNTOLD ? 0 : cursor_u64(cursor);
+        keyspace->level = keyspace->seen.vector;
+        if (magic == SAVE_MAGIC_SEVERAL)
+                vector_decode(cursor, &keyspace->level);
+        known_load(keyspace, cursor, magic != SAVE_MAGIC_UNTOLD);
         if (magic == SAVE_MAGIC_UNTOLD)
                 keyspace->collected_to = collected_most(keyspace);
         if (flushes_load(keyspace, cursor) != ERR_NONE)

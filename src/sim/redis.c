@@ -114,7 +114,7 @@ static void log_replay_one(struct sim_redis *redis, const struct log_entry *entr
                 break;
         case LOG_BATCH:
                 redis_must(redis,
-                           keyspace_apply_logged(redis->keyspace, &redis->native, entry->origin,
+                           keyspace_apply_logged(redis->keyspace, &redis->native, entry->origin, 0,
                                                  entry->last, data, &result),
                            "apply of the log");
                 break;

@@ -518,6 +518,73 @@ def moved_tombstones(program):
             server.close()
 
 
+def slot_moves(slot, source, target, servers, *keys):
+    """One slot, by the commands of redis-cli, with these keys."""
+    ids = {server: server.run("CLUSTER", "MYID").decode() for server in servers}
+    target.run("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+    source.run("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+    if keys:
+        check(source.run("MIGRATE", ADDRESS, target.port, "", 0, 5000, "KEYS", *keys) == b"OK",
+              f"MIGRATE {keys}")
+    for server in (target, source, *servers):
+        server.run("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+
+
+def position(server, origin):
+    return dict(server.run("MERIDIAN.POSITIONS")[5]).get(origin, 0)
+
+
+def moved_behind(program):
+    """A batch of another region is at the server to which a key goes, and not yet at the one that it
+    leaves. The batch comes once more, also after a restart; what a local removal took stays away."""
+    servers = []
+    try:
+        one = cluster(program, 1, 3)
+        far = Server(program, 2).start()
+        servers = one.servers + [far]
+        source = next(s for s in one.servers if slot_here(s, "k"))
+        target = next(s for s in one.servers if s is not source)
+        slot = source.run("CLUSTER", "KEYSLOT", "k")
+        own = next(key for key in (f"own{i}" for i in range(999)) if slot_here(target, key))
+        for server in one.servers:
+            server.run("MERIDIAN.MEMBERS", 1, 2)
+        far.run("SADD", "k", "before")
+        first, _, deltas = far.run("MERIDIAN.TAIL", 0, 65536, 0)
+        for server in one.servers:
+            merge(server, 0, first, deltas if server is source else b"")
+        far.run("SADD", own, "gone")
+        mine, _, of_mine = far.run("MERIDIAN.TAIL", first, 65536, 0)
+        far.run("SADD", "k", "after")
+        far.run("SET", "{k}new", "made")
+        last, _, rest = far.run("MERIDIAN.TAIL", mine, 65536, 0)
+        merge(target, first, last, of_mine)
+        check(target.run("SREM", own, "gone") == 1, "the target has its part")
+        slot_moves(slot, source, target, one.servers, "k")
+        check([position(s, 2) for s in (source, target)] == [first, first], "the target is ahead")
+        for at in (first, last):
+            target.kill()
+            target.start()
+            eventually(lambda: b"cluster_state:ok" in target.run("CLUSTER", "INFO"), "no cluster")
+            check(position(target, 2) == at, f"its log says {position(target, 2)}, not {at}")
+            for server in (source, target):
+                merge(server, first, last, of_mine + rest if server is target else b"")
+            check(position(target, 2) == last, "the batch is taken again")
+            members = target.run("SMEMBERS", "k")
+            check(sorted(members) == [b"after", b"before"], f"the key that moved has {members}")
+            check(target.run("GET", "{k}new") == b"made", "a key that was not there yet")
+            check(target.run("EXISTS", own) == 0, "what was removed meanwhile stays away")
+        one.tool = None
+    finally:
+        for server in servers:
+            server.close()
+
+
+def merge(server, after, last, deltas):
+    layout = server.run("MERIDIAN.SHARD")[0]
+    reply = server.run("MERIDIAN.MERGE", 2, after, last, deltas, "LAYOUT", layout, "LAST")
+    check("LAYOUT" not in str(reply), f"MERGE said {reply}")
+
+
 def grown(program):
     """How a region outgrows its cluster: a larger, empty one takes its place and is filled from the
     other regions."""
@@ -554,4 +621,4 @@ def grown(program):
 
 
 ALL = [streams, catching_up, restarts, failover, sentinel, another_region, resharding, moved_tombstones,
-       grown]
+       moved_behind, grown]
