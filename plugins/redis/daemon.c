@@ -345,18 +345,108 @@ static bool from_log(struct redis_context *ctx)
         return plugin.loading || (redis.GetContextFlags(ctx) & REDIS_FLAG_REPLICATED) != 0;
 }
 
-static int merge_done(struct redis_context *ctx, struct bytes batch, struct bytes moved,
-                      region_id origin, uint64_t after, enum err err,
-                      const struct keyspace_result *result)
+struct merge {
+        region_id origin;
+        uint64_t after;
+        uint64_t last;
+        bool logged;
+        struct keyspace_result result;
+};
+
+static enum err merge_apply(struct redis_context *ctx, struct merge *merge, uint64_t last,
+                            struct bytes deltas)
 {
+        struct keyspace_result one = {0};
+        plugin.applying = true;
+        enum err err =
+                merge->logged
+                        ? keyspace_apply_logged(plugin.keyspace, native_of(ctx), merge->origin,
+                                                merge->after, last, deltas, &one)
+                        : keyspace_apply(plugin.keyspace, native_of(ctx), plugin_now_ms(),
+                                         merge->origin, merge->after, last, deltas, &one);
+        stream_native_close();
+        list_native_close();
+        plugin.applying = false;
+        one.applied += merge->result.applied;
+        one.skipped += merge->result.skipped;
+        one.conflicts += merge->result.conflicts;
+        merge->result = one;
+        return err;
+}
+
+/* The deltas of the next clock, which come together; where they cannot be read, all the rest. */
+static struct bytes same_clock(struct cursor *cursor, uint64_t *ret_clock)
+{
+        const uint8_t *from = cursor->at;
+        for (struct cursor next = *cursor; cursor_left(&next) > 0; *cursor = next) {
+                struct cursor delta = cursor_of(cursor_slice(&next));
+                uint64_t clock = cursor_u64(&delta);
+                if (cursor_failed(&next) || cursor_failed(&delta)) {
+                        *ret_clock = UINT64_MAX;
+                        cursor_bytes(cursor, cursor_left(cursor));
+                        break;
+                }
+                if (cursor->at != from && clock != *ret_clock)
+                        break;
+                *ret_clock = clock;
+        }
+        return bytes_of(from, (size_t)(cursor->at - from));
+}
+
+/* While slots leave, one clock after the other: what comes after a delta that took its key away is
+ * for the server that the slot goes to, as a command would be. */
+static enum err merge_in_steps(struct redis_context *ctx, struct merge *merge, struct bytes deltas,
+                               struct buffer *here, struct buffer *moved)
+{
+        enum err err = ERR_NONE;
+        struct cursor cursor = cursor_of(deltas);
+        while (cursor_left(&cursor) > 0 && err == ERR_NONE && !merge->result.gap) {
+                uint64_t clock = 0;
+                size_t from = here->len;
+                cluster_sift(ctx, same_clock(&cursor, &clock), here, moved);
+                struct bytes all = buffer_view(here);
+                bool any = all.len > from;
+                clock = clock > merge->after ? clock : merge->after;
+                err = merge_apply(ctx, merge, clock < merge->last ? clock : merge->last,
+                                  any ? bytes_of(all.ptr + from, all.len - from) : BYTES(""));
+        }
+        return err;
+}
+
+static enum err merge_run(struct redis_context *ctx, struct merge *merge, struct bytes deltas,
+                          struct buffer *here, struct buffer *moved)
+{
+        enum err err = ERR_NONE;
+        bool sifted = !merge->logged && cluster_enabled();
+        if (!merge->logged) {
+                keyspace_names(deltas, strike, NULL);
+                log_flush(ctx);
+        }
+        if (sifted && cluster_leaves() > 0) {
+                err = merge_in_steps(ctx, merge, deltas, here, moved);
+                deltas = (struct bytes){0};
+        } else if (sifted) {
+                cluster_sift(ctx, deltas, here, moved);
+                deltas = buffer_view(here);
+        }
+        if (err == ERR_NONE && !merge->result.gap)
+                err = merge_apply(ctx, merge, merge->last, deltas);
+        return err;
+}
+
+static int merge_done(struct redis_context *ctx, struct bytes batch, struct bytes moved,
+                      const struct merge *merge, enum err err)
+{
+        const struct keyspace_result *result = &merge->result;
         if (result->gap)
                 return reply_gap(ctx, result->position);
         if (err == ERR_INVALID)
                 return reply_err(ctx, err);
         /* What was applied is propagated up to where it was applied. */
-        if (result->applied > 0 || result->position > after)
-                redis.Replicate(ctx, "meridian.merge", "lllb", (long long)origin, (long long)after,
-                                (long long)result->position, text_of(batch), batch.len);
+        if (result->applied > 0 || result->position > merge->after)
+                redis.Replicate(ctx, "meridian.merge", "lllb", (long long)merge->origin,
+                                (long long)merge->after, (long long)result->position,
+                                text_of(batch), batch.len);
         if (err != ERR_NONE)
                 return reply_err(ctx, err);
         if (moved.len > 0) {
@@ -388,40 +478,25 @@ int daemon_merge(struct redis_context *ctx, struct redis_string **argv, int argc
             last < after)
                 return reply_bad(ctx);
         struct bytes deltas = plugin_bytes(argv[4]);
-        struct keyspace_result result = {0};
-        bool logged = from_log(ctx);
-        if (!logged && !cluster_merge_allowed(ctx, argv, argc))
+        struct merge merge = {
+                .origin = (region_id)origin, .after = after, .last = last, .logged = from_log(ctx)};
+        if (!merge.logged && !cluster_merge_allowed(ctx, argv, argc))
                 return REDIS_OK;
         struct buffer here;
         struct buffer moved;
         buffer_init(&here, &plugin.heap);
         buffer_init(&moved, &plugin.heap);
-        if (!logged && cluster_enabled()) {
-                cluster_sift(ctx, deltas, &here, &moved);
+        uint64_t before = vector_get(keyspace_positions(plugin.keyspace), merge.origin);
+        enum err err = merge_run(ctx, &merge, deltas, &here, &moved);
+        if (!merge.logged && cluster_enabled())
                 deltas = buffer_view(&here);
-        }
-        if (!logged) {
-                keyspace_names(deltas, strike, NULL);
-                log_flush(ctx);
-        }
-        uint64_t before = vector_get(keyspace_positions(plugin.keyspace), (region_id)origin);
-        plugin.applying = true;
-        enum err err =
-                logged ? keyspace_apply_logged(plugin.keyspace, native_of(ctx), (region_id)origin,
-                                               after, last, deltas, &result)
-                       : keyspace_apply(plugin.keyspace, native_of(ctx), plugin_now_ms(),
-                                        (region_id)origin, after, last, deltas, &result);
-        stream_native_close();
-        list_native_close();
-        plugin.applying = false;
-        if (!logged)
+        if (!merge.logged)
                 migrate_merged(deltas);
-        if (!logged && deltas.len > 0 && err != ERR_INVALID)
-                status_batch((region_id)origin, last, err);
-        int status = merge_done(ctx, deltas, buffer_view(&moved), (region_id)origin, after, err,
-                                &result);
-        feed_merged((region_id)origin, before, result.position, deltas);
-        bus_publish(ctx, logged);
+        if (!merge.logged && deltas.len > 0 && err != ERR_INVALID)
+                status_batch(merge.origin, last, err);
+        int status = merge_done(ctx, deltas, buffer_view(&moved), &merge, err);
+        feed_merged(merge.origin, before, merge.result.position, deltas);
+        bus_publish(ctx, merge.logged);
         buffer_fini(&here);
         buffer_fini(&moved);
         return status;

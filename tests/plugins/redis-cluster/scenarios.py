@@ -3,8 +3,8 @@ import random
 import subprocess
 import threading
 
-from harness import (ADDRESS, Error, Failed, Region, Server, Tool, World, address, check, cluster,
-                     eventually, single)
+from harness import (ADDRESS, Connection, Error, Failed, Region, Server, Tool, World, address,
+                     check, cluster, eventually, single)
 
 KEYS = 60
 
@@ -486,20 +486,13 @@ def moved_tombstones(program):
         source.run("SET", "{k}3", "stays")
         source.run("DEL", "k")
         slot = source.run("CLUSTER", "KEYSLOT", "k")
-        ids = {server: server.run("CLUSTER", "MYID").decode() for server in one.servers}
-        target.run("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
-        source.run("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+        slot_begins(slot, source, target)
         source.run("DEL", "{k}2")
-        check(source.run("MIGRATE", ADDRESS, target.port, "", 0, 5000, "KEYS", "{k}3", "nokey{k}")
-              == b"OK", "MIGRATE")
         check(source.run("MIGRATE", ADDRESS, target.port, "nokey{k}", 0, 5000) == b"NOKEY", "NOKEY")
-        for server in (target, source, *one.servers):
-            server.run("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+        slot_ends(slot, source, target, one.servers, "{k}3", "nokey{k}")
         tombstones = [int(info(server)["meridian_tombstones"]) for server in (source, target)]
         check(tombstones == [0, 2], f"tombstones: {tombstones}")
-        layout = target.run("MERIDIAN.SHARD")[0]
-        reply = target.run("MERIDIAN.MERGE", 2, 0, last, deltas, "LAYOUT", layout, "LAST")
-        check("LAYOUT" not in str(reply), f"MERGE said {reply}")
+        merge(target, 0, last, deltas)
         check([target.run("EXISTS", key) for key in ("k", "{k}2", "{k}3")] == [0, 0, 1],
               "the dead stay dead, the living lives")
         check("outside of the regions" in str(refused(target, "MIGRATE", ADDRESS, source.port, "{k}3", 0, 5000)),
@@ -518,16 +511,20 @@ def moved_tombstones(program):
             server.close()
 
 
-def slot_moves(slot, source, target, servers, *keys):
-    """One slot, by the commands of redis-cli, with these keys."""
-    ids = {server: server.run("CLUSTER", "MYID").decode() for server in servers}
-    target.run("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
-    source.run("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
-    if keys:
-        check(source.run("MIGRATE", ADDRESS, target.port, "", 0, 5000, "KEYS", *keys) == b"OK",
-              f"MIGRATE {keys}")
+def slot_begins(slot, source, target):
+    """To move, by the commands of redis-cli."""
+    ids = [server.run("CLUSTER", "MYID").decode() for server in (source, target)]
+    target.run("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
+    source.run("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+
+
+def slot_ends(slot, source, target, servers, *keys):
+    """The rest of its keys, and everybody is told."""
+    check(source.run("MIGRATE", ADDRESS, target.port, "", 0, 5000, "KEYS", *keys) == b"OK",
+          f"MIGRATE {keys}")
+    ends = target.run("CLUSTER", "MYID").decode()
     for server in (target, source, *servers):
-        server.run("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+        server.run("CLUSTER", "SETSLOT", slot, "NODE", ends)
 
 
 def position(server, origin):
@@ -536,7 +533,7 @@ def position(server, origin):
 
 def moved_behind(program):
     """A batch of another region is at the server to which a key goes, and not yet at the one that it
-    leaves. The batch comes once more, also after a restart; what a local removal took stays away."""
+    leaves. The batch comes once more; what a local removal took meanwhile stays away."""
     servers = []
     try:
         one = cluster(program, 1, 3)
@@ -559,16 +556,17 @@ def moved_behind(program):
         last, _, rest = far.run("MERIDIAN.TAIL", mine, 65536, 0)
         merge(target, first, last, of_mine)
         check(target.run("SREM", own, "gone") == 1, "the target has its part")
-        slot_moves(slot, source, target, one.servers, "k")
+        slot_begins(slot, source, target)
+        slot_ends(slot, source, target, one.servers, "k")
         check([position(s, 2) for s in (source, target)] == [first, first], "the target is ahead")
-        for at in (first, last):
-            target.kill()
-            target.start()
-            eventually(lambda: b"cluster_state:ok" in target.run("CLUSTER", "INFO"), "no cluster")
-            check(position(target, 2) == at, f"its log says {position(target, 2)}, not {at}")
-            for server in (source, target):
-                merge(server, first, last, of_mine + rest if server is target else b"")
-            check(position(target, 2) == last, "the batch is taken again")
+        for server in (source, target):
+            merge(server, first, last, of_mine + rest if server is target else b"")
+        for restarted in (False, True):  # the same from the log
+            if restarted:
+                target.kill()
+                target.start()
+                eventually(lambda: b"cluster_state:ok" in target.run("CLUSTER", "INFO"), "no cluster")
+            check(position(target, 2) == last, f"at {position(target, 2)}, not {last}")
             members = target.run("SMEMBERS", "k")
             check(sorted(members) == [b"after", b"before"], f"the key that moved has {members}")
             check(target.run("GET", "{k}new") == b"made", "a key that was not there yet")
@@ -580,9 +578,58 @@ def moved_behind(program):
 
 
 def merge(server, after, last, deltas):
-    layout = server.run("MERIDIAN.SHARD")[0]
-    reply = server.run("MERIDIAN.MERGE", 2, after, last, deltas, "LAYOUT", layout, "LAST")
+    connection = Connection(server.port)
+    layout, importing, _ = connection.call("MERIDIAN.SHARD")
+    if importing:
+        connection.call("ASKING")
+    reply = connection.call("MERIDIAN.MERGE", 2, after, last, deltas, "LAYOUT", layout, "LAST")
+    connection.close()
     check("LAYOUT" not in str(reply), f"MERGE said {reply}")
+    return reply
+
+
+def made_anew(program):
+    """One batch of another region deletes a key and makes it again, while its slot leaves: what comes
+    after the delete is for the server that the slot goes to, by whatever command it was made."""
+    servers = []
+    try:
+        one = cluster(program, 1, 3)
+        far = Server(program, 2).start()
+        servers = one.servers + [far]
+        source = next(s for s in one.servers if slot_here(s, "k"))
+        target = next(s for s in one.servers if s is not source)
+        slot = source.run("CLUSTER", "KEYSLOT", "k")
+        makes = {"{k}string": ("SET", "{k}string"), "{k}list": ("RPUSH", "{k}list"),
+                 "{k}set": ("SADD", "{k}set"), "{k}stream": ("XADD", "{k}stream", "*", "field")}
+        for server in one.servers:
+            server.run("MERIDIAN.MEMBERS", 1, 2)
+        for make in makes.values():
+            far.run(*make, "old")
+        first, _, deltas = far.run("MERIDIAN.TAIL", 0, 65536, 0)
+        for server in one.servers:
+            merge(server, 0, first, deltas if server is source else b"")
+        far.run("SREM", "{k}set", "old")
+        far.run("DEL", *(key for key in makes if key != "{k}set"))
+        for make in makes.values():
+            far.run(*make, "new")
+        far.run("SADD", "{k}stays", "member")
+        last, _, deltas = far.run("MERIDIAN.TAIL", first, 65536, 0)
+        slot_begins(slot, source, target)
+        source.run("SADD", "{k}set", "other")
+        told, moved = merge(source, first, last, deltas)
+        check(told == last, f"the source is at {told}, not {last}")
+        check(source.run("SMEMBERS", "{k}set") in ([b"new", b"other"], [b"other", b"new"]),
+              "a key that is still there gets all of it")
+        merge(target, first, last, moved)
+        slot_ends(slot, source, target, one.servers, "{k}set")
+        found = [target.run("GET", "{k}string"), target.run("LRANGE", "{k}list", 0, -1),
+                 sorted(target.run("SMEMBERS", "{k}set")), target.run("XLEN", "{k}stream"),
+                 target.run("SMEMBERS", "{k}stays")]
+        check(found == [b"new", [b"new"], [b"new", b"other"], 1, [b"member"]], f"found {found}")
+        one.tool = None
+    finally:
+        for server in servers:
+            server.close()
 
 
 def grown(program):
@@ -621,4 +668,4 @@ def grown(program):
 
 
 ALL = [streams, catching_up, restarts, failover, sentinel, another_region, resharding, moved_tombstones,
-       moved_behind, grown]
+       moved_behind, made_anew, grown]
