@@ -364,8 +364,7 @@ static enum err merge_apply(struct redis_context *ctx, struct merge *merge, uint
                                                 merge->after, last, deltas, &one)
                         : keyspace_apply(plugin.keyspace, native_of(ctx), plugin_now_ms(),
                                          merge->origin, merge->after, last, deltas, &one);
-        stream_native_close();
-        list_native_close();
+        native_end();
         plugin.applying = false;
         one.applied += merge->result.applied;
         one.skipped += merge->result.skipped;
@@ -529,8 +528,7 @@ int daemon_scan(struct redis_context *ctx, struct redis_string **argv, int argc)
         enum err err =
                 keyspace_scan(plugin.keyspace, native_of(ctx), &cursor, (size_t)bytes_max, &state);
         native_trim();
-        stream_native_close();
-        list_native_close();
+        native_end();
         plugin.applying = false;
         if (err != ERR_NONE) {
                 buffer_fini(&state);
@@ -591,8 +589,7 @@ int daemon_merge_state(struct redis_context *ctx, struct redis_string **argv, in
         if (err == ERR_NONE && end)
                 err = keyspace_adopt(plugin.keyspace, native_of(ctx), argc > 3 ? &positions : NULL,
                                      &result);
-        stream_native_close();
-        list_native_close();
+        native_end();
         plugin.applying = false;
         /* Also a part that was refused midway has changed something. */
         feed_break();

@@ -409,8 +409,6 @@ static struct redis_string *string_of(struct bytes text)
 static void with_list(struct crdt_name name, uint64_t index, struct redis_string *element,
                       int (*call)(struct redis_key *open, long index, struct redis_string *element))
 {
-        if (plugin.quiet)
-                return;
         struct redis_context *ctx = native_context();
         list_native_close();
         redis.SelectDb(ctx, (int)name.db);
@@ -440,24 +438,67 @@ static int call_set(struct redis_key *open, long index, struct redis_string *ele
 void list_native_insert(void *context, struct crdt_name name, uint64_t index, struct bytes value)
 {
         (void)context;
+        if (plugin.quiet)
+                return;
         struct redis_string *element = string_of(value);
         with_list(name, index, element, call_insert);
         redis.FreeString(NULL, element);
+        notify_list(name, notify_pushed());
+}
+
+/* The end of a list goes in one command, which tells it. */
+static void native_trim_end(struct crdt_name name, bool head, uint64_t count)
+{
+        struct redis_context *ctx = native_context();
+        long long from = head ? (long long)count : 0;
+        long long to = head ? -1 : -(long long)count - 1;
+        list_native_close();
+        redis.SelectDb(ctx, (int)name.db);
+        struct redis_reply *reply =
+                redis.Call(ctx, "LTRIM", "bll", name.key.len == 0 ? "" : (const char *)name.key.ptr,
+                           name.key.len, from, to);
+        if (reply != NULL)
+                redis.FreeCallReply(reply);
+}
+
+static uint64_t native_length(struct crdt_name name)
+{
+        uint64_t length;
+        struct redis_context *ctx = native_context();
+        redis.SelectDb(ctx, (int)name.db);
+        struct redis_string *key = string_of(name.key);
+        close_list(open_list(ctx, key, &length));
+        redis.FreeString(NULL, key);
+        return length;
 }
 
 void list_native_remove(void *context, struct crdt_name name, uint64_t index, uint64_t count)
 {
         (void)context;
+        if (plugin.quiet)
+                return;
+        bool wanted = notify_wanted();
+        bool head = index == 0;
+        bool tail = (count > 1 || wanted) && index + count == native_length(name);
+        if (count > 1 && (head || tail)) {
+                native_trim_end(name, head, count);
+                return;
+        }
         for (uint64_t i = count; i > 0; i--)
                 with_list(name, index + i - 1, NULL, call_delete);
+        if (wanted)
+                notify_list(name, head ? NOTIFY_LPOP : tail ? NOTIFY_RPOP : NOTIFY_LREM);
 }
 
 void list_native_set(void *context, struct crdt_name name, uint64_t index, struct bytes value)
 {
         (void)context;
+        if (plugin.quiet)
+                return;
         struct redis_string *element = string_of(value);
         with_list(name, index, element, call_set);
         redis.FreeString(NULL, element);
+        notify_list(name, NOTIFY_LSET);
 }
 
 bool list_native_get(void *context, struct crdt_name name, uint64_t index, struct bytes *ret)

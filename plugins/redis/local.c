@@ -462,7 +462,7 @@ static __attribute__((noinline)) int notified(struct redis_context *ctx, int typ
         struct crdt_name name = {(uint32_t)db, plugin_bytes(key)};
         migrate_touched(name);
         if (plugin.applying) {
-                if (type == REDIS_NOTIFY_EXPIRED)
+                if (type == REDIS_NOTIFY_EXPIRED && !plugin.telling)
                         local_dirty(&plugin.expired, name);
                 return REDIS_OK;
         }

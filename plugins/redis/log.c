@@ -327,8 +327,7 @@ int log_command(struct redis_context *ctx, struct redis_string **argv, int argc)
         plugin.quiet = true;
         plugin.applying = true;
         enum err err = replay(ctx, plugin_bytes(argv[1]));
-        stream_native_close();
-        list_native_close();
+        native_end();
         plugin.quiet = false;
         plugin.applying = false;
         plugin.log_seen = true;

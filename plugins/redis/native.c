@@ -25,6 +25,13 @@ static struct redis_string *open_name(struct crdt_name name)
         return redis.CreateString(NULL, text_of(name.key), name.key.len);
 }
 
+void native_end(void)
+{
+        stream_native_close();
+        list_native_close();
+        notify_end();
+}
+
 static void drop_reply(struct redis_reply *reply)
 {
         if (reply != NULL)
@@ -56,13 +63,23 @@ static bool string_get(void *context, struct crdt_name name, struct bytes *ret_v
         return there;
 }
 
-static void expire_key(struct redis_string *key, uint64_t at_ms)
+/* `was`: the expiry before, which is no change to be told. */
+static void expire_key(struct redis_string *key, uint64_t at_ms, long long was)
 {
         struct redis_key *open = redis.OpenKey(native_ctx, key, REDIS_READ | REDIS_WRITE);
         if (open == NULL)
                 return;
-        redis.SetAbsExpire(open, at_ms == 0 ? REDIS_NO_EXPIRE : (long long)at_ms);
+        long long at = at_ms == 0 ? REDIS_NO_EXPIRE : (long long)at_ms;
+        redis.SetAbsExpire(open, at);
         redis.CloseKey(open);
+        if (at != was && notify_wanted())
+                notify_send(REDIS_NOTIFY_GENERIC, at_ms == 0 ? "persist" : "expire", key);
+}
+
+/* The expiry of a key that a SET is about to take away; REDIS_NO_EXPIRE where nobody asks. */
+static long long expiry_of(struct redis_string *key)
+{
+        return notify_wanted() ? (long long)local_expiry(native_ctx, key) : REDIS_NO_EXPIRE;
 }
 
 static void string_set(void *context, struct crdt_name name, struct bytes value,
@@ -72,10 +89,24 @@ static void string_set(void *context, struct crdt_name name, struct bytes value,
         if (plugin.quiet)
                 return;
         struct redis_string *key = open_name(name);
+        long long was = expire_at_ms == 0 ? REDIS_NO_EXPIRE : expiry_of(key);
         drop_reply(redis.Call(native_ctx, "SET", "sb", key, text_of(value), value.len));
         if (expire_at_ms != 0)
-                expire_key(key, expire_at_ms);
+                expire_key(key, expire_at_ms, was);
         redis.FreeString(NULL, key);
+}
+
+/* What expired elsewhere is told as here, not as deleted. */
+static void expired_delete(struct redis_string *key)
+{
+        struct redis_key *open = redis.OpenKey(native_ctx, key, REDIS_READ | REDIS_WRITE);
+        bool there = open != NULL && redis.KeyType(open) != REDIS_KEY_EMPTY;
+        if (there)
+                redis.UnlinkKey(open);
+        if (open != NULL)
+                redis.CloseKey(open);
+        if (there)
+                notify_send(REDIS_NOTIFY_EXPIRED, "expired", key);
 }
 
 static void key_delete(void *context, struct crdt_name name)
@@ -84,6 +115,8 @@ static void key_delete(void *context, struct crdt_name name)
         if (plugin.quiet)
                 return;
         struct redis_string *key = open_name(name);
+        if (notify_expired())
+                expired_delete(key);
         drop_reply(redis.Call(native_ctx, "UNLINK", "s", key));
         redis.FreeString(NULL, key);
 }
@@ -94,7 +127,7 @@ static void expire_set(void *context, struct crdt_name name, uint64_t expire_at_
         if (plugin.quiet)
                 return;
         struct redis_string *key = open_name(name);
-        expire_key(key, expire_at_ms);
+        expire_key(key, expire_at_ms, expire_at_ms == 0 ? 0 : REDIS_NO_EXPIRE);
         redis.SignalModifiedKey(native_ctx, key);
         redis.FreeString(NULL, key);
 }
@@ -164,14 +197,16 @@ static void opaque_set(void *context, struct crdt_name name, struct bytes value,
         if (plugin.quiet)
                 return;
         struct redis_string *key = open_name(name);
+        long long was = expire_at_ms == 0 ? REDIS_NO_EXPIRE : expiry_of(key);
         drop_reply(redis.Call(native_ctx, "RESTORE", "scbc", key, "0", text_of(value), value.len,
                               "REPLACE"));
         if (expire_at_ms != 0)
-                expire_key(key, expire_at_ms);
+                expire_key(key, expire_at_ms, was);
         redis.FreeString(NULL, key);
 }
 
 static const struct crdt_native native = {
+        .begin = notify_begin,
         .siblings_show = policy_show,
         .event = bus_hear,
         .string_get = string_get,

@@ -79,6 +79,7 @@ struct plugin {
         bool replica;
         bool quiet;            /* a log is replayed: Redis has the values already */
         bool applying;         /* a merge writes: its notifications are not local changes */
+        bool telling;          /* the same, and nothing changes by it: see notify.c */
         bool saved;            /* the loaded snapshot held our metadata */
         bool log_seen;         /* the loaded log held our records */
         bool many_dbs;         /* another database than 0 was written */
@@ -463,6 +464,41 @@ struct redis_context *native_context(void);
 
 /* What was read last is not needed any more. */
 void native_trim(void);
+
+/* A merge, or what else was handed a native, is over: what was kept open is closed, and told. */
+void native_end(void);
+
+/* ---- notify.c: keyspace notifications of what a merge changes */
+
+enum notify_event {
+        NOTIFY_LPUSH,
+        NOTIFY_RPUSH,
+        NOTIFY_LINSERT,
+        NOTIFY_LSET,
+        NOTIFY_LPOP,
+        NOTIFY_RPOP,
+        NOTIFY_LREM,
+};
+
+/* As crdt_native.begin; and the end of the merge. */
+void notify_begin(void *context, const struct crdt_delta *delta);
+void notify_end(void);
+
+/* Whether the server is told to send any. */
+bool notify_wanted(void);
+
+/* Sends one for a key of the database that native_context() has selected. */
+void notify_send(int type, const char *event, struct redis_string *key);
+
+/* The same once for this change, when it has ended. */
+void notify_list(struct crdt_name name, enum notify_event event);
+void notify_settle(void);
+
+/* Which one the elements that come are told by. */
+enum notify_event notify_pushed(void);
+
+/* Whether a key that goes is to be told as expired. */
+bool notify_expired(void);
 
 /* ---- stream.c, stream_native.c */
 

@@ -167,6 +167,10 @@ struct redis_type_methods {
         X(int, ListDelete, (struct redis_key *, long))                                             \
         X(int, DeleteKey, (struct redis_key *))                                                    \
         X(int, StringSet, (struct redis_key *, struct redis_string *))                             \
+        X(int, NotifyKeyspaceEvent,                                                                \
+          (struct redis_context *, int, const char *, struct redis_string *))                      \
+        X(int, GetNotifyKeyspaceEvents, (void))                                                    \
+        X(int, UnlinkKey, (struct redis_key *))                                                    \
         X(int, SignalModifiedKey, (struct redis_context *, struct redis_string *))                 \
         X(struct redis_context *, GetDetachedThreadSafeContext, (struct redis_context *))          \
         X(int, GetSelectedDb, (struct redis_context *))                                            \

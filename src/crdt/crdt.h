@@ -86,6 +86,10 @@ struct crdt_delta;
 struct crdt_native {
         void *context;
 
+        /* Whose calls follow, up to the next one; NULL: nobody asks. What a state brings comes
+         * without. */
+        void (*begin)(void *context, const struct crdt_delta *delta);
+
         /* What to show for several siblings, oldest first: a function of them alone. False, or
          * NULL: the newest one. */
         bool (*siblings_show)(void *context, struct crdt_name name,

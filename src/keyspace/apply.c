@@ -53,6 +53,8 @@ static bool merge_plain(struct keyspace *keyspace, const struct crdt_native *nat
 enum err keyspace_merge(struct keyspace *keyspace, const struct crdt_native *native,
                         const struct crdt_delta *delta)
 {
+        if (native != NULL && native->begin != NULL)
+                native->begin(native->context, delta);
         if (delta->op == CRDT_OP_SEEN) {
                 vector_merge(&keyspace->known[delta->stamp.origin], &delta->seen);
                 if (delta->gone.len > 0)

@@ -29,6 +29,7 @@ import libraries
 import limits
 import lists
 import lives
+import notifications
 import policies
 import records
 import replaced
@@ -43,7 +44,7 @@ from tally import Tally
 
 THEMES = (groups, replaced, access, commands, counters, lives, limits, policies, flushed, hyperloglog,
           libraries, lists, streams, waiting, status, digests, events, feed, zsets, transfers,
-          records, handover, setups)
+          records, handover, setups, notifications)
 
 
 def programs():
