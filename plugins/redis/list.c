@@ -411,6 +411,7 @@ static void with_list(struct crdt_name name, uint64_t index, struct redis_string
 {
         struct redis_context *ctx = native_context();
         list_native_close();
+        zset_native_close();
         redis.SelectDb(ctx, (int)name.db);
         struct redis_string *key = string_of(name.key);
         struct redis_key *open = redis.OpenKey(ctx, key, REDIS_READ | REDIS_WRITE);
@@ -508,6 +509,7 @@ bool list_native_get(void *context, struct crdt_name name, uint64_t index, struc
                     bytes_equal(plugin_bytes(native.key), name.key);
         if (!same) {
                 list_native_close();
+                zset_native_close();
                 redis.SelectDb(native_context(), (int)name.db);
                 native.key = string_of(name.key);
                 native.db = name.db;

@@ -12,6 +12,13 @@ void native_trim(void)
         buffer_trim(&native_text, PLUGIN_SCRATCH_BYTES_MAX);
 }
 
+void native_close(void)
+{
+        zset_native_close();
+        stream_native_close();
+        list_native_close();
+}
+
 static const char *text_of(struct bytes bytes)
 {
         return bytes.len == 0 ? "" : (const char *)bytes.ptr;
@@ -19,16 +26,14 @@ static const char *text_of(struct bytes bytes)
 
 static struct redis_string *open_name(struct crdt_name name)
 {
-        stream_native_close();
-        list_native_close();
+        native_close();
         redis.SelectDb(native_ctx, (int)name.db);
         return redis.CreateString(NULL, text_of(name.key), name.key.len);
 }
 
 void native_end(void)
 {
-        stream_native_close();
-        list_native_close();
+        native_close();
         notify_end();
 }
 

@@ -315,8 +315,10 @@ struct redis_reply *zset_run(struct redis_context *ctx, const struct rule *rule,
 /* Deletes what was observed of the key and adds what the native set holds. */
 void zset_record_all(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
 
+/* The part of a merge. What is added is put by native_close. */
 void zset_native_add(void *context, struct crdt_name name, struct bytes member, double score);
 void zset_native_remove(void *context, struct crdt_name name, struct bytes member);
+void zset_native_close(void);
 
 /* ---- recover.c: content without stamps */
 
@@ -462,6 +464,9 @@ void migrate_turn(struct redis_context *ctx);
 const struct crdt_native *native_of(struct redis_context *ctx);
 struct redis_context *native_context(void);
 
+/* Puts what was gathered and closes what is open, as before any other kind of change. */
+void native_close(void);
+
 /* What was read last is not needed any more. */
 void native_trim(void);
 
@@ -562,8 +567,7 @@ void list_before_lrem(struct redis_context *ctx, struct redis_string **argv);
 /* Deletes what was observed of the key and pushes what the native list holds. */
 void list_record_all(struct redis_context *ctx, struct crdt_name name, struct redis_string *key);
 
-/* The part of a merge. A list stays open between the calls: whoever hands out a native closes it
- * after its last use. */
+/* The part of a merge. A list that is read stays open between the calls, until native_close. */
 void list_native_insert(void *context, struct crdt_name name, uint64_t index, struct bytes value);
 void list_native_remove(void *context, struct crdt_name name, uint64_t index, uint64_t count);
 void list_native_set(void *context, struct crdt_name name, uint64_t index, struct bytes value);

@@ -39,6 +39,7 @@ static void drop_reply(struct redis_reply *reply)
 static struct redis_string *open_name(struct crdt_name name)
 {
         list_native_close();
+        zset_native_close();
         redis.SelectDb(native_context(), (int)name.db);
         return string_of(name.key);
 }

@@ -1,5 +1,5 @@
 /* zset.c - sorted sets, and geo, which is stored in them: what this region's clients change, by
- * notification, and how a merge changes them.
+ * notification. How a merge changes them is in zset_native.c.
  *
  * ZADD, GEOADD, ZINCRBY and ZREM are explained by their stashed arguments and by the scores that
  * Redis holds after them. Commands that take members away without naming them (ZPOPMIN, BZPOPMIN,
@@ -513,63 +513,4 @@ void zset_record_all(struct redis_context *ctx, struct crdt_name name, struct re
         }
         heap_free(&plugin.heap, scores);
         redis.FreeCallReply(reply);
-}
-
-/* ---- as a merge changes them */
-
-enum {
-        SCORE_TEXT = 40,
-};
-
-#define SCORE_WHOLE 9e15 /* doubles below it have all whole numbers */
-
-static const char *text_of(struct bytes bytes)
-{
-        return bytes.len == 0 ? "" : (const char *)bytes.ptr;
-}
-
-/* The score as Redis reads it back to the last bit. Most are whole numbers, which take a tenth of
- * the time that printing takes. */
-static struct bytes score_text(char room[static SCORE_TEXT], double score)
-{
-        char *end = room + SCORE_TEXT;
-        char *at = end;
-        if (!(score > -SCORE_WHOLE && score < SCORE_WHOLE) || score < (double)(int64_t)score ||
-            score > (double)(int64_t)score)
-                return bytes_of(room, (size_t)snprintf(room, SCORE_TEXT, "%.17g", score));
-        uint64_t rest = (uint64_t)(score < 0 ? -score : score);
-        do
-                *--at = (char)('0' + rest % 10);
-        while ((rest /= 10) != 0);
-        if (score < 0)
-                *--at = '-';
-        return bytes_of(at, (size_t)(end - at));
-}
-
-void zset_native_add(void *context, struct crdt_name name, struct bytes member, double score)
-{
-        (void)context;
-        char room[SCORE_TEXT];
-        if (plugin.quiet)
-                return;
-        struct redis_context *ctx = native_context();
-        struct bytes text = score_text(room, score);
-        redis.SelectDb(ctx, (int)name.db);
-        struct redis_reply *reply = redis.Call(ctx, "ZADD", "bbb", text_of(name.key), name.key.len,
-                                               text.ptr, text.len, text_of(member), member.len);
-        if (reply != NULL)
-                redis.FreeCallReply(reply);
-}
-
-void zset_native_remove(void *context, struct crdt_name name, struct bytes member)
-{
-        (void)context;
-        if (plugin.quiet)
-                return;
-        struct redis_context *ctx = native_context();
-        redis.SelectDb(ctx, (int)name.db);
-        struct redis_reply *reply = redis.Call(ctx, "ZREM", "bb", text_of(name.key), name.key.len,
-                                               text_of(member), member.len);
-        if (reply != NULL)
-                redis.FreeCallReply(reply);
 }

@@ -195,4 +195,48 @@ def zsets_feed(place):
                        [b"z", b"zrem", b"zset", b"m", b"n"]], "rows of the feed")
 
 
-ALL = [zsets_merge, zsets_pop, zsets_survive, zsets_random, zsets_last_write, zsets_feed]
+def gathered_commands(rng):
+    """Adds to few keys between which other changes come, as one stream."""
+    for _ in range(25):
+        for i in range(rng.choice([1, 2, 100])):
+            yield "ZADD", "large", rng.choice([i, -i, 0.5 * i]), f"m{rng.randrange(3000)}"
+        for i in range(rng.choice([0, 1, 200])):
+            yield "ZADD", "small", i, f"m{i % 100}"
+        yield "ZREM", "large", f"m{rng.randrange(3000)}", f"m{rng.randrange(3000)}"
+        yield "ZADD", "large", "inf", f"m{rng.randrange(3000)}", "-inf", "low"
+    for i in range(1200):
+        yield "ZADD", "large", -i, f"m{i % 1100}"
+    yield "DEL", "d"
+    for key in ("a", "b", "c", "d", "e"):
+        yield "ZADD", key, 1, "x", 2, "y"
+        yield "ZADD", key, 3, "x"
+    yield from (("ZREM", "a", "x"), ("ZADD", "a", 4, "x"), ("ZREM", "a", "y"), ("DEL", "b"),
+                ("ZADD", "b", 5, "z"), ("PEXPIRE", "c", 10000000), ("ZADD", "c", 6, "z"),
+                ("DEL", "d"), ("RPUSH", "d", "one"), ("DEL", "d"), ("ZADD", "d", 7, "x"),
+                ("DEL", "d"), ("XADD", "d", "1-1", "f", "v"), ("ZADD", "e", 8, "x"),
+                ("SET", "e", "text"), ("DEL", "e"), ("ZADD", "e", 9, "z"))
+    for i in range(5):
+        yield "ZADD", "long", i, str(i % 4) * 100000
+
+
+def zsets_gathered(place):
+    """Many changes in one batch leave what they leave one by one, in the same encodings."""
+    a, b = place.region(1), place.region(2)
+    for round_ in range(2):
+        pipe = a.client.pipeline(transaction=False)
+        for words in gathered_commands(place.random):
+            pipe.execute_command(*words)
+        pipe.execute()
+        last, _, deltas = a.tail(b.positions().get(1, 0), 1 << 24)
+        check_equal(b.merge(1, b.positions().get(1, 0), last, deltas), last, "all in one batch")
+        settle_pair(a, b)
+        same_everywhere([a, b], f"seed {place.seed} round {round_}")
+        for key in a.content():
+            check_equal(b.run("OBJECT", "ENCODING", key), a.run("OBJECT", "ENCODING", key),
+                        f"seed {place.seed} the encoding of {key!r}")
+    b.kill()
+    b.start()
+    same_everywhere([a, b], "after a restart")
+
+
+ALL = [zsets_gathered, zsets_merge, zsets_pop, zsets_survive, zsets_random, zsets_last_write, zsets_feed]
