@@ -234,12 +234,12 @@ int cluster_shard(struct redis_context *ctx, struct redis_string **argv, int arg
 
 int cluster_mark(struct redis_context *ctx, struct redis_string **argv, int argc)
 {
-        unsigned long long clock;
+        uint64_t clock;
         uint64_t position = 0;
         if (argc != 2)
                 return redis.WrongArity(ctx);
-        if (redis.StringToULongLong(argv[1], &clock) != REDIS_OK || clock > INT64_MAX)
-                return redis.ReplyWithError(ctx, "MERIDIAN an argument is no number in its range");
+        if (!argument_u64(argv[1], INT64_MAX, &clock))
+                return reply_bad(ctx);
         batch_drain();
         if (plugin.replica || !log_flush(ctx))
                 return redis.ReplyWithError(ctx, "MERIDIAN clients are paused; try again");
@@ -259,12 +259,11 @@ int cluster_join(struct redis_context *ctx, struct redis_string **argv, int argc
         struct vector positions = {{0}};
         batch_drain();
         for (int i = 1; i + 1 < argc; i += 2) {
-                unsigned long long origin;
-                unsigned long long hlc;
-                if (redis.StringToULongLong(argv[i], &origin) != REDIS_OK ||
-                    redis.StringToULongLong(argv[i + 1], &hlc) != REDIS_OK ||
-                    !region_valid(origin) || hlc > INT64_MAX)
-                        return redis.ReplyWithError(ctx, "MERIDIAN an argument is out of range");
+                uint64_t origin;
+                uint64_t hlc;
+                if (!argument_u64(argv[i], CLOCK_REGIONS_MAX, &origin) || origin == 0 ||
+                    !argument_u64(argv[i + 1], INT64_MAX, &hlc))
+                        return reply_bad(ctx);
                 vector_advance(&positions, (region_id)origin, hlc);
         }
         if (plugin.replica)

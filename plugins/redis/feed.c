@@ -370,7 +370,7 @@ static void reply_row(struct redis_context *ctx, const struct row *row)
         redis.ReplySetArrayLength(ctx, count);
 }
 
-static int reply_gap(struct redis_context *ctx)
+static int reply_dropped(struct redis_context *ctx)
 {
         char cursor[CURSOR_SIZE];
         char text[CURSOR_SIZE + 32];
@@ -401,7 +401,7 @@ static int reply_rows(struct redis_context *ctx, const struct query *asked)
         struct row row;
         struct query query = *asked;
         if (is_gap(&query))
-                return reply_gap(ctx);
+                return reply_dropped(ctx);
         uint64_t count = rows_fitting(&query);
         struct place place = place_of(asked->after + 1);
         cursor_text(query.after, text);
@@ -470,15 +470,6 @@ static bool read_cursor(struct bytes text, struct query *query)
         return true;
 }
 
-static bool read_number(const struct redis_string *word, uint64_t max, uint64_t *ret)
-{
-        unsigned long long value;
-        if (redis.StringToULongLong(word, &value) != REDIS_OK || value > max)
-                return false;
-        *ret = value;
-        return true;
-}
-
 static bool word_is(struct bytes word, const char *name)
 {
         return word.len == strlen(name) && strncasecmp((const char *)word.ptr, name, word.len) == 0;
@@ -492,12 +483,12 @@ static bool read_query(struct redis_string **argv, int argc, struct query *query
                 if (word_is(word, "after")) {
                         good = read_cursor(plugin_bytes(argv[i + 1]), query);
                 } else if (word_is(word, "count")) {
-                        good = read_number(argv[i + 1], COUNT_MAX, &query->count) &&
+                        good = argument_u64(argv[i + 1], COUNT_MAX, &query->count) &&
                                query->count > 0;
                 } else if (word_is(word, "prefix")) {
                         query->prefix = plugin_bytes(argv[i + 1]);
                 } else if (word_is(word, "block")) {
-                        query->block = read_number(argv[i + 1], INT32_MAX, &query->block_ms);
+                        query->block = argument_u64(argv[i + 1], INT32_MAX, &query->block_ms);
                         good = query->block;
                 } else {
                         good = false;

@@ -160,10 +160,10 @@ static const struct {
         int key_step;
 } commands[] = {
         {"meridian.positions", daemon_positions, "readonly fast", 0, 0, 0},
-        {"meridian.tail", daemon_tail, "readonly", 0, 0, 0},
-        {"meridian.merge", daemon_merge, "write deny-oom deny-script", 0, 0, 0},
+        {"meridian.tail", tail_command, "readonly", 0, 0, 0},
+        {"meridian.merge", merge_command, "write deny-oom deny-script", 0, 0, 0},
         {"meridian.scan", daemon_scan, "readonly deny-script", 0, 0, 0},
-        {"meridian.mergestate", daemon_merge_state, "write deny-oom deny-script", 0, 0, 0},
+        {"meridian.mergestate", merge_state_command, "write deny-oom deny-script", 0, 0, 0},
         {"meridian.acked", daemon_acked, "readonly fast", 0, 0, 0},
         {"meridian.feed", feed_command, "readonly", 0, 0, 0},
         {"meridian.wait", wait_regions, "readonly", 0, 0, 0},
@@ -284,7 +284,7 @@ static void turn(struct redis_context *ctx, struct redis_event event, uint64_t s
         migrate_turn(ctx);
         clock_turn();
         if (log_flush(ctx)) {
-                daemon_wake(ctx);
+                tail_wake(ctx);
                 feed_wake();
         }
         conflict_publish(ctx);

@@ -585,18 +585,34 @@ void clock_turn(void);
 /* The same before a reply that holds stamps of ours: it may leave in the middle of a long turn. */
 void clock_out(void);
 
-/* ---- daemon.c: the commands of meridiand */
+/* ---- reply.c: words and answers of meridiand's commands */
+
+/* False: no number, or larger than `max`. */
+bool argument_u64(const struct redis_string *string, uint64_t max, uint64_t *ret);
+
+int reply_err(struct redis_context *ctx, enum err err);
+int reply_bad(struct redis_context *ctx); /* an argument is no number in its range */
+int reply_gap(struct redis_context *ctx, uint64_t position);
+void reply_u64(struct redis_context *ctx, uint64_t value);      /* up to INT64_MAX */
+void reply_text_u64(struct redis_context *ctx, uint64_t value); /* any, as digits */
+void reply_vector(struct redis_context *ctx, const struct vector *vector);
+void reply_holes(struct redis_context *ctx);
+
+/* ---- tail.c, merge.c, daemon.c: the commands of meridiand */
+
+int tail_command(struct redis_context *ctx, struct redis_string **argv, int argc);
+/* Answers those who wait for what is there now. */
+void tail_wake(struct redis_context *ctx);
+
+int merge_command(struct redis_context *ctx, struct redis_string **argv, int argc);
+int merge_state_command(struct redis_context *ctx, struct redis_string **argv, int argc);
 
 int daemon_positions(struct redis_context *ctx, struct redis_string **argv, int argc);
-int daemon_tail(struct redis_context *ctx, struct redis_string **argv, int argc);
-int daemon_merge(struct redis_context *ctx, struct redis_string **argv, int argc);
 int daemon_scan(struct redis_context *ctx, struct redis_string **argv, int argc);
-int daemon_merge_state(struct redis_context *ctx, struct redis_string **argv, int argc);
 int daemon_acked(struct redis_context *ctx, struct redis_string **argv, int argc);
 int daemon_members(struct redis_context *ctx, struct redis_string **argv, int argc);
 int daemon_close(struct redis_context *ctx, struct redis_string **argv, int argc);
 int daemon_digest(struct redis_context *ctx, struct redis_string **argv, int argc);
-void daemon_wake(struct redis_context *ctx);
 
 /* ---- bus.c: messages that reach other regions */
 
