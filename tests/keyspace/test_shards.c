@@ -62,21 +62,39 @@ static uint64_t wall(const struct world *world, const struct region *region, uns
         return world->now_ms + region->skew_ms[server];
 }
 
+static struct keyspace *server_new(struct world *world, const struct region *region, unsigned at)
+{
+        struct keyspace_config config = {.origin = region->id,
+                                         .ring_bytes = 1 << 20,
+                                         .drift_max_ms = 5000,
+                                         .several = region->count > 1,
+                                         .incarnation = at + 1};
+        struct keyspace *keyspace = keyspace_new(&world->heap, &config);
+        assert_non_null(keyspace);
+        assert_int_equal(keyspace_members(keyspace, (region_id[]){1, 2, 3}, 3), ERR_NONE);
+        return keyspace;
+}
+
+/* One ends and comes back with what it had saved then. */
+static void server_restarts(struct world *world, struct region *region)
+{
+        unsigned at = (unsigned)rng_below(&world->rng, region->count);
+        struct buffer saved;
+        buffer_init(&saved, &world->heap);
+        assert_int_equal(keyspace_save(region->servers[at], true, &saved), ERR_NONE);
+        keyspace_free(region->servers[at]);
+        region->servers[at] = server_new(world, region, at);
+        assert_int_equal(keyspace_load(region->servers[at], buffer_view(&saved)), ERR_NONE);
+        buffer_fini(&saved);
+}
+
 static void region_init(struct world *world, region_id id, unsigned count)
 {
         struct region *region = &world->regions[id];
         *region = (struct region){.id = id, .count = count};
         for (unsigned i = 0; i < count; i++) {
-                struct keyspace_config config = {.origin = id,
-                                                 .ring_bytes = 1 << 20,
-                                                 .drift_max_ms = 5000,
-                                                 .several = count > 1,
-                                                 .incarnation = i + 1};
-                region->servers[i] = keyspace_new(&world->heap, &config);
+                region->servers[i] = server_new(world, region, i);
                 region->skew_ms[i] = rng_below(&world->rng, 3);
-                assert_non_null(region->servers[i]);
-                assert_int_equal(keyspace_members(region->servers[i], (region_id[]){1, 2, 3}, 3),
-                                 ERR_NONE);
         }
         region->map.count = count;
         for (unsigned slot = 0; slot < SHARDS_SLOTS; slot++)
@@ -364,6 +382,8 @@ static void history(uint64_t seed)
                         world.now_ms += rng_below(&world.rng, 400);
                 if (rng_chance(&world.rng, 30))
                         tell_seen(&world, region);
+                if (rng_chance(&world.rng, 20))
+                        server_restarts(&world, region);
                 if (region->count > 1 && rng_chance(&world.rng, 30))
                         slot_moves(&world, region);
                 if (rng_chance(&world.rng, 600))
