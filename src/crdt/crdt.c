@@ -126,6 +126,7 @@ void change_begin(struct crdt_env *env, const struct crdt *crdt)
         env->string_new = false;
         env->fields_cut = false;
         env->scores_cut = false;
+        env->bounds_rose = false;
         env->siblings_dirty = false;
         env->fresh = env->was == CRDT_NONE;
         env->written = false;
@@ -155,14 +156,14 @@ void change_settle(struct crdt_env *env, struct crdt *crdt)
         if (crdt->fields != NULL && (env->fields_cut || floor_rose(env, crdt, CRDT_HASH) ||
                                      rival_rose(env, crdt, CRDT_HASH)))
                 fields_sweep(env, crdt);
-        if (crdt->members != NULL && (floor_rose(env, crdt, CRDT_SET) || crdt->bound_count > 0))
+        if (crdt->members != NULL && (floor_rose(env, crdt, CRDT_SET) || env->bounds_rose))
                 members_sweep(env, crdt);
         if (crdt->zset != NULL &&
-            (env->scores_cut || floor_rose(env, crdt, CRDT_ZSET) || crdt->bound_count > 0))
+            (env->scores_cut || floor_rose(env, crdt, CRDT_ZSET) || env->bounds_rose))
                 zset_sweep(env, crdt);
         if (crdt->siblings != NULL && floor_rose(env, crdt, CRDT_SIBLINGS))
                 siblings_sweep(env, crdt);
-        if (crdt->list != NULL && (floor_rose(env, crdt, CRDT_LIST) || crdt->bound_count > 0))
+        if (crdt->list != NULL && (floor_rose(env, crdt, CRDT_LIST) || env->bounds_rose))
                 list_sweep(env, crdt);
         if (crdt->stream != NULL || env->was == CRDT_STREAM)
                 stream_sweep(env, crdt);

@@ -550,6 +550,7 @@ struct crdt_env {
         bool string_new;
         bool fields_cut;
         bool scores_cut;
+        bool bounds_rose;
         bool siblings_dirty;
         bool fresh;
         bool written;

@@ -425,8 +425,10 @@ void bounds_join(struct crdt_env *env, struct crdt *crdt, struct stamp bound)
         while (at < crdt->bound_count && crdt->bounds[at].origin < bound.origin)
                 at++;
         if (at < crdt->bound_count && crdt->bounds[at].origin == bound.origin) {
-                if (crdt->bounds[at].hlc < bound.hlc)
+                if (crdt->bounds[at].hlc < bound.hlc) {
                         crdt->bounds[at].hlc = bound.hlc;
+                        env->bounds_rose = true;
+                }
                 crdt->bounds[at].removed = crdt->bounds[at].removed || early;
                 return;
         }
@@ -441,6 +443,7 @@ void bounds_join(struct crdt_env *env, struct crdt *crdt, struct stamp bound)
         bounds[at] = (struct crdt_dot){.hlc = bound.hlc, .origin = bound.origin, .removed = early};
         crdt->bounds = bounds;
         crdt->bound_count++;
+        env->bounds_rose = true;
 }
 
 void bounds_prune(const struct crdt_env *env, struct crdt *crdt)

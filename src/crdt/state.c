@@ -361,6 +361,7 @@ void crdt_merge(struct crdt_env *env, struct crdt *crdt, const struct crdt_state
         if (!state->mark.there || state->mark.first || crdt->round == 0)
                 slice_round_begin(crdt);
         change_begin(env, crdt);
+        env->bounds_rose = crdt->bound_count > 0; /* its parts are not compared with them */
         merge_last(env, crdt, state);
         crdt->killed = stamp_max(crdt->killed, state->head.killed);
         merge_ttl(env, crdt, state, sender);

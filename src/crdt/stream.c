@@ -462,7 +462,7 @@ void stream_show(struct crdt_env *env, struct crdt *crdt)
 
 void stream_sweep(struct crdt_env *env, struct crdt *crdt)
 {
-        bool rose = floor_rose(env, crdt, CRDT_STREAM) || crdt->bound_count > 0;
+        bool rose = floor_rose(env, crdt, CRDT_STREAM) || env->bounds_rose;
         if (env->was == CRDT_STREAM && !any_lives(crdt)) {
                 env->quiet = true;
                 env->fresh = true;
