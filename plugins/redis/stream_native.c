@@ -1,10 +1,15 @@
 /* stream_native.c - how a merge changes a stream. The server adds entries at the end alone, so
  * those that come are gathered, key by key, and put together: where one is older than the last, the
  * younger ones are taken out and added again with it, once for all that were gathered. Ids, fields
- * and the groups with what is pending in them stay as they are. */
+ * and the groups with what is pending in them stay as they are. Removals are gathered, too: one
+ * command takes many. */
 #include "plugin.h"
 
 #include <stdlib.h>
+
+enum {
+        GONE_MAX = 256, /* in one command */
+};
 
 struct gathered {
         struct crdt_stream_id id;
@@ -20,6 +25,8 @@ static struct {
         struct gathered *entries;
         size_t count;
         size_t size;
+        struct redis_string *gone[GONE_MAX]; /* ids that go, where none come */
+        size_t gone_count;
         struct buffer text; /* that was read last */
 } native;
 
@@ -175,6 +182,17 @@ static void put_gathered(struct redis_string *key)
                look.deleted);
 }
 
+static void take_gathered(void)
+{
+        struct redis_string *key =
+                open_name((struct crdt_name){native.db, buffer_view(&native.key)});
+        drop_reply(redis.Call(native_context(), "XDEL", "sv", key, native.gone, native.gone_count));
+        for (size_t i = 0; i < native.gone_count; i++)
+                redis.FreeString(NULL, native.gone[i]);
+        native.gone_count = 0;
+        redis.FreeString(NULL, key);
+}
+
 void stream_native_close(void)
 {
         if (!native.open)
@@ -186,8 +204,27 @@ void stream_native_close(void)
                 put_gathered(key);
                 redis.FreeString(NULL, key);
         }
+        if (native.gone_count > 0)
+                take_gathered();
         native.count = 0;
         buffer_reset(&native.fields);
+}
+
+/* The key that follows calls are about. */
+static void gather_for(struct crdt_name name)
+{
+        if (native.key.heap == NULL) {
+                buffer_init(&native.key, &plugin.heap);
+                buffer_init(&native.fields, &plugin.heap);
+        }
+        if (native.open && native.db == name.db && bytes_equal(buffer_view(&native.key), name.key))
+                return;
+        stream_native_close();
+        buffer_reset(&native.key);
+        buffer_bytes(&native.key, name.key);
+        plugin_must(native.key.err, "a stream");
+        native.db = name.db;
+        native.open = true;
 }
 
 void stream_native_add(void *context, struct crdt_name name, struct crdt_stream_id id,
@@ -196,19 +233,9 @@ void stream_native_add(void *context, struct crdt_name name, struct crdt_stream_
         (void)context;
         if (plugin.quiet || fields.len == 0)
                 return;
-        if (native.key.heap == NULL) {
-                buffer_init(&native.key, &plugin.heap);
-                buffer_init(&native.fields, &plugin.heap);
-        }
-        if (!native.open || native.db != name.db ||
-            !bytes_equal(buffer_view(&native.key), name.key)) {
+        if (native.gone_count > 0)
                 stream_native_close();
-                buffer_reset(&native.key);
-                buffer_bytes(&native.key, name.key);
-                plugin_must(native.key.err, "a stream");
-                native.db = name.db;
-                native.open = true;
-        }
+        gather_for(name);
         gather(id, fields);
 }
 
@@ -217,12 +244,10 @@ void stream_native_remove(void *context, struct crdt_name name, struct crdt_stre
         (void)context;
         if (plugin.quiet)
                 return;
-        stream_native_close();
-        struct redis_string *key = open_name(name);
-        struct redis_string *text = stream_id_string(id);
-        drop_reply(redis.Call(native_context(), "XDEL", "ss", key, text));
-        redis.FreeString(NULL, text);
-        redis.FreeString(NULL, key);
+        if (native.count > 0 || native.gone_count == GONE_MAX)
+                stream_native_close();
+        gather_for(name);
+        native.gone[native.gone_count++] = stream_id_string(id);
 }
 
 bool stream_native_get(void *context, struct crdt_name name, struct crdt_stream_id id,
