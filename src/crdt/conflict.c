@@ -94,6 +94,8 @@ static void find_scores(struct crdt_env *env, struct crdt *crdt, const struct cr
 {
         struct cursor cursor = cursor_of(delta->list);
         uint64_t count = 0;
+        if (!stamp_before(delta->stamp, crdt->last[CRDT_ZSET]))
+                return;
         for (uint64_t i = 0; i < delta->list_count; i++) {
                 struct bytes name = name_read(&cursor);
                 double score = crdt_score_read(&cursor);

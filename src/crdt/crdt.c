@@ -34,8 +34,8 @@ struct stamp crdt_rival(const struct crdt *crdt, enum crdt_type type)
 {
         struct stamp rival = {0};
         for (unsigned i = 0; i < CRDT_TYPE_COUNT; i++) {
-                if (i != (unsigned)type && stamp_is(crdt->last[i]))
-                        rival = stamp_max(rival, crdt->last[i]);
+                if (i != (unsigned)type && stamp_before(rival, crdt->last[i]))
+                        rival = crdt->last[i];
         }
         return rival;
 }

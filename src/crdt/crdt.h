@@ -333,6 +333,11 @@ enum {
  * its content. ERR_TRUNCATED, ERR_MALFORMED. */
 MUST_USE enum err crdt_delta_decode(struct bytes data, region_id origin, struct crdt_delta *ret);
 
+/* What a delta does and to which key, by its begin alone: what is behind may be malformed. The name
+ * borrows. ERR_TRUNCATED, ERR_MALFORMED. */
+MUST_USE enum err crdt_delta_peek(struct bytes data, enum crdt_op *ret_op,
+                                  struct crdt_name *ret_name);
+
 /* What a delta takes away, without what it brings, as a delta that borrows the same; false where
  * that is nothing, or all that it takes is remembered by stamps until everybody has seen it. */
 bool crdt_delta_takes(const struct crdt_delta *delta, struct crdt_delta *ret);

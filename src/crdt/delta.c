@@ -569,6 +569,23 @@ enum crdt_op crdt_op_read(struct cursor *cursor, uint8_t *ret_flags)
         return op;
 }
 
+enum err crdt_delta_peek(struct bytes data, enum crdt_op *ret_op, struct crdt_name *ret_name)
+{
+        struct cursor cursor = cursor_of(data);
+        struct crdt_name name;
+        cursor_u64(&cursor);
+        enum crdt_op op = crdt_op_read(&cursor, NULL);
+        name.db = (uint32_t)cursor_varint_max(&cursor, CRDT_DB_MAX);
+        name.key = name_read(&cursor);
+        if (cursor_failed(&cursor))
+                return cursor.err;
+        if (op >= CRDT_OP_END || op_table[op].decode == NULL)
+                return ERR_MALFORMED;
+        *ret_op = op;
+        *ret_name = name;
+        return ERR_NONE;
+}
+
 enum err crdt_delta_decode(struct bytes data, region_id origin, struct crdt_delta *ret)
 {
         struct cursor cursor = cursor_of(data);

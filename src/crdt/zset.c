@@ -270,8 +270,8 @@ static struct sum member_sum(const struct crdt *crdt, struct zset_member *member
         const struct zset_dot *dot = dot_newest(member);
         if (dot != NULL)
                 sum_add(&sum, dot->score);
-        struct stamp rival = crdt_rival(crdt, CRDT_ZSET);
         unsigned count = zset_tallied(member) ? member->more->counter.count_count : 0;
+        struct stamp rival = count > 0 ? crdt_rival(crdt, CRDT_ZSET) : (struct stamp){0};
         for (unsigned i = 0; i < count; i++) {
                 const struct crdt_count *part = &member->more->counter.counts[i];
                 if (own != NULL && count_part(own) <= count_part(part)) {

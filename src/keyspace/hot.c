@@ -50,13 +50,19 @@ void keyspace_names(struct bytes deltas, void (*each)(void *context, struct crdt
                     void *context)
 {
         struct cursor cursor = cursor_of(deltas);
+        struct crdt_name last = {0};
         while (cursor_left(&cursor) > 0) {
-                struct crdt_delta delta;
+                enum crdt_op op;
+                struct crdt_name name;
                 struct bytes one = cursor_slice(&cursor);
-                if (cursor_failed(&cursor) || crdt_delta_decode(one, 1, &delta) != ERR_NONE)
+                if (cursor_failed(&cursor) || crdt_delta_peek(one, &op, &name) != ERR_NONE)
                         return;
-                if (delta.op != CRDT_OP_SEEN && delta.op != CRDT_OP_LIFE &&
-                    delta.op != CRDT_OP_EVENT)
-                        each(context, delta.name);
+                bool keyless = op == CRDT_OP_SEEN || op == CRDT_OP_LIFE || op == CRDT_OP_EVENT;
+                bool again = last.key.ptr != NULL && last.db == name.db &&
+                             bytes_equal(last.key, name.key);
+                if (!keyless && !again)
+                        each(context, name);
+                if (!keyless)
+                        last = name;
         }
 }

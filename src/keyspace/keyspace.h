@@ -435,8 +435,9 @@ MUST_USE enum err keyspace_replay(struct keyspace *keyspace, const struct crdt_n
                                   struct bytes delta, struct bytes before,
                                   struct keyspace_result *ret);
 
-/* Calls `each` with the key of every delta of a batch, in order, and stops at the first malformed
- * one. A host uses it before keyspace_apply to let the store's own expiry strike first. */
+/* Calls `each` with the keys that the deltas of a batch change, in order: once for deltas of one
+ * key that follow each other. Stops at the first that names none; what else is malformed it does
+ * not see. A host uses it before keyspace_apply to let the store's own expiry strike first. */
 void keyspace_names(struct bytes deltas, void (*each)(void *context, struct crdt_name name),
                     void *context);
 

@@ -98,10 +98,53 @@ static struct bytes stream_of(struct keyspace *keyspace, uint64_t *ret_last)
         return batch.parts[0];
 }
 
+static void name_told(void *context, struct crdt_name name)
+{
+        buffer_bytes(context, name.key);
+}
+
+/* Keys that one delta after the other changes are told once; what a delta says is not looked at. */
+static void test_names(void **state)
+{
+        (void)state;
+        static const struct {
+                enum crdt_op op;
+                const char *key;
+        } rows[] = {{CRDT_OP_SET, "a"},  {CRDT_OP_DEL, "a"},   {CRDT_OP_ZADD, "b"},
+                    {CRDT_OP_ZADD, "b"}, {CRDT_OP_SEEN, ""},   {CRDT_OP_ZADD, "b"},
+                    {CRDT_OP_SET, "a"},  {CRDT_OP_HSET, "ab"}, {CRDT_OP_EVENT, "e"}};
+        struct heap heap;
+        struct buffer deltas;
+        struct buffer names;
+        heap_init(&heap, 0);
+        buffer_init(&deltas, &heap);
+        buffer_init(&names, &heap);
+        for (size_t i = 0; i < COUNT_OF(rows); i++) {
+                struct buffer delta;
+                buffer_init(&delta, &heap);
+                crdt_delta_head(&delta, 9, rows[i].op, 0, named(rows[i].key));
+                buffer_slice(&deltas, buffer_view(&delta));
+                buffer_fini(&delta);
+        }
+        for (size_t len = 0; len <= deltas.len; len++) {
+                buffer_reset(&names);
+                keyspace_names(bytes_of(deltas.ptr, len), name_told, &names);
+                assert_true(names.len <= 5 &&
+                            bytes_equal(buffer_view(&names), bytes_of("abaab", names.len)));
+        }
+        assert_int_equal(names.len, 5);
+        buffer_fini(&deltas);
+        buffer_fini(&names);
+}
+
 static enum err apply_to_new(struct bytes deltas, uint64_t last, struct keyspace_result *ret)
 {
         struct heap heap;
         heap_init(&heap, 0);
+        struct buffer names;
+        buffer_init(&names, &heap);
+        keyspace_names(deltas, name_told, &names);
+        buffer_fini(&names);
         struct keyspace *keyspace = made(&heap, 2);
         enum err err = keyspace_apply(keyspace, NULL, WALL_MS + 5000, 1, 0, last, deltas, ret);
         keyspace_free(keyspace);
@@ -193,6 +236,14 @@ static void test_bad_deltas(void **state)
                 enum err err = crdt_delta_decode(rows[i].data, 1, &delta);
                 if (err != rows[i].err)
                         fail_msg("%s: %s", rows[i].why, err_name(err));
+                enum crdt_op op = CRDT_OP_END;
+                struct crdt_name name = {0};
+                if (err != ERR_NONE)
+                        continue;
+                assert_int_equal(crdt_delta_peek(rows[i].data, &op, &name), ERR_NONE);
+                assert_int_equal(op, delta.op);
+                assert_int_equal(name.db, delta.name.db);
+                assert_true(bytes_equal(name.key, delta.name.key));
         }
 }
 
@@ -403,9 +454,9 @@ static void test_no_memory(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_stream),    cmocka_unit_test(test_bad_deltas),
-                cmocka_unit_test(test_state),     cmocka_unit_test(test_saved),
-                cmocka_unit_test(test_no_memory),
+                cmocka_unit_test(test_names),      cmocka_unit_test(test_stream),
+                cmocka_unit_test(test_bad_deltas), cmocka_unit_test(test_state),
+                cmocka_unit_test(test_saved),      cmocka_unit_test(test_no_memory),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
