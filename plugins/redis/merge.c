@@ -1,7 +1,7 @@
 /* merge.c - MERIDIAN.MERGE and MERGESTATE: what other regions have changed, and their states.
  *
- * Both change Redis and are propagated as they came, so that position and data are one record in the
- * AOF. They are refused when memory is out (deny-oom): the stream is then held back, never half
+ * Both change Redis and are propagated as they came, so that position and data are one record in
+ * the AOF. They are refused when memory is out (deny-oom): the stream is then held back, never half
  * applied. What is malformed is refused with an error and nothing after the bad place is read. */
 #include "plugin.h"
 
