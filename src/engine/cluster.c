@@ -35,7 +35,7 @@ void cluster_refused(struct cluster *cluster, const char *text)
 
 static void cluster_tell(struct cluster *cluster, size_t argc, const struct bytes *argv)
 {
-        struct call call = {.done = keeper_told};
+        struct call call = {.done = obstacle_told};
         for (unsigned i = 0; i < cluster->count; i++)
                 (void)connection_send(&cluster->shards[i]->control, &call, argc, argv);
 }

@@ -153,7 +153,7 @@ static void merge_answered(struct call *call, const redisReply *reply)
         if (reply == NULL || merging == NULL || !merging->pending ||
             merging->ticket != call->ticket || shard->index >= SHARDS_MAX)
                 return;
-        memory_heard(call->connection, reply);
+        obstacle_heard(call, reply);
         merge_take(merging, shard->index, reply);
         merging_part_done(cluster, merging);
 }

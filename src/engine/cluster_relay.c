@@ -120,6 +120,7 @@ static void relay_read(struct call *call, const redisReply *reply)
         if (reply == NULL || relaying == NULL || shard->index >= SHARDS_MAX)
                 return;
         enum reply_kind kind = reply_tail(reply, &event);
+        obstacle_heard(call, reply);
         struct buffer *deltas = &relaying->deltas[shard->index];
         if (kind == REPLY_GAP) {
                 relaying->gap = true;

@@ -296,6 +296,7 @@ static void part_answered(struct call *call, const redisReply *reply)
         struct shards_part part;
         if (reply == NULL || scanning == NULL || shard->index >= SHARDS_MAX)
                 return;
+        obstacle_heard(call, reply);
         (void)reply_scan(reply, &event, &positions);
         enum err err = event.scanned.err;
         if (err == ERR_NONE)

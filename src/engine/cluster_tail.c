@@ -186,6 +186,7 @@ static void read_answered(struct call *call, const redisReply *reply)
         if (reply == NULL || flow == NULL || shard->index >= SHARDS_MAX)
                 return;
         enum reply_kind kind = reply_tail(reply, &event);
+        obstacle_heard(call, reply);
         struct buffer *deltas = &flow->deltas[shard->index];
         if (kind == REPLY_GAP)
                 flow->gap = true;

@@ -35,6 +35,8 @@ static void call_done(struct connection *connection, const redisReply *reply)
         connection->pending--;
         connection->sent_bytes -= call->bytes;
         connection->slow -= call->slow;
+        if (reply != NULL)
+                obstacle_answered(connection, call);
         if (!connection->engine->closing)
                 call->done(call, reply);
         heap_free(connection->engine->config.heap, call);
@@ -44,6 +46,9 @@ static void connection_end(struct connection *connection)
 {
         bool was_ready = connection->ready;
         memcpy(connection->why_last, connection->why, sizeof connection->why);
+        if (was_ready && connection->cut)
+                obstacle_cut(connection);
+        connection->cut = false;
         while (connection->calls != NULL)
                 call_done(connection, NULL);
         channel_free(connection->channel);
@@ -73,6 +78,7 @@ void connection_kick(struct connection *connection, const char *why)
 
 void connection_broke(struct connection *connection, const char *why)
 {
+        connection->cut = connection->channel != NULL && !connection->ending;
         connection_kick(connection, why);
 }
 
@@ -175,7 +181,7 @@ static void connection_timed(uv_timer_t *timer)
 
 static void connection_wait(struct connection *connection)
 {
-        (void)uv_timer_start(&connection->timer, connection_timed, connection->wait_ms, 0);
+        (void)uv_timer_start(&connection->timer, connection_timed, obstacle_wait_ms(connection), 0);
         uint32_t twice = connection->wait_ms * 2;
         connection->wait_ms = twice < connection->wait_ms_max ? twice : connection->wait_ms_max;
 }
@@ -262,6 +268,7 @@ bool connection_send(struct connection *connection, const struct call *call, siz
         *copy = *call;
         copy->connection = connection;
         copy->bytes = 0;
+        copy->name = argv[0];
         copy->next = NULL;
         for (size_t i = 0; i < argc; i++) {
                 texts[i] = argv[i].len > 0 ? (const char *)argv[i].ptr : "";

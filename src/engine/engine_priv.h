@@ -26,7 +26,8 @@ struct connection;
 struct call {
         struct call *next; /* by connection_send, as connection and bytes */
         struct connection *connection;
-        size_t bytes; /* of the command, set by connection_send */
+        size_t bytes;      /* of the command, set by connection_send */
+        struct bytes name; /* its first word, static; set by connection_send */
         void (*done)(struct call *call, const redisReply *reply); /* reply NULL: it broke */
         uint64_t ticket;  /* TAIL: stale answers are dropped */
         node_id peer;     /* SCAN */
@@ -35,6 +36,7 @@ struct call {
 };
 
 struct channel;
+struct obstacle;
 
 struct connection {
         struct engine *engine;
@@ -48,10 +50,14 @@ struct connection {
         uv_timer_t timer; /* until the next attempt; while it stands, the owner's */
         bool timer_open;
         bool wanted;
-        bool bare;              /* no password is told */
-        bool lack_told;         /* that our user lacks a right */
-        bool shown_asked;       /* a MERIDIAN.STATUS is under way */
-        bool memory_full;       /* a merge was refused for maxmemory, and none was taken since */
+        bool bare;                       /* no password is told */
+        bool lack_told;                  /* that our user lacks a right */
+        bool shown_asked;                /* a MERIDIAN.STATUS is under way */
+        const struct obstacle *obstacle; /* why `obstacle_name` was refused; NULL: it was not */
+        struct bytes obstacle_name;
+        bool cut;      /* the server, or the way to it, ended it */
+        uint32_t cuts; /* how often in a row it was cut before `cut_name` was answered */
+        struct bytes cut_name;
         bool conflicts_asked;   /* a MERIDIAN.CONFLICTS is */
         uint64_t conflict_last; /* id of the last one that was heard, of a control connection */
         bool ready;             /* connected and authenticated */
@@ -185,9 +191,6 @@ void keeper_start(struct engine *engine);
 void keeper_close(struct engine *engine);
 void keeper_members(struct engine *engine);
 
-/* What becomes of a command whose answer nobody waits for. */
-void keeper_told(struct call *call, const redisReply *reply);
-
 /* With a finder: opens the connections to config.redis, and makes them anew when it is another. */
 void keeper_open(struct engine *engine);
 void keeper_moved(struct engine *engine);
@@ -199,8 +202,19 @@ void policies_tell(struct engine *engine);
 /* conflicts.c: to be called with each tick of the watch. */
 void conflicts_ask(struct engine *engine);
 
-/* memory.c: what a server has answered to a merge. */
-void memory_heard(struct connection *connection, const redisReply *reply);
+/* obstacles.c: what a server has answered to a merge, a tail or a scan. */
+void obstacle_heard(const struct call *call, const redisReply *reply);
+
+/* What becomes of a command whose answer nobody waits for: a right that our user lacks would be
+ * missed much later. */
+void obstacle_told(struct call *call, const redisReply *reply);
+
+/* A connection was cut, with its calls still there; one of its calls was answered. */
+void obstacle_cut(struct connection *connection);
+void obstacle_answered(struct connection *connection, const struct call *call);
+
+/* Until the next attempt: longer where it was cut before. */
+uint32_t obstacle_wait_ms(const struct connection *connection);
 
 /* shown.c: to be called with each tick of the watch. */
 void shown_ask(struct engine *engine);

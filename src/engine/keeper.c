@@ -55,24 +55,10 @@ const char *keeper_refusal(const struct engine *engine)
         return engine->refusal[0] != 0 ? engine->refusal : NULL;
 }
 
-/* Nothing waits for these answers; but a right that our user lacks would be missed much later. */
-void keeper_told(struct call *call, const redisReply *reply)
-{
-        struct connection *connection = call->connection;
-        char text[ENGINE_TEXT_SIZE];
-        if (reply == NULL || connection->lack_told || !reply_is_denied(reply))
-                return;
-        connection->lack_told = true;
-        reply_refusal(&connection->endpoint, reply, text);
-        engine_note(connection->engine, "redis-denied",
-                    "%s; give the daemon's user all rights that stand in examples/redis.conf",
-                    text);
-}
-
 void keeper_members(struct engine *engine)
 {
         struct bytes argv[TOPOLOGY_REGIONS_MAX + 1] = {BYTES("MERIDIAN.MEMBERS")};
-        struct call call = {.done = keeper_told};
+        struct call call = {.done = obstacle_told};
         policies_tell(engine);
         if (!engine->redis_up || engine->member_count == 0)
                 return;
@@ -213,6 +199,7 @@ static void tail_answered(struct call *call, const redisReply *reply)
         if (reply == NULL || !tail->pending || call->ticket != tail->ticket)
                 return; /* broke: asked again when it stands again; or stale */
         enum reply_kind kind = reply_tail(reply, &event);
+        obstacle_heard(call, reply);
         if (kind == REPLY_STRANGE)
                 redis_strange(tail->connection.engine);
         if (kind == REPLY_REFUSED || kind == REPLY_STRANGE) {
@@ -288,7 +275,7 @@ static void merge_answered(struct call *call, const redisReply *reply)
         if (reply == NULL)
                 return; /* WORLD_REDIS_DOWN says it */
         struct positions positions;
-        memory_heard(call->connection, reply);
+        obstacle_heard(call, reply);
         (void)reply_merge(reply, &event, &positions);
         event.merged.origin = call->origin;
         engine_emit(engine, &event);
@@ -325,7 +312,7 @@ static void redis_merge_state(struct engine *engine, const struct world_effect *
 static void redis_acked(struct engine *engine, const struct world_effect *effect)
 {
         char region[NUMBER_SIZE], position[NUMBER_SIZE];
-        struct call call = {.done = keeper_told};
+        struct call call = {.done = obstacle_told};
         struct bytes argv[] = {BYTES("MERIDIAN.ACKED"), number(effect->acked.peer, region),
                                number(effect->acked.position, position)};
         (void)connection_send(&engine->control, &call, COUNT_OF(argv), argv);
@@ -334,7 +321,7 @@ static void redis_acked(struct engine *engine, const struct world_effect *effect
 static void redis_close(struct engine *engine, const struct world_effect *effect)
 {
         char low[NUMBER_SIZE], high[NUMBER_SIZE];
-        struct call call = {.done = keeper_told};
+        struct call call = {.done = obstacle_told};
         struct bytes argv[] = {BYTES("MERIDIAN.CLOSE"), number(effect->close.low, low),
                                number(effect->close.high, high)};
         (void)connection_send(&engine->control, &call, COUNT_OF(argv), argv);
@@ -359,6 +346,7 @@ static void scan_answered(struct call *call, const redisReply *reply)
                 scan_failed(engine, call->peer, ERR_CLOSED);
                 return;
         }
+        obstacle_heard(call, reply);
         (void)reply_scan(reply, &event, &positions);
         event.scanned.peer = call->peer;
         engine_emit(engine, &event);

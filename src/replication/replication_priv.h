@@ -109,9 +109,11 @@ struct sender {
         size_t vector_count;
         bool tail_out, tail_stale;
         bool scan_out, scan_stale;
-        uint64_t busy_us; /* while a scan is out: when the peer is told so next */
-        bool pulled;      /* its whole state was merged here in this life of our Redis */
-        bool needs_state; /* our Redis got content by a pull that the stream does not carry */
+        uint64_t scan_table;   /* of which the last part was; 0: not known */
+        uint64_t scan_wait_us; /* after a failure: when the next part is asked for; 0: at once */
+        uint64_t busy_us;      /* while a scan is out: when the peer is told so next */
+        bool pulled;           /* its whole state was merged here in this life of our Redis */
+        bool needs_state;      /* our Redis got content by a pull that the stream does not carry */
         uint64_t pull_to; /* position that the peer holds of our lost tail; 0: none is asked for */
         struct replication_flight flights[REPLICATION_FLIGHT_MAX];
         size_t flight_first, flight_count;

@@ -75,7 +75,7 @@ static void sender_go(struct replication *r, struct peer *peer)
                 return;
         }
         struct world_effect effect;
-        if (sender->state == SENDER_SCAN && !sender->scan_out) {
+        if (sender->state == SENDER_SCAN && !sender->scan_out && sender->scan_wait_us == 0) {
                 effect = (struct world_effect){.kind = WORLD_REDIS_SCAN};
                 effect.scan.peer = peer->node;
                 effect.scan.cursor = sender->cursor;
@@ -400,22 +400,33 @@ static bool reading(const struct peer *peer)
         return peer->up && sender->state == SENDER_SCAN && sender->scan_out;
 }
 
+static void send_busy(struct replication *r, struct peer *peer)
+{
+        replication_send(
+                r, peer,
+                &(struct replication_message){.kind = REPLICATION_BUSY, .sub = peer->sender.sub});
+}
+
 /* A part with one very large value takes Redis long; a peer that heard nothing meanwhile would ask
  * anew, and keep Redis at it for ever. */
 void sender_tick(struct replication *r, struct peer *peer)
 {
         struct sender *sender = &peer->sender;
+        if (sender->scan_wait_us != 0 && r->now_us >= sender->scan_wait_us) {
+                sender->scan_wait_us = 0;
+                sender_go(r, peer);
+        }
         if (!reading(peer) || r->now_us < sender->busy_us)
                 return;
         sender->busy_us = r->now_us + REPLICATION_BUSY_US;
-        replication_send(
-                r, peer,
-                &(struct replication_message){.kind = REPLICATION_BUSY, .sub = sender->sub});
+        send_busy(r, peer);
 }
 
 uint64_t sender_wake_us(const struct peer *peer)
 {
-        return reading(peer) ? peer->sender.busy_us : UINT64_MAX;
+        uint64_t wake_us = reading(peer) ? peer->sender.busy_us : UINT64_MAX;
+        uint64_t wait_us = peer->sender.scan_wait_us;
+        return wait_us != 0 && wait_us < wake_us ? wait_us : wake_us;
 }
 
 static void keep_vector(struct replication *r, struct sender *sender,
@@ -463,6 +474,21 @@ static void send_part(struct replication *r, struct peer *peer, const struct wor
         flight_add(sender, true, message.part, message.data.len);
 }
 
+/* Redis is asked again a little later; where it only was not reached, for the same part, so that
+ * a part of which it cannot get rid does not make all others be sent again and again. */
+static void scan_failed(struct replication *r, struct peer *peer, enum err err)
+{
+        struct sender *sender = &peer->sender;
+        sender->scan_wait_us = r->now_us + REPLICATION_RETRY_US;
+        if (err != ERR_CLOSED && sender->cursor != 0)
+                begin_scan(r, peer);
+        else if (sender->cursor != 0 && !sender->resuming) {
+                sender->asked.table = sender->scan_table;
+                sender->resuming = true;
+        }
+        send_busy(r, peer);
+}
+
 void sender_scanned(struct replication *r, struct peer *peer, const struct world_event *event)
 {
         struct sender *sender = &peer->sender;
@@ -473,10 +499,15 @@ void sender_scanned(struct replication *r, struct peer *peer, const struct world
                 return;
         }
         bool strange = sender->resuming && event->scanned.table != sender->asked.table;
-        if (event->scanned.err != ERR_NONE || strange) {
+        if (event->scanned.err != ERR_NONE) {
+                scan_failed(r, peer, event->scanned.err);
+                return;
+        }
+        if (strange) {
                 begin_scan(r, peer);
                 return;
         }
+        sender->scan_table = event->scanned.table;
         r->counters.resumed += sender->resuming;
         sender->resuming = false;
         if (sender->cursor == 0)

@@ -591,6 +591,57 @@ def test_redis_user(tool_path, folder, module):
         redis.kill()
 
 
+def test_redis_refuses(tool_path, folder, module):
+    """What keeps a server from doing its part is told once, and when it is over; so is a connection
+    that is closed time after time, as the answer is larger than the server's limit."""
+    redis = Redis(folder, module, 1).start()
+    rules = "on >secret ~* &* +@all".split()
+    assert redis.ask("ACL", "SETUSER", "meridian", *rules) == b"+OK"
+    tool = Tool(tool_path, folder, topology(), 1, "redis=" + redis.address, "user=meridian",
+                "password=secret")
+    try:
+        begun = re.search(r"1:(\d+)", tool.wait(r"up \d+ \d+ \d+(.*)")[1])[1]
+        redis.ask("SET", "large", "x" * 300000)
+        redis.ask("CONFIG", "SET", "client-output-buffer-limit", "normal 100kb 0 0")
+        tool.say("scan 3 0 65536")
+        tool.wait(r"scanned 3 0 ERR_CLOSED.*")
+        tool.say("tail 2 %s 65536 0" % begun)
+        tool.wait(r"note redis-cut .*3 times before MERIDIAN\.TAIL was.* limits.*")
+        redis.ask("CONFIG", "SET", "client-output-buffer-limit", "normal 0 0 0")
+        tool.wait(r"note redis-cut Redis at .* answers again.*")
+        assert b"x".hex() * 300000 in tool.wait(r"tailed 2 0 %s \d+ ([0-9a-f]+)" % begun)[1]
+
+        # What may not be run is told of once, however often it is asked for; so is full memory.
+        redis.ask("ACL", "SETUSER", "meridian", "-meridian.tail")
+        tool.say("tail 2 %s 65536 0" % begun)
+        tool.wait(r"note redis-denied .* NOPERM .*meridian.tail.*; give the daemon's user .*")
+        redis.ask("CONFIG", "SET", "maxmemory", "1")
+        tool.say("merge 2 0 0 ")
+        tool.wait(r"note redis-memory .* refuses what other regions send.*")
+        tool.say("merge 2 0 0 ")
+        tool.wait(r"merged 2 0 0 ERR_LIMIT")
+        redis.ask("CONFIG", "SET", "maxmemory", "0")
+        tool.say("merge 2 0 0 ")
+        tool.wait(r"note redis-memory .* has room again.*")
+        redis.ask("ACL", "SETUSER", "meridian", "+meridian.tail")
+        tool.wait(r"note redis-denied .* lets the daemon's user do its work again")
+        tool.wait(r"tailed 2 0 %s \d+ .*" % begun)
+        told = [line.split()[1] for line in tool.lines if line.startswith("note redis-")]
+        assert told.count("redis-denied") == 2 and told.count("redis-memory") == 2, told
+
+        # By mistake the server is made a replica.
+        redis.ask("REPLICAOF", HOST, str(free_port()))
+        tool.say("merge 2 0 0 ")
+        tool.wait(r"note redis-readonly .* is a replica and refuses .*REPLICAOF NO ONE")
+        redis.ask("REPLICAOF", "NO", "ONE")
+        tool.say("merge 2 0 0 ")
+        tool.wait(r"note redis-readonly .* is no replica any more.*")
+        tool.end()
+    finally:
+        tool.process.kill()
+        redis.kill()
+
+
 def test_redis_slow(tool_path, folder, module):
     """A server that reads a large value for a state may answer nobody for long: it is waited for."""
     redis = Redis(folder, module, 1).start()
@@ -676,6 +727,7 @@ def main():
     if redis_there and module:
         run("redis-wrong-region", test_redis_wrong_region, tool, module)
         run("redis-user", test_redis_user, tool, module)
+        run("redis-refuses", test_redis_refuses, tool, module)
         run("redis-slow", test_redis_slow, tool, module)
         run("redis-module", test_redis_module, tool, module)
         run("redis-module-tls", test_redis_module_tls, tool, module)

@@ -314,6 +314,61 @@ static void test_a_sender_goes_on(void **state)
         assert_int_equal(replication_counters(replication).resumed, 1);
 }
 
+/* Redis cuts the connection, or refuses: it is asked again later, not at once and for ever; where
+ * it was only not reached, for the same part, if that is of the same table still. */
+static void test_a_scan_that_fails_is_asked_for_later(void **state)
+{
+        static const struct {
+                enum err err;
+                uint64_t table;  /* of the next answer */
+                uint64_t cursor; /* that is asked for after the failure */
+                uint64_t next;   /* after the answer */
+        } rows[] = {{ERR_CLOSED, 77, 33, 44},
+                    {ERR_CLOSED, 78, 33, 0},
+                    {ERR_REFUSED, 77, 0, 44},
+                    {ERR_BUSY, 77, 0, 44}};
+        (void)state;
+        for (size_t i = 0; i < COUNT_OF(rows); i++) {
+                struct world_event gap = {.kind = WORLD_REDIS_TAILED};
+                struct world_event failed = {.kind = WORLD_REDIS_SCANNED};
+                link_of(2, false);
+                link_of(2, true);
+                subscribed(3, 4);
+                subscribed(2, 100 + i);
+                gap.tailed.peer = 2;
+                gap.tailed.gap = true;
+                if (i > 0)
+                        step(&gap); /* of the stream that broke off */
+                step(&gap);
+                assert_non_null(effect_of(WORLD_REDIS_SCAN));
+                assert_non_null(scanned(77, 33));
+                failed.scanned.peer = 2;
+                failed.scanned.err = rows[i].err;
+                for (unsigned again = 0; again < 3; again++) {
+                        step(&failed);
+                        assert_null(effect_of(WORLD_REDIS_SCAN));
+                        uint64_t until_us = now_us + 2 * REPLICATION_RETRY_US;
+                        const struct world_effect *scan = NULL;
+                        while (scan == NULL && replication_wake_us(replication) < until_us) {
+                                struct world_event event = {.kind = WORLD_TIMER};
+                                now_us = replication_wake_us(replication);
+                                step(&event);
+                                scan = effect_of(WORLD_REDIS_SCAN);
+                        }
+                        assert_non_null(scan);
+                        CHECK(scan != NULL);
+                        assert_int_equal(scan->scan.cursor, rows[i].cursor);
+                }
+                const struct world_effect *scan = scanned(rows[i].table, 44);
+                assert_non_null(scan);
+                CHECK(scan != NULL);
+                assert_int_equal(scan->scan.cursor, rows[i].next);
+                scanned(rows[i].table, 0);
+                parts_acked(100 + i);
+                assert_non_null(effect_of(WORLD_REDIS_TAIL));
+        }
+}
+
 static void remove_3(void)
 {
         struct replication_peer left[] = {{.node = 2, .region = 2}};
@@ -521,6 +576,7 @@ int main(void)
                 CASE(test_a_transfer_goes_on_behind_what_was_merged),
                 CASE(test_a_transfer_goes_on_after_a_restart),
                 CASE(test_a_sender_goes_on),
+                CASE(test_a_scan_that_fails_is_asked_for_later),
                 CASE(test_a_place_that_is_taken_is_not_asked_for),
                 CASE(test_who_waits_for_us_is_not_silent),
                 CASE(test_who_reads_for_long_says_so),
