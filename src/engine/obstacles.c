@@ -116,13 +116,11 @@ void obstacle_cut(struct connection *connection)
                 return;
         char host[TOPOLOGY_ENDPOINT_TEXT];
         topology_endpoint_text(&connection->endpoint, host);
-        engine_note(
-                connection->engine, "redis-cut",
-                "Redis at %s has closed the connection %d times before %.*s was answered, and "
-                "this goes on: does its log tell of output buffer limits, or of clients that it "
-                "evicts? Then give 'client-output-buffer-limit normal' and 'maxmemory-clients' "
-                "there no limit (0), or one above the largest value",
-                host, CUTS_MIN, BYTES_ARGS(call->name));
+        engine_note(connection->engine, "redis-cut",
+                    "Redis at %s closed the connection %d times before %.*s was answered: set its "
+                    "limits for clients, 'client-output-buffer-limit normal' and "
+                    "'maxmemory-clients', to 0 or above the largest value (see its log)",
+                    host, CUTS_MIN, BYTES_ARGS(call->name));
 }
 
 void obstacle_answered(struct connection *connection, const struct call *call)
