@@ -40,6 +40,12 @@ def eventually(belief, why, limit=LIMIT):
         time.sleep(0.02)
 
 
+def close_all(servers):
+    """All of them; fails where one had ended by itself."""
+    died = [text for text in [server.close() for server in servers] if text]
+    check(not died, "; ".join(died))
+
+
 class Error(Exception):
     """An error reply."""
 
@@ -103,8 +109,10 @@ class Server:
         if module:
             self.arguments += ["--loadmodule", MODULE, "origin", str(origin), "ring", str(ring)]
         self.process = None
+        self.may_end = False
 
     def start(self):
+        self.may_end = False
         self.process = subprocess.Popen([self.program] + self.arguments,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         eventually(self.answers, lambda: f"the server does not answer: {self.log()}")
@@ -139,16 +147,21 @@ class Server:
             return ""
 
     def signal(self, number):
+        self.may_end = True
         self.process.send_signal(number)
 
     def kill(self):
         if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
+            self.signal(signal.SIGKILL)
             self.process.wait()
 
     def close(self):
+        """What to say where the server has ended by itself."""
+        ended = self.process is not None and self.process.poll() is not None
+        died = f"the server at port {self.port} ended: {self.log()}"
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+        return died if ended and not self.may_end else None
 
 
 TOPOLOGY = """cluster = test; epoch = 1;
@@ -337,8 +350,7 @@ class Region:
             if self.tool is not None:
                 self.tool.close(gently)
         finally:
-            for server in self.servers:
-                server.close()
+            close_all(self.servers)
 
     # ---- what a client does
 
@@ -398,7 +410,7 @@ class World:
                 region.close(gently)
             except Failed as error:
                 problem = error
-        if problem is not None and gently:
+        if problem is not None and (gently or "ended" in str(problem)):
             raise problem
 
     def same(self):

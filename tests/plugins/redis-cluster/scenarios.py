@@ -4,7 +4,7 @@ import subprocess
 import threading
 
 from harness import (ADDRESS, Connection, Error, Failed, Region, Server, Tool, World, address,
-                     check, cluster, eventually, single)
+                     check, close_all, cluster, eventually, single)
 
 KEYS = 60
 
@@ -392,6 +392,7 @@ def another_region(program):
         world.regions = [one, two]
         one.client().run("SET", "mine", "1")
         two.client().run("SET", "theirs", "2")
+        two.servers[0].may_end = True
         two.servers[0].run("REPLICAOF", ADDRESS, one.servers[0].port)
         log = two.servers[0].folder + "/log"
         eventually(lambda: "can be loaded only by the region that wrote it" in
@@ -507,8 +508,7 @@ def moved_tombstones(program):
               int(info(target)["meridian_keys"]) == 1, "the key, too")
         one.tool = None
     finally:
-        for server in one.servers + [far]:
-            server.close()
+        close_all(one.servers + [far])
 
 
 def slot_begins(slot, source, target):
@@ -573,8 +573,7 @@ def moved_behind(program):
             check(target.run("EXISTS", own) == 0, "what was removed meanwhile stays away")
         one.tool = None
     finally:
-        for server in servers:
-            server.close()
+        close_all(servers)
 
 
 def merge(server, after, last, deltas):
@@ -628,8 +627,7 @@ def made_anew(program):
         check(found == [b"new", [b"new"], [b"new", b"other"], 1, [b"member"]], f"found {found}")
         one.tool = None
     finally:
-        for server in servers:
-            server.close()
+        close_all(servers)
 
 
 def grown(program):
