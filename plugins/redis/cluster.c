@@ -280,9 +280,43 @@ int cluster_join(struct redis_context *ctx, struct redis_string **argv, int argc
 
 /* ---- which deltas are for this server */
 
+/* "5", "5-9", or "[5-<-id]" for one that comes; "[5->-id]" is among the others, too. */
+static void slots_word(const char *word, uint8_t *slots)
+{
+        char *end = NULL;
+        bool comes = *word == '[';
+        unsigned long low = strtoul(word + comes, &end, 10);
+        unsigned long high = !comes && *end == '-' ? strtoul(end + 1, NULL, 10) : low;
+        for (unsigned long slot = low; end != word + comes && slot <= high && slot < SHARDS_SLOTS;
+             slot++)
+                slots[slot / 8] |= (uint8_t)(1u << slot % 8);
+}
+
+bool cluster_slots(struct redis_context *ctx, uint8_t *slots)
+{
+        enum {
+                WORDS_BEFORE = 8, /* id, address, flags, primary, ping, pong, epoch, link */
+        };
+        size_t len = 0;
+        struct redis_reply *reply = redis.Call(ctx, "CLUSTER", "c", "NODES");
+        const char *text = reply == NULL ? NULL : redis.CallReplyStringPtr(reply, &len);
+        const char *at = text == NULL ? NULL : memmem(text, len, "myself", 6);
+        const char *end = at == NULL ? NULL : memchr(at, '\n', (size_t)(text + len - at));
+        memset(slots, 0, SHARDS_SLOTS / 8);
+        unsigned word = 2; /* flags */
+        while (end != NULL && (at = memchr(at, ' ', (size_t)(end - at))) != NULL) {
+                at++;
+                if (++word >= WORDS_BEFORE)
+                        slots_word(at, slots);
+        }
+        if (reply != NULL)
+                redis.FreeCallReply(reply);
+        return end != NULL;
+}
+
 /* Whether a command on the key would run here. The server judges: by its slots, and while a slot
  * moves, by whether the key is still here. */
-static bool key_is_here(struct redis_context *ctx, struct bytes key)
+bool cluster_key_here(struct redis_context *ctx, struct bytes key)
 {
         struct redis_string *string =
                 redis.CreateString(NULL, key.len == 0 ? "" : (const char *)key.ptr, key.len);
@@ -311,7 +345,7 @@ void cluster_sift(struct redis_context *ctx, struct bytes deltas, struct buffer 
                         buffer_slice(here, delta);
                         break;
                 }
-                bool ours = shards_op_for_all(op) || key_is_here(ctx, key);
+                bool ours = shards_op_for_all(op) || cluster_key_here(ctx, key);
                 buffer_slice(ours ? here : moved, delta);
         }
         plugin_must(here->err != ERR_NONE ? here->err : moved->err, "a batch");
@@ -331,7 +365,7 @@ bool cluster_state_allowed(struct redis_context *ctx, struct bytes state)
                 struct crdt_state key;
                 if (!crdt_state_decode(&cursor, CRDT_STATE_VALUES, part.hlc, &key))
                         return true;
-                if (!key_is_here(ctx, key.name.key))
+                if (!cluster_key_here(ctx, key.name.key))
                         return false;
         }
         return true;

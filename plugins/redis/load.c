@@ -282,6 +282,7 @@ static void turn(struct redis_context *ctx, struct redis_event event, uint64_t s
         if (plugin.expired.len > 0)
                 local_expire_listed(ctx);
         migrate_turn(ctx);
+        lost_turn(ctx);
         clock_turn();
         if (log_flush(ctx)) {
                 tail_wake(ctx);

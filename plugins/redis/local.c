@@ -484,6 +484,8 @@ static __attribute__((noinline)) int notified(struct redis_context *ctx, int typ
                 return REDIS_OK;
         if (strcmp(event, "restore") == 0 && migrate_restored(ctx, name, key))
                 return REDIS_OK;
+        if (strcmp(event, "del") == 0 && lost_key(ctx, name))
+                return REDIS_OK;
         if (!policy_notified(ctx, event, name, key))
                 dispatch(ctx, event, name, key);
         return REDIS_OK;

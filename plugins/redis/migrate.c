@@ -315,7 +315,7 @@ void migrate_slot_leaves(const struct leaving *leaving)
                 (void)keyspace_each(plugin.keyspace, 0, WALK_STEPS, tombstone, &one);
 }
 
-static bool name_there(struct redis_context *ctx, struct crdt_name name)
+bool migrate_name_there(struct redis_context *ctx, struct crdt_name name)
 {
         struct redis_string *key =
                 redis.CreateString(NULL, (const char *)name.key.ptr, name.key.len);
@@ -391,7 +391,7 @@ static bool slot_ship(struct redis_context *ctx, const struct leaving *leaving)
         struct cursor cursor = cursor_of(buffer_view(&left));
         while (cursor_left(&cursor) > 0) {
                 struct crdt_name name = local_listed(&cursor);
-                if (shards_slot(name.key) == leaving->slot && !name_there(ctx, name))
+                if (shards_slot(name.key) == leaving->slot && !migrate_name_there(ctx, name))
                         any = companion_add(&value, name, COMPANION_DEAD) || any;
         }
         plugin_must(value.err, "a companion");
@@ -401,7 +401,7 @@ static bool slot_ship(struct redis_context *ctx, const struct leaving *leaving)
         while (done && cursor_left(&cursor) > 0) {
                 struct crdt_name name = local_listed(&cursor);
                 struct keyspace_key key;
-                if (shards_slot(name.key) == leaving->slot && !name_there(ctx, name) &&
+                if (shards_slot(name.key) == leaving->slot && !migrate_name_there(ctx, name) &&
                     keyspace_find(plugin.keyspace, name, &key))
                         gone(name);
         }

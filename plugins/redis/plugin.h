@@ -429,6 +429,13 @@ struct leaving *cluster_leaving_at(unsigned index);
 struct leaving *cluster_leaving(struct redis_context *ctx, unsigned slot);
 bool cluster_importing(struct redis_context *ctx);
 
+/* The slots that are here, or come: SHARDS_SLOTS bits. False: it cannot be told. Cost: CLUSTER
+ * NODES. */
+bool cluster_slots(struct redis_context *ctx, uint8_t *slots);
+
+/* Whether a command on the key would run here, by the word of the server. */
+bool cluster_key_here(struct redis_context *ctx, struct bytes key);
+
 /* Whether the words of a MERGE after its deltas fit this server; else it has replied. */
 bool cluster_merge_allowed(struct redis_context *ctx, struct redis_string **argv, int argc);
 
@@ -457,6 +464,9 @@ bool migrate_restored(struct redis_context *ctx, struct crdt_name name, struct r
 
 /* At the end of a turn, before anybody is answered. */
 void migrate_turn(struct redis_context *ctx);
+
+/* Whether the store has it, in whichever slot. */
+bool migrate_name_there(struct redis_context *ctx, struct crdt_name name);
 
 /* ---- native.c: how a merge changes Redis */
 
@@ -584,6 +594,12 @@ void clock_turn(void);
 
 /* The same before a reply that holds stamps of ours: it may leave in the middle of a long turn. */
 void clock_out(void);
+
+/* ---- lost.c: keys that Redis Cluster itself has deleted */
+
+/* A "del" comes: true where it is of a key in a slot that is another server's; it is forgotten. */
+bool lost_key(struct redis_context *ctx, struct crdt_name name);
+void lost_turn(struct redis_context *ctx);
 
 /* ---- reply.c: words and answers of meridiand's commands */
 

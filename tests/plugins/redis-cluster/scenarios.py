@@ -630,6 +630,39 @@ def made_anew(program):
         close_all(servers)
 
 
+def slot_taken(program):
+    """A server loses a slot with keys in it, by the word of another one alone, and deletes them, as
+    every cluster does. The other region keeps them, and the digests tell; a write brings one back."""
+    world = World()
+    try:
+        one, two = cluster(program, 1, 3), single(world, program, 2)
+        open_world(world, one, two)
+        clients = [one.client(), two.client()]
+        clients[0].run("ZADD", "{k}zset", 1, "a", 2, "b")
+        clients[0].run("SET", "{k}string", "value")
+        clients[0].run("SET", "other", "value")
+        clients[1].run("SADD", "{k}set", "member")
+        world.settle("before")
+        source = next(s for s in one.servers if slot_here(s, "{k}"))
+        target = next(s for s in one.servers if s is not source)
+        slot = source.run("CLUSTER", "KEYSLOT", "{k}")
+        target.run("CLUSTER", "BUMPEPOCH")
+        target.run("CLUSTER", "SETSLOT", slot, "NODE", target.run("CLUSTER", "MYID").decode())
+        eventually(lambda: source.run("CLUSTER", "GETKEYSINSLOT", slot, 9) == [], "the keys stay")
+        eventually(lambda: not world.same(), "the digests are the same")
+        eventually(lambda: "`meridian verify` names them" in open(source.folder + "/log").read(),
+                   "nobody is told")
+        clients[1].run("SET", "{k}string", "again")
+        clients[1].run("SET", "later", "value")
+        eventually(lambda: one.client().run("GET", "{k}string") == b"again" and
+                   one.client().run("GET", "later") == b"value", "the next write does not come")
+        kept = [clients[1].run("ZCARD", "{k}zset"), clients[1].run("SCARD", "{k}set"),
+                clients[1].run("GET", "other"), one.client().run("GET", "other")]
+        check(kept == [2, 1, b"value", b"value"], f"the other region has {kept}")
+    finally:
+        world.close()
+
+
 def grown(program):
     """How a region outgrows its cluster: a larger, empty one takes its place and is filled from the
     other regions."""
@@ -666,4 +699,4 @@ def grown(program):
 
 
 ALL = [streams, catching_up, restarts, failover, sentinel, another_region, resharding, moved_tombstones,
-       moved_behind, made_anew, grown]
+       moved_behind, made_anew, slot_taken, grown]
