@@ -314,19 +314,26 @@ bool cluster_slots(struct redis_context *ctx, uint8_t *slots)
         return end != NULL;
 }
 
-/* Whether a command on the key would run here. The server judges: by its slots, and while a slot
- * moves, by whether the key is still here. */
-bool cluster_key_here(struct redis_context *ctx, struct bytes key)
+bool cluster_answers(struct redis_context *ctx, struct bytes key)
 {
         struct redis_string *string =
                 redis.CreateString(NULL, key.len == 0 ? "" : (const char *)key.ptr, key.len);
         errno = 0;
         struct redis_reply *reply = redis.Call(ctx, "EXISTS", "s", string);
-        bool here = reply != NULL || errno != EPERM;
-        if (reply != NULL)
+        int why = errno;
+        bool answers = reply != NULL;
+        if (answers)
                 redis.FreeCallReply(reply);
         redis.FreeString(NULL, string);
-        return here;
+        errno = why;
+        return answers;
+}
+
+/* The server judges: by its slots, and while a slot moves, by whether the key is still here. Where
+ * it answers nobody (cluster_serves), this tells nothing. */
+static bool key_is_here(struct redis_context *ctx, struct bytes key)
+{
+        return cluster_answers(ctx, key) || errno != EPERM;
 }
 
 void cluster_sift(struct redis_context *ctx, struct bytes deltas, struct buffer *here,
@@ -345,7 +352,7 @@ void cluster_sift(struct redis_context *ctx, struct bytes deltas, struct buffer 
                         buffer_slice(here, delta);
                         break;
                 }
-                bool ours = shards_op_for_all(op) || cluster_key_here(ctx, key);
+                bool ours = shards_op_for_all(op) || key_is_here(ctx, key);
                 buffer_slice(ours ? here : moved, delta);
         }
         plugin_must(here->err != ERR_NONE ? here->err : moved->err, "a batch");
@@ -365,7 +372,7 @@ bool cluster_state_allowed(struct redis_context *ctx, struct bytes state)
                 struct crdt_state key;
                 if (!crdt_state_decode(&cursor, CRDT_STATE_VALUES, part.hlc, &key))
                         return true;
-                if (!cluster_key_here(ctx, key.name.key))
+                if (!key_is_here(ctx, key.name.key))
                         return false;
         }
         return true;

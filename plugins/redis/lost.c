@@ -56,7 +56,7 @@ bool lost_key(struct redis_context *ctx, struct crdt_name name)
 {
         static uint64_t told_ms;
         uint8_t slots[SHARDS_SLOTS / 8];
-        if (!cluster_enabled() || name.db != 0 || cluster_key_here(ctx, name.key) ||
+        if (!cluster_enabled() || name.db != 0 || cluster_answers(ctx, name.key) ||
             !cluster_slots(ctx, slots) || slot_in(slots, name.key))
                 return false;
         forget(name);

@@ -433,8 +433,8 @@ bool cluster_importing(struct redis_context *ctx);
  * NODES. */
 bool cluster_slots(struct redis_context *ctx, uint8_t *slots);
 
-/* Whether a command on the key would run here, by the word of the server. */
-bool cluster_key_here(struct redis_context *ctx, struct bytes key);
+/* Whether a command on the key runs here now; false: errno is why. */
+bool cluster_answers(struct redis_context *ctx, struct bytes key);
 
 /* Whether the words of a MERGE after its deltas fit this server; else it has replied. */
 bool cluster_merge_allowed(struct redis_context *ctx, struct redis_string **argv, int argc);
