@@ -91,9 +91,10 @@ void hll_native_add(void *context, struct crdt_name name, struct bytes element)
         (void)context;
         if (plugin.quiet)
                 return;
-        redis.SelectDb(plugin.ctx, (int)name.db);
-        drop(redis.Call(plugin.ctx, "PFADD", "bb", text_of(name.key), name.key.len,
-                        text_of(element), element.len));
+        struct redis_context *ctx = native_context();
+        redis.SelectDb(ctx, (int)name.db);
+        drop(redis.Call(ctx, "PFADD", "bb", text_of(name.key), name.key.len, text_of(element),
+                        element.len));
 }
 
 /* A name in the slot of `key`: its hash tag, or all of it as one where it can be. */
@@ -127,21 +128,20 @@ void hll_native_merge(void *context, struct crdt_name name, struct bytes registe
         (void)context;
         if (plugin.quiet)
                 return;
-        redis.SelectDb(plugin.ctx, (int)name.db);
+        struct redis_context *ctx = native_context();
+        redis.SelectDb(ctx, (int)name.db);
         const char *key = text_of(name.key);
         if (!hll_is(registers)) {
-                drop(redis.Call(plugin.ctx, "PFADD", "b", key, name.key.len));
+                drop(redis.Call(ctx, "PFADD", "b", key, name.key.len));
                 return;
         }
-        if (is_one(redis.Call(plugin.ctx, "SETNX", "bb", key, name.key.len, registers.ptr,
-                              registers.len)))
+        if (is_one(redis.Call(ctx, "SETNX", "bb", key, name.key.len, registers.ptr, registers.len)))
                 return;
         struct buffer other;
         buffer_init(&other, &plugin.heap);
         neighbour(name.key, &other);
-        drop(redis.Call(plugin.ctx, "SET", "bb", other.ptr, other.len, registers.ptr,
-                        registers.len));
-        drop(redis.Call(plugin.ctx, "PFMERGE", "bb", key, name.key.len, other.ptr, other.len));
-        drop(redis.Call(plugin.ctx, "DEL", "b", other.ptr, other.len));
+        drop(redis.Call(ctx, "SET", "bb", other.ptr, other.len, registers.ptr, registers.len));
+        drop(redis.Call(ctx, "PFMERGE", "bb", key, name.key.len, other.ptr, other.len));
+        drop(redis.Call(ctx, "DEL", "b", other.ptr, other.len));
         buffer_fini(&other);
 }

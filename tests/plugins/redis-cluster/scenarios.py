@@ -624,7 +624,8 @@ def made_anew(program):
         target = next(s for s in one.servers if s is not source)
         slot = source.run("CLUSTER", "KEYSLOT", "k")
         makes = {"{k}string": ("SET", "{k}string"), "{k}list": ("RPUSH", "{k}list"),
-                 "{k}set": ("SADD", "{k}set"), "{k}stream": ("XADD", "{k}stream", "*", "field")}
+                 "{k}set": ("SADD", "{k}set"), "{k}stream": ("XADD", "{k}stream", "*", "field"),
+                 "{k}hll": ("PFADD", "{k}hll")}
         for server in one.servers:
             server.run("MERIDIAN.MEMBERS", 1, 2)
         for make in makes.values():
@@ -648,8 +649,12 @@ def made_anew(program):
         slot_ends(slot, source, target, one.servers, "{k}set")
         found = [target.run("GET", "{k}string"), target.run("LRANGE", "{k}list", 0, -1),
                  sorted(target.run("SMEMBERS", "{k}set")), target.run("XLEN", "{k}stream"),
-                 target.run("SMEMBERS", "{k}stays")]
-        check(found == [b"new", [b"new"], [b"new", b"other"], 1, [b"member"]], f"found {found}")
+                 target.run("PFCOUNT", "{k}hll"), target.run("SMEMBERS", "{k}stays")]
+        check(found == [b"new", [b"new"], [b"new", b"other"], 1, 1, [b"member"]], f"found {found}")
+        target.kill()
+        target.start()
+        eventually(lambda: b"cluster_state:ok" in target.run("CLUSTER", "INFO"), "no cluster")
+        check(target.run("PFCOUNT", "{k}hll") == 1, "the HyperLogLog, from the log")
         one.tool = None
     finally:
         close_all(servers)
